@@ -1,0 +1,48 @@
+"""Events: everything that happened, in the order of one log.
+
+`type` is `noun.verb`; `data` holds plain values only (what MessagePack carries). Times are integer
+milliseconds since the epoch.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+SESSION_STATE = "session.state"
+SESSION_QR = "session.qr"
+MESSAGE_RECEIVED = "message.received"
+MESSAGE_RECEIPT = "message.receipt"
+MESSAGE_UNDECRYPTABLE = "message.undecryptable"
+OUTBOX_STATE = "outbox.state"
+ALERT = "alert"
+
+EVENT_TYPES = (
+    SESSION_STATE,
+    SESSION_QR,
+    MESSAGE_RECEIVED,
+    MESSAGE_RECEIPT,
+    MESSAGE_UNDECRYPTABLE,
+    OUTBOX_STATE,
+    ALERT,
+)
+
+
+class Draft(NamedTuple):
+    """An event that has no place in the log yet."""
+
+    company: str
+    type: str
+    data: dict[str, Any]
+
+
+class Event(NamedTuple):
+    """A logged event. `seq` is global and gapless; `time_ms` is when the daemon learnt of it."""
+
+    seq: int
+    time_ms: int
+    company: str
+    type: str
+    data: dict[str, Any]
+
+    def as_wire(self) -> dict[str, Any]:
+        return self._asdict()

@@ -1,0 +1,58 @@
+"""Outgoing messages: the rows of the outbox."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class OutboxState(StrEnum):
+    """Where a row of the outbox is; `rules.delivery` has the table of transitions."""
+
+    QUEUED = "queued"
+    SENDING = "sending"
+    SENT = "sent"
+    DELIVERED = "delivered"
+    READ = "read"
+    PLAYED = "played"
+    FAILED = "failed"
+    EXPIRED = "expired"
+    CANCELLED = "cancelled"
+    UNCERTAIN = "uncertain"
+
+
+class OnUncertain(StrEnum):
+    """What to do with a row whose fate a crash left unknown."""
+
+    ASK = "ask"  # leave it `uncertain` until a receipt or a person resolves it
+    RESEND = "resend"  # send it again, at the risk of a duplicate
+
+
+class Row(NamedTuple):
+    """One accepted message. Times are epoch milliseconds.
+
+    `id` is ours (16 hex digits of time and chance, sortable); `message_id` is WhatsApp's, known
+    once the server acknowledged. `key` is the sender's idempotency key.
+    """
+
+    id: str
+    company: str
+    chat: str  # the recipient's JID as given
+    text: str
+    key: str | None
+    state: OutboxState
+    reason: str | None  # why it failed, waits or is uncertain, in words
+    attempts: int
+    not_before_ms: int  # a passing failure's next try; 0: at once
+    expires_ms: int | None
+    on_uncertain: OnUncertain
+    message_id: str | None
+    created_ms: int
+    updated_ms: int
+    sent_ms: int | None
+
+    def as_wire(self) -> dict[str, Any]:
+        return {
+            key: str(value) if isinstance(value, StrEnum) else value
+            for key, value in self._asdict().items()
+        }

@@ -1,0 +1,46 @@
+"""What a session can be, and what is known about one."""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+
+class SessionState(StrEnum):
+    """The states of DESIGN's lifecycle; `rules.lifecycle` has the table of transitions."""
+
+    STOPPED = "stopped"
+    STARTING = "starting"
+    PAIRING = "pairing"
+    CONNECTING = "connecting"
+    CONNECTED = "connected"
+    RECONNECTING = "reconnecting"
+    BACKING_OFF = "backing_off"
+    LOGGED_OUT = "logged_out"
+    CONFLICT = "conflict"
+    BANNED = "banned"
+    OUTDATED = "outdated"
+    FAILED = "failed"
+
+
+class SessionStatus(NamedTuple):
+    """A snapshot of one session, as `session.status` answers it. Times are epoch milliseconds."""
+
+    company: str
+    wanted: bool  # whether it should be running: survives restarts
+    state: str
+    since_ms: int
+    cause: str  # why it is in this state, in words
+    next_try_ms: int | None
+    restarts: int  # of the worker, since the session was started by a person
+    worker_pid: int | None
+    jid: str | None
+    lid: str | None
+    push_name: str | None
+    qr: str | None  # the code to scan, while pairing
+    last_inbound_ms: int | None
+    last_error: str | None
+    queued: int  # messages waiting to be sent
+
+    def as_wire(self) -> dict[str, Any]:
+        return self._asdict()

@@ -1,0 +1,93 @@
+"""MessagePack frames: the one typed façade over msgpack.
+
+MessagePack values delimit themselves, so a stream of them needs no length prefix. `FrameReader`
+takes bytes as they arrive and gives back whole values; everything that could make it buffer or
+allocate without end has a named limit.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+import msgpack
+
+from whatsappd.errors import Malformed, TooLarge
+
+#: The largest message either side accepts, in bytes. Texts are at most 64 KiB; the rest is room.
+MAX_MESSAGE = 1 << 20
+#: The most items of one array or map. An `events.subscribe` with every company fits.
+MAX_ITEMS = 10_000
+#: How much one read may bring. Buffered bytes stay below MAX_MESSAGE + READ_SIZE.
+READ_SIZE = 64 * 1024
+
+
+def pack(value: Any) -> bytes:
+    """`value` as MessagePack.
+
+    Raises:
+        Malformed: it holds something MessagePack has no form for.
+    """
+    try:
+        return msgpack.packb(value, use_bin_type=True)  # type: ignore[no-any-return]
+    except (TypeError, ValueError, OverflowError) as error:
+        raise Malformed(f"cannot be packed: {error}") from error
+
+
+class FrameReader:
+    """Turns a byte stream into MessagePack values.
+
+    After an error the stream has no known position any more: close it.
+    """
+
+    def __init__(self, *, max_message: int = MAX_MESSAGE) -> None:
+        self._max_message = max_message
+        self._fed = 0  # bytes, since the beginning
+        self._complete = 0  # the offset behind the last complete value
+        self._unpacker = msgpack.Unpacker(
+            raw=False,
+            strict_map_key=True,
+            use_list=True,
+            max_buffer_size=max_message + READ_SIZE,
+            max_str_len=max_message,
+            max_bin_len=max_message,
+            max_array_len=MAX_ITEMS,
+            max_map_len=MAX_ITEMS,
+            max_ext_len=0,
+        )
+
+    def feed(self, data: bytes) -> list[Any]:
+        """The values that `data` completes, in order.
+
+        Args:
+            data: at most READ_SIZE bytes.
+
+        Raises:
+            TooLarge: one value exceeds a limit.
+            Malformed: the bytes are not MessagePack. Values completed before the bad byte in the
+                same call are lost with it, as the connection is.
+        """
+        unpacker = self._unpacker
+        values: list[Any] = []
+        try:
+            unpacker.feed(data)
+            self._fed += len(data)
+            for value in unpacker:
+                values.append(value)
+                self._complete = unpacker.tell()
+        except msgpack.BufferFull as error:
+            raise TooLarge(self._too_large()) from error
+        except msgpack.StackError as error:
+            raise Malformed("the message is nested too deeply") from error
+        except UnicodeDecodeError as error:
+            raise Malformed("a string of the message is not UTF-8") from error
+        except ValueError as error:
+            # The unpacker words a limit as "N exceeds max_..._len(M)", all else differently.
+            if "exceeds max_" in str(error):
+                raise TooLarge(f"a part of the message is too large: {error}") from error
+            raise Malformed(f"not MessagePack: {error or type(error).__name__}") from error
+        if self._fed - self._complete > self._max_message:
+            raise TooLarge(self._too_large())
+        return values
+
+    def _too_large(self) -> str:
+        return f"the message exceeds {self._max_message} bytes"

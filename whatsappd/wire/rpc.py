@@ -1,0 +1,118 @@
+"""MessagePack-RPC messages (the published spec, as Neovim speaks it).
+
+    request       [0, msgid, method, params]
+    response      [1, msgid, error, result]
+    notification  [2, method, params]
+
+`params` is an array that holds one map of named arguments, or nothing. `error` is nil or
+`{code, name, message, data}`.
+"""
+
+from __future__ import annotations
+
+from typing import Any, NamedTuple
+
+from whatsappd.errors import InvalidParams, Malformed, WhatsappdError
+from whatsappd.wire.frames import pack
+
+REQUEST = 0
+RESPONSE = 1
+NOTIFICATION = 2
+
+#: msgid is a 32-bit unsigned integer in the spec.
+MAX_MSGID = 0xFFFF_FFFF
+
+
+class Request(NamedTuple):
+    msgid: int
+    method: str
+    params: Any
+
+
+class Response(NamedTuple):
+    msgid: int
+    error: Any
+    result: Any
+
+
+class Notification(NamedTuple):
+    method: str
+    params: Any
+
+
+Message = Request | Response | Notification
+
+
+def parse_message(value: Any) -> Message:
+    """The RPC message that a MessagePack value is.
+
+    Raises:
+        Malformed: it is none; the message says which member is wrong.
+    """
+    match value if _begins_with_type(value) else None:
+        case [0, int(msgid), str(method), list(params)] if _is_msgid(msgid):
+            return Request(msgid, method, params)
+        case [1, int(msgid), error, result] if _is_msgid(msgid):
+            return Response(msgid, error, result)
+        case [2, str(method), list(params)]:
+            return Notification(method, params)
+    raise Malformed(_what_is_wrong(value))
+
+
+def _begins_with_type(value: Any) -> bool:
+    # `False == 0` in Python, but a boolean is no message type.
+    return isinstance(value, list) and bool(value) and type(value[0]) is int
+
+
+def _is_msgid(value: int) -> bool:
+    return not isinstance(value, bool) and 0 <= value <= MAX_MSGID
+
+
+def _what_is_wrong(value: Any) -> str:
+    if not isinstance(value, list):
+        return f"a message must be an array, not {type(value).__name__}"
+    if not _begins_with_type(value) or value[0] not in (REQUEST, RESPONSE, NOTIFICATION):
+        return "a message must begin with its type: 0 (request), 1 (response) or 2 (notification)"
+    length = 3 if value[0] == NOTIFICATION else 4
+    if len(value) != length:
+        return f"a message of type {value[0]} has {length} members, not {len(value)}"
+    if value[0] != NOTIFICATION and not (isinstance(value[1], int) and _is_msgid(value[1])):
+        return f"msgid must be an integer from 0 to {MAX_MSGID}"
+    method = value[1] if value[0] == NOTIFICATION else value[2]
+    if not isinstance(method, str):
+        return "the method must be a string"
+    return "params must be an array with one map of named arguments, or empty"
+
+
+def named_arguments(params: Any) -> dict[str, Any]:
+    """The named arguments of a request.
+
+    Raises:
+        InvalidParams: params are positional, or their names are not strings.
+    """
+    if params == []:
+        return {}
+    if isinstance(params, list) and len(params) == 1 and isinstance(params[0], dict):
+        arguments = params[0]
+        if all(isinstance(name, str) for name in arguments):
+            return arguments
+    raise InvalidParams(
+        "params: must be an array that holds one map of named arguments, or nothing",
+        field="params",
+    )
+
+
+def pack_request(msgid: int, method: str, arguments: dict[str, Any] | None = None) -> bytes:
+    return pack([REQUEST, msgid, method, [arguments] if arguments else []])
+
+
+def pack_result(msgid: int, result: Any) -> bytes:
+    return pack([RESPONSE, msgid, None, result])
+
+
+def pack_error(msgid: int, error: WhatsappdError) -> bytes:
+    return pack([RESPONSE, msgid, error.as_wire(), None])
+
+
+def pack_notification(method: str, arguments: dict[str, Any]) -> bytes:
+    return pack([NOTIFICATION, method, [arguments]])
