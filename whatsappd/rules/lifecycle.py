@@ -1,0 +1,150 @@
+"""A session's life: the literal table of what each cause does in each state.
+
+    stopped -> starting -> pairing -> connecting -> connected
+
+and from trouble: reconnecting (whatsmeow is at it), backing_off (no worker; a restart at a known
+time), logged_out (needs pairing), conflict (somebody else opened this account), banned, outdated,
+failed (needs a person).
+
+`sessions.session` feeds causes in and carries the actions out. Rules of the table:
+
+- A state with a worker (`ALIVE`) has a row for every cause that a worker can bring; a state
+  without one has none, because those causes cannot happen there.
+- Whatever leaves `ALIVE` kills the worker: neonize's `connect` goes on blocking after a replaced
+  stream, a logout or a failure.
+- Socket reconnection is whatsmeow's; a row that ends in BACKING_OFF is one where it gave up.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import NamedTuple
+
+from whatsappd.model.session import SessionState as S
+
+
+class Cause(StrEnum):
+    # from a person or the boot
+    START = "start"
+    TAKE_OVER = "take_over"  # a start that may end another owner's connection
+    STOP = "stop"
+    # from time
+    RETRY_DUE = "retry_due"
+    GIVE_UP = "give_up"  # the restart intensity was exceeded
+    # from the worker
+    OPENED = "opened"
+    QR = "qr"
+    PAIRED = "paired"
+    PAIR_TIMEOUT = "pair_timeout"  # no code was scanned
+    PAIR_INTERRUPTED = "pair_interrupted"  # the connection went away while codes were shown
+    PAIR_REFUSED = "pair_refused"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    KEEPALIVE_TIMEOUT = "keepalive_timeout"
+    KEEPALIVE_RESTORED = "keepalive_restored"
+    LOGGED_OUT = "logged_out"
+    STREAM_REPLACED = "stream_replaced"
+    TEMPORARY_BAN = "temporary_ban"
+    CONNECT_FAILURE = "connect_failure"
+    CLIENT_OUTDATED = "client_outdated"
+    ENDED = "ended"  # connect() returned or raised: dial refused, no such host, ...
+    # about the worker
+    EXITED = "exited"  # by code, by signal, by a Go panic
+    HUNG = "hung"
+    SPAWN_FAILED = "spawn_failed"
+
+
+class Action(StrEnum):
+    NONE = "none"
+    SPAWN = "spawn"
+    KILL = "kill"
+    KILL_AND_RETRY = "kill_and_retry"  # back off, then spawn again
+    KILL_AND_WAIT = "kill_and_wait"  # spawn again when the ban ends
+
+
+class Next(NamedTuple):
+    state: S
+    action: Action
+
+
+#: States in which a worker process exists (or is being made).
+ALIVE = frozenset({S.STARTING, S.PAIRING, S.CONNECTING, S.CONNECTED, S.RECONNECTING})
+#: States in which a retry is due at a known time.
+WAITING = frozenset({S.BACKING_OFF, S.BANNED})
+#: States that only a person ends.
+PARKED = frozenset({S.STOPPED, S.LOGGED_OUT, S.CONFLICT, S.OUTDATED, S.FAILED})
+
+_SPAWN = Next(S.STARTING, Action.SPAWN)
+_RETRY = Next(S.BACKING_OFF, Action.KILL_AND_RETRY)
+
+#: What a worker's news means, whichever state it arrives in.
+_NEWS: dict[Cause, Next] = {
+    Cause.QR: Next(S.PAIRING, Action.NONE),
+    Cause.PAIRED: Next(S.CONNECTING, Action.NONE),
+    Cause.PAIR_TIMEOUT: Next(S.LOGGED_OUT, Action.KILL),
+    Cause.PAIR_INTERRUPTED: _RETRY,
+    Cause.PAIR_REFUSED: Next(S.LOGGED_OUT, Action.KILL),
+    Cause.CONNECTED: Next(S.CONNECTED, Action.NONE),
+    Cause.DISCONNECTED: Next(S.RECONNECTING, Action.NONE),
+    Cause.LOGGED_OUT: Next(S.LOGGED_OUT, Action.KILL),
+    Cause.STREAM_REPLACED: Next(S.CONFLICT, Action.KILL),
+    Cause.TEMPORARY_BAN: Next(S.BANNED, Action.KILL_AND_WAIT),
+    Cause.CONNECT_FAILURE: _RETRY,
+    Cause.CLIENT_OUTDATED: Next(S.OUTDATED, Action.KILL),
+    Cause.ENDED: _RETRY,
+    Cause.EXITED: _RETRY,
+    Cause.HUNG: _RETRY,
+    Cause.SPAWN_FAILED: _RETRY,
+    Cause.GIVE_UP: Next(S.FAILED, Action.KILL),
+    Cause.STOP: Next(S.STOPPED, Action.KILL),
+}
+
+TABLE: dict[tuple[S, Cause], Next] = {
+    **{(state, cause): step for state in ALIVE for cause, step in _NEWS.items()},
+    # Starting what runs is no error and no change.
+    **{
+        (state, cause): Next(state, Action.NONE)
+        for state in ALIVE
+        for cause in (Cause.START, Cause.TAKE_OVER)
+    },
+    (S.STARTING, Cause.OPENED): Next(S.CONNECTING, Action.NONE),
+    # Nothing was connected before: a lost dial is news about the attempt, not a reconnection.
+    (S.STARTING, Cause.DISCONNECTED): Next(S.CONNECTING, Action.NONE),
+    (S.CONNECTING, Cause.DISCONNECTED): Next(S.CONNECTING, Action.NONE),
+    # Without an account whatsmeow does not dial again; the QR channel's end follows.
+    (S.PAIRING, Cause.DISCONNECTED): _RETRY,
+    # "Connected, but nothing answers": messages must wait, and people must see it.
+    (S.CONNECTED, Cause.KEEPALIVE_TIMEOUT): Next(S.RECONNECTING, Action.NONE),
+    (S.RECONNECTING, Cause.KEEPALIVE_TIMEOUT): Next(S.RECONNECTING, Action.NONE),
+    (S.RECONNECTING, Cause.KEEPALIVE_RESTORED): Next(S.CONNECTED, Action.NONE),
+    # Without a worker: only people and time act.
+    **{(state, Cause.STOP): Next(S.STOPPED, Action.NONE) for state in WAITING | PARKED},
+    **{(state, Cause.TAKE_OVER): _SPAWN for state in WAITING | PARKED},
+    # A plain start never takes an account back from whoever took it: see `start_refusal`.
+    **{(state, Cause.START): _SPAWN for state in (WAITING | PARKED) - {S.CONFLICT}},
+    **{(state, Cause.RETRY_DUE): _SPAWN for state in WAITING},
+    **{(state, Cause.GIVE_UP): Next(S.FAILED, Action.NONE) for state in WAITING},
+}
+
+
+def step(state: S, cause: Cause) -> Next | None:
+    """What `cause` does in `state`; None where it means nothing (late news of a dead worker)."""
+    return TABLE.get((state, cause))
+
+
+def start_refusal(state: S) -> str | None:
+    """Why a plain start is refused in `state`, with the remedy; None where it is not."""
+    if state is S.CONFLICT:
+        return (
+            "another process opened this account and took it over; end that process first, then "
+            "take the account back with `start --take-over` (RPC: take_over)"
+        )
+    return None
+
+
+def counts_as_crash(cause: Cause) -> bool:
+    """Whether `cause` counts towards the restart intensity.
+
+    A host without network may try for ever; a worker that keeps dying needs a person.
+    """
+    return cause in (Cause.EXITED, Cause.HUNG)

@@ -1,0 +1,77 @@
+"""The daemon's protocol with its workers and its fork server.
+
+Worker channel: MessagePack-RPC frames on a socketpair. The daemon sends requests, the worker
+answers them and sends `event` notifications. Every event names its company, so that one worker
+could hold several clients.
+
+Fork server channel: one MessagePack map per packet on a SOCK_SEQPACKET pair, file descriptors
+beside it (SCM_RIGHTS).
+
+Both ends are ours and of one version; a surprise here is a defect, not an input to be polite to.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from whatsappd.errors import Malformed
+
+EVENT = "event"
+
+
+class WorkerMethod(StrEnum):
+    """Requests a worker answers."""
+
+    OPEN = "client.open"  # {company, database, proxy?, noise_root?, log_level} -> {pid}
+    SEND = "client.send"  # {to, text} -> {message_id, timestamp_ms}
+    HEALTH = "client.health"  # {} -> {connected, logged_in}
+    LOGOUT = "client.logout"  # {} -> {}
+    STOP = "client.stop"  # {} -> {} ; the process exits afterwards
+
+
+class Kind(StrEnum):
+    """What a worker tells of its client. The data of each is listed beside it."""
+
+    QR = "qr"  # {code}
+    LOGIN = "login"  # {outcome}: whatsmeow's QR channel ended ("success", "timeout", ...)
+    PAIRED = "paired"  # {jid, business_name, platform}
+    PAIR_ERROR = "pair_error"  # {error}
+    CONNECTED = "connected"  # {jid, lid, push_name}
+    DISCONNECTED = "disconnected"  # {}
+    KEEPALIVE_TIMEOUT = "keepalive_timeout"  # {error_count, last_success_ms}
+    KEEPALIVE_RESTORED = "keepalive_restored"  # {}
+    LOGGED_OUT = "logged_out"  # {on_connect, reason}
+    STREAM_REPLACED = "stream_replaced"  # {}
+    TEMPORARY_BAN = "temporary_ban"  # {code, expire_s}
+    CONNECT_FAILURE = "connect_failure"  # {reason, message}
+    CLIENT_OUTDATED = "client_outdated"  # {}
+    STREAM_ERROR = "stream_error"  # {code}
+    MESSAGE = "message"  # see worker.events
+    RECEIPT = "receipt"  # see worker.events
+    UNDECRYPTABLE = "undecryptable"  # see worker.events
+    ENDED = "ended"  # {error}: connect() returned or raised; nothing more will come
+
+
+class WorkerEvent(NamedTuple):
+    company: str
+    kind: Kind
+    data: dict[str, Any]
+
+    def as_arguments(self) -> dict[str, Any]:
+        return {"company": self.company, "kind": str(self.kind), "data": self.data}
+
+
+def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
+    """The event in an `event` notification's arguments.
+
+    Raises:
+        Malformed: it is none.
+    """
+    match arguments:
+        case {"company": str(company), "kind": str(kind), "data": dict(data)}:
+            try:
+                return WorkerEvent(company, Kind(kind), data)
+            except ValueError:
+                pass
+    raise Malformed(f"a worker sent no event: {arguments!r:.200}")

@@ -1,0 +1,180 @@
+"""The one typed façade over neonize's client: a linked account, or one about to be linked.
+
+Called by `worker.main`, never by the daemon. neonize's calls block, some for over a minute, and
+some for ever (an account that was never paired cannot be stopped): `worker.main` makes each from
+a thread that may be lost, and the daemon kills the process if it has to.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import importlib
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any
+
+from whatsappd.model.jid import Jid
+from whatsappd.wire.worker import Kind
+from whatsappd.worker import events
+
+Emit = Callable[[Kind, dict[str, Any]], None]
+
+#: SQLite options ride on the path, because neonize pastes it into `file:%s?_foreign_keys=on`; the
+#: trailing `x=` swallows what it adds. WAL keeps readers and the writer apart, and a busy database
+#: is waited for instead of failing.
+_DATABASE_OPTIONS = "?_journal_mode=WAL&_busy_timeout=5000&_foreign_keys=on&x="
+
+
+class Client:
+    """One company's neonize client, with its database in the current directory.
+
+    `emit` is called from foreign threads, one event after another, and may block: that is how the
+    daemon's pace reaches whatsmeow.
+    """
+
+    def __init__(self, company: str, *, database: str, proxy: str | None, emit: Emit) -> None:
+        self._neonize = importlib.import_module("neonize.client")
+        self._proto = importlib.import_module("neonize.proto.Neonize_pb2")
+        self._e2e = importlib.import_module("neonize.proto.waE2E.WAWebProtobufsE2E_pb2")
+        self._exceptions = importlib.import_module("neonize.exc")
+        self._emit = emit
+        self._begun = False  # set by the first event; see `health`
+        self._proxy = self._neonize.ProxySettings(proxy) if proxy else None
+        props = self._neonize.DeviceProps(
+            os="whatsappd", platformType=self._neonize.DeviceProps.CHROME
+        )
+        self._client = self._neonize.NewClient(
+            database + _DATABASE_OPTIONS, uuid=company, props=props
+        )
+        self._subscribe()
+
+    def connect(self) -> None:
+        """Connect, and stay so until stopped; then emit ENDED. Blocks: run it in its own thread."""
+        error: str | None = None
+        try:
+            self._client.connect(self._proxy)
+        except self._exceptions.NeonizeError as failure:
+            error = str(failure)
+        self._emit(Kind.ENDED, {"error": error})
+
+    def stop(self) -> None:
+        """Disconnect; `connect` then returns, unless the account was never paired."""
+        if self._begun:
+            self._client.stop()
+
+    def logout(self) -> None:
+        """Unlink this device at WhatsApp.
+
+        Raises:
+            SendError: WhatsApp was not told.
+        """
+        self._checked(self._client.logout)
+
+    def health(self) -> dict[str, bool]:
+        """Whether the socket is up, and whether WhatsApp accepted the login on it."""
+        # neonize registers the client in a Go map without a lock: asking for it before the first
+        # event proves it registered could be the concurrent access that ends the process.
+        if not self._begun:
+            return {"connected": False, "logged_in": False}
+        return {
+            "connected": bool(self._client.is_connected),
+            "logged_in": bool(self._client.is_logged_in),
+        }
+
+    def send(self, to: Jid, text: str) -> dict[str, Any]:
+        """Send a text and wait for the server's ack (at most 75 s).
+
+        Raises:
+            SendError: whatsmeow's own words for what went wrong.
+        """
+        jid = self._proto.JID(
+            User=to.user, Server=to.server, Device=0, RawAgent=0, Integrator=0, IsEmpty=False
+        )
+        message = self._e2e.Message(conversation=text)
+        answer = self._checked(lambda: self._client.send_message(jid, message))
+        return {"message_id": answer.ID, "timestamp_ms": answer.Timestamp * 1000}
+
+    def _checked(self, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except self._exceptions.NeonizeError as error:
+            raise SendError(str(error)) from error
+
+    def _subscribe(self) -> None:
+        proto, client = self._proto, self._client
+        client.event.qr(lambda _, code: self._guarded(Kind.QR, lambda: {"code": code.decode()}))
+        # neonize prints the login status' address; the instance attribute takes the call instead.
+        client._NewClient__onLoginStatus = self._on_login
+        simple: list[tuple[Kind, Any, Callable[[Any], dict[str, Any] | None]]] = [
+            (Kind.PAIRED, proto.PairStatus, self._pair_status),
+            (Kind.CONNECTED, proto.Connected, self._connected),
+            (Kind.DISCONNECTED, proto.Disconnected, _nothing),
+            (Kind.KEEPALIVE_TIMEOUT, proto.KeepAliveTimeout, _keepalive_timeout),
+            (Kind.KEEPALIVE_RESTORED, proto.KeepAliveRestored, _nothing),
+            (Kind.LOGGED_OUT, proto.LoggedOut, events.logged_out),
+            (Kind.STREAM_REPLACED, proto.StreamReplaced, _nothing),
+            (Kind.TEMPORARY_BAN, proto.TemporaryBan, events.temporary_ban),
+            (Kind.CONNECT_FAILURE, proto.ConnectFailure, events.connect_failure),
+            (Kind.CLIENT_OUTDATED, proto.ClientOutdated, _nothing),
+            (Kind.STREAM_ERROR, proto.StreamError, lambda event: {"code": event.Code}),
+            (Kind.MESSAGE, proto.Message, events.message),
+            (Kind.RECEIPT, proto.Receipt, events.receipt),
+            (Kind.UNDECRYPTABLE, proto.UndecryptableMessage, events.undecryptable),
+        ]
+        for kind, event_type, convert in simple:
+            client.event(event_type)(self._handler(kind, convert))
+
+    def _handler(
+        self, kind: Kind, convert: Callable[[Any], dict[str, Any] | None]
+    ) -> Callable[[Any, Any], None]:
+        return lambda _, event: self._guarded(kind, lambda: convert(event))
+
+    def _guarded(self, kind: Kind, make: Callable[[], dict[str, Any] | None]) -> None:
+        # An exception that leaves a callback is only printed by ctypes, and the event is lost
+        # without a trace. Here it ends the process instead, which the daemon sees and logs.
+        self._begun = True
+        try:
+            data = make()
+            if data is not None:
+                self._emit(kind, data)
+        except Exception:
+            threading.excepthook(
+                threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
+            )
+
+    def _on_login(self, _uuid: int, status: int) -> None:
+        outcome = ctypes.string_at(status).decode()
+        self._guarded(Kind.LOGIN, lambda: {"outcome": outcome})
+
+    def _pair_status(self, event: Any) -> dict[str, Any] | None:
+        if event.Status == event.ERROR:
+            self._emit(Kind.PAIR_ERROR, {"error": event.Error})
+            return None
+        return {
+            "jid": events.jid_text(event.ID),
+            "business_name": event.BusinessName or None,
+            "platform": event.Platform or None,
+        }
+
+    def _connected(self, _event: Any) -> dict[str, Any]:
+        # Without this, receipts are "inactive" and no phone shows them.
+        self._client.set_force_activate_delivery_receipts(True)
+        me = self._client.get_me()
+        return {
+            "jid": events.jid_text(me.JID),
+            "lid": events.jid_text(me.LID),
+            "push_name": me.PushName or None,
+        }
+
+
+class SendError(Exception):
+    """whatsmeow refused or failed a call; the text is its own."""
+
+
+def _nothing(_event: Any) -> dict[str, Any]:
+    return {}
+
+
+def _keepalive_timeout(event: Any) -> dict[str, Any]:
+    return {"error_count": event.ErrorCount, "last_success_ms": event.LastSuccess * 1000}

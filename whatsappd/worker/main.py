@@ -1,0 +1,185 @@
+"""The body of a worker process: one channel to the daemon, one neonize client.
+
+The main thread reads requests; each kind of blocking call has a lane (a thread) of its own, so
+that a health check is answered while a send waits. When the channel closes, the daemon is gone or
+has done with us: the process ends at once, whatever its threads are doing.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Callable
+from typing import Any, NoReturn
+
+from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
+from whatsappd.model.jid import parse_jid
+from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.rpc import (
+    Request,
+    named_arguments,
+    pack_error,
+    pack_notification,
+    pack_result,
+    parse_message,
+)
+from whatsappd.wire.worker import EVENT, Kind, WorkerEvent, WorkerMethod
+from whatsappd.worker.client import Client, SendError
+from whatsappd.worker.lane import Lane
+
+_PR_SET_NAME = 15
+
+#: How a worker's process ends on its own account.
+EXIT_CHANNEL_CLOSED = 0
+EXIT_CRASHED = 70
+
+
+def run_worker(company: str, channel: socket.socket, load_library: Callable[[], None]) -> NoReturn:
+    """Serve the daemon on `channel` until it closes; never returns.
+
+    Args:
+        load_library: makes neonize's Go library usable in this process (see `worker.preload`).
+    """
+    _name_process(f"wa {company}")
+    os.umask(0o077)
+    # Ctrl-C reaches the whole foreground group; only the daemon decides what it means.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    threading.excepthook = _die_of_exception
+    worker = Worker(company, channel, load_library)
+    try:
+        worker.serve()
+    except BaseException:
+        logging.getLogger(__name__).exception("the worker's channel failed")
+        _exit(EXIT_CRASHED)
+    _exit(EXIT_CHANNEL_CLOSED)
+
+
+class Worker:
+    def __init__(
+        self, company: str, channel: socket.socket, load_library: Callable[[], None]
+    ) -> None:
+        self._company = company
+        self._channel = channel
+        self._load_library = load_library
+        self._write_lock = threading.Lock()
+        self._client: Client | None = None
+        self._lanes = {
+            WorkerMethod.SEND: Lane("send"),
+            WorkerMethod.LOGOUT: Lane("logout"),
+            WorkerMethod.HEALTH: Lane("health"),
+            WorkerMethod.STOP: Lane("stop"),
+        }
+
+    def serve(self) -> None:
+        reader = FrameReader()
+        while data := self._channel.recv(READ_SIZE):
+            for value in reader.feed(data):
+                message = parse_message(value)
+                assert isinstance(message, Request), message
+                self._accept(message)
+
+    def _accept(self, request: Request) -> None:
+        method = WorkerMethod(request.method)
+        if method is WorkerMethod.OPEN:
+            self._answer(request, self._open)
+        else:
+            calls = {
+                WorkerMethod.SEND: self._send,
+                WorkerMethod.LOGOUT: self._logout,
+                WorkerMethod.HEALTH: self._health,
+                WorkerMethod.STOP: self._stop,
+            }
+            self._lanes[method].run(lambda: self._answer(request, calls[method]))
+
+    def _answer(self, request: Request, call: Callable[[dict[str, Any]], Any]) -> None:
+        try:
+            packed = pack_result(request.msgid, call(named_arguments(request.params)))
+        except WhatsappdError as error:
+            packed = pack_error(request.msgid, error)
+        except SendError as error:
+            packed = pack_error(request.msgid, WorkerFailed(str(error)))
+        self._write(packed)
+
+    def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        """Load the library, make the client in its directory, and start to connect."""
+        directory = arguments["directory"]
+        os.chdir(directory)
+        self._load_library()
+        noise_root: bytes | None = arguments.get("noise_root")
+        if noise_root is not None:
+            # Only a daemon started with --sandbox sends a root key.
+            from whatsappd.sandbox.trust import replace_noise_root
+            from whatsappd.worker.preload import library_path
+
+            replace_noise_root(library_path(), noise_root)
+        _quiet_neonize(arguments["log_level"])
+        self._client = Client(
+            self._company,
+            database=arguments["database"],
+            proxy=arguments.get("proxy"),
+            emit=self._emit,
+        )
+        threading.Thread(target=self._client.connect, name="connect", daemon=True).start()
+        return {"pid": os.getpid()}
+
+    def _send(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return self._opened().send(parse_jid(arguments["to"]), arguments["text"])
+
+    def _health(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        return self._opened().health()
+
+    def _logout(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        self._opened().logout()
+        return {}
+
+    def _stop(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        self._opened().stop()
+        return {}
+
+    def _opened(self) -> Client:
+        if self._client is None:
+            raise InvalidParams("client.open must come first", field="method")
+        return self._client
+
+    def _emit(self, kind: Kind, data: dict[str, Any]) -> None:
+        event = WorkerEvent(self._company, kind, data)
+        self._write(pack_notification(EVENT, event.as_arguments()))
+
+    def _write(self, packed: bytes) -> None:
+        try:
+            with self._write_lock:
+                self._channel.sendall(packed)
+        except OSError:
+            # The daemon is gone; the main thread sees the same and would end us a moment later.
+            _exit(EXIT_CHANNEL_CLOSED)
+
+
+def _quiet_neonize(level: str) -> None:
+    """Give whatsmeow's log the daemon's level, one plain line a record: the daemon tags them."""
+    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", force=True)
+    logging.getLogger("neonize.utils.log").setLevel(level)
+    # It warns at every connect that ffmpeg is missing, which only media needs.
+    logging.getLogger("neonize.utils.ffmpeg").setLevel(logging.ERROR)
+
+
+def _die_of_exception(arguments: threading.ExceptHookArgs) -> None:
+    """A thread of ours that dies leaves a worker that looks alive and is deaf: end it loudly."""
+    threading.__excepthook__(arguments)
+    _exit(EXIT_CRASHED)
+
+
+def _exit(status: int) -> NoReturn:
+    """Leave without waiting for Go's threads, which may never end."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(status)
+
+
+def _name_process(name: str) -> None:
+    """Show the company in `ps` and `top` (prctl(2), PR_SET_NAME: 15 bytes are kept)."""
+    ctypes.CDLL(None).prctl(_PR_SET_NAME, name.encode()[:15], 0, 0, 0)
