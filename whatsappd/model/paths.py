@@ -1,0 +1,67 @@
+"""Where the daemon's socket and state are, unless somebody says otherwise.
+
+The daemon, the gateway and `whatsappctl` must agree without talking to each other, so the rules
+live here. Standard library only, and little of it: `whatsappctl` loads this on every call.
+"""
+
+from __future__ import annotations
+
+import os
+
+SOCKET_NAME = "whatsappd.sock"
+#: Where root's daemon, and the systemd service, listen and keep their state.
+SYSTEM_SOCKET = "/run/whatsappd/" + SOCKET_NAME
+SYSTEM_STATE_DIR = "/var/lib/whatsappd"
+
+
+def default_state_dir() -> str:
+    """The state directory: WHATSAPPD_STATE_DIR, else the system's for root, else the user's."""
+    given = os.environ.get("WHATSAPPD_STATE_DIR")
+    if given:
+        return given
+    if os.geteuid() == 0:
+        return SYSTEM_STATE_DIR
+    # The XDG specification: relative paths are invalid and to be ignored.
+    base = os.environ.get("XDG_STATE_HOME", "")
+    if not base.startswith("/"):
+        base = os.path.expanduser("~/.local/state")  # noqa: PTH111 - pathlib costs start-up time
+    return base + "/whatsappd"
+
+
+def default_socket() -> str:
+    """The socket that a daemon of this user makes.
+
+    WHATSAPPD_SOCKET; else, for root, the system's; else in XDG_RUNTIME_DIR; and where there is none
+    (cron jobs, containers), in the state directory.
+    """
+    given = os.environ.get("WHATSAPPD_SOCKET")
+    if given:
+        return given
+    if os.geteuid() == 0:
+        return SYSTEM_SOCKET
+    runtime = os.environ.get("XDG_RUNTIME_DIR", "")
+    if runtime.startswith("/"):
+        return f"{runtime}/whatsappd/{SOCKET_NAME}"
+    return f"{default_state_dir()}/{SOCKET_NAME}"
+
+
+def socket_to_reach() -> str:
+    """The socket that a client of this user should try: its own daemon's, else the system's."""
+    path = default_socket()
+    if "WHATSAPPD_SOCKET" in os.environ or path == SYSTEM_SOCKET:
+        return path
+    if not _exists(path) and _exists(SYSTEM_SOCKET):
+        return SYSTEM_SOCKET
+    return path
+
+
+def _exists(path: str) -> bool:
+    # A directory that may not be entered (0750, and we are not in its group) counts as existing:
+    # "permission denied" tells its user more than "no such file".
+    try:
+        os.stat(path)  # noqa: PTH116 - as above
+    except PermissionError:
+        return True
+    except OSError:
+        return False
+    return True

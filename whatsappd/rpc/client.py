@@ -1,0 +1,216 @@
+"""The other end for trio programs: the gateway, the demo, and tests.
+
+    async with open_client("/run/whatsappd/whatsappd.sock") as client:
+        hello = await client.call("daemon.hello")
+
+Any number of tasks may call at once; answers find their caller by msgid. `whatsappctl` has a
+blocking client of its own, because trio costs more start-up time than its whole command.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+import outcome
+import trio
+
+from whatsappd.errors import Denied, Malformed, Unreachable, WhatsappdError, error_from_wire
+from whatsappd.rpc.failures import ERROR
+from whatsappd.rpc.limits import MAX_UNSENT, SEND_STALLED_AFTER
+from whatsappd.rpc.output import Output
+from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.rpc import (
+    MAX_MSGID,
+    Request,
+    Response,
+    named_arguments,
+    pack_request,
+    parse_message,
+)
+
+#: Notifications held for whoever reads them. When they are full nothing more is read from the
+#: daemon, answers included: read them in a task of their own.
+NOTIFICATION_BUFFER = 1024
+#: Seconds between tries to connect while the daemon has no room for more connections.
+BACKLOG_PAUSE = 0.01
+
+
+class Notice(NamedTuple):
+    """A notification from the daemon."""
+
+    method: str
+    arguments: dict[str, Any]
+
+
+class RpcClient:
+    """An open connection. Made by `open_client`."""
+
+    def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
+        self._sock = sock
+        self._output = Output(
+            sock,
+            nursery,
+            limit=MAX_UNSENT,
+            stalled_after=SEND_STALLED_AFTER,
+            on_broken=self._on_broken,
+        )
+        self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._last_msgid = 0
+        self._lost: WhatsappdError | None = None
+        self._why = "whatsappd closed the connection"
+        self._notices, notifications = trio.open_memory_channel[Notice](NOTIFICATION_BUFFER)
+        #: What the daemon notifies, in order; ends when the connection does.
+        self.notifications: trio.MemoryReceiveChannel[Notice] = notifications
+
+    async def call(self, method: str, /, **arguments: Any) -> Any:
+        """Call a method and wait for its result. Cancelling stops the waiting, not the work.
+
+        Raises:
+            WhatsappdError: what the daemon answered, by its class in `whatsappd.errors`.
+            Unreachable: the connection is lost; whether the call was carried out is unknown.
+        """
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._output.full:
+            with suppress(trio.BrokenResourceError):  # the reader learns why, just below
+                await self._output.room()
+        if self._lost is not None:
+            raise _fresh(self._lost)
+        msgid = self._next_msgid()
+        packed = pack_request(msgid, method, arguments)
+        self._waiting[msgid] = trio.lowlevel.current_task()
+        self._output.write(packed)
+
+        def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
+            self._waiting.pop(msgid, None)
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        return await trio.lowlevel.wait_task_rescheduled(abort)
+
+    def _next_msgid(self) -> int:
+        while True:
+            self._last_msgid = self._last_msgid % MAX_MSGID + 1
+            if self._last_msgid not in self._waiting:
+                return self._last_msgid
+
+    async def _read(self) -> None:
+        """Deliver what arrives until the connection ends; then tell every caller why."""
+        frames = FrameReader()
+        try:
+            while True:
+                await trio.lowlevel.wait_readable(self._sock)
+                try:
+                    data = self._sock.recv(READ_SIZE)
+                except BlockingIOError:
+                    continue
+                if not data:
+                    raise Unreachable(self._why)
+                for value in frames.feed(data):
+                    await self._deliver(value)
+        except WhatsappdError as error:
+            self._end(error)
+        except OSError as error:
+            self._end(Unreachable(f"the connection to whatsappd is lost: {error.strerror}"))
+        finally:
+            if self._lost is None:
+                self._end(Unreachable("the connection to whatsappd was closed here"))
+
+    async def _deliver(self, value: Any) -> None:
+        message = parse_message(value)
+        if isinstance(message, Response):
+            task = self._waiting.pop(message.msgid, None)
+            if task is None:
+                return  # its caller was cancelled
+            if message.error is None:
+                trio.lowlevel.reschedule(task, outcome.Value(message.result))
+            else:
+                trio.lowlevel.reschedule(task, outcome.Error(error_from_wire(message.error)))
+            return
+        if isinstance(message, Request):
+            raise Malformed("the daemon sent a request")
+        arguments = named_arguments(message.params)
+        if message.method == ERROR and "method" not in (arguments.get("data") or {}):
+            raise error_from_wire(arguments)  # the daemon's last word before it closes
+        with suppress(trio.BrokenResourceError):  # whoever read them closed, and wants none
+            await self._notices.send(Notice(message.method, arguments))
+
+    def _end(self, error: WhatsappdError) -> None:
+        self._lost = error
+        waiting, self._waiting = self._waiting, {}
+        for task in waiting.values():
+            trio.lowlevel.reschedule(task, outcome.Error(_fresh(error)))
+        self._notices.close()
+
+    def _on_broken(self, reason: str) -> None:
+        # What the daemon said last can still be read; behind it the reader meets the end.
+        self._why = f"the connection to whatsappd is lost: {reason}"
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
+
+
+@asynccontextmanager
+async def open_client(path: str | os.PathLike[str]) -> AsyncIterator[RpcClient]:
+    """Connect to the daemon's socket.
+
+    Raises:
+        Unreachable: nobody answers there; the message says what to do.
+        Denied: the file permissions keep us out.
+    """
+    sock = await _connect(os.fspath(path))
+    failed: BaseException | None = None
+    try:
+        async with trio.open_nursery() as nursery:
+            client = RpcClient(sock, nursery)
+            nursery.start_soon(client._read)
+            try:
+                yield client
+            finally:
+                nursery.cancel_scope.cancel()
+    except BaseExceptionGroup as group:
+        # The nursery wraps what the caller's block raises, and is no business of the caller's.
+        if len(group.exceptions) > 1:
+            raise
+        failed = group.exceptions[0]
+    finally:
+        trio.lowlevel.notify_closing(sock)
+        sock.close()
+    if failed is not None:
+        raise failed
+
+
+async def _connect(path: str) -> socket.socket:
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    sock.setblocking(False)
+    try:
+        while True:
+            try:
+                sock.connect(path)
+            except BlockingIOError:
+                # The daemon's backlog is full, and the kernel has no event for its having room.
+                await trio.sleep(BACKLOG_PAUSE)
+            else:
+                await trio.lowlevel.checkpoint()
+                return sock
+    except PermissionError as error:
+        sock.close()
+        raise Denied(
+            f"no permission to connect to {path}: ask to be added to the socket's group", path=path
+        ) from error
+    except OSError as error:
+        sock.close()
+        raise Unreachable(
+            f"whatsappd is not running at {path} ({error.strerror or error}): "
+            "start it with `whatsappd run` or `systemctl start whatsappd`",
+            path=path,
+        ) from error
+    except BaseException:
+        sock.close()
+        raise
+
+
+def _fresh(error: WhatsappdError) -> WhatsappdError:
+    # Each raise adds a traceback, so callers do not share one exception.
+    return type(error)(error.message, **error.data)

@@ -1,0 +1,314 @@
+"""One connection of the server: bytes in, answers out.
+
+Its life, which `server` starts and nobody else touches:
+
+    reading ──> closing ──> closed
+       │           └ what is unsent leaves, within a deadline
+       └ the peer hung up, or reads nothing any more: everything is cancelled at once
+
+A peer that closes its sending side only, and a server that stops, let the requests in flight
+finish before `closing`, also within a deadline; a peer that errs does not.
+
+Everything that one read brought is handled, and answered in one send; the wait for the next read
+is the checkpoint that lets other connections have their turn. Plain handlers cost no task.
+
+A caller's mistake that leaves the stream intact is answered as the error of its request. One that
+does not (bytes that are no MessagePack, a message that is too large or no MessagePack-RPC) ends
+the connection, after a notification `error` that holds the error's wire form, since there may be
+no msgid to answer. A notification from the peer is a call without an answer; if it fails, an
+`error` notification says so too, with the method's name in `data.method`.
+"""
+
+from __future__ import annotations
+
+import select
+import socket
+from collections.abc import Awaitable, Callable
+from typing import Any, NamedTuple
+
+import structlog
+import trio
+
+from whatsappd.errors import Malformed, Stopping, TooLarge, TooManyRequests, WhatsappdError
+from whatsappd.rpc.failures import ERROR, answerable
+from whatsappd.rpc.limits import Limits
+from whatsappd.rpc.method import Call, Method, MethodTable
+from whatsappd.rpc.output import Output
+from whatsappd.rpc.peer import Peer
+from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.rpc import (
+    Notification,
+    Request,
+    pack_error,
+    pack_notification,
+    pack_result,
+    parse_message,
+)
+
+log = structlog.get_logger()
+
+#: `(peer, method)`; raises Denied when that peer may not call that method.
+Allow = Callable[[Peer, Method], None]
+
+
+class Service(NamedTuple):
+    """What every connection of one server has in common."""
+
+    table: MethodTable
+    allow: Allow
+    limits: Limits
+
+
+class Connection:
+    """A connected peer. Handlers see it as `method.Notifier`."""
+
+    def __init__(
+        self, sock: socket.socket, peer: Peer, nursery: trio.Nursery, service: Service
+    ) -> None:
+        self._sock = sock
+        self._peer = peer
+        self._nursery = nursery
+        self._table, self._allow, self._limits = service
+        limits = service.limits
+        self._call = Call(peer, self)
+        self._frames = FrameReader(max_message=limits.max_message)
+        self._output = Output(
+            sock,
+            nursery,
+            limit=limits.max_unsent,
+            stalled_after=limits.send_stalled_after,
+            on_broken=self._lost,
+        )
+        self._reading = trio.CancelScope()
+        self._in_flight = 0
+        self._idle = trio.Event()  # set when closing and no request is in flight any more
+        self._stopping = False
+        self._closed = False
+
+    @property
+    def peer(self) -> Peer:
+        return self._peer
+
+    @property
+    def closed(self) -> bool:
+        return self._closed or self._output.broken
+
+    # --- what handlers do with it -------------------------------------------------------------
+
+    def start_soon(self, task: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        """See `method.Notifier`. On a closed connection nothing is started."""
+        if not self.closed:
+            self._nursery.start_soon(self._run_task, task, arguments)
+
+    async def notify(self, method: str, arguments: dict[str, Any]) -> None:
+        await self.notify_packed(pack_notification(method, arguments))
+
+    async def notify_packed(self, packed: bytes) -> None:
+        # Always a checkpoint, so that a long replay cannot starve other connections.
+        await trio.lowlevel.checkpoint()
+        await self._output.room()
+        self._output.write(packed)
+
+    async def _run_task(
+        self, task: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]
+    ) -> None:
+        try:
+            await task(*arguments)
+        except Exception as error:  # noqa: BLE001 - a connection's error ends only its connection
+            if self.closed:
+                return  # most likely from notify: the peer is gone, and the task's reason with it
+            self._tell(answerable(error, doing=getattr(task, "__qualname__", repr(task))))
+            self._reading.cancel()
+
+    # --- its life -----------------------------------------------------------------------------
+
+    async def serve(self) -> None:
+        """Answer requests until the peer leaves or errs, or `stop` was called and all is done."""
+        with self._reading:
+            try:
+                await self._read()
+            except trio.BrokenResourceError as error:
+                self._lost(str(error))
+        if self._stopping:
+            self._tell(Stopping("the daemon is stopping"))
+        await self._output.drained()
+        self._closed = True
+        self._nursery.cancel_scope.cancel()
+
+    def stop(self) -> None:
+        """Refuse new requests, and close when those in flight are answered."""
+        if self._stopping:
+            return
+        self._stopping = True
+        if not self._in_flight:
+            self._reading.cancel()
+
+    def _lost(self, reason: str) -> None:
+        if not self._closed:
+            log.debug("rpc_peer_lost", peer_pid=self._peer.pid, reason=reason)
+        self._nursery.cancel_scope.cancel()
+
+    async def _read(self) -> None:
+        """Read and answer until the peer sends no more, or errs.
+
+        Raises:
+            trio.BrokenResourceError: the peer is gone altogether.
+        """
+        sock, frames, output = self._sock, self._frames, self._output
+        while True:
+            await trio.lowlevel.wait_readable(sock)
+            try:
+                data = sock.recv(READ_SIZE)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(error.strerror) from error
+            if not data:
+                if _hung_up(sock):
+                    raise trio.BrokenResourceError("it hung up")
+                await self._answered()
+                return
+            try:
+                values = frames.feed(data)
+                await self._handle(values)
+            except (Malformed, TooLarge) as error:
+                log.debug("rpc_bad_message", peer_pid=self._peer.pid, reason=error.message)
+                self._tell(error)
+                return
+            if output.full:
+                await output.room()
+
+    async def _answered(self) -> None:
+        """Wait until no request is in flight any more, or their peer has waited long enough."""
+        if self._in_flight:
+            with trio.move_on_after(self._limits.half_closed_for):
+                await self._idle.wait()
+
+    def _tell(self, error: WhatsappdError) -> None:
+        self._output.write(pack_notification(ERROR, error.as_wire()))
+
+    # --- requests -----------------------------------------------------------------------------
+
+    async def _handle(self, values: list[Any]) -> None:
+        """Handle messages in order; a checkpoint only when their answers fill the output.
+
+        Raises:
+            Malformed: a value is no request or notification. Those before it are answered.
+        """
+        answers: list[bytes] = []
+        size = 0
+        try:
+            for value in values:
+                message = parse_message(value)
+                if type(message) is Request:
+                    answer = self._answer(message)
+                elif type(message) is Notification:
+                    answer = self._obey(message)
+                else:
+                    raise Malformed("a response, although the daemon asks nothing")
+                if answer is None:
+                    continue
+                answers.append(answer)
+                size += len(answer)
+                if size > self._limits.max_unsent:
+                    self._output.write(b"".join(answers))
+                    answers.clear()
+                    size = 0
+                    await self._output.room()
+        finally:
+            if answers:
+                self._output.write(b"".join(answers))
+
+    def _answer(self, request: Request) -> bytes | None:
+        """The packed response, or None if a task will send it."""
+        msgid, name, params = request
+        try:
+            method = self._find(name)
+            arguments = method.parse(params)
+            if not method.is_async:
+                return self._pack(msgid, method.handler(self._call, arguments))
+            self._start(method, arguments, msgid)
+        except Exception as error:  # noqa: BLE001 - a handler's error ends only its request
+            return pack_error(msgid, answerable(error, doing=name))
+        return None
+
+    def _obey(self, notification: Notification) -> bytes | None:
+        name, params = notification
+        try:
+            method = self._find(name)
+            arguments = method.parse(params)
+            if method.is_async:
+                self._start(method, arguments, None)
+            else:
+                method.handler(self._call, arguments)
+        except Exception as error:  # noqa: BLE001 - as above
+            return _pack_failed(name, answerable(error, doing=name))
+        return None
+
+    def _find(self, name: str) -> Method:
+        if self._stopping:
+            raise Stopping("the daemon is stopping: try again when it runs")
+        method = self._table.find(name)
+        if method is None:
+            raise self._table.unknown(name)
+        self._allow(self._peer, method)
+        return method
+
+    def _start(self, method: Method, arguments: Any, msgid: int | None) -> None:
+        if self._in_flight >= self._limits.max_in_flight:
+            raise TooManyRequests(
+                f"{self._in_flight} requests of this connection wait for their answer: "
+                "read some before sending more",
+                limit=self._limits.max_in_flight,
+            )
+        self._in_flight += 1
+        self._nursery.start_soon(self._run_method, method, arguments, msgid, name=method.name)
+
+    async def _run_method(self, method: Method, arguments: Any, msgid: int | None) -> None:
+        try:
+            try:
+                result = await method.handler(self._call, arguments)
+                answer = None if msgid is None else self._pack(msgid, result)
+            except Exception as error:  # noqa: BLE001 - as above
+                told = answerable(error, doing=method.name)
+                answer = (
+                    _pack_failed(method.name, told) if msgid is None else pack_error(msgid, told)
+                )
+            if answer is not None and not self.closed:
+                if self._output.full:
+                    await self._output.room()
+                self._output.write(answer)
+        except trio.BrokenResourceError:
+            pass  # the peer vanished: nobody is left to answer
+        finally:
+            self._in_flight -= 1
+            if not self._in_flight:
+                self._idle.set()
+                self._idle = trio.Event()
+                if self._stopping:
+                    self._reading.cancel()
+
+    def _pack(self, msgid: int, result: Any) -> bytes:
+        packed = pack_result(msgid, result)
+        if len(packed) > self._limits.max_message:
+            raise TooLarge(
+                f"the answer exceeds {self._limits.max_message} bytes: ask for less at a time",
+                limit=self._limits.max_message,
+            )
+        return packed
+
+
+def _pack_failed(method: str, error: WhatsappdError) -> bytes:
+    told = error.as_wire()
+    return pack_notification(ERROR, {**told, "data": {**told["data"], "method": method}})
+
+
+def _hung_up(sock: socket.socket) -> bool:
+    """Whether a peer that sends no more has closed altogether, rather than its sending side only.
+
+    `printf … | nc -U` closes its sending side and still waits for the answer; a process that died
+    does not. Linux tells the two apart by POLLHUP (see unix_poll in net/unix/af_unix.c).
+    """
+    poll = select.poll()
+    poll.register(sock, 0)
+    return any(flags & select.POLLHUP for _, flags in poll.poll(0))

@@ -1,0 +1,45 @@
+"""What a caller is told about an exception, and what stays in the log.
+
+`connection` turns everything that a handler raises into an answer with it.
+"""
+
+from __future__ import annotations
+
+import secrets
+
+import structlog
+
+from whatsappd.errors import Internal, WhatsappdError
+
+log = structlog.get_logger()
+
+#: The method of the notification that tells of an error which belongs to no request. Its
+#: arguments are the error's wire form.
+ERROR = "error"
+
+
+def answerable(error: Exception, *, doing: str) -> WhatsappdError:
+    """The error to answer: `error` itself if it is meant for callers, else an `Internal`.
+
+    An `Internal` carries a reference only; the traceback is logged beside the same reference,
+    because it may name what the caller must not see.
+
+    Args:
+        doing: the method or task, for the log.
+    """
+    cause = _only_cause(error)
+    if isinstance(cause, WhatsappdError):
+        return cause
+    reference = secrets.token_hex(4)
+    log.error("rpc_handler_failed", method=doing[:80], reference=reference, exc_info=error)
+    return Internal(
+        f"a defect of the daemon; its log has the details under reference {reference}",
+        reference=reference,
+    )
+
+
+def _only_cause(error: BaseException) -> BaseException:
+    # A handler's own nursery wraps what one of its tasks raised, also when it is alone.
+    while isinstance(error, BaseExceptionGroup) and len(error.exceptions) == 1:
+        error = error.exceptions[0]
+    return error

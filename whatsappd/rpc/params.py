@@ -1,0 +1,89 @@
+"""Named arguments to typed structs, with complaints that name the field.
+
+Every parameter of every method comes through here, whatever door it came in by.
+"""
+
+from __future__ import annotations
+
+import re
+from enum import Enum
+from types import UnionType
+from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+
+import msgspec
+
+from whatsappd.errors import InvalidParams
+from whatsappd.wire.rpc import named_arguments
+
+# msgspec ends its complaints with the place: "Expected `str`, got `int` - at `$.company`".
+_PLACE = re.compile(r" - at `\$\.?(.*)`\Z")
+
+
+def check_params_type(name: str, params: type[msgspec.Struct]) -> None:
+    """Refuse, when the table is built, a struct that would let unknown fields pass.
+
+    Raises:
+        TypeError: it does not forbid them, or is no map of names.
+    """
+    config = params.__struct_config__
+    if not config.forbid_unknown_fields or config.array_like:
+        raise TypeError(f"{name}: {params.__name__} must have forbid_unknown_fields=True")
+
+
+def params_from(params: Any, wanted: type[msgspec.Struct]) -> Any:
+    """The `wanted` struct for the `params` member of a request (`[]` or `[{name: value}]`).
+
+    Raises:
+        InvalidParams: the message begins with the field's name and says what is accepted;
+            `data.field` is that name alone.
+    """
+    arguments = named_arguments(params)
+    try:
+        return msgspec.convert(arguments, wanted)
+    except msgspec.ValidationError as error:
+        _complain(arguments, wanted, error)
+
+
+def _complain(
+    arguments: dict[str, Any], wanted: type[msgspec.Struct], error: msgspec.ValidationError
+) -> NoReturn:
+    fields = msgspec.structs.fields(wanted)
+    accepted = ", ".join(field.encode_name for field in fields) or "no parameters at all"
+    known = {field.encode_name for field in fields}
+    for name in arguments:
+        if name not in known:
+            shown = name if len(name) <= 80 else name[:80] + "…"
+            raise InvalidParams(
+                f"{shown}: there is no such parameter (accepted: {accepted})", field=shown
+            ) from error
+    for field in fields:
+        if field.required and field.encode_name not in arguments:
+            raise InvalidParams(
+                f"{field.encode_name}: is missing (accepted: {accepted})", field=field.encode_name
+            ) from error
+    text = str(error)
+    place = _PLACE.search(text)
+    path = place.group(1) if place else ""
+    reason = text[: place.start()] if place else text
+    top = re.split(r"[.\[]", path, maxsplit=1)[0]
+    choices = _choices(wanted, top) if path in (top, f"{top}[...]") else []
+    if choices:
+        reason += f" (accepted: {', '.join(choices)})"
+    raise InvalidParams(f"{path or 'params'}: {reason}", field=top or "params") from error
+
+
+def _choices(wanted: type[msgspec.Struct], name: str) -> list[str]:
+    """The literal values that a field takes, if it takes a choice of them."""
+    names = {field.encode_name: field.name for field in msgspec.structs.fields(wanted)}
+    hint = get_type_hints(wanted).get(names.get(name, ""))
+    found: list[str] = []
+    pending = [hint]
+    while pending:
+        hint = pending.pop(0)
+        if get_origin(hint) is Literal:
+            found += [str(value) for value in get_args(hint)]
+        elif get_origin(hint) in (Union, UnionType, list, tuple):
+            pending += get_args(hint)
+        elif isinstance(hint, type) and issubclass(hint, Enum):
+            found += [str(member.value) for member in hint]
+    return found

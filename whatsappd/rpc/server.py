@@ -1,0 +1,162 @@
+"""Accepting connections and serving a table of methods on each.
+
+The composition root starts `serve_rpc` in a nursery of its own and keeps the `RpcServer` that it
+is given, to stop it in order. Nothing a peer does can end it: a handler's error ends its request,
+a connection's error its connection.
+"""
+
+from __future__ import annotations
+
+import errno
+import socket
+
+import structlog
+import trio
+
+from whatsappd.errors import TooManyRequests
+from whatsappd.rpc.connection import Allow, Connection, Service
+from whatsappd.rpc.failures import ERROR
+from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
+from whatsappd.rpc.method import Method, MethodTable
+from whatsappd.rpc.peer import Peer, peer_of
+from whatsappd.wire.rpc import pack_notification
+
+log = structlog.get_logger()
+
+#: Connections accepted in one go, before those that exist have their turn.
+ACCEPT_AT_ONCE = 64
+#: Seconds between tries when the process or the host has no file descriptor or memory left.
+ACCEPT_PAUSE = 0.1
+#: What accept() fails with when resources are short (accept(2)); they come back by themselves.
+_SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+
+
+def allow_all(peer: Peer, method: Method) -> None:
+    """Everybody whom the socket's file permissions let in may do everything."""
+
+
+class RpcServer:
+    """A running server, as its owner sees it."""
+
+    def __init__(self, stop: trio.Event) -> None:
+        self._stop = stop
+        self._connections: set[Connection] = set()
+        #: Connections that are open.
+        self.connections = 0
+        #: Connections accepted since the start, and those refused because there were too many.
+        self.accepted = 0
+        self.refused = 0
+
+    def stop(self) -> None:
+        """Accept no more, refuse new requests, and let `serve_rpc` return once all are answered.
+
+        Returns at once. Idle connections are told `stopping` and closed; requests in flight have
+        `Limits.stop_within` seconds. The listening socket stays open: it is the caller's.
+        """
+        self._stop.set()
+
+
+async def serve_rpc(
+    listening: socket.socket,
+    table: MethodTable,
+    *,
+    allow: Allow = allow_all,
+    limits: Limits = DEFAULT_LIMITS,
+    task_status: trio.TaskStatus[RpcServer] = trio.TASK_STATUS_IGNORED,
+) -> None:
+    """Serve `table` on a listening, nonblocking Unix socket until `RpcServer.stop`.
+
+    Being cancelled closes all connections at once, without answers; `stop` is the orderly end.
+
+    Args:
+        allow: asked before each call; raises Denied.
+    """
+    stop = trio.Event()
+    server = RpcServer(stop)
+    async with trio.open_nursery() as nursery:
+        accepting = trio.CancelScope()
+
+        async def accept() -> None:
+            with accepting:
+                await _accept(listening, nursery, server, Service(table, allow, limits))
+
+        nursery.start_soon(accept)
+        task_status.started(server)
+        await stop.wait()
+        accepting.cancel()
+        for connection in list(server._connections):
+            connection.stop()
+        nursery.cancel_scope.deadline = trio.current_time() + limits.stop_within
+
+
+async def _accept(
+    listening: socket.socket,
+    nursery: trio.Nursery,
+    server: RpcServer,
+    service: Service,
+) -> None:
+    limits = service.limits
+    short = False
+    while True:
+        await trio.lowlevel.wait_readable(listening)
+        for _ in range(ACCEPT_AT_ONCE):
+            try:
+                sock, _ = listening.accept()
+            except BlockingIOError:
+                break
+            except OSError as error:
+                if error.errno in _SHORT_OF:
+                    if not short:
+                        log.warning("rpc_accept_short", reason=error.strerror)
+                    short = True
+                    # Nothing announces a free descriptor, so this is the one place that polls.
+                    await trio.sleep(ACCEPT_PAUSE)
+                    break
+                if error.errno in (errno.EBADF, errno.EINVAL):
+                    raise  # the listening socket itself is gone: its owner must know
+                log.debug("rpc_accept_failed", reason=error.strerror)
+                continue
+            if short:
+                log.info("rpc_accept_again")
+            short = False
+            server.accepted += 1
+            if server.connections >= limits.max_connections:
+                _refuse(sock, server, limits)
+                continue
+            server.connections += 1
+            nursery.start_soon(_serve_one, sock, server, service)
+
+
+def _refuse(sock: socket.socket, server: RpcServer, limits: Limits) -> None:
+    server.refused += 1
+    error = TooManyRequests(
+        f"{limits.max_connections} connections are open already: try again later",
+        limit=limits.max_connections,
+    )
+    with sock:
+        sock.setblocking(False)
+        try:
+            sock.send(pack_notification(ERROR, error.as_wire()))
+        except OSError as failure:
+            log.debug("rpc_refusal_unsent", reason=failure.strerror)
+
+
+async def _serve_one(sock: socket.socket, server: RpcServer, service: Service) -> None:
+    sock.setblocking(False)
+    try:
+        peer = peer_of(sock)
+        async with trio.open_nursery() as nursery:
+            connection = Connection(sock, peer, nursery, service)
+            server._connections.add(connection)
+            try:
+                if server._stop.is_set():
+                    connection.stop()
+                await connection.serve()
+            finally:
+                server._connections.discard(connection)
+    except Exception as error:
+        log.error("rpc_connection_failed", exc_info=error)
+    finally:
+        server.connections -= 1
+        trio.lowlevel.notify_closing(sock)
+        sock.close()
