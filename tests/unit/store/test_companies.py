@@ -1,0 +1,62 @@
+"""The companies' table: what a restart must remember of each."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from whatsappd.errors import UnknownCompany
+from whatsappd.store.companies import Companies
+from whatsappd.store.database import Database, open_database
+
+
+async def test_what_is_wanted_survives_a_restart(path: Path) -> None:
+    async with open_database(path) as database:
+        companies = Companies(database)
+        await companies.put_wanted("acme", True)
+        await companies.put_wanted("globex", True)
+        await companies.put_wanted("globex", False)
+    async with open_database(path) as database:
+        stored = await Companies(database).all()
+    assert [(row.company, row.wanted) for row in stored] == [("acme", True), ("globex", False)]
+
+
+async def test_wanting_it_again_keeps_the_rest(database: Database, clock) -> None:
+    companies = Companies(database, clock=clock)
+    made = await companies.put_wanted("acme", False)
+    assert made.created_ms == clock.now_ms
+    assert made.jid is None
+    identity = {"jid": "15550100@s.whatsapp.net", "lid": "1@lid", "push_name": "Acme"}
+    await companies.put_identity("acme", **identity)
+    await companies.put_connected("acme", 123)
+    await companies.put_settings("acme", {"per_minute": 10, "color": "red"})
+    assert await companies.put_settings("acme", {"color": None}) == {"per_minute": 10}
+    clock.now_ms += 1
+    again = await companies.put_wanted("acme", True)
+    assert again == made._replace(
+        wanted=True, settings={"per_minute": 10}, last_connected_ms=123, **identity
+    )
+    assert await companies.settings("acme") == {"per_minute": 10}
+
+
+async def test_an_unknown_company_is_an_error_that_names_it(database: Database) -> None:
+    companies = Companies(database)
+    for call in (
+        companies.get("acme"),
+        companies.settings("acme"),
+        companies.put_settings("acme", {}),
+        companies.put_identity("acme", jid=None, lid=None, push_name=None),
+        companies.put_connected("acme", 1),
+        companies.remove("acme"),
+    ):
+        with pytest.raises(UnknownCompany, match="'acme'"):
+            await call
+
+
+async def test_removing_one_leaves_the_others(database: Database) -> None:
+    companies = Companies(database)
+    await companies.put_wanted("acme", True)
+    await companies.put_wanted("globex", True)
+    await companies.remove("acme")
+    assert [row.company for row in await companies.all()] == ["globex"]

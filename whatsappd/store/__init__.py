@@ -1,0 +1,1 @@
+"""What must survive: one SQLite database with the outbox, the event log and the companies."""

@@ -1,0 +1,151 @@
+"""The database: a writer thread, a few readers, and a backup that runs meanwhile.
+
+Everything in `store` goes through it. WAL with `synchronous=FULL`: an answer means that the row
+survives a power cut.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+from typing import TypeVar
+
+import trio
+
+from whatsappd.errors import Stopping
+from whatsappd.store.connect import connect_reader, connect_writer
+from whatsappd.store.failures import as_store_failed
+from whatsappd.store.safekeeping import backup
+from whatsappd.store.writer import Participant, Writer
+
+T = TypeVar("T")
+
+#: Reads at the same time. More would only queue at the disk, and each holds a thread.
+READERS = 2
+
+
+@asynccontextmanager
+async def open_database(path: Path) -> AsyncIterator[Database]:
+    """The database at `path`, made if it is missing; closed in order at the end.
+
+    Raises:
+        BadStateDirectory: the file cannot be used, or a newer version wrote it.
+        StoreFailed: the file is damaged, or its disk is full or read-only.
+    """
+    conn = await trio.to_thread.run_sync(connect_writer, path)
+    database = Database(path, conn)
+    try:
+        yield database
+    finally:
+        await database.aclose()
+
+
+class Database:
+    """An open database. Made by `open_database`."""
+
+    def __init__(self, path: Path, conn: sqlite3.Connection) -> None:
+        self.path = path
+        self._conn = conn
+        self._writer = Writer(conn)
+        self._limiter = trio.CapacityLimiter(READERS)
+        self._readers: list[sqlite3.Connection] = []  # those that nobody uses just now
+        self._closed = False
+
+    def attach(self, participant: Participant) -> None:
+        """Lets `participant` follow the transactions from the next one on."""
+        self._writer.attach(participant)
+
+    @property
+    def trouble(self) -> str | None:
+        """What the disk refused last, in words; None once it takes writes again."""
+        return self._writer.trouble
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk, the write-ahead log included."""
+        total = 0
+        for suffix in ("", "-wal"):
+            with suppress(FileNotFoundError):
+                total += self.path.with_name(self.path.name + suffix).stat().st_size
+        return total
+
+    async def write(self, write: Callable[[sqlite3.Connection], T]) -> T:
+        """What `write(conn)` returns, once it is committed and synced.
+
+        `write` runs in the writer thread, in a savepoint of its own. It must not commit, and must
+        have no effect but through `conn` and the participants: when a transaction fails as a
+        whole, its writes are run a second time, one by one. An error that it raises is raised
+        here and undoes only its own statements.
+
+        Cancellation before the call prevents the write. A waiter that is cancelled later does not
+        undo it: it will be committed, as after an answer that got lost on the way.
+
+        Raises:
+            StoreFailed: the disk is full, read-only or damaged. Nothing of `write` was kept, all
+                that was answered before is, and the next write that fits succeeds.
+            Stopping: the database is closed.
+        """
+        return await self._writer.write(write)  # type: ignore[no-any-return]
+
+    async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """What `read(conn)` returns, in a thread, on one read-only snapshot of what is committed.
+
+        Cancellable while it waits for a thread, not while it runs: keep it short.
+
+        Raises:
+            StoreFailed: the disk cannot be read, or the database is damaged.
+            Stopping: the database is closed.
+        """
+        if self._closed:
+            raise Stopping("the database is closed: the daemon is stopping")
+        return await trio.to_thread.run_sync(self._read, read, limiter=self._limiter)
+
+    def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        try:
+            conn = self._reader()
+            try:
+                conn.execute("BEGIN")
+                try:
+                    return read(conn)
+                finally:
+                    conn.execute("ROLLBACK")
+            finally:
+                self._readers.append(conn)
+        except sqlite3.Error as error:
+            raise (as_store_failed(error) or error) from error
+
+    def _reader(self) -> sqlite3.Connection:
+        try:
+            return self._readers.pop()  # atomic; the limiter bounds how many there can be
+        except IndexError:
+            return connect_reader(self.path)
+
+    async def backup(self, target: Path) -> int:
+        """Copies the database to `target` while everything goes on; returns the copy's bytes.
+
+        The copy is one consistent moment, in a single file of mode 0600 that is complete as soon
+        as it has its name. Cancelled, it leaves nothing behind.
+
+        Raises:
+            InvalidParams: `target` exists (nothing is overwritten) or cannot be made there.
+            StoreFailed: the target's disk is full, or the database cannot be read.
+        """
+        return await trio.to_thread.run_sync(
+            backup, self.path, target, trio.from_thread.check_cancelled
+        )
+
+    async def aclose(self) -> None:
+        """Commits what was submitted, then closes. Not cancellable; bounded by the disk."""
+        if self._closed:
+            return
+        self._closed = True
+        with trio.CancelScope(shield=True):
+            await self._writer.close()
+            for _ in range(READERS):  # wait for the reads that still run
+                await self._limiter.acquire_on_behalf_of(object())
+            for conn in self._readers:
+                conn.close()
+            # Last, because the last one to close folds the write-ahead log into the file.
+            await trio.to_thread.run_sync(self._conn.close)

@@ -1,0 +1,215 @@
+"""The one thread that writes: it commits whatever has gathered while the last commit ran.
+
+`store.database` owns it. An fsync costs about as much as a hundred inserts, so writers that come
+at the same time share one transaction ("natural" group commit: nobody ever waits for company).
+Each write has a savepoint of its own, so one that fails takes nothing along.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+from queue import Empty, SimpleQueue
+from typing import Any, Protocol
+
+import outcome
+import trio
+
+from whatsappd.errors import Stopping
+from whatsappd.store.failures import as_store_failed
+
+#: The most writes in one transaction. Bounds how long the first of them waits for the last.
+MAX_BATCH = 1000
+
+Write = Callable[[sqlite3.Connection], Any]
+#: A participant's `publish`, and what to call it with.
+Publication = tuple[Callable[[Any], None], Any]
+
+
+class Participant(Protocol):
+    """State beside the tables that must follow what the transaction does (the event log's tail,
+    the outbox's counts). All but `publish` run in the writer thread."""
+
+    def mark(self) -> Any:
+        """Where the state is now: called before each write."""
+        ...
+
+    def rewind(self, mark: Any) -> None:
+        """Back to `mark`: the write failed and its savepoint was rolled back."""
+        ...
+
+    def flush(self, conn: sqlite3.Connection) -> None:
+        """Last statements before COMMIT."""
+        ...
+
+    def committed(self) -> Any:
+        """The transaction is on disk. What this returns goes to `publish`."""
+        ...
+
+    def publish(self, payload: Any) -> None:
+        """Called in trio, in the order of the commits, before any writer of the batch wakes."""
+        ...
+
+
+class Job:
+    """One write under way. `result` stays None until it was committed or has failed."""
+
+    __slots__ = ("result", "task", "write")
+
+    def __init__(self, write: Write, task: trio.lowlevel.Task) -> None:
+        self.write = write
+        self.task: trio.lowlevel.Task | None = task  # None: the waiter was cancelled
+        self.result: outcome.Outcome[Any] | None = None
+
+
+class Writer:
+    """Runs writes on `conn` in a thread of its own. Made in trio, where the results come back."""
+
+    def __init__(self, conn: sqlite3.Connection) -> None:
+        self._conn = conn
+        self._queue: SimpleQueue[Job | None] = SimpleQueue()
+        self._token = trio.lowlevel.current_trio_token()
+        self._participants: tuple[Participant, ...] = ()
+        self._closed = False
+        self._refused: str | None = None  # what one write of this transaction was refused
+        #: What the disk refused last, in words; None once it takes writes again.
+        self.trouble: str | None = None
+        # A daemon thread: should trio die without closing the database, the process still ends.
+        self._thread = threading.Thread(target=self._run, name="store-writer", daemon=True)
+        self._thread.start()
+
+    def attach(self, participant: Participant) -> None:
+        """Adds a participant, from the next transaction on."""
+        self._participants = (*self._participants, participant)
+
+    async def write(self, write: Write) -> Any:
+        """What `write(conn)` returns, after COMMIT. See `Database.write`."""
+        await trio.lowlevel.checkpoint_if_cancelled()
+        if self._closed:
+            raise Stopping("the database is closed: the daemon is stopping")
+        job = Job(write, trio.lowlevel.current_task())
+
+        def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
+            job.task = None  # the write goes on; nobody waits for it any more
+            return trio.lowlevel.Abort.SUCCEEDED
+
+        self._queue.put(job)
+        return await trio.lowlevel.wait_task_rescheduled(abort)
+
+    async def close(self) -> None:
+        """Commits what was submitted, answers it, and ends the thread. Call it shielded."""
+        self._closed = True
+        self._queue.put(None)
+        await trio.to_thread.run_sync(self._thread.join)
+        # What the thread sent last may still wait for trio's next turn, and goes before this.
+        delivered = trio.Event()
+        self._token.run_sync_soon(delivered.set)
+        await delivered.wait()
+
+    # --- in the writer thread -----------------------------------------------------------------
+
+    def _run(self) -> None:
+        while (first := self._queue.get()) is not None:
+            jobs: list[Job] = [first]
+            last: Job | None = first
+            while last is not None and len(jobs) < MAX_BATCH:
+                try:
+                    last = self._queue.get_nowait()
+                except Empty:
+                    break
+                if last is not None:
+                    jobs.append(last)
+            self._serve(jobs)
+            if last is None:
+                break
+
+    def _serve(self, jobs: list[Job]) -> None:
+        participants = self._participants
+        failure = self._transaction(jobs, participants)
+        if failure is None or len(jobs) == 1:
+            self._answer(jobs, participants, failure)
+            return
+        # The transaction failed as a whole (a full disk, mostly). One large write must not take
+        # the small ones along that would still fit: give each a transaction of its own.
+        for job in jobs:
+            job.result = None
+            self._answer([job], participants, self._transaction([job], participants))
+
+    def _transaction(
+        self, jobs: list[Job], participants: tuple[Participant, ...]
+    ) -> BaseException | None:
+        """Runs `jobs` and commits. An error means that nothing of them is on disk."""
+        conn = self._conn
+        marks = [participant.mark() for participant in participants]
+        self._refused = None
+        try:
+            conn.execute("BEGIN IMMEDIATE")
+            for job in jobs:
+                self._in_savepoint(conn, job, participants)
+            for participant in participants:
+                participant.flush(conn)
+            conn.execute("COMMIT")
+        except BaseException as error:  # noqa: BLE001 - it is raised in every waiter
+            _rewind(participants, marks)
+            try:
+                if conn.in_transaction:
+                    conn.execute("ROLLBACK")
+            except sqlite3.Error as second:
+                error.add_note(f"and ROLLBACK failed: {second}")
+            failure = as_store_failed(error) or error
+            self.trouble = str(failure)
+            return failure
+        self.trouble = self._refused
+        return None
+
+    def _in_savepoint(
+        self, conn: sqlite3.Connection, job: Job, participants: tuple[Participant, ...]
+    ) -> None:
+        """Sets `job.result`. Raises only if the whole transaction is gone."""
+        marks = [participant.mark() for participant in participants]
+        conn.execute("SAVEPOINT job")
+        try:
+            job.result = outcome.Value(job.write(conn))
+        except BaseException as error:
+            if not conn.in_transaction:
+                raise  # SQLite rolled everything back by itself, as it may on a full disk
+            conn.execute("ROLLBACK TO job")
+            _rewind(participants, marks)
+            refused = as_store_failed(error)
+            if refused is not None:
+                self._refused = refused.message
+            job.result = outcome.Error(refused or error)
+        conn.execute("RELEASE job")
+
+    def _answer(
+        self,
+        jobs: list[Job],
+        participants: tuple[Participant, ...],
+        failure: BaseException | None,
+    ) -> None:
+        publications: list[Publication] = []
+        if failure is None:
+            publications = [(each.publish, each.committed()) for each in participants]
+        else:
+            assert len(jobs) == 1  # so that no two tasks raise the same exception object
+            jobs[0].result = outcome.Error(failure)
+        # Once trio is gone, so is everybody who waited; what is committed stays committed.
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(_deliver, jobs, publications)
+
+
+def _rewind(participants: tuple[Participant, ...], marks: list[Any]) -> None:
+    for participant, mark in zip(participants, marks, strict=True):
+        participant.rewind(mark)
+
+
+def _deliver(jobs: list[Job], publications: list[Publication]) -> None:
+    """In trio: publishes what was committed, then wakes who waits for it."""
+    for publish, payload in publications:
+        publish(payload)
+    for job in jobs:
+        if job.task is not None:
+            assert job.result is not None
+            trio.lowlevel.reschedule(job.task, job.result)
