@@ -138,6 +138,8 @@ async def test_closing_commits_what_was_submitted(path: Path) -> None:
         nursery.start_soon(database.write, lambda _conn: gate.wait(10))
         await trio.testing.wait_all_tasks_blocked()
         nursery.start_soon(database.write, put("submitted"))
+        await trio.testing.wait_all_tasks_blocked()
+        gate.set()
     with pytest.raises(Stopping):
         await database.write(put("late"))
     with pytest.raises(Stopping):
