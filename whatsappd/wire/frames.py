@@ -44,6 +44,8 @@ class FrameReader:
         self._fed = 0  # bytes, since the beginning
         self._complete = 0  # the offset behind the last complete value
         self._unpacker = msgpack.Unpacker(
+            # Its default is the whole max_buffer_size, allocated for every connection.
+            read_size=READ_SIZE,
             raw=False,
             strict_map_key=True,
             use_list=True,

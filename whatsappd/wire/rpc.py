@@ -49,7 +49,10 @@ def parse_message(value: Any) -> Message:
     Raises:
         Malformed: it is none; the message says which member is wrong.
     """
-    match value if _begins_with_type(value) else None:
+    if not _begins_with_type(value):
+        raise Malformed(_what_is_wrong(value))
+    _accept_raw_method(value)
+    match value:
         case [0, int(msgid), str(method), list(params)] if _is_msgid(msgid):
             return Request(msgid, method, params)
         case [1, int(msgid), error, result] if _is_msgid(msgid):
@@ -57,6 +60,16 @@ def parse_message(value: Any) -> Message:
         case [2, str(method), list(params)]:
             return Notification(method, params)
     raise Malformed(_what_is_wrong(value))
+
+
+def _accept_raw_method(value: list[Any]) -> None:
+    """Clients of MessagePack's old specification send strings as what is now the bin type."""
+    place = 1 if value[0] == NOTIFICATION else 2
+    if len(value) > place and isinstance(value[place], bytes):
+        try:
+            value[place] = value[place].decode()
+        except UnicodeDecodeError as error:
+            raise Malformed("the method's name is not UTF-8") from error
 
 
 def _begins_with_type(value: Any) -> bool:

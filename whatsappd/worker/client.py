@@ -138,7 +138,7 @@ class Client:
             data = make()
             if data is not None:
                 self._emit(kind, data)
-        except Exception:
+        except Exception:  # noqa: BLE001 -- whatever it is, the process reports it and ends
             threading.excepthook(
                 threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
             )

@@ -1,8 +1,8 @@
 """The fork server: imports neonize once, and forks a worker for each request of the daemon.
 
 Started by `sessions.forkserver` as `python -m whatsappd.worker.forkserver FD`, with FD one end of
-a SOCK_SEQPACKET pair. A request is the map {company}, with three file descriptors beside it: the
-worker's channel, stdout and stderr. The answer is {pid} or {error}.
+a SOCK_SEQPACKET pair. A request is the map {company}, with two file descriptors beside it: the
+worker's channel, and what its stdout and stderr write to. The answer is {pid} or {error}.
 
 A worker is forked twice, the middle process ends at once: so that the worker becomes the child of
 the daemon (which declared itself subreaper), whom its exit status then reaches, and lives on if
@@ -28,8 +28,8 @@ from whatsappd.worker.preload import PreloadError, import_deferred, start_log_th
 MAX_REQUEST = 4096
 #: Set for the second attempt of a fork server whose preloading failed; holds the reason.
 _PRELOAD_PROBLEM = "WHATSAPPD_PRELOAD_PROBLEM"
-#: The descriptors that come with a request: channel, stdout, stderr.
-DESCRIPTORS = 3
+#: The descriptors that come with a request: channel and output.
+DESCRIPTORS = 2
 
 
 def main() -> None:
@@ -121,11 +121,10 @@ def _middle(
             os._exit(0)
         os.close(report)
         control.close()
-        channel, stdout, stderr = descriptors
-        os.dup2(stdout, 1)
-        os.dup2(stderr, 2)
-        os.close(stdout)
-        os.close(stderr)
+        channel, output = descriptors
+        os.dup2(output, 1)
+        os.dup2(output, 2)
+        os.close(output)
         # A session of its own: signals to the daemon's terminal or group are not meant for it.
         os.setsid()
         run_worker(company, socket.socket(fileno=channel), load_library)

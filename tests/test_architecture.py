@@ -1,0 +1,147 @@
+"""The house rules: who may import whom. A picture that code can drift from is no picture."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+#: Room by room, what it may import of ours (its own room is always allowed). Top-level modules of
+#: `whatsappd` are rooms of their own.
+ALLOWED: dict[str, set[str]] = {
+    "errors": set(),
+    "clock": set(),
+    "model": {"errors"},
+    "wire": {"errors", "model"},
+    "rules": {"errors", "model"},
+    "store": {"errors", "clock", "model", "wire", "rules"},
+    "limits": {"errors", "clock", "model", "rules"},
+    "worker": {"errors", "model", "wire", "sandbox.trust"},
+    "rpc": {"errors", "model", "wire"},
+    "sandbox": {"errors", "model", "wire"},
+    "state": {"errors", "model"},
+    "lock": {"errors", "clock"},
+    "logs": set(),
+    "config": {"errors", "model"},
+    "sessions": {"errors", "clock", "model", "wire", "rules", "store", "limits", "state"},
+    "api": {"", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"},
+    "ctl": {"", "errors", "model", "wire"},
+}
+#: The places where parts meet may import everything of the daemon.
+MEETING_PLACES = {"app", "cli", "__main__", "demo", "sandboxing", "sandbox_app", ""}
+
+#: Libraries that a room must not import. The pure rooms know no runtime; the daemon loads no Go.
+FORBIDDEN_LIBRARIES: dict[str, set[str]] = {
+    "model": {"trio", "structlog", "msgspec", "msgpack", "neonize", "click"},
+    "wire": {"trio", "structlog", "msgspec", "neonize", "click"},
+    "rules": {"trio", "structlog", "msgspec", "msgpack", "neonize", "click", "random", "time"},
+    "worker": {"trio", "structlog", "msgspec", "click"},
+    "sandbox": {"structlog", "msgspec", "neonize", "click"},
+    "ctl": {"trio", "structlog", "msgspec", "neonize", "cryptography"},
+}
+#: Only `worker` may know neonize.
+NEONIZE_ROOMS = {"worker"}
+
+
+def modules() -> list[Path]:
+    return [*(ROOT / "whatsappd").rglob("*.py"), *(ROOT / "whatsappctl").rglob("*.py")]
+
+
+def room_of(module: str) -> str:
+    """The room of a dotted module name: `whatsappd.rpc.server` is in `rpc`."""
+    parts = module.split(".")
+    if parts[0] == "whatsappctl":
+        return "ctl"
+    return parts[1] if len(parts) > 1 else ""
+
+
+def dotted(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def imports_of(path: Path) -> set[str]:
+    """Everything a module imports at run time, inside functions too."""
+    tree = ast.parse(path.read_text())
+    typing_only = {
+        id(child)
+        for node in ast.walk(tree)
+        if isinstance(node, ast.If) and ast.unparse(node.test) == "TYPE_CHECKING"
+        for child in ast.walk(node)
+    }
+    found: set[str] = set()
+    for node in ast.walk(tree):
+        if id(node) in typing_only:
+            continue
+        if isinstance(node, ast.Import):
+            found.update(alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path}: relative imports hide the room"
+            assert node.module
+            found.update(f"{node.module}.{alias.name}" for alias in node.names)
+    return found
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_a_module_imports_only_what_its_room_may(path: Path) -> None:
+    name = dotted(path)
+    room = room_of(name)
+    if name.startswith("whatsappd") and room in MEETING_PLACES:
+        return
+    allowed = ALLOWED[room]
+    for imported in imports_of(path):
+        if imported.split(".")[0] not in ("whatsappd", "whatsappctl"):
+            continue
+        target = room_of(imported)
+        if imported == "whatsappd.__version__":
+            target = ""
+        if target == room:
+            continue
+        exact = imported.removeprefix("whatsappd.")
+        assert target in allowed or any(exact.startswith(entry) for entry in allowed if entry), (
+            f"{name} ({room}) must not import {imported}"
+        )
+
+
+@pytest.mark.parametrize("path", modules(), ids=dotted)
+def test_a_module_uses_only_libraries_that_suit_its_room(path: Path) -> None:
+    room = room_of(dotted(path))
+    libraries = {imported.split(".")[0] for imported in imports_of(path)}
+    forbidden = libraries & FORBIDDEN_LIBRARIES.get(room, set())
+    assert not forbidden, f"{dotted(path)} must not import {forbidden}"
+    if "neonize" in libraries:
+        assert room in NEONIZE_ROOMS
+
+
+def test_every_room_has_a_rule() -> None:
+    rooms = {room_of(dotted(path)) for path in modules()}
+    assert rooms - MEETING_PLACES <= set(ALLOWED)
+
+
+@pytest.mark.parametrize(
+    ("entry", "forbidden"),
+    [
+        ("whatsappctl.cli", ["trio", "structlog", "msgspec", "neonize", "cryptography", "segno"]),
+        ("whatsappd.app", ["neonize", "whatsappd.worker", "google.protobuf"]),
+    ],
+)
+def test_what_an_entry_point_never_loads(entry: str, forbidden: list[str]) -> None:
+    program = f"import sys, {entry}\nprint([name for name in {forbidden!r} if name in sys.modules])"
+    printed = subprocess.run(
+        [sys.executable, "-c", program], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    assert printed.stdout.strip() == "[]"
+
+
+def test_the_top_level_holds_only_what_it_may() -> None:
+    allowed = {"pyproject.toml", "whatsappd", "whatsappctl", "tests", "systemd", "README.md"}
+    listed = subprocess.run(
+        ["git", "ls-files", "--cached"], check=True, capture_output=True, text=True, cwd=ROOT
+    )
+    top = {line.split("/")[0] for line in listed.stdout.splitlines()}
+    assert {name for name in top if not name.startswith(".")} <= allowed

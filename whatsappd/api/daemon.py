@@ -1,0 +1,81 @@
+"""`daemon.*`: who answers, and how it is."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from whatsappd import __version__
+from whatsappd.clock import now_ms
+from whatsappd.rpc.method import Call, Method, NoParams
+from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.pool import Pool
+from whatsappd.store.events import EventLog
+
+#: Of the methods' names and meanings. Additions do not change it.
+PROTOCOL = 1
+
+
+class DaemonApi:
+    """`mode` is "real" or "sandbox"; `sandbox()` tells of the sandbox, in sandbox mode."""
+
+    def __init__(
+        self,
+        *,
+        mode: str,
+        state_dir: Path,
+        socket: Path,
+        pool: Pool,
+        events: EventLog,
+        fork_server: ForkServer,
+        sandbox: Callable[[], dict[str, Any] | None],
+    ) -> None:
+        self._mode = mode
+        self._state_dir = state_dir
+        self._socket = socket
+        self._pool = pool
+        self._events = events
+        self._fork_server = fork_server
+        self._sandbox = sandbox
+        self._started_ms = now_ms()
+        #: Set by the composition root once the server and its table exist.
+        self.connections: Callable[[], int] = lambda: 0
+        self.method_names: list[str] = []
+
+    def methods(self) -> list[Method]:
+        return [
+            Method("daemon.hello", NoParams, self._hello, "Versions and methods.", writes=False),
+            Method("daemon.status", NoParams, self._status, "The whole picture.", writes=False),
+        ]
+
+    def _hello(self, _call: Call, _params: NoParams) -> dict[str, Any]:
+        return {
+            "name": "whatsappd",
+            "version": __version__,
+            "protocol": PROTOCOL,
+            "pid": os.getpid(),
+            "mode": self._mode,
+            "methods": self.method_names,
+            "started_ms": self._started_ms,
+        }
+
+    def _status(self, _call: Call, _params: NoParams) -> dict[str, Any]:
+        return {
+            "version": __version__,
+            "pid": os.getpid(),
+            "mode": self._mode,
+            "state_dir": str(self._state_dir),
+            "socket": str(self._socket),
+            "started_ms": self._started_ms,
+            "connections": self.connections(),
+            "last_seq": self._events.last_seq,
+            "fork_server": {
+                "pid": self._fork_server.pid,
+                "restarts": self._fork_server.restarts,
+                "problem": self._fork_server.problem,
+            },
+            "sandbox": self._sandbox(),
+            "companies": [status.as_wire() for status in self._pool.statuses()],
+        }

@@ -1,0 +1,176 @@
+"""`events.*`: replay the log from a cursor, then follow it live, without a gap or a duplicate.
+
+Each subscription is a task of its connection that reads from the shared log at its own pace. A
+subscriber that does not read lags behind and disturbs nobody; its connection is dropped when the
+transport's limit is reached, and it resumes from its cursor.
+"""
+
+from __future__ import annotations
+
+import itertools
+from typing import Annotated, Any
+
+import msgspec
+import trio
+
+from whatsappd.api.params import CompanyId, Params
+from whatsappd.errors import InvalidParams, UnknownSubscription
+from whatsappd.model.company import validate_company
+from whatsappd.model.event import EVENT_TYPES
+from whatsappd.rpc.method import Call, Method, Notifier
+from whatsappd.store.events import EventLog
+from whatsappd.wire.frames import pack
+from whatsappd.wire.rpc import NOTIFICATION
+
+#: Events sent in one go, at the most.
+BATCH = 500
+MAX_FILTER = 1000
+
+Seq = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class SubscribeParams(Params):
+    after: Seq | None = None
+    companies: Annotated[list[CompanyId], msgspec.Meta(max_length=MAX_FILTER)] | None = None
+    types: Annotated[list[str], msgspec.Meta(max_length=MAX_FILTER)] | None = None
+    consumer: str | None = None
+
+
+class UnsubscribeParams(Params):
+    subscription: int
+
+
+class AckParams(Params):
+    consumer: str
+    seq: Seq
+
+
+class EventsApi:
+    def __init__(self, log: EventLog) -> None:
+        self._log = log
+        self._ids = itertools.count(1)
+        self._scopes: dict[tuple[int, int], trio.CancelScope] = {}  # by (connection, subscription)
+
+    @property
+    def last_seq(self) -> int:
+        return self._log.last_seq
+
+    def methods(self) -> list[Method]:
+        return [
+            Method("events.subscribe", SubscribeParams, self._subscribe, "Follow.", writes=False),
+            Method(
+                "events.unsubscribe", UnsubscribeParams, self._unsubscribe, "Stop.", writes=False
+            ),
+            Method("events.ack", AckParams, self._ack, "Move a consumer's cursor.", writes=True),
+        ]
+
+    def watch(self, call: Call, company: str, *, after: int) -> int:
+        """Subscribe a caller to one company's events behind `after`; the subscription's id."""
+        return self._begin(call.connection, after, frozenset({company}), None)
+
+    async def _subscribe(self, call: Call, params: SubscribeParams) -> dict[str, Any]:
+        """Replay behind `after` (or the consumer's cursor; without both: only what comes), then
+        follow. `gap` is the oldest event there is, where older ones were asked for."""
+        for company in params.companies or ():
+            validate_company(company, field="companies")
+        for name in params.types or ():
+            if name not in EVENT_TYPES:
+                raise InvalidParams(
+                    f"types: there is no event type {name!r:.80} "
+                    f"(accepted: {', '.join(EVENT_TYPES)})",
+                    field="types",
+                )
+        after = params.after
+        if params.consumer is not None:
+            cursor = await self._log.consumer(params.consumer, after)
+            after = cursor if after is None else after
+        if after is None:
+            after = self._log.last_seq
+        gap = (await self._log.read(after, 1)).gap
+        # In one step with the answer, which therefore leaves before the first event.
+        subscription = self._begin(
+            call.connection,
+            after,
+            frozenset(params.companies) if params.companies is not None else None,
+            frozenset(params.types) if params.types is not None else None,
+        )
+        return {
+            "subscription": subscription,
+            "after": after,
+            "last_seq": self._log.last_seq,
+            "gap": gap,
+        }
+
+    def _unsubscribe(self, call: Call, params: UnsubscribeParams) -> dict[str, Any]:
+        scope = self._scopes.get((id(call.connection), params.subscription))
+        if scope is None:
+            raise UnknownSubscription(
+                f"subscription: this connection has no subscription {params.subscription}",
+                subscription=params.subscription,
+            )
+        scope.cancel()
+        return {"subscription": params.subscription}
+
+    async def _ack(self, _call: Call, params: AckParams) -> dict[str, Any]:
+        return {"cursor": await self._log.ack(params.consumer, params.seq)}
+
+    def _begin(
+        self,
+        connection: Notifier,
+        after: int,
+        companies: frozenset[str] | None,
+        types: frozenset[str] | None,
+    ) -> int:
+        subscription = next(self._ids)
+        scope = self._scopes[id(connection), subscription] = trio.CancelScope()
+
+        async def follow() -> None:
+            try:
+                with scope:
+                    await self._follow(connection, subscription, after, companies, types)
+            finally:
+                del self._scopes[id(connection), subscription]
+
+        connection.start_soon(follow)
+        return subscription
+
+    async def _follow(
+        self,
+        connection: Notifier,
+        subscription: int,
+        cursor: int,
+        companies: frozenset[str] | None,
+        types: frozenset[str] | None,
+    ) -> None:
+        prefix = _prefix(subscription)
+        while True:
+            await self._log.wait_beyond(cursor)
+            batch = await self._log.read(cursor, BATCH, companies=companies, types=types)
+            if batch.gap is not None:
+                # Retention overtook a subscriber that lagged behind.
+                await connection.notify(
+                    "events.gap", {"subscription": subscription, "first_seq": batch.gap}
+                )
+            if batch.events:
+                await connection.notify_packed(
+                    b"".join([part for stored in batch.events for part in (prefix, stored.packed)])
+                )
+            cursor = batch.last
+
+
+def _prefix(subscription: int) -> bytes:
+    """All of an `event` notification before the event's own bytes, which everybody shares.
+
+    [2, "event", [{"subscription": n, "event": <packed event>}]]
+    """
+    return b"".join(
+        [
+            b"\x93",  # array of 3
+            pack(NOTIFICATION),
+            pack("event"),
+            b"\x91\x82",  # array of 1, map of 2
+            pack("subscription"),
+            pack(subscription),
+            pack("event"),
+        ]
+    )

@@ -1,0 +1,97 @@
+"""`sandbox.*`: control of the loopback WhatsApp.
+
+The process that runs a sandbox offers these methods on its control socket; a daemon in sandbox
+mode offers the same on its own, and passes them on. In real mode none of this exists.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+import msgspec
+
+from whatsappd.api.params import Params
+from whatsappd.errors import Unreachable
+from whatsappd.rpc.client import open_client
+from whatsappd.rpc.method import Call, Method, NoParams
+
+
+class ScanParams(Params):
+    qr: str
+    phone: str
+
+
+class UnlinkParams(Params):
+    phone: str
+    device: int | None = None
+
+
+class FaultParams(Params):
+    kind: str
+    arguments: dict[str, Any] = msgspec.field(default_factory=dict)
+
+
+class Controllable(Protocol):
+    """What `sandbox.server.Sandbox` can be told."""
+
+    def info(self) -> dict[str, Any]: ...
+
+    async def scan(self, qr: str, phone: str) -> dict[str, Any]: ...
+
+    async def unlink(self, phone: str, device: int | None = None) -> dict[str, Any]: ...
+
+    async def fault(self, kind: str, **arguments: Any) -> dict[str, Any]: ...
+
+    def stats(self) -> dict[str, Any]: ...
+
+
+Ask = Callable[[str, dict[str, Any]], Awaitable[Any]]
+
+
+def local_methods(sandbox: Controllable) -> list[Method]:
+    """`sandbox.*` for the process that runs the sandbox itself."""
+
+    async def ask(verb: str, arguments: dict[str, Any]) -> Any:
+        match verb:
+            case "scan":
+                return await sandbox.scan(**arguments)
+            case "unlink":
+                return await sandbox.unlink(**arguments)
+            case "fault":
+                return await sandbox.fault(arguments["kind"], **arguments["arguments"])
+            case "stats":
+                return sandbox.stats()
+        return sandbox.info()
+
+    return _methods(ask)
+
+
+def forwarded_methods(control: Callable[[], Path]) -> list[Method]:
+    """`sandbox.*` for a daemon that uses a sandbox: passed on to the socket at `control()`."""
+
+    async def ask(verb: str, arguments: dict[str, Any]) -> Any:
+        try:
+            async with open_client(control()) as client:
+                return await client.call(f"sandbox.{verb}", **arguments)
+        except Unreachable as error:
+            raise Unreachable(f"the sandbox does not answer: {error.message}") from error
+
+    return _methods(ask)
+
+
+def _methods(ask: Ask) -> list[Method]:
+    def method(verb: str, params: type[msgspec.Struct], doc: str, *, writes: bool) -> Method:
+        async def handler(_call: Call, arguments: msgspec.Struct) -> Any:
+            return await ask(verb, msgspec.to_builtins(arguments))
+
+        return Method(f"sandbox.{verb}", params, handler, doc, writes=writes)
+
+    return [
+        method("info", NoParams, "Where the sandbox is, and how to trust it.", writes=False),
+        method("scan", ScanParams, "A virtual phone scans a QR code.", writes=True),
+        method("unlink", UnlinkParams, "The phone unlinks a device.", writes=True),
+        method("fault", FaultParams, "Make the sandbox misbehave.", writes=True),
+        method("stats", NoParams, "What passed through the sandbox.", writes=False),
+    ]

@@ -1,0 +1,91 @@
+"""`session.*`: start, stop and look at companies' sessions."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whatsappd.api.events import EventsApi
+from whatsappd.api.params import CompanyId, OneCompany, Params
+from whatsappd.errors import WrongState
+from whatsappd.model.company import validate_company
+from whatsappd.rpc.method import Call, Method, NoParams
+from whatsappd.sessions.pool import Pool
+
+
+class StartParams(Params):
+    company: CompanyId
+    watch: bool = False
+    take_over: bool = False
+
+
+class RemoveParams(Params):
+    company: CompanyId
+    force: bool = False
+
+
+class SessionsApi:
+    def __init__(self, pool: Pool, events: EventsApi) -> None:
+        self._pool = pool
+        self._events = events
+
+    def methods(self) -> list[Method]:
+        return [
+            Method("session.start", StartParams, self._start, "Start a session.", writes=True),
+            Method("session.stop", OneCompany, self._stop, "Stop a session.", writes=True),
+            Method("session.restart", OneCompany, self._restart, "Stop and start.", writes=True),
+            Method("session.logout", OneCompany, self._logout, "Unlink the device.", writes=True),
+            Method("session.remove", RemoveParams, self._remove, "Unlink and delete.", writes=True),
+            Method("session.list", NoParams, self._list, "All sessions.", writes=False),
+            Method("session.status", OneCompany, self._status, "One session.", writes=False),
+            Method("session.qr", OneCompany, self._qr, "The QR code to scan now.", writes=False),
+        ]
+
+    async def _start(self, call: Call, params: StartParams) -> dict[str, Any]:
+        company = validate_company(params.company)
+        # The place in the log before anything happens: a watcher misses nothing after it.
+        before = self._events.last_seq
+        await self._pool.start(company, take_over=params.take_over)
+        status = self._wire(company)
+        if params.watch:
+            status["subscription"] = self._events.watch(call, company, after=before)
+        return status
+
+    async def _stop(self, _call: Call, params: OneCompany) -> dict[str, Any]:
+        await self._pool.stop(validate_company(params.company))
+        return self._wire(params.company)
+
+    async def _restart(self, _call: Call, params: OneCompany) -> dict[str, Any]:
+        await self._pool.restart(validate_company(params.company))
+        return self._wire(params.company)
+
+    async def _logout(self, _call: Call, params: OneCompany) -> dict[str, Any]:
+        await self._pool.logout(validate_company(params.company))
+        return self._wire(params.company)
+
+    async def _remove(self, _call: Call, params: RemoveParams) -> dict[str, Any]:
+        await self._pool.remove(validate_company(params.company), force=params.force)
+        return {"company": params.company, "removed": True}
+
+    def _list(self, _call: Call, _params: NoParams) -> dict[str, Any]:
+        return {"sessions": [status.as_wire() for status in self._pool.statuses()]}
+
+    def _status(self, _call: Call, params: OneCompany) -> dict[str, Any]:
+        return self._wire(validate_company(params.company))
+
+    def _qr(self, _call: Call, params: OneCompany) -> dict[str, Any]:
+        session = self._pool.get(validate_company(params.company))
+        if session.qr is None:
+            raise WrongState(
+                f"{session.company} shows no QR code: it is {session.state} ({session.cause})",
+                company=session.company,
+                state=str(session.state),
+            )
+        return {
+            "company": session.company,
+            "qr": session.qr,
+            "since_ms": session.qr_since_ms,
+            "expires_ms": session.qr_expires_ms,
+        }
+
+    def _wire(self, company: str) -> dict[str, Any]:
+        return self._pool.status(company).as_wire()

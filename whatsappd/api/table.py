@@ -1,0 +1,61 @@
+"""All methods of the daemon, in one table."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, NamedTuple
+
+from whatsappd.api.daemon import DaemonApi
+from whatsappd.api.events import EventsApi
+from whatsappd.api.messages import MessagesApi
+from whatsappd.api.sandbox import forwarded_methods
+from whatsappd.api.sessions import SessionsApi
+from whatsappd.rpc.method import MethodTable
+from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.events import EventLog
+from whatsappd.store.outbox import Outbox
+
+if TYPE_CHECKING:
+    from whatsappd.sandboxing import SandboxHandle
+
+
+class ApiParts(NamedTuple):
+    """What the methods work on; `app` fills it in."""
+
+    mode: str
+    state_dir: Path
+    socket: Path
+    events: EventLog
+    outbox: Outbox
+    pool: Pool
+    fork_server: ForkServer
+    sandbox: SandboxHandle | None
+    settings: SessionSettings
+
+
+def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi]:
+    """The table, and the part of it that learns about the server once that runs."""
+    events = EventsApi(parts.events)
+    sandbox = parts.sandbox
+    daemon = DaemonApi(
+        mode=parts.mode,
+        state_dir=parts.state_dir,
+        socket=parts.socket,
+        pool=parts.pool,
+        events=parts.events,
+        fork_server=parts.fork_server,
+        sandbox=lambda: sandbox.info.as_dict() if sandbox else None,
+    )
+    methods = [
+        *daemon.methods(),
+        *SessionsApi(parts.pool, events).methods(),
+        *MessagesApi(parts.pool, parts.outbox, parts.settings).methods(),
+        *events.methods(),
+    ]
+    if sandbox is not None:
+        methods += forwarded_methods(lambda: sandbox.control)
+    table = MethodTable(methods)
+    daemon.method_names = list(table)
+    return table, daemon

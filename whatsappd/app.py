@@ -1,0 +1,179 @@
+"""The composition root: opens everything in order, closes it in reverse; where the parts meet.
+
+Order: lock, mode, database, sandbox, fork server, sessions, socket. A part is started only when
+all it relies on is up, and outlives all that relies on it.
+"""
+
+from __future__ import annotations
+
+import os
+import resource
+import signal
+import time
+from contextlib import AsyncExitStack
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from whatsappd.api.table import ApiParts, build_table
+from whatsappd.config import Settings
+from whatsappd.lock import hold_lock
+from whatsappd.rpc.listener import check_path, close_listener, open_listener
+from whatsappd.rpc.server import RpcServer, serve_rpc
+from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
+from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.process import become_subreaper
+from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
+from whatsappd.state import REAL, SANDBOX, StateDirectory
+from whatsappd.store.companies import Companies
+from whatsappd.store.database import open_database
+from whatsappd.store.events import open_event_log
+from whatsappd.store.outbox import open_outbox
+
+log = structlog.get_logger()
+
+#: A clean stop takes at most this long, in seconds: running requests are answered, sessions
+#: disconnect in parallel, and what remains is killed.
+STOP_WITHIN = 15.0
+
+
+async def run_daemon(settings: Settings, session_settings: SessionSettings) -> None:
+    """Be the daemon until SIGTERM or SIGINT; a second one hurries.
+
+    Raises:
+        AlreadyRunning: another daemon holds the state directory or the socket.
+        BadStateDirectory: the directory, or the socket's path, cannot be used.
+        StoreFailed: the database cannot be used.
+        SandboxFailed: the sandbox did not come up.
+    """
+    started = time.monotonic()
+    check_path(str(settings.socket))
+    os.umask(0o077)
+    _raise_descriptor_limit()
+    become_subreaper()
+    state = StateDirectory(settings.state_dir)
+    state.prepare()
+    mode = SANDBOX if settings.is_sandboxed else REAL
+    async with AsyncExitStack() as stack:
+        purpose = f"the state directory {state.root}"
+        stack.enter_context(hold_lock(state.lock, socket=settings.socket, purpose=purpose))
+        state.claim_mode(mode)
+        with trio.CancelScope() as hurry:
+            async with trio.open_nursery() as signals:
+                stopping = await signals.start(_watch_signals, hurry)
+                await _run_parts(settings, session_settings, state, mode, stopping, started)
+                signals.cancel_scope.cancel()
+    log.info("stopped")
+
+
+async def _run_parts(
+    settings: Settings,
+    session_settings: SessionSettings,
+    state: StateDirectory,
+    mode: str,
+    stopping: trio.Event,
+    started: float,
+) -> None:
+    async with AsyncExitStack() as stack:
+        database = await stack.enter_async_context(open_database(state.database))
+        events = await open_event_log(database)
+        outbox = await open_outbox(database, events)
+        companies = Companies(database)
+        sandbox = await _open_sandbox(settings, state, stack)
+        fork_server = ForkServer(environment=_worker_environment(sandbox))
+        pool = Pool(
+            state=state,
+            fork_server=fork_server,
+            companies=companies,
+            inbound=InboundLog(events, outbox, retry_s=session_settings.retry_store_s),
+            outbox=outbox,
+            access=sandbox.access if sandbox else WhatsAppAccess,
+            settings=session_settings,
+            foreign_children=lambda: {sandbox.pid} if sandbox and sandbox.pid else set(),
+        )
+        parts = ApiParts(
+            mode=mode,
+            state_dir=state.root,
+            socket=settings.socket,
+            events=events,
+            outbox=outbox,
+            pool=pool,
+            fork_server=fork_server,
+            sandbox=sandbox,
+            settings=session_settings,
+        )
+        async with trio.open_nursery() as supervision:
+            supervision.start_soon(fork_server.run)
+            async with trio.open_nursery() as sessions:
+                await sessions.start(pool.run)
+                await _serve(settings.socket, settings.socket_mode, parts, stopping, started)
+                await pool.shut_down()
+                sessions.cancel_scope.cancel()
+            supervision.cancel_scope.cancel()
+
+
+async def _serve(
+    path: Path, mode: int, parts: ApiParts, stopping: trio.Event, started: float
+) -> None:
+    """Serve the socket until `stopping`; then answer what is running, and remove the socket."""
+    table, daemon_api = build_table(parts)
+    listener = open_listener(path, mode=mode)
+    try:
+        async with trio.open_nursery() as serving:
+            server: RpcServer = await serving.start(partial(serve_rpc, listener.socket, table))
+            daemon_api.connections = lambda: server.connections
+            elapsed_ms = round((time.monotonic() - started) * 1000)
+            log.info(
+                "ready", socket=str(path), mode=parts.mode, pid=os.getpid(), elapsed_ms=elapsed_ms
+            )
+            await stopping.wait()
+            log.info("stopping", within_s=STOP_WITHIN)
+            server.stop()
+    finally:
+        close_listener(listener)
+
+
+async def _open_sandbox(
+    settings: Settings, state: StateDirectory, stack: AsyncExitStack
+) -> SandboxHandle | None:
+    if settings.sandbox_at is not None:
+        return sandbox_at(settings.sandbox_at)
+    if settings.sandbox:
+        return await stack.enter_async_context(own_sandbox(state.sandbox))
+    return None
+
+
+def _worker_environment(sandbox: SandboxHandle | None) -> dict[str, str]:
+    environment = dict(os.environ)
+    # A business is no bot; neonize would tag direct messages with <bot biz_bot=1>.
+    environment["NEONIZE_BOT_TAG"] = "off"
+    if sandbox is not None:
+        environment.update(sandbox.environment())
+    return environment
+
+
+def _raise_descriptor_limit() -> None:
+    """Use all the descriptors this process may have: each session and connection holds some."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+async def _watch_signals(
+    hurry: trio.CancelScope, *, task_status: trio.TaskStatus[trio.Event]
+) -> None:
+    stopping = trio.Event()
+    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
+        task_status.started(stopping)
+        async for number in received:
+            if number == signal.SIGHUP:
+                log.info("nothing_to_reload", remedy="restart the daemon to change its settings")
+            elif stopping.is_set():
+                log.warning("stopping_at_once")
+                hurry.cancel()
+            else:
+                stopping.set()

@@ -1,0 +1,60 @@
+"""The single-owner lock: one daemon per state directory, and a holder that has a name.
+
+The lock is an flock(2) on a file, so it ends with the process that holds it, however that ends;
+the file's text says who holds it. Called by `app` before anything else is opened.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+
+from whatsappd.clock import now_ms
+from whatsappd.errors import AlreadyRunning, BadStateDirectory
+
+
+@contextmanager
+def hold_lock(path: Path, *, socket: Path, purpose: str) -> Iterator[None]:
+    """Hold the lock file at `path`; `socket` is where the holder can be reached.
+
+    Raises:
+        AlreadyRunning: another process holds it; the message names its pid, since when, and its
+            socket.
+        BadStateDirectory: the file cannot be opened.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+    except OSError as error:
+        raise BadStateDirectory(f"cannot open the lock file {path}: {error.strerror}") from error
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise _already_running(path, descriptor, purpose) from None
+        holder = {"pid": os.getpid(), "since_ms": now_ms(), "socket": str(socket)}
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        yield
+        # The text goes, the file stays: unlinking it would let two processes lock two files.
+        os.ftruncate(descriptor, 0)
+    finally:
+        os.close(descriptor)
+
+
+def _already_running(path: Path, descriptor: int, purpose: str) -> AlreadyRunning:
+    try:
+        holder = json.loads(os.pread(descriptor, 4096, 0))
+        since = datetime.fromtimestamp(holder["since_ms"] / 1000, UTC).isoformat("T", "seconds")
+        return AlreadyRunning(
+            f"another whatsappd already owns {purpose}: pid {holder['pid']}, since {since}, "
+            f"reachable at {holder['socket']}; talk to it with whatsappctl, or stop it first",
+            **holder,
+        )
+    except (ValueError, KeyError, TypeError, OverflowError):
+        # Between taking the lock and writing its name the holder is anonymous, for microseconds.
+        return AlreadyRunning(f"another whatsappd is just starting on {purpose} ({path})")

@@ -1,0 +1,89 @@
+"""What happened to a session, in words a person can act on.
+
+Called by `sessions.session` for every transition; the text is what `status` shows as `cause`.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from whatsappd.rules.lifecycle import Cause
+
+#: whatsmeow's logged-out reasons (`<failure reason=…>`, or 401 in a stream error).
+_LOGGED_OUT = {
+    401: "the device was unlinked from the phone",
+    403: "the phone's own account was logged out or locked",
+    406: "WhatsApp logged the account out (often a ban)",
+}
+
+#: `<failure reason="402" code=…>`.
+_BANS = {
+    101: "too many messages to people who do not have this number",
+    102: "too many people blocked this number",
+    103: "too many groups with people who do not have this number",
+    104: "the same message to too many people",
+    106: "too many messages to a broadcast list",
+}
+
+_PLAIN = {
+    Cause.START: "started",
+    Cause.TAKE_OVER: "started, taking the account back",
+    Cause.STOP: "stopped",
+    Cause.RETRY_DUE: "trying again",
+    Cause.OPENED: "connecting to WhatsApp",
+    Cause.QR: "waiting for the QR code to be scanned",
+    Cause.PAIRED: "the phone accepted; logging in",
+    Cause.PAIR_TIMEOUT: "nobody scanned the QR code in time; start again for a new one",
+    Cause.PAIR_INTERRUPTED: "the connection was lost during pairing",
+    Cause.CONNECTED: "connected",
+    Cause.DISCONNECTED: "the connection was lost; reconnecting",
+    Cause.KEEPALIVE_TIMEOUT: "WhatsApp does not answer pings",
+    Cause.KEEPALIVE_RESTORED: "WhatsApp answers pings again",
+    Cause.STREAM_REPLACED: (
+        "another process connected with this account; end it, then start with --take-over"
+    ),
+    Cause.CLIENT_OUTDATED: (
+        "WhatsApp refuses this client version (405): upgrade neonize, then start again"
+    ),
+    Cause.HUNG: "the worker does not answer; it was replaced",
+}
+
+
+def describe(cause: Cause, data: dict[str, Any]) -> str:
+    """The sentence for `cause`; `data` is the worker event's."""
+    match cause:
+        case Cause.LOGGED_OUT:
+            reason = data.get("reason")
+            words = _LOGGED_OUT.get(reason or 0, "WhatsApp logged the account out")
+            return f"{words} ({reason}); start again to link it"
+        case Cause.TEMPORARY_BAN:
+            words = _BANS.get(data.get("code", 0), "a violation of the terms of service")
+            return f"temporarily banned for {data.get('expire_s')} s: {words}"
+        case Cause.CONNECT_FAILURE:
+            message = data.get("message") or "no explanation given"
+            return f"WhatsApp refused the login ({data.get('reason')}: {message})"
+        case Cause.PAIR_REFUSED:
+            return f"pairing failed: {data.get('error')}; start again for a new QR code"
+        case Cause.ENDED:
+            return f"cannot connect: {_essence(data.get('error'))}"
+        case Cause.EXITED:
+            return f"the worker ended: {data.get('status')}"
+        case Cause.SPAWN_FAILED:
+            return f"no worker could be started: {data.get('error')}"
+        case Cause.GIVE_UP:
+            return f"the worker ended {data.get('crashes')} times in a short time; last: " + str(
+                data.get("last")
+            )
+    return _PLAIN[cause]
+
+
+def _essence(error: str | None) -> str:
+    """The end of whatsmeow's chain of errors, where the reason stands.
+
+    "failed to dial …: failed to WebSocket dial: …: Get "https://…": dial tcp: lookup …: no such
+    host" keeps what follows the URL.
+    """
+    if not error:
+        return "the connection ended"
+    _, quoted, rest = error.rpartition('": ')
+    return rest if quoted else error

@@ -1,0 +1,72 @@
+"""The composition root of the sandbox's own process: the loopback WhatsApp and its control socket.
+
+Started by `whatsappd sandbox`, by a person or by a daemon in sandbox mode.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from functools import partial
+from pathlib import Path
+
+import structlog
+import trio
+
+from whatsappd.api.sandbox import local_methods
+from whatsappd.rpc.listener import close_listener, open_listener
+from whatsappd.rpc.method import MethodTable
+from whatsappd.rpc.server import RpcServer, serve_rpc
+from whatsappd.sandbox.info import write_info
+from whatsappd.sandbox.server import Sandbox
+from whatsappd.sandboxing import CONTROL_SOCKET
+
+log = structlog.get_logger()
+
+
+async def run_sandbox(directory: Path, info_file: Path, port: int, while_stdin: bool) -> None:
+    """Serve until SIGTERM, Ctrl-C, or with `while_stdin` the end of stdin.
+
+    Prints one line on stdout when it can be used.
+
+    Raises:
+        SandboxFailed: the port is taken, or the directory cannot be used.
+    """
+    os.umask(0o077)
+    sandbox = Sandbox(directory, port=port)
+    control = directory / CONTROL_SOCKET
+    async with trio.open_nursery() as nursery:
+        await nursery.start(sandbox.serve)
+        sandbox.control = str(control)
+        listener = open_listener(control, mode=0o600)
+        try:
+            table = MethodTable(local_methods(sandbox))
+            server: RpcServer = await nursery.start(partial(serve_rpc, listener.socket, table))
+            write_info(sandbox.info(), info_file)
+            print(
+                f"sandbox on {sandbox.info().host}:{sandbox.info().port}: {info_file}", flush=True
+            )
+            await _until_told(while_stdin)
+            server.stop()
+        finally:
+            info_file.unlink(missing_ok=True)
+            close_listener(listener)
+        nursery.cancel_scope.cancel()
+
+
+async def _until_told(while_stdin: bool) -> None:
+    async with trio.open_nursery() as nursery:
+        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+            if while_stdin:
+                nursery.start_soon(_wait_for_stdin, nursery.cancel_scope)
+            async for _ in received:
+                nursery.cancel_scope.cancel()
+                return
+
+
+async def _wait_for_stdin(scope: trio.CancelScope) -> None:
+    async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
+        while await stdin.receive_some():
+            pass
+    scope.cancel()

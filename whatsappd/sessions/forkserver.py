@@ -1,0 +1,172 @@
+"""The daemon's side of the fork server: keep one running, and ask it for workers.
+
+The daemon itself imports neither neonize nor anything of `worker`: it starts `python -m
+whatsappd.worker.forkserver` and speaks to it over a socket.
+"""
+
+from __future__ import annotations
+
+import array
+import os
+import random
+import socket
+import subprocess
+import sys
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import structlog
+import trio
+
+from whatsappd.errors import WorkerFailed
+from whatsappd.rules.backoff import full_jitter
+from whatsappd.sessions.output import log_output
+from whatsappd.sessions.process import ChildProcess
+from whatsappd.wire.frames import FrameReader, pack
+
+log = structlog.get_logger()
+
+_MODULE = "whatsappd.worker.forkserver"
+_MAX_ANSWER = 4096
+#: A fork takes 10 ms; a server that needs this long hangs and is replaced.
+_ANSWER_DEADLINE = 20.0
+#: Importing neonize takes 0.4 s on an idle core.
+_READY_DEADLINE = 60.0
+_RESTART_BASE_MS = 100
+_RESTART_CAP_MS = 10_000
+
+
+class Spawned(NamedTuple):
+    """A worker just forked, and the daemon's ends of what it holds."""
+
+    process: ChildProcess
+    channel: socket.socket
+    output: int
+
+
+class ForkServer:
+    """Runs one fork server at a time; a dead one is replaced, and its workers live on."""
+
+    def __init__(self, *, environment: Mapping[str, str]) -> None:
+        self._environment = dict(environment)
+        self._lock = trio.Lock()
+        self._control: trio.socket.SocketType | None = None
+        self._ready = trio.Event()
+        self.pid: int | None = None
+        self.restarts = 0
+        self.problem: str | None = None  # why preloading failed, if it did
+
+    async def run(self) -> None:
+        """Keep a fork server running until cancelled, then end it."""
+        attempt = 0
+        while True:
+            was_ready = await self._run_one()
+            self.restarts += 1
+            attempt = 0 if was_ready else attempt + 1
+            delay_ms = full_jitter(
+                attempt, base_ms=_RESTART_BASE_MS, cap_ms=_RESTART_CAP_MS, chance=random.random()
+            )
+            log.warning("fork_server_ended", restarts=self.restarts, next_try_ms=delay_ms)
+            await trio.sleep(delay_ms / 1000)
+
+    async def _run_one(self) -> bool:
+        """Start a fork server and stay until it ends; whether it ever became ready."""
+        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+        output, output_writer = os.pipe()
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", _MODULE, str(theirs.fileno())],
+            pass_fds=(theirs.fileno(),),
+            stdin=subprocess.DEVNULL,
+            stdout=output_writer,
+            stderr=output_writer,
+            env=self._environment,
+        )
+        theirs.close()
+        os.close(output_writer)
+        self.pid = process.pid
+        control = trio.socket.from_stdlib_socket(ours)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(log_output, output, {"part": "fork_server"})
+                nursery.start_soon(self._introduce, control, process)
+                await process.wait()
+                nursery.cancel_scope.cancel()
+        finally:
+            was_ready = self._ready.is_set()
+            self._ready = trio.Event()
+            self._control = None
+            self.pid = None
+            control.close()  # the server leaves when its end closes
+            with trio.CancelScope(shield=True), trio.move_on_after(1):
+                await process.wait()
+            process.kill()
+            with trio.CancelScope(shield=True):
+                await process.wait()
+        return was_ready
+
+    async def _introduce(self, control: trio.socket.SocketType, process: trio.Process) -> None:
+        with trio.move_on_after(_READY_DEADLINE):
+            hello = await control.recv(_MAX_ANSWER)
+            if not hello:
+                return
+            self.problem = _one_value(hello)["problem"]
+            if self.problem:
+                log.warning("fork_server_cannot_preload", reason=self.problem)
+            self._control = control
+            self._ready.set()
+            log.debug("fork_server_ready", pid=process.pid)
+            return
+        log.error("fork_server_hangs", deadline_s=_READY_DEADLINE)
+        process.kill()
+
+    async def spawn(self, company: str) -> Spawned:
+        """Fork a worker for `company`; wait for a fork server if there is none just now.
+
+        Raises:
+            WorkerFailed: no process could be made.
+        """
+        async with self._lock:
+            await self._ready.wait()
+            channel, their_channel = socket.socketpair()
+            output, output_writer = os.pipe()
+            try:
+                # Shielded: an answer that nobody took would be taken for the next request's.
+                with trio.CancelScope(shield=True):
+                    answer = await self._ask(
+                        {"company": company}, [their_channel.fileno(), output_writer]
+                    )
+                return Spawned(ChildProcess(answer["pid"]), channel, output)
+            except BaseException:
+                channel.close()
+                os.close(output)
+                raise
+            finally:
+                their_channel.close()
+                os.close(output_writer)
+
+    async def _ask(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
+        control, pid = self._control, self.pid
+        assert control is not None
+        rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
+        answer = b""
+        try:
+            with trio.move_on_after(_ANSWER_DEADLINE) as scope:
+                await control.sendmsg([pack(request)], [rights])
+                answer = await control.recv(_MAX_ANSWER)
+        except (OSError, trio.ClosedResourceError) as error:
+            raise WorkerFailed(f"the fork server went away: {error}") from error
+        if scope.cancelled_caught and pid is not None:
+            os.kill(pid, 9)
+            raise WorkerFailed(f"the fork server did not answer within {_ANSWER_DEADLINE} s")
+        if not answer:
+            raise WorkerFailed("the fork server went away")
+        value = _one_value(answer)
+        if "error" in value:
+            raise WorkerFailed(value["error"])
+        return value
+
+
+def _one_value(packet: bytes) -> dict[str, Any]:
+    [value] = FrameReader(max_message=_MAX_ANSWER).feed(packet)
+    assert isinstance(value, dict)
+    return value

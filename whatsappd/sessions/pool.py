@@ -1,0 +1,230 @@
+"""All sessions of the host: one per company, made on demand, brought back at boot."""
+
+from __future__ import annotations
+
+import random
+import shutil
+from collections.abc import Callable
+from functools import partial
+
+import structlog
+import trio
+
+from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGone, WrongState
+from whatsappd.model.session import SessionState, SessionStatus
+from whatsappd.sessions.dispatcher import Dispatcher
+from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.process import reap_orphans
+from whatsappd.sessions.session import Session
+from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
+from whatsappd.state import StateDirectory
+from whatsappd.store.companies import Companies
+from whatsappd.store.outbox import Outbox
+
+log = structlog.get_logger()
+
+
+class Pool:
+    """Owns every session. `run` must be running for sessions to do anything."""
+
+    def __init__(
+        self,
+        *,
+        state: StateDirectory,
+        fork_server: ForkServer,
+        companies: Companies,
+        inbound: InboundLog,
+        outbox: Outbox,
+        access: Callable[[], WhatsAppAccess],
+        settings: SessionSettings,
+        foreign_children: Callable[[], set[int]],
+    ) -> None:
+        self._state = state
+        self._fork_server = fork_server
+        self._companies = companies
+        self._inbound = inbound
+        self._outbox = outbox
+        self._access = access
+        self._settings = settings
+        self._foreign_children = foreign_children
+        self._sessions: dict[str, Session] = {}
+        self._scopes: dict[str, trio.CancelScope] = {}
+        self._gone: dict[str, trio.Event] = {}
+        self._nursery: trio.Nursery | None = None
+        # One at a time, so that a company is not made twice, or made while it is removed.
+        self._membership = trio.Lock()
+
+    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
+        """Bring back the wanted sessions, then supervise until cancelled.
+
+        `started` is called as soon as sessions can be asked for; bringing them back goes on
+        meanwhile, a bounded number at a time, and none waits for another to connect.
+        """
+        async with trio.open_nursery() as nursery:
+            self._nursery = nursery
+            remembered = await self._companies.all()
+            for company in remembered:
+                await self._add(company.company)
+            task_status.started()
+            nursery.start_soon(self._check_health)
+            limiter = trio.CapacityLimiter(self._settings.start_parallel)
+            for company in remembered:
+                if company.wanted:
+                    nursery.start_soon(self._bring_back, company.company, limiter)
+
+    def get(self, company: str) -> Session:
+        """The session of a known company.
+
+        Raises:
+            UnknownCompany: it was never started, or was removed.
+        """
+        session = self._sessions.get(company)
+        if session is None:
+            raise UnknownCompany(
+                f"company: {company!r} is unknown; `whatsappctl start {company}` creates it",
+                company=company,
+            )
+        return session
+
+    def statuses(self) -> list[SessionStatus]:
+        return [self.status(company) for company in sorted(self._sessions)]
+
+    def status(self, company: str) -> SessionStatus:
+        """Raises UnknownCompany."""
+        return self.get(company).status(queued=self._outbox.counts(company).queued)
+
+    async def start(self, company: str, *, take_over: bool) -> Session:
+        """Start a company's session, and remember that it is wanted. Makes the company if new.
+
+        Raises:
+            WrongState: see `Session.start`.
+            StoreFailed: the wish cannot be stored, so nothing was started.
+        """
+        async with self._membership:
+            await self._companies.put_wanted(company, True)
+            session = self._sessions.get(company) or await self._add(company)
+        session.wanted = True
+        await session.start(take_over=take_over)
+        return session
+
+    async def stop(self, company: str) -> Session:
+        """Stop a session, and remember that; returns when its process is gone."""
+        session = self.get(company)
+        await self._want(session, False)
+        await session.stop()
+        return session
+
+    async def restart(self, company: str) -> Session:
+        session = self.get(company)
+        await session.stop()
+        return await self.start(company, take_over=False)
+
+    async def logout(self, company: str) -> Session:
+        session = self.get(company)
+        await session.logout()
+        await self._want(session, False)
+        return session
+
+    async def remove(self, company: str, *, force: bool) -> None:
+        """Unlink the account, stop, and delete everything the company has here.
+
+        Raises:
+            WrongState: it is linked, and WhatsApp cannot be told just now; `force` deletes anyway,
+                and the phone goes on listing the device.
+        """
+        session = self.get(company)
+        if session.jid is not None:
+            try:
+                await session.logout()
+            except (WrongState, WorkerFailed, WorkerGone) as error:
+                if not force:
+                    raise WrongState(
+                        f"{company} is linked and cannot be unlinked now: {error.message}; connect "
+                        "it first, or remove it with --force and unlink it on the phone",
+                        company=company,
+                    ) from error
+        async with self._membership:
+            await session.stop()
+            self._scopes.pop(company).cancel()
+            await self._gone.pop(company).wait()
+            del self._sessions[company]
+            await self._companies.remove(company)
+            directory = self._state.company(company)
+            if directory.exists():
+                await trio.to_thread.run_sync(shutil.rmtree, directory)
+        log.info("company_removed", company=company)
+
+    async def shut_down(self) -> None:
+        """Stop all sessions at once, for the daemon's end: they stay wanted."""
+        async with trio.open_nursery() as nursery:
+            for session in self._sessions.values():
+                nursery.start_soon(partial(session.stop, words="the daemon is stopping"))
+
+    async def _want(self, session: Session, wanted: bool) -> None:
+        await self._companies.put_wanted(session.company, wanted)
+        session.wanted = wanted
+
+    async def _add(self, company: str) -> Session:
+        session = Session(
+            company,
+            directory=self._state.company(company),
+            fork_server=self._fork_server,
+            companies=self._companies,
+            inbound=self._inbound,
+            access=self._access,
+            settings=self._settings,
+        )
+        remembered = await self._companies.get(company)
+        session.wanted = remembered.wanted
+        session.jid = remembered.jid
+        session.lid = remembered.lid
+        session.push_name = remembered.push_name
+        assert self._nursery is not None
+        self._sessions[company] = session
+        scope = self._scopes[company] = trio.CancelScope()
+        gone = self._gone[company] = trio.Event()
+        self._nursery.start_soon(self._supervise, session, scope, gone)
+        return session
+
+    async def _supervise(self, session: Session, scope: trio.CancelScope, gone: trio.Event) -> None:
+        dispatcher = Dispatcher(session, self._outbox, self._settings)
+        try:
+            with scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(dispatcher.run)
+                    await session.run()
+        finally:
+            gone.set()
+
+    async def _bring_back(self, company: str, limiter: trio.CapacityLimiter) -> None:
+        await trio.sleep(random.random() * self._settings.start_jitter_s)
+        async with limiter:
+            try:
+                session = await self.start(company, take_over=False)
+            except (WrongState, StoreFailed) as error:
+                log.error("session_not_brought_back", company=company, reason=error.message)
+                return
+            # The place is kept while the login costs the host something, and no longer: a company
+            # that hangs must not hold up the others.
+            with trio.move_on_after(self._settings.start_slot_s):
+                while session.state in (SessionState.STARTING, SessionState.CONNECTING):
+                    await session.wait_changed()
+
+    async def _check_health(self) -> None:
+        while True:
+            await trio.sleep(self._settings.health_interval_s)
+            async with trio.open_nursery() as nursery:
+                for session in self._sessions.values():
+                    nursery.start_soon(session.check_health)
+            for pid in reap_orphans(self._known_children()):
+                log.info("orphan_reaped", pid=pid)
+
+    def _known_children(self) -> set[int]:
+        known = self._foreign_children()
+        known.update(
+            pid for session in self._sessions.values() if (pid := session.status().worker_pid)
+        )
+        if self._fork_server.pid is not None:
+            known.add(self._fork_server.pid)
+        return known

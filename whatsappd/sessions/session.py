@@ -1,0 +1,475 @@
+"""One company's session: the state machine around its worker.
+
+Causes come in (from people, time, the worker), `rules.lifecycle` decides, this module records the
+transition and lets the right thing happen to the worker. Decisions are taken under a lock, in the
+task that brought the cause; worker processes are started and ended by the session's own task, one
+after another, so that a company never has two.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+import trio
+
+from whatsappd.clock import now_ms
+from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
+from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
+from whatsappd.model.session import SessionState, SessionStatus
+from whatsappd.rules.backoff import RestartIntensity, full_jitter
+from whatsappd.rules.causes import describe
+from whatsappd.rules.lifecycle import (
+    ALIVE,
+    Action,
+    Cause,
+    counts_as_crash,
+    start_refusal,
+    step,
+)
+from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
+from whatsappd.sessions.worker import Worker
+from whatsappd.store.companies import Companies
+from whatsappd.wire.worker import Kind, WorkerEvent, WorkerMethod
+
+log = structlog.get_logger()
+
+DATABASE = "session.db"
+
+#: WhatsApp gives six codes: the first lives 60 s, the others 20 s each (whatsmeow's timing).
+QR_CODES = 6
+FIRST_QR_MS = 60_000
+LATER_QR_MS = 20_000
+
+#: Worker news that are causes as they stand.
+_CAUSES = {
+    Kind.PAIRED: Cause.PAIRED,
+    Kind.PAIR_ERROR: Cause.PAIR_REFUSED,
+    Kind.CONNECTED: Cause.CONNECTED,
+    Kind.DISCONNECTED: Cause.DISCONNECTED,
+    Kind.KEEPALIVE_TIMEOUT: Cause.KEEPALIVE_TIMEOUT,
+    Kind.KEEPALIVE_RESTORED: Cause.KEEPALIVE_RESTORED,
+    Kind.LOGGED_OUT: Cause.LOGGED_OUT,
+    Kind.STREAM_REPLACED: Cause.STREAM_REPLACED,
+    Kind.TEMPORARY_BAN: Cause.TEMPORARY_BAN,
+    Kind.CONNECT_FAILURE: Cause.CONNECT_FAILURE,
+    Kind.CLIENT_OUTDATED: Cause.CLIENT_OUTDATED,
+    Kind.ENDED: Cause.ENDED,
+}
+
+
+class Session:
+    """Supervises one company. `run` must be running for anything to happen."""
+
+    def __init__(
+        self,
+        company: str,
+        *,
+        directory: Path,
+        fork_server: ForkServer,
+        companies: Companies,
+        inbound: InboundLog,
+        access: Callable[[], WhatsAppAccess],
+        settings: SessionSettings,
+    ) -> None:
+        self.company = company
+        self.directory = directory
+        self.state = SessionState.STOPPED
+        self.since_ms = now_ms()
+        self.cause = "not started"
+        self.next_try_ms: int | None = None
+        self.restarts = 0
+        self.last_error: str | None = None
+        self.last_inbound_ms: int | None = None
+        self.jid: str | None = None
+        self.lid: str | None = None
+        self.push_name: str | None = None
+        self.qr: str | None = None
+        self.qr_since_ms = 0
+        self.qr_expires_ms = 0
+        self.wanted = False
+
+        self._fork_server = fork_server
+        self._companies = companies
+        self._inbound = inbound
+        self._access = access
+        self._settings = settings
+        self._log = log.bind(company=company)
+
+        #: Held by the dispatcher while a message is being handed over.
+        self.handing_over = trio.Lock()
+        self._lock = trio.Lock()
+        self._generation = 0  # of workers: news of an earlier one are ignored
+        self._action: Action | None = None
+        self._wake = trio.Event()
+        self._settled = trio.Event()
+        self._settled.set()
+        self._changed = trio.Event()
+        self._worker: Worker | None = None
+        self._worker_scope = trio.CancelScope()
+        self._worker_done = trio.Event()
+        self._worker_done.set()
+        self._timer = trio.CancelScope()
+        self._qr_count = 0
+        self._attempt = 0
+        self._crashes = RestartIntensity(settings.crash_limit, settings.crash_window_ms)
+        self._connected_ms: int | None = None
+
+    # --- what people ask for -----------------------------------------------------------------
+
+    async def start(self, *, take_over: bool = False) -> None:
+        """Bring the session up; no change if it is. Returns once the attempt has begun.
+
+        Raises:
+            WrongState: the account was taken over by another process, and `take_over` is False.
+        """
+        refusal = None if take_over else start_refusal(self.state)
+        if refusal:
+            raise WrongState(f"{self.company}: {refusal}", company=self.company, state=self.state)
+        if self.state not in ALIVE:
+            self.restarts = 0
+            self._attempt = 0
+            self._crashes.clear()
+        await self._apply(Cause.TAKE_OVER if take_over else Cause.START)
+
+    async def stop(self, *, words: str | None = None) -> None:
+        """Bring the session down; returns when its process is gone.
+
+        A message that is being handed to WhatsApp is waited for, for a while.
+        """
+        await self._apply(Cause.STOP, words=words)
+        await self._settled.wait()
+
+    async def logout(self) -> None:
+        """Unlink the device at WhatsApp, and stop.
+
+        Raises:
+            WrongState: the session is not connected, so WhatsApp cannot be told.
+            WorkerFailed, WorkerGone: WhatsApp was not told.
+        """
+        await self.connected_worker("logout").call(WorkerMethod.LOGOUT)
+        await self._apply(Cause.LOGGED_OUT, words="unlinked on request; start again to link anew")
+        await self._settled.wait()
+
+    def connected_worker(self, purpose: str) -> Worker:
+        """The worker, if the session is connected.
+
+        Raises:
+            WrongState: it is not; the message says what to do.
+        """
+        if self.state is not SessionState.CONNECTED or self._worker is None:
+            raise WrongState(
+                f"{self.company}: {purpose} needs a connected session, and this one is "
+                f"{self.state} ({self.cause})",
+                company=self.company,
+                state=str(self.state),
+            )
+        return self._worker
+
+    def status(self, *, queued: int = 0) -> SessionStatus:
+        return SessionStatus(
+            company=self.company,
+            wanted=self.wanted,
+            state=str(self.state),
+            since_ms=self.since_ms,
+            cause=self.cause,
+            next_try_ms=self.next_try_ms,
+            restarts=self.restarts,
+            worker_pid=self._worker.pid if self._worker else None,
+            jid=self.jid,
+            lid=self.lid,
+            push_name=self.push_name,
+            qr=self.qr,
+            last_inbound_ms=self.last_inbound_ms,
+            last_error=self.last_error,
+            queued=queued,
+        )
+
+    async def wait_changed(self) -> None:
+        """Wait for the next change of state."""
+        await self._changed.wait()
+
+    # --- decisions ---------------------------------------------------------------------------
+
+    async def _apply(
+        self,
+        cause: Cause,
+        data: dict[str, Any] | None = None,
+        *,
+        generation: int | None = None,
+        words: str | None = None,
+    ) -> None:
+        """Take the transition of `cause`, if the table has one, and record it."""
+        data = data or {}
+        async with self._lock:
+            if generation is not None and generation != self._generation:
+                return
+            cause, data = self._intensified(cause, data)
+            following = step(self.state, cause)
+            if following is None:
+                return
+            before = self.state
+            words = words or describe(cause, data)
+            if (following.state, following.action) == (before, Action.NONE) and words == self.cause:
+                return
+            self._note(cause, words)
+            self.state = following.state
+            self.since_ms = now_ms() if before is not following.state else self.since_ms
+            self.cause = words
+            if following.state is not SessionState.PAIRING:
+                self.qr = None
+            self._plan(following.action, cause, data)
+            if cause is Cause.LOGGED_OUT:
+                await self._take_identity(jid=None, lid=None, push_name=None)
+            self._log.info("session_state", state=str(self.state), before=str(before), cause=words)
+            await self._record(before, cause)
+            self._changed.set()
+            self._changed = trio.Event()
+
+    def _intensified(self, cause: Cause, data: dict[str, Any]) -> tuple[Cause, dict[str, Any]]:
+        """`cause`, or GIVE_UP where it is one crash too many."""
+        if not counts_as_crash(cause) or self.state not in ALIVE:
+            return cause, data
+        if not self._crashes.exceeded(now_ms()):
+            return cause, data
+        last = describe(cause, data)
+        return Cause.GIVE_UP, {"crashes": self._settings.crash_limit + 1, "last": last}
+
+    def _note(self, cause: Cause, words: str) -> None:
+        match cause:
+            case Cause.CONNECTED:
+                self._connected_ms = now_ms()
+            case Cause.START | Cause.TAKE_OVER | Cause.STOP | Cause.OPENED | Cause.QR:
+                pass
+            case Cause.PAIRED | Cause.RETRY_DUE | Cause.KEEPALIVE_RESTORED:
+                pass
+            case _:
+                self.last_error = words
+
+    def _plan(self, action: Action, cause: Cause, data: dict[str, Any]) -> None:
+        """Hand `action` to the session's task, and set the time of the next try."""
+        self.next_try_ms = None
+        if action is Action.NONE:
+            return
+        if action is Action.KILL_AND_WAIT:
+            self.next_try_ms = now_ms() + int(data.get("expire_s") or 0) * 1000
+        elif action is Action.KILL_AND_RETRY:
+            self.next_try_ms = now_ms() + self._backoff_ms()
+        elif action is Action.SPAWN and cause is Cause.RETRY_DUE:
+            self.restarts += 1
+        self._generation += 1
+        self._action = action
+        self._settled = trio.Event()
+        self._wake.set()
+
+    def _backoff_ms(self) -> int:
+        stable = self._settings.stable_ms
+        if self._connected_ms is not None and now_ms() - self._connected_ms >= stable:
+            self._attempt = 0
+        self._connected_ms = None
+        delay = full_jitter(
+            self._attempt,
+            base_ms=self._settings.retry_base_ms,
+            cap_ms=self._settings.retry_cap_ms,
+            chance=random.random(),
+        )
+        self._attempt += 1
+        return delay
+
+    async def _record(self, before: SessionState, cause: Cause) -> None:
+        data = {
+            "state": str(self.state),
+            "from": str(before),
+            "why": str(cause),
+            "cause": self.cause,
+            "next_try_ms": self.next_try_ms,
+            "worker_pid": self._worker.pid if self._worker else None,
+            "jid": self.jid,
+        }
+        await self._log_drafts([Draft(self.company, SESSION_STATE, data)])
+
+    async def _log_drafts(self, drafts: list[Draft]) -> None:
+        """Log what is about the session itself; a full disk must not stop supervision."""
+        try:
+            await self._inbound.append(drafts)
+        except StoreFailed as error:
+            self._log.error("event_not_logged", reason=error.message)
+
+    # --- the session's task ------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Carry out actions until cancelled; then end the worker and leave nothing behind."""
+        async with trio.open_nursery() as nursery:
+            try:
+                while True:
+                    await self._wake.wait()
+                    self._wake = trio.Event()
+                    action, self._action = self._action, None
+                    assert action is not None
+                    await self._execute(action, nursery)
+                    if self._action is None:
+                        self._settled.set()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await self._end_worker()
+                nursery.cancel_scope.cancel()
+
+    async def _execute(self, action: Action, nursery: trio.Nursery) -> None:
+        self._timer.cancel()
+        await self._end_worker()
+        if self._action is not None:
+            return  # overtaken while the worker was ending
+        if action is Action.SPAWN:
+            self._worker_scope = trio.CancelScope()
+            self._worker_done = trio.Event()
+            nursery.start_soon(self._work, self._generation, self._worker_scope, self._worker_done)
+        elif self.next_try_ms is not None:
+            self._timer = trio.CancelScope()
+            delay = max(0, self.next_try_ms - now_ms()) / 1000
+            nursery.start_soon(self._retry_later, delay, self._generation, self._timer)
+
+    async def _retry_later(self, delay: float, generation: int, timer: trio.CancelScope) -> None:
+        with timer:
+            await trio.sleep(delay)
+            await self._apply(Cause.RETRY_DUE, generation=generation)
+
+    async def _end_worker(self) -> None:
+        if self._worker is not None:
+            with trio.move_on_after(self._settings.hand_over_grace_s):
+                async with self.handing_over:
+                    pass
+            # An account that was never paired cannot be stopped from inside, only killed.
+            await self._worker.shut_down(self._settings.stop_grace_s if self.jid else 0)
+            with trio.move_on_after(self._settings.stop_grace_s):
+                await self._worker_done.wait()
+        self._worker_scope.cancel()
+        await self._worker_done.wait()
+
+    async def _work(self, generation: int, scope: trio.CancelScope, done: trio.Event) -> None:
+        """One worker's whole life, from the fork to its last event."""
+        try:
+            with scope:
+                try:
+                    await self._work_once(generation)
+                except WorkerFailed as error:
+                    await self._apply(
+                        Cause.SPAWN_FAILED, {"error": error.message}, generation=generation
+                    )
+        finally:
+            self._worker = None
+            done.set()
+
+    async def _work_once(self, generation: int) -> None:
+        self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._qr_count = 0
+        spawned = await self._fork_server.spawn(self.company)
+        worker = self._worker = Worker(self.company, spawned)
+
+        async def on_events(events: list[WorkerEvent]) -> None:
+            await self._take_events(events, generation)
+
+        async with trio.open_nursery() as nursery:
+
+            async def run_worker(*, task_status: trio.TaskStatus[None]) -> None:
+                task_status.started()
+                status = await worker.run(on_events)
+                await self._apply(Cause.EXITED, {"status": str(status)}, generation=generation)
+                nursery.cancel_scope.cancel()
+
+            await nursery.start(run_worker)
+            access = self._access()
+            with trio.move_on_after(self._settings.open_deadline_s) as deadline:
+                try:
+                    await worker.call(
+                        WorkerMethod.OPEN,
+                        directory=str(self.directory),
+                        database=DATABASE,
+                        proxy=access.proxy,
+                        noise_root=access.noise_root,
+                        log_level=self._settings.log_level,
+                    )
+                except (WorkerFailed, WorkerGone):
+                    return  # its exit is reported by run_worker, with the status
+                await self._apply(Cause.OPENED, generation=generation)
+            if deadline.cancelled_caught:
+                await self._apply(Cause.HUNG, generation=generation)
+
+    # --- the worker's news -------------------------------------------------------------------
+
+    async def _take_events(self, events: list[WorkerEvent], generation: int) -> None:
+        """Log what arrived from WhatsApp, and act on what is about the session, in order."""
+        messages: list[WorkerEvent] = []
+        for event in events:
+            if event.kind in (Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE):
+                self.last_inbound_ms = now_ms()
+                messages.append(event)
+                continue
+            await self._inbound.take(self.company, messages)
+            messages = []
+            await self._take_news(event, generation)
+        await self._inbound.take(self.company, messages)
+
+    async def _take_news(self, event: WorkerEvent, generation: int) -> None:
+        match event.kind:
+            case Kind.QR:
+                await self._show_qr(event.data["code"], generation)
+            case Kind.LOGIN:
+                await self._take_login(event.data["outcome"], generation)
+            case Kind.STREAM_ERROR:
+                # The server closes after it, which is the cause that counts.
+                self.last_error = f"WhatsApp sent stream error {event.data['code']}"
+            case Kind.CONNECTED:
+                await self._take_identity(**event.data)
+                await self._apply(Cause.CONNECTED, event.data, generation=generation)
+            case kind:
+                await self._apply(_CAUSES[kind], event.data, generation=generation)
+
+    async def _take_login(self, outcome: str, generation: int) -> None:
+        """The end of whatsmeow's QR channel; all but a time-out are followed by their own event."""
+        if outcome == "timeout":
+            ran_out = self._qr_count >= QR_CODES
+            cause = Cause.PAIR_TIMEOUT if ran_out else Cause.PAIR_INTERRUPTED
+            await self._apply(cause, generation=generation)
+        elif outcome == "err-scanned-without-multidevice":
+            self.last_error = "the phone has no linked devices enabled: update WhatsApp on it"
+
+    async def _show_qr(self, code: str, generation: int) -> None:
+        await self._apply(Cause.QR, generation=generation)
+        if generation != self._generation:
+            return
+        self.qr = code
+        self.qr_since_ms = now_ms()
+        lifetime = FIRST_QR_MS if self._qr_count == 0 else LATER_QR_MS
+        self.qr_expires_ms = self.qr_since_ms + lifetime
+        self._qr_count += 1
+        data = {"qr": code, "expires_ms": self.qr_expires_ms, "number": self._qr_count}
+        await self._log_drafts([Draft(self.company, SESSION_QR, data)])
+
+    async def _take_identity(
+        self, *, jid: str | None, lid: str | None, push_name: str | None
+    ) -> None:
+        self.jid, self.lid, self.push_name = jid, lid, push_name
+        try:
+            await self._companies.put_identity(self.company, jid=jid, lid=lid, push_name=push_name)
+        except StoreFailed as error:
+            self._log.error("identity_not_stored", reason=error.message)
+
+    # --- health ------------------------------------------------------------------------------
+
+    async def check_health(self) -> None:
+        """Ask the worker whether it lives; replace one that does not answer in time."""
+        worker, generation = self._worker, self._generation
+        if worker is None or self.state not in ALIVE or self.state is SessionState.STARTING:
+            return
+        with trio.move_on_after(self._settings.health_deadline_s) as deadline:
+            try:
+                await worker.call(WorkerMethod.HEALTH)
+            except (WorkerFailed, WorkerGone):
+                return  # it went away, which is reported on its own
+        if deadline.cancelled_caught:
+            await self._apply(Cause.HUNG, generation=generation)

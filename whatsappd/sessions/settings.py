@@ -1,0 +1,34 @@
+"""What supervision can be told; `config` fills it in, tests shorten the times."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+
+class WhatsAppAccess(NamedTuple):
+    """How workers reach WhatsApp: directly, or the sandbox in its place."""
+
+    proxy: str | None = None  # socks5:// or http:// URL given to neonize
+    noise_root: bytes | None = None  # replaces WhatsApp's key in the workers' memory (sandbox only)
+
+
+class SessionSettings(NamedTuple):
+    """Times are in milliseconds unless the name says otherwise."""
+
+    log_level: str = "INFO"  # of whatsmeow, in the workers
+    open_deadline_s: float = 30.0  # loading Go and making the client; usually 30 ms
+    hand_over_grace_s: float = 3.0  # for a message on its way when the session is stopped
+    stop_grace_s: float = 3.0  # for a client to disconnect before its process is killed
+    retry_base_ms: int = 1_000
+    retry_cap_ms: int = 300_000
+    stable_ms: int = 60_000  # connected this long, the backoff begins anew
+    crash_limit: int = 5  # this many crashes within crash_window_ms are one too many
+    crash_window_ms: int = 600_000
+    health_interval_s: float = 30.0
+    health_deadline_s: float = 10.0
+    start_parallel: int = 8  # sessions started at once at boot
+    start_slot_s: float = 5.0  # the longest a session being brought back keeps its place
+    start_jitter_s: float = 0.5  # spread of their starts at boot
+    retry_store_s: float = 1.0  # between attempts to log an event while the disk is full
+    queue_limit: int = 10_000  # messages waiting per company
+    send_deadline_s: float = 100.0  # whatsmeow itself gives up after 75 s

@@ -1,0 +1,166 @@
+"""The daemon's side of one worker process: its channel, its output, its end."""
+
+from __future__ import annotations
+
+import signal
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+import structlog
+import trio
+
+from whatsappd.errors import Malformed, TooLarge, WorkerFailed, WorkerGone, error_from_wire
+from whatsappd.sessions.forkserver import Spawned
+from whatsappd.sessions.output import log_output
+from whatsappd.sessions.process import ExitStatus
+from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.rpc import (
+    MAX_MSGID,
+    Notification,
+    Response,
+    named_arguments,
+    pack_request,
+    parse_message,
+)
+from whatsappd.wire.worker import WorkerEvent, WorkerMethod, parse_worker_event
+
+log = structlog.get_logger()
+
+OnEvents = Callable[[list[WorkerEvent]], Awaitable[None]]
+
+#: How long an ended process's output may stay open: something it started may hold it for ever.
+_DRAIN_DEADLINE = 1.0
+
+
+class Worker:
+    """One worker process. `run` must be running for `call` to be answered."""
+
+    def __init__(self, company: str, spawned: Spawned) -> None:
+        self.company = company
+        self.pid = spawned.process.pid
+        self._process = spawned.process
+        self._output = spawned.output
+        self._channel = trio.SocketStream(trio.socket.from_stdlib_socket(spawned.channel))
+        self._send_lock = trio.Lock()
+        self._waiting: dict[int, _Answer] = {}
+        self._next_msgid = 0
+        self._closed = False
+
+    async def run(self, on_events: OnEvents) -> ExitStatus:
+        """Read events and answers until the process has ended; how it ended.
+
+        `on_events` gets all events that one read brought, in order; the next read waits for it, so
+        a slow one slows the worker down. Cancelled, it kills the process.
+        """
+        tags = {"company": self.company, "worker_pid": self.pid}
+        try:
+            async with trio.open_nursery() as nursery:
+                output_scope = await nursery.start(self._log_output, tags)
+                nursery.start_soon(self._read_channel, on_events)
+                status = await self._process.wait()
+                # Its channel is read to the end, however long taking the events takes.
+                output_scope.deadline = trio.current_time() + _DRAIN_DEADLINE
+        except BaseException:
+            self.kill()
+            with trio.CancelScope(shield=True):
+                await self._process.wait()
+            raise
+        finally:
+            self._closed = True
+            self._fail_waiting()
+            with trio.move_on_after(0, shield=True):
+                await self._channel.aclose()
+        return status
+
+    async def call(self, method: WorkerMethod, **arguments: Any) -> Any:
+        """Ask the worker; its result. Cancellation forgets the answer, not the work.
+
+        Raises:
+            WorkerFailed: the worker refused, with its reason.
+            WorkerGone: it went away before it answered; whether it acted is unknown.
+        """
+        if self._closed:
+            raise WorkerGone("the worker is gone")
+        msgid = self._next_msgid
+        self._next_msgid = (msgid + 1) & MAX_MSGID
+        answer = self._waiting[msgid] = _Answer()
+        try:
+            async with self._send_lock:
+                await self._channel.send_all(pack_request(msgid, method, arguments))
+            await answer.arrived.wait()
+        except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
+            raise WorkerGone("the worker is gone") from error
+        finally:
+            self._waiting.pop(msgid, None)
+        if answer.response is None:
+            raise WorkerGone("the worker went away before it answered")
+        if answer.response.error is not None:
+            raise error_from_wire(answer.response.error)
+        return answer.response.result
+
+    async def shut_down(self, grace: float) -> None:
+        """Let the client disconnect for at most `grace` seconds, then end the process.
+
+        Closing the channel is what ends it; the signal is for one that does not notice.
+        """
+        with trio.move_on_after(grace):
+            try:
+                await self.call(WorkerMethod.STOP)
+                await self._channel.aclose()
+                await self._process.wait()
+            except (WorkerFailed, WorkerGone) as error:
+                log.debug("worker_gone_before_stop", company=self.company, error=error.message)
+        self.kill()
+
+    def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
+        self._process.kill(number)
+
+    async def _log_output(
+        self,
+        tags: dict[str, Any],
+        *,
+        task_status: trio.TaskStatus[trio.CancelScope],
+    ) -> None:
+        with trio.CancelScope() as scope:
+            task_status.started(scope)
+            await log_output(self._output, tags)
+
+    async def _read_channel(self, on_events: OnEvents) -> None:
+        reader = FrameReader()
+        try:
+            while data := await self._channel.receive_some(READ_SIZE):
+                events = [
+                    event for value in reader.feed(data) if (event := self._take(value)) is not None
+                ]
+                if events:
+                    await on_events(events)
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # the process ended, or is being ended
+        except (Malformed, TooLarge) as error:
+            log.error("worker_channel_corrupt", company=self.company, error=error.message)
+            self.kill()
+        finally:
+            self._closed = True
+            self._fail_waiting()
+
+    def _take(self, value: Any) -> WorkerEvent | None:
+        match parse_message(value):
+            case Response() as response:
+                answer = self._waiting.get(response.msgid)
+                if answer is not None:
+                    answer.response = response
+                    answer.arrived.set()
+                return None
+            case Notification() as notification:
+                return parse_worker_event(named_arguments(notification.params))
+        raise Malformed("a worker sent a request")
+
+    def _fail_waiting(self) -> None:
+        for answer in self._waiting.values():
+            answer.arrived.set()
+
+
+class _Answer:
+    def __init__(self) -> None:
+        self.arrived = trio.Event()
+        self.response: Response | None = None

@@ -1,0 +1,106 @@
+"""The state directory: its layout, its permissions, and whether it is real or a sandbox's.
+
+<state>/                0700
+  whatsappd.lock        who owns it
+  mode                  "real" or "sandbox", written once
+  whatsappd.db          outbox, events, companies
+  companies/<id>/       0700; session.db: one company's WhatsApp account
+  sandbox/              only in sandbox mode: the loopback WhatsApp's own state
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from pathlib import Path
+from typing import NamedTuple
+
+from whatsappd.errors import BadStateDirectory
+from whatsappd.model.company import validate_company
+
+REAL = "real"
+SANDBOX = "sandbox"
+
+
+class StateDirectory(NamedTuple):
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        return self.root / "whatsappd.lock"
+
+    @property
+    def database(self) -> Path:
+        return self.root / "whatsappd.db"
+
+    @property
+    def companies(self) -> Path:
+        return self.root / "companies"
+
+    @property
+    def sandbox(self) -> Path:
+        return self.root / "sandbox"
+
+    @property
+    def mode(self) -> Path:
+        return self.root / "mode"
+
+    def company(self, company: str) -> Path:
+        """The directory of one company. The id is checked again here, where it becomes a path."""
+        return self.companies / validate_company(company)
+
+    def prepare(self) -> None:
+        """Create what is missing, with the right permissions.
+
+        Raises:
+            BadStateDirectory: it cannot be created, is another user's, or is open to others.
+        """
+        try:
+            self.root.mkdir(mode=0o700, parents=True, exist_ok=True)
+            _require_private(self.root)
+            self.companies.mkdir(mode=0o700, exist_ok=True)
+        except OSError as error:
+            raise BadStateDirectory(
+                f"state_dir: cannot use {self.root}: {error.strerror}; choose another with "
+                "--state-dir or WHATSAPPD_STATE_DIR"
+            ) from error
+
+    def claim_mode(self, mode: str) -> None:
+        """Mark the directory as `mode`'s for ever, or check that it is. Hold the lock.
+
+        A sandbox's accounts are worthless and a real one's are not: neither may end up in a
+        daemon of the other kind.
+
+        Raises:
+            BadStateDirectory: the directory was used in the other mode.
+        """
+        try:
+            found = self.mode.read_text().strip()
+        except FileNotFoundError:
+            # A directory with accounts and no mark is from before marks, or was tampered with:
+            # nothing in it was made by a sandbox, which always marks first.
+            found = REAL if any(self.companies.iterdir()) else mode
+            self.mode.write_text(f"{mode}\n" if found == mode else f"{found}\n")
+        if found != mode:
+            other = "without --sandbox" if found == REAL else "with --sandbox"
+            raise BadStateDirectory(
+                f"state_dir: {self.root} belongs to {found} accounts and cannot be used in {mode} "
+                f"mode; choose another directory, or start {other}",
+                mode=found,
+            )
+
+
+def _require_private(path: Path) -> None:
+    found = path.stat()
+    if not stat.S_ISDIR(found.st_mode):
+        raise BadStateDirectory(f"state_dir: {path} is no directory")
+    if found.st_uid != os.geteuid():
+        raise BadStateDirectory(
+            f"state_dir: {path} belongs to user {found.st_uid}, not to this daemon's user "
+            f"{os.geteuid()}; start it as that user, or choose another directory"
+        )
+    if stat.S_IMODE(found.st_mode) & 0o077:
+        raise BadStateDirectory(
+            f"state_dir: {path} is open to others (mode {stat.S_IMODE(found.st_mode):04o}): "
+            f"it holds the keys of accounts; run `chmod 700 {path}`"
+        )
