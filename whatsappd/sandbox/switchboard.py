@@ -1,0 +1,148 @@
+"""The middle of the sandbox: hands stanzas to devices, and keeps what they have not acknowledged.
+
+Handlers (`iq`, `messages`, `receipts`, …) are plain functions that run to completion: they read
+and change the registry, and send through the switchboard, which never waits. Whoever called them,
+usually a connection that read some frames, calls `flush` afterwards: it commits the store once and
+then sends each client what has gathered for it in one piece.
+"""
+
+from __future__ import annotations
+
+import time
+from collections import OrderedDict
+from itertools import count
+from typing import TYPE_CHECKING
+
+from whatsappd.model.jid import USER_SERVER, Jid
+from whatsappd.sandbox.accounts import Device, Queued, QueueKey, Registry
+from whatsappd.sandbox.faults import Faults
+from whatsappd.sandbox.stanza import Codec, Node
+from whatsappd.sandbox.statistics import Statistics
+from whatsappd.sandbox.store import Store
+
+if TYPE_CHECKING:
+    from whatsappd.sandbox.connection import Connection
+    from whatsappd.sandbox.phone import Offer
+
+#: The server's own address.
+SERVER = Jid("", USER_SERVER)
+
+
+def queue_key(node: Node) -> QueueKey:
+    """What a stanza for a device, and that device's acknowledgement of it, have in common."""
+    attrs = node.attrs
+    return (
+        node.tag,
+        node.text("id"),
+        str(attrs.get("from", "")),
+        str(attrs.get("participant", "")),
+        # Several receipts for one message differ by type; clients echo it except for messages.
+        "" if node.tag == "message" else node.text("type"),
+    )
+
+
+def now() -> str:
+    """The time as stanzas carry it: whole seconds since the epoch."""
+    return str(int(time.time()))
+
+
+class Switchboard:
+    """Everything handlers need, and the only way out to clients."""
+
+    def __init__(self, store: Store, codec: Codec) -> None:
+        self.store = store
+        self.codec = codec
+        self.registry = Registry(store)
+        self.statistics = Statistics()
+        self.faults = Faults()
+        self.connections: set[Connection] = set()
+        #: The QR codes that clients show, by reference, and until when (monotonic).
+        self.references: OrderedDict[str, tuple[Offer, float]] = OrderedDict()
+        #: Whose device list was asked for by whom (phones): they are told when it changes.
+        self.watchers: dict[str, set[str]] = {}
+        self._dirty: dict[Connection, None] = {}
+        self._ids = count(1)
+        for seq, row, stanza in store.read("SELECT seq, device, stanza FROM queue ORDER BY seq"):
+            key = queue_key(codec.decode(stanza))
+            self.registry.devices_by_row[row].queue[key] = Queued(seq, stanza)
+
+    def next_id(self) -> str:
+        """An id for a request of the server's own."""
+        return str(next(self._ids))
+
+    # --- to clients ---------------------------------------------------------------------------
+
+    def send(self, connection: Connection, node: Node) -> None:
+        """Send a stanza on a connection, with the next flush."""
+        connection.enqueue(self.codec.encode(node))
+        self._dirty[connection] = None
+
+    def deliver(self, device: Device, node: Node) -> None:
+        """Give a stanza to a device, now or when it comes back, until it acknowledges it."""
+        stanza = self.codec.encode(node)
+        key = queue_key(node)
+        # A newer one with the same key (a resend) replaces the older, at the end of the queue.
+        old = device.queue.pop(key, None)
+        if old is not None:
+            self.store.dequeue(old.seq)
+        device.queue[key] = Queued(self.store.enqueue(device.row, stanza), stanza)
+        connection = device.connection
+        if connection is not None and connection.active:
+            connection.enqueue(stanza)
+            self._dirty[connection] = None
+        else:
+            self.statistics.queued_offline += 1
+
+    def settle(self, device: Device, key: QueueKey) -> bool:
+        """The device acknowledged a stanza; False if none was waiting under that key."""
+        queued = device.queue.pop(key, None)
+        if queued is None:
+            return False
+        self.store.dequeue(queued.seq)
+        return True
+
+    def activate(self, connection: Connection) -> None:
+        """Hand a client everything that waited for it; from here on, stanzas come live."""
+        device = connection.device
+        if device is None or connection.active:
+            return
+        connection.active = True
+        waiting = sorted(device.queue.values())
+        counts = {"message": 0, "receipt": 0, "notification": 0}
+        stanzas = []
+        for number, queued in enumerate(waiting):
+            node = self.codec.decode(queued.stanza)
+            counts[node.tag] = counts.get(node.tag, 0) + 1
+            stanzas.append(node._replace(attrs={**node.attrs, "offline": str(number)}))
+        preview = Node(
+            "offline_preview",
+            {
+                "count": str(len(waiting)),
+                "appdata": "0",
+                **{kind: str(number) for kind, number in counts.items()},
+            },
+        )
+        self.send(connection, Node("ib", {"from": SERVER}, [preview]))
+        for node in stanzas:
+            self.send(connection, node)
+        offline = Node("offline", {"count": str(len(waiting))})
+        self.send(connection, Node("ib", {"from": SERVER}, [offline]))
+        self.statistics.redelivered += len(waiting)
+
+    def flush(self) -> None:
+        """Commit, then send what has gathered for each client."""
+        self.store.commit()
+        dirty, self._dirty = self._dirty, {}
+        for connection in dirty:
+            connection.flush()
+
+    # --- who is there -------------------------------------------------------------------------
+
+    def online(self, phone: str | None) -> list[Connection]:
+        """The logged-in connections of a phone's devices; of all phones if None."""
+        return [
+            connection
+            for connection in self.connections
+            if connection.device is not None
+            and (phone is None or connection.device.account.phone == phone)
+        ]
