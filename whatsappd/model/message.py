@@ -28,11 +28,26 @@ class OnUncertain(StrEnum):
     RESEND = "resend"  # send it again, at the risk of a duplicate
 
 
+class NewMessage(NamedTuple):
+    """What a sender wants sent. `key`: see `Row`; `chat` and `text` are its content.
+
+    `expires_ms` is epoch milliseconds; None: it waits for ever.
+    """
+
+    company: str
+    chat: str
+    text: str
+    key: str | None = None
+    expires_ms: int | None = None
+    on_uncertain: OnUncertain = OnUncertain.ASK
+
+
 class Row(NamedTuple):
     """One accepted message. Times are epoch milliseconds.
 
-    `id` is ours (16 hex digits of time and chance, sortable); `message_id` is WhatsApp's, known
-    once the server acknowledged. `key` is the sender's idempotency key.
+    `id` is ours (16 hex digits of time and chance, in the order of acceptance). `message_id` is
+    WhatsApp's, known once the server acknowledged, or once a lost attempt was identified. `key` is
+    the sender's idempotency key.
     """
 
     id: str
@@ -49,7 +64,11 @@ class Row(NamedTuple):
     message_id: str | None
     created_ms: int
     updated_ms: int
-    sent_ms: int | None
+    sent_ms: int | None  # the server's time of the ack
+    handed_ms: int | None = None  # when it was last handed to WhatsApp
+    # Attempts whose fate nobody knows. Above 0, the recipient may hold the message whatever the
+    # state says, and twice if it was resent.
+    lost_attempts: int = 0
 
     def as_wire(self) -> dict[str, Any]:
         return {

@@ -58,7 +58,7 @@ def choose(
     return Batch(events, candidates[-1].seq, gap)
 
 
-def read_disk(  # noqa: PLR0917 - called in one place, from a lambda
+def read_disk(
     conn: sqlite3.Connection,
     after: int,
     until: int,

@@ -1,0 +1,689 @@
+"""The outbox: accepted once, durable, in order, and honest about what became of a message."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+
+from whatsappd.errors import (
+    InvalidParams,
+    KeyConflict,
+    QueueFull,
+    StoreFailed,
+    UnknownMessage,
+    WrongState,
+)
+from whatsappd.model.event import OUTBOX_STATE
+from whatsappd.model.message import NewMessage, OnUncertain, Row
+from whatsappd.model.message import OutboxState as S
+from whatsappd.store.database import Database, open_database
+from whatsappd.store.events import EventLog, open_event_log
+from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.store.safekeeping import check
+from whatsappd.store.upkeep import EARLY_RECEIPT_MS
+
+LIMIT = 1000
+
+
+@pytest.fixture
+async def outbox(database: Database, log: EventLog, clock) -> Outbox:
+    return await open_outbox(database, log, clock=clock)
+
+
+@asynccontextmanager
+async def opened(path: Path, clock) -> AsyncIterator[tuple[Outbox, EventLog]]:
+    async with open_database(path) as database:
+        log = await open_event_log(database, clock=clock)
+        yield await open_outbox(database, log, clock=clock), log
+
+
+def message(text: str = "hello", **changes) -> NewMessage:
+    return NewMessage("acme", "15550100@s.whatsapp.net", text)._replace(**changes)
+
+
+async def accepted(outbox: Outbox, text: str = "hello", **changes) -> Row:
+    return (await outbox.accept(message(text, **changes), LIMIT))[0]
+
+
+async def sending(outbox: Outbox, **changes) -> Row:
+    row = await accepted(outbox, **changes)
+    return (await outbox.begin(row.id)).row
+
+
+async def uncertain(outbox: Outbox, **changes) -> Row:
+    row = await sending(outbox, **changes)
+    return await outbox.uncertain(row.id, "worker died")
+
+
+async def states_told(log: EventLog, row_id: str) -> list[tuple[str, str]]:
+    batch = await log.read(0, 1000, types={OUTBOX_STATE})
+    events = [stored.event for stored in batch.events]
+    return [
+        (event.data["cause"], event.data["state"]) for event in events if event.data["id"] == row_id
+    ]
+
+
+# --- accepting ------------------------------------------------------------------------------------
+
+
+async def test_an_accepted_message_survives_a_restart(path: Path, clock) -> None:
+    async with opened(path, clock) as (outbox, _):
+        row, is_new = await outbox.accept(message(key="order-1", expires_ms=5), LIMIT)
+        assert is_new
+    async with opened(path, clock) as (outbox, _):
+        assert await outbox.get(row.id) == row
+        assert row.state is S.QUEUED
+        assert (row.key, row.expires_ms, row.created_ms) == ("order-1", 5, clock.now_ms)
+        assert outbox.counts("acme") == {S.QUEUED: 1}
+
+
+async def test_ids_are_16_hex_digits_in_the_order_of_acceptance(path: Path, clock) -> None:
+    async with opened(path, clock) as (outbox, _):
+        rows = [await accepted(outbox) for _ in range(20)]
+        clock.now_ms += 1
+        rows.append(await accepted(outbox))
+    clock.now_ms -= 3_600_000  # the host's clock went back
+    async with opened(path, clock) as (outbox, _):
+        rows.append(await accepted(outbox))
+        ids = [row.id for row in rows]
+        assert ids == sorted(set(ids))
+        assert all(len(row_id) == 16 and int(row_id, 16) for row_id in ids)
+        assert [row.id for row in await outbox.pending("acme", 100)] == ids
+
+
+async def test_the_event_is_in_the_log_with_the_row(outbox: Outbox, log: EventLog, clock) -> None:
+    row = await accepted(outbox, key="order-1")
+    (stored,) = (await log.read(0, 10)).events
+    assert stored.event.type == OUTBOX_STATE
+    assert stored.event.data == {
+        "id": row.id,
+        "key": "order-1",
+        "chat": row.chat,
+        "state": "queued",
+        "previous": None,
+        "cause": "accepted",
+        "reason": None,
+        "message_id": None,
+        "attempts": 0,
+        "not_before_ms": 0,
+        "sent_ms": None,
+    }
+
+
+async def test_the_same_key_and_content_is_the_same_row(path: Path, clock) -> None:
+    async with opened(path, clock) as (outbox, _):
+        first, is_new = await outbox.accept(message(key="k"), LIMIT)
+        assert is_new
+        # How long to wait and what to do in doubt are no content.
+        again = message(key="k", expires_ms=99, on_uncertain=OnUncertain.RESEND)
+        assert await outbox.accept(again, LIMIT) == (first, False)
+        other, is_new = await outbox.accept(message(key="k", company="globex"), LIMIT)
+        assert is_new
+        assert other.id != first.id
+    async with opened(path, clock) as (outbox, _):
+        await outbox.begin(first.id)
+        row, is_new = await outbox.accept(message(key="k"), LIMIT)
+        assert not is_new
+        assert (row.id, row.state) == (first.id, S.SENDING)
+
+
+async def test_concurrent_callers_with_one_key_make_one_row(outbox: Outbox) -> None:
+    results: list[tuple[Row, bool]] = []
+
+    async def call() -> None:
+        results.append(await outbox.accept(message(key="k"), LIMIT))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(call)
+    assert len({row.id for row, _ in results}) == 1
+    assert Counter(is_new for _, is_new in results) == {True: 1, False: 99}
+    assert outbox.counts("acme") == {S.QUEUED: 1}
+
+
+async def test_the_same_key_with_other_content_is_refused(outbox: Outbox) -> None:
+    row = await accepted(outbox, key="k")
+    for changes in ({"text": "other"}, {"chat": "15550101@s.whatsapp.net"}):
+        with pytest.raises(KeyConflict, match="'k'") as caught:
+            await outbox.accept(message(key="k")._replace(**changes), LIMIT)
+        assert caught.value.data == {"key": "k", "id": row.id}
+
+
+async def test_a_full_queue_refuses_but_knows_its_keys(outbox: Outbox) -> None:
+    row = await accepted(outbox, key="k")
+    await accepted(outbox)
+    with pytest.raises(QueueFull, match="limit is 2"):
+        await outbox.accept(message(), 2)
+    assert (await outbox.accept(message(key="k"), 2))[0] == row
+    await outbox.accept(message(company="globex"), 2)
+    # A message that is being sent still waits; one that was sent does not.
+    await outbox.begin(row.id)
+    with pytest.raises(QueueFull):
+        await outbox.accept(message(), 2)
+    await outbox.acknowledged(row.id, "M1", 1)
+    await outbox.accept(message(), 2)
+
+
+async def test_the_queue_limit_holds_for_concurrent_callers(outbox: Outbox) -> None:
+    outcomes: Counter[str] = Counter()
+
+    async def call() -> None:
+        try:
+            await outbox.accept(message(), 30)
+            outcomes["accepted"] += 1
+        except QueueFull:
+            outcomes["full"] += 1
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(100):
+            nursery.start_soon(call)
+    assert outcomes == {"accepted": 30, "full": 70}
+    assert outbox.counts("acme") == {S.QUEUED: 30}
+
+
+async def test_what_the_disk_refuses_was_not_accepted(
+    outbox: Outbox, log: EventLog, database: Database
+) -> None:
+    await database.write(lambda conn: conn.execute("PRAGMA max_page_count = 60").fetchone())
+    with pytest.raises(StoreFailed):
+        await outbox.accept(message("x" * 500_000, key="big"), 1)
+    row = await accepted(outbox, "small")  # the queue's count forgot the failed one
+    assert outbox.counts("acme") == {S.QUEUED: 1}
+    with pytest.raises(QueueFull):
+        await outbox.accept(message(), 1)
+    assert [stored.event.data["id"] for stored in (await log.read(0, 9)).events] == [row.id]
+
+
+# --- the way of a message -------------------------------------------------------------------------
+
+
+async def test_the_whole_way(outbox: Outbox, log: EventLog, clock) -> None:
+    row = await accepted(outbox)
+    clock.now_ms += 10
+    handover = await outbox.begin(row.id)
+    assert (handover.row.state, handover.row.attempts) == (S.SENDING, 1)
+    assert handover.row.handed_ms == clock.now_ms
+    assert len(handover.secret) == 32
+    sent = await outbox.acknowledged(row.id, "M1", 123)
+    assert (sent.state, sent.message_id, sent.sent_ms) == (S.SENT, "M1", 123)
+    for kind in ("delivered", "read", "played"):
+        (changed,) = await outbox.receipt("acme", ["M1"], kind, 200)
+        assert changed.state == kind
+        assert await outbox.get(row.id) == changed
+    assert await states_told(log, row.id) == [
+        ("accepted", "queued"),
+        ("begun", "sending"),
+        ("acknowledged", "sent"),
+        ("delivered", "delivered"),
+        ("read", "read"),
+        ("played", "played"),
+    ]
+    assert outbox.counts("acme") == {S.PLAYED: 1}
+
+
+async def test_a_passing_failure_waits_for_its_next_try(outbox: Outbox, clock) -> None:
+    row = await sending(outbox)
+    row = await outbox.passing(row.id, "429", clock.now_ms + 500)
+    assert (row.state, row.reason, row.attempts) == (S.QUEUED, "429", 1)
+    assert await outbox.pending("acme", 10) == []
+    assert await outbox.next_due_ms("acme") == clock.now_ms + 500
+    clock.now_ms += 500
+    assert [each.id for each in await outbox.pending("acme", 10)] == [row.id]
+    assert await outbox.next_due_ms("acme") is None
+    again = (await outbox.begin(row.id)).row
+    assert (again.attempts, again.reason, again.not_before_ms) == (2, None, 0)
+
+
+async def test_a_permanent_failure_is_final(outbox: Outbox) -> None:
+    row = await sending(outbox)
+    row = await outbox.failed(row.id, "not on WhatsApp")
+    assert (row.state, row.reason) == (S.FAILED, "not on WhatsApp")
+    for call in (outbox.begin(row.id), outbox.cancel(row.id), outbox.resolve(row.id, "sent")):
+        with pytest.raises(WrongState, match="failed"):
+            await call
+
+
+async def test_only_a_queued_row_can_be_cancelled(outbox: Outbox) -> None:
+    row = await accepted(outbox)
+    assert (await outbox.cancel(row.id)).state is S.CANCELLED
+    other = await sending(outbox)
+    with pytest.raises(WrongState, match="sending"):
+        await outbox.cancel(other.id)
+    assert await outbox.pending("acme", 10) == []
+
+
+async def test_a_row_is_begun_once(outbox: Outbox) -> None:
+    row = await accepted(outbox)
+    outcomes = []
+
+    async def begin() -> None:
+        try:
+            outcomes.append((await outbox.begin(row.id)).row.state)
+        except WrongState as error:
+            outcomes.append(error.name)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(10):
+            nursery.start_soon(begin)
+    assert Counter(outcomes) == {S.SENDING: 1, "wrong_state": 9}
+
+
+async def test_rows_expire_while_queued_and_only_then(outbox: Outbox, clock) -> None:
+    late = await accepted(outbox, expires_ms=clock.now_ms + 10)
+    handed = await sending(outbox, expires_ms=clock.now_ms + 10)
+    await accepted(outbox, expires_ms=clock.now_ms + 99)
+    await accepted(outbox)
+    assert await outbox.expire(clock.now_ms + 9) == []
+    clock.now_ms += 10
+    assert late.id not in [row.id for row in await outbox.pending("acme", 10)]
+    (ended,) = await outbox.expire(clock.now_ms)
+    assert (ended.id, ended.state) == (late.id, S.EXPIRED)
+    assert (await outbox.get(handed.id)).state is S.SENDING
+    await outbox.passing(handed.id, "later", 0)
+    assert [row.id for row in await outbox.expire(clock.now_ms)] == [handed.id]
+
+
+async def test_many_rows_expire_in_steps(outbox: Outbox, clock) -> None:
+    async with trio.open_nursery() as nursery:
+        for _ in range(1100):
+            nursery.start_soon(outbox.accept, message(expires_ms=clock.now_ms), 10_000)
+    assert len(await outbox.expire(clock.now_ms)) == 1100
+    assert outbox.counts("acme") == {S.EXPIRED: 1100}
+
+
+# --- receipts -------------------------------------------------------------------------------------
+
+
+async def test_receipts_never_move_back(outbox: Outbox) -> None:
+    row = await sending(outbox)
+    await outbox.acknowledged(row.id, "M1", 1)
+    await outbox.receipt("acme", ["M1"], "read", 2)
+    assert await outbox.receipt("acme", ["M1"], "delivered", 3) == []
+    assert await outbox.receipt("acme", ["M1"], "read", 3) == []
+    assert (await outbox.get(row.id)).state is S.READ
+
+
+async def test_one_receipt_for_several_messages(outbox: Outbox) -> None:
+    for index in range(3):
+        row = await sending(outbox, text=str(index))
+        await outbox.acknowledged(row.id, f"M{index}", 1)
+    changed = await outbox.receipt("acme", ["M0", "M2", "other"], "delivered", 2)
+    assert [row.text for row in changed] == ["0", "2"]
+
+
+async def test_a_receipt_that_overtakes_the_ack_is_applied_with_it(path: Path, clock) -> None:
+    async with opened(path, clock) as (outbox, _):
+        row = await sending(outbox)
+        await outbox.receipt("acme", ["M1"], "read", 5)
+        await outbox.receipt("acme", ["M1"], "delivered", 4)
+    async with opened(path, clock) as (outbox, log):  # also over a restart
+        row = await outbox.acknowledged(row.id, "M1", 3)
+        assert (row.state, row.sent_ms) == (S.READ, 3)
+        assert (await states_told(log, row.id))[2:] == [("acknowledged", "sent"), ("read", "read")]
+
+
+async def test_an_early_receipt_of_another_company_is_not_taken(outbox: Outbox) -> None:
+    await outbox.receipt("globex", ["M1"], "read", 5)
+    row = await sending(outbox)
+    assert (await outbox.acknowledged(row.id, "M1", 3)).state is S.SENT
+
+
+async def test_unknown_receipts_are_kept_for_a_bounded_time(
+    outbox: Outbox, database: Database, clock
+) -> None:
+    await outbox.receipt("acme", ["old"], "read", 1)
+    clock.now_ms += EARLY_RECEIPT_MS + 1
+    await outbox.receipt("acme", ["new"], "read", 1)
+    await outbox.retain(10**12)
+    kept = await database.read(
+        lambda conn: conn.execute("SELECT message_id FROM receipts").fetchall()
+    )
+    assert kept == [("new",)]
+
+
+async def test_another_kind_of_receipt_is_an_error(outbox: Outbox) -> None:
+    with pytest.raises(InvalidParams, match="kind"):
+        await outbox.receipt("acme", ["M1"], "retry", 1)
+
+
+async def test_an_ack_twice_changes_nothing(outbox: Outbox) -> None:
+    row = await sending(outbox)
+    sent = await outbox.acknowledged(row.id, "M1", 1)
+    await outbox.receipt("acme", ["M1"], "delivered", 2)
+    assert (await outbox.acknowledged(row.id, "M1", 1)).state is S.DELIVERED
+    assert (await outbox.acknowledged(row.id, "M2", 9)).message_id == sent.message_id
+
+
+# --- crashes --------------------------------------------------------------------------------------
+
+
+async def test_a_row_that_was_being_sent_is_uncertain_after_a_crash(path: Path, clock) -> None:
+    async with opened(path, clock) as (outbox, _):
+        row = await sending(outbox)
+        waiting = await accepted(outbox)
+    async with opened(path, clock) as (outbox, log):
+        (recovered,) = await outbox.recover()
+        assert (recovered.id, recovered.state, recovered.lost_attempts) == (row.id, S.UNCERTAIN, 1)
+        assert "being sent" in str(recovered.reason)
+        assert await outbox.recover() == []
+        # It is not sent again, and holds nobody back.
+        assert [each.id for each in await outbox.pending("acme", 10)] == [waiting.id]
+        assert (await states_told(log, row.id))[-1] == ("lost", "uncertain")
+
+
+async def test_the_sender_can_choose_a_resend_beforehand(path: Path, clock) -> None:
+    async with opened(path, clock) as (outbox, _):
+        row = await sending(outbox, on_uncertain=OnUncertain.RESEND)
+    async with opened(path, clock) as (outbox, log):
+        (recovered,) = await outbox.recover()
+        assert (recovered.state, recovered.lost_attempts) == (S.QUEUED, 1)
+        assert (await states_told(log, row.id))[-2:] == [
+            ("lost", "uncertain"),
+            ("decided_resend", "queued"),
+        ]
+        await outbox.begin(row.id)
+        again = await outbox.uncertain(row.id, "timeout", not_before_ms=clock.now_ms + 5)
+        assert (again.state, again.not_before_ms) == (S.QUEUED, clock.now_ms + 5)
+
+
+@pytest.mark.parametrize(
+    ("decision", "state"), [("sent", S.SENT), ("resend", S.QUEUED), ("failed", S.FAILED)]
+)
+async def test_a_person_resolves_what_is_uncertain(outbox: Outbox, decision: str, state: S) -> None:
+    row = await uncertain(outbox)
+    assert (await outbox.resolve(row.id, decision)).state is state
+    with pytest.raises(WrongState):
+        await outbox.resolve(row.id, decision)
+
+
+async def test_resolving_needs_a_known_decision_and_an_uncertain_row(outbox: Outbox) -> None:
+    row = await accepted(outbox)
+    with pytest.raises(InvalidParams, match="decision"):
+        await outbox.resolve(row.id, "maybe")
+    for decision in ("sent", "resend", "failed"):
+        with pytest.raises(WrongState, match="queued"):
+            await outbox.resolve(row.id, decision)
+
+
+async def test_a_receipt_resolves_an_attempt_whose_id_is_known(outbox: Outbox) -> None:
+    row = await sending(outbox)
+    row = await outbox.uncertain(row.id, "worker died", message_id="M1")
+    assert (row.state, row.message_id) == (S.UNCERTAIN, "M1")
+    (resolved,) = await outbox.receipt("acme", ["M1"], "delivered", 5)
+    assert (resolved.id, resolved.state, resolved.lost_attempts) == (row.id, S.DELIVERED, 0)
+
+
+async def test_an_id_found_later_takes_the_receipt_that_came_before(outbox: Outbox) -> None:
+    row = await uncertain(outbox)
+    await outbox.receipt("acme", ["M1"], "delivered", 5)
+    assert (await outbox.get(row.id)).state is S.UNCERTAIN
+    assert (await outbox.identified(row.id, "M1")).state is S.DELIVERED
+
+
+async def test_a_receipt_for_an_unknown_id_in_the_same_chat_proves_nothing(outbox: Outbox) -> None:
+    row = await uncertain(outbox)
+    await outbox.receipt("acme", ["written-on-the-phone"], "read", 5)
+    assert (await outbox.get(row.id)).state is S.UNCERTAIN
+
+
+async def test_a_late_ack_resolves_what_is_uncertain(outbox: Outbox) -> None:
+    row = await uncertain(outbox)
+    row = await outbox.acknowledged(row.id, "M1", 5)
+    assert (row.state, row.message_id, row.lost_attempts) == (S.SENT, "M1", 0)
+
+
+async def test_proof_stops_a_resend_that_has_not_begun(outbox: Outbox) -> None:
+    row = await uncertain(outbox, on_uncertain=OnUncertain.RESEND)
+    assert row.state is S.QUEUED
+    assert (await outbox.acknowledged(row.id, "M1", 5)).state is S.SENT
+    assert await outbox.pending("acme", 10) == []
+
+
+async def test_proof_that_it_never_left_queues_it_again(outbox: Outbox) -> None:
+    row = await uncertain(outbox)
+    row = await outbox.never_sent(row.id, "no trace of it in the session's database")
+    assert (row.state, row.lost_attempts) == (S.QUEUED, 0)
+
+
+async def test_interrupted_attempts_are_told_with_their_secret(path: Path, clock) -> None:
+    async with opened(path, clock) as (outbox, _):
+        row = await accepted(outbox)
+        first = await outbox.begin(row.id)
+        await outbox.passing(row.id, "later", 0)
+        second = await outbox.begin(row.id)
+        assert first.secret != second.secret
+        other = await uncertain(outbox, company="globex")
+        known = await sending(outbox)
+        await outbox.uncertain(known.id, "timeout", message_id="M1")
+    async with opened(path, clock) as (outbox, _):
+        found = await outbox.interrupted()
+        assert [handover.row.id for handover in found] == [row.id, other.id]
+        assert found[0] == second
+        assert [each.row.id for each in await outbox.interrupted("globex")] == [other.id]
+
+
+# --- order ----------------------------------------------------------------------------------------
+
+
+async def test_order_is_kept_per_chat_and_chats_do_not_wait_for_each_other(
+    outbox: Outbox, clock
+) -> None:
+    a1 = await accepted(outbox, "a1", chat="a")
+    b1 = await accepted(outbox, "b1", chat="b")
+    a2 = await accepted(outbox, "a2", chat="a")
+    await accepted(outbox, "b2", chat="b")
+
+    async def texts(limit: int = 10) -> list[str]:
+        return [row.text for row in await outbox.pending("acme", limit)]
+
+    assert await texts() == ["a1", "b1", "a2", "b2"]
+    assert await texts(2) == ["a1", "b1"]
+    await outbox.begin(a1.id)
+    assert await texts() == ["b1", "b2"]
+    await outbox.passing(a1.id, "later", clock.now_ms + 100)
+    assert await texts() == ["b1", "b2"]
+    await outbox.begin(b1.id)
+    await outbox.acknowledged(b1.id, "M1", 1)
+    assert await texts() == ["b2"]
+    clock.now_ms += 100
+    assert await texts() == ["a1", "a2", "b2"]
+    await outbox.begin(a1.id)
+    await outbox.uncertain(a1.id, "crash")
+    assert await texts() == ["a2", "b2"]
+    await outbox.cancel(a2.id)
+    assert await texts() == ["b2"]
+    assert await outbox.pending("globex", 10) == []
+
+
+async def test_an_expired_row_holds_nobody_back(outbox: Outbox, clock) -> None:
+    row = await sending(outbox, expires_ms=clock.now_ms + 5)
+    await outbox.passing(row.id, "later", clock.now_ms + 1000)
+    after = await accepted(outbox)
+    clock.now_ms += 5
+    assert [each.id for each in await outbox.pending("acme", 10)] == [after.id]
+
+
+# --- waiting --------------------------------------------------------------------------------------
+
+
+async def test_waiting_for_a_state(outbox: Outbox) -> None:
+    row = await accepted(outbox)
+    results: list[S] = []
+
+    async def wait(*states: S) -> None:
+        results.append((await outbox.wait(row.id, states)).state)
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(wait, S.DELIVERED)
+        nursery.start_soon(wait, S.SENT, S.DELIVERED)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        await outbox.begin(row.id)
+        assert results == []
+        await outbox.acknowledged(row.id, "M1", 1)
+        await trio.testing.wait_all_tasks_blocked(0.01)
+        assert results == [S.SENT]
+        await outbox.receipt("acme", ["M1"], "delivered", 2)
+    assert results == [S.SENT, S.DELIVERED]
+    await wait(S.DELIVERED)  # it is there already
+
+
+async def test_waiting_ends_when_the_state_is_out_of_reach(outbox: Outbox) -> None:
+    row = await accepted(outbox)
+    with trio.fail_after(5):
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                assert (await outbox.wait(row.id, {S.SENT})).state is S.CANCELLED
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await outbox.cancel(row.id)
+        assert (await outbox.wait(row.id, {S.SENT})).state is S.CANCELLED
+    with pytest.raises(UnknownMessage):
+        await outbox.wait("0" * 16, {S.SENT})
+
+
+async def test_a_cancelled_waiter_changes_nothing(outbox: Outbox) -> None:
+    row = await accepted(outbox)
+    with trio.move_on_after(0.02):
+        await outbox.wait(row.id, {S.SENT})
+    assert await outbox.get(row.id) == row
+    await outbox.begin(row.id)
+    assert outbox._watch._waiters == {}
+
+
+async def test_the_dispatcher_misses_no_change(outbox: Outbox) -> None:
+    total = 200
+    seen: set[str] = set()
+
+    async def dispatch() -> None:
+        while len(seen) < total:
+            version = outbox.version("acme")
+            rows = await outbox.pending("acme", 50)
+            for row in rows:
+                await outbox.begin(row.id)
+                await outbox.acknowledged(row.id, f"M{row.id}", 1)
+                seen.add(row.id)
+            if not rows:
+                await outbox.wait_changed("acme", version)
+
+    with trio.fail_after(20):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(dispatch)
+            for index in range(total):
+                await accepted(outbox, chat=str(index % 7))
+    assert outbox.counts("acme") == {S.SENT: total}
+
+
+# --- looking --------------------------------------------------------------------------------------
+
+
+async def test_listing_pages_through_rows(outbox: Outbox) -> None:
+    rows = [await accepted(outbox, str(index)) for index in range(5)]
+    await accepted(outbox, company="globex")
+    await outbox.cancel(rows[1].id)
+
+    async def texts(**query) -> list[str]:
+        return [row.text for row in await outbox.list_rows("acme", **query)]
+
+    assert await texts() == ["4", "3", "2", "1", "0"]
+    assert await texts(limit=2) == ["4", "3"]
+    assert await texts(limit=2, before=rows[3].id) == ["2", "1"]
+    assert await texts(limit=2, after=rows[0].id) == ["1", "2"]
+    assert await texts(states=[S.CANCELLED]) == ["1"]
+    assert await texts(states=[]) == []
+    assert len(await outbox.list_rows()) == 6
+    assert outbox.companies() == ["acme", "globex"]
+
+
+@pytest.mark.parametrize("row_id", ["", "zz", "0" * 15, "0" * 17, "F" * 16, "f" * 16, "0" * 16])
+async def test_an_unknown_id_is_an_error(outbox: Outbox, row_id: str) -> None:
+    for call in (
+        outbox.get(row_id),
+        outbox.cancel(row_id),
+        outbox.begin(row_id),
+        outbox.acknowledged(row_id, "M1", 1),
+    ):
+        with pytest.raises(UnknownMessage):
+            await call
+
+
+async def test_counts_agree_with_the_disk_after_everything(path: Path, clock) -> None:
+    async with opened(path, clock) as (outbox, _):
+        for index in range(40):
+            row = await accepted(outbox, str(index), company=f"company{index % 3}")
+            if index % 2:
+                await outbox.begin(row.id)
+            if index % 4 == 1:
+                await outbox.acknowledged(row.id, f"M{index}", 1)
+            if index % 8 == 1:
+                await outbox.receipt(row.company, [f"M{index}"], "read", 1)
+            if index % 10 == 0:
+                await outbox.cancel(row.id)
+        before = {company: outbox.counts(company) for company in outbox.companies()}
+    async with opened(path, clock) as (outbox, _):
+        assert {company: outbox.counts(company) for company in outbox.companies()} == before
+    assert check(path) == []
+
+
+async def test_the_age_of_the_queue(outbox: Outbox, clock) -> None:
+    assert await outbox.oldest_queued_ms("acme") is None
+    first = await accepted(outbox)
+    clock.now_ms += 50
+    await accepted(outbox)
+    assert await outbox.oldest_queued_ms("acme") == first.created_ms
+    await outbox.begin(first.id)
+    assert await outbox.oldest_queued_ms("acme") == clock.now_ms
+
+
+async def test_hand_overs_are_remembered_for_the_limits(path: Path, clock) -> None:
+    begin = clock.now_ms
+    async with opened(path, clock) as (outbox, _):
+        for index in range(4):
+            clock.now_ms = begin + index * 1000
+            row = await sending(outbox, chat=f"chat{index}")
+            if index == 2:
+                await outbox.uncertain(row.id, "crash")
+        await accepted(outbox)
+    async with opened(path, clock) as (outbox, _):
+        assert await outbox.sent_times("acme", begin + 1000) == [
+            ("chat1", begin + 1000),
+            ("chat2", begin + 2000),
+            ("chat3", begin + 3000),
+        ]
+
+
+async def test_retention_deletes_what_is_finished_and_old(outbox: Outbox, clock) -> None:
+    old = await sending(outbox, key="k")
+    await outbox.acknowledged(old.id, "M1", 1)
+    doubtful = await uncertain(outbox)
+    queued = await accepted(outbox)
+    read_lately = await sending(outbox)
+    await outbox.acknowledged(read_lately.id, "M2", 1)
+    clock.now_ms += 1000
+    await outbox.receipt("acme", ["M2"], "read", 2)
+    fresh = await accepted(outbox)
+    await outbox.cancel(fresh.id)
+    assert await outbox.retain(1000) == 0
+    clock.now_ms += 1
+    assert await outbox.retain(1000) == 1
+    left = {row.id for row in await outbox.list_rows()}
+    assert left == {doubtful.id, queued.id, read_lately.id, fresh.id}
+    assert outbox.counts("acme") == {S.UNCERTAIN: 1, S.QUEUED: 1, S.READ: 1, S.CANCELLED: 1}
+    _, is_new = await outbox.accept(message(key="k"), LIMIT)
+    assert is_new
+
+
+async def test_a_companys_queue_can_be_cancelled(outbox: Outbox) -> None:
+    for index in range(3):
+        await accepted(outbox, str(index))
+    row = await sending(outbox)
+    assert len(await outbox.cancel_queued("acme", "the company was removed")) == 4 - 1
+    assert outbox.counts("acme") == {S.CANCELLED: 3, S.SENDING: 1}
+    assert (await outbox.get(row.id)).state is S.SENDING

@@ -1,0 +1,271 @@
+"""The outbox in the writer thread: each change of a row by the table, with its event.
+
+`store.outbox` calls it inside functions given to `Database.write`. A change, its event and the
+counts that follow from it are one transaction.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+from whatsappd.errors import KeyConflict, QueueFull
+from whatsappd.model.event import OUTBOX_STATE, Draft
+from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
+from whatsappd.rules.delivery import (
+    KNOWLEDGE,
+    OPEN,
+    RECEIPTS,
+    SENT_OR_BEYOND,
+    Cause,
+    advances,
+    next_state,
+)
+from whatsappd.store import rows
+from whatsappd.store.events import EventLog
+from whatsappd.store.watch import Change
+
+
+class Ledger:
+    """Owned by the writer thread, all but `publish`."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        clock: Callable[[], int],
+        last_id: int,
+        waiting: dict[str, int],
+        publish: Callable[[list[Change]], None],
+    ) -> None:
+        self._log = log
+        self._clock = clock
+        self._last_id = last_id
+        self._waiting = Counter(waiting)  # rows queued or being sent, by company
+        self._pending: list[Change] = []
+        self.publish = publish
+
+    # --- what follows the transaction ---------------------------------------------------------
+
+    def mark(self) -> int:
+        return len(self._pending)
+
+    def rewind(self, mark: int) -> None:
+        while len(self._pending) > mark:
+            self._count(self._pending.pop(), -1)
+
+    def flush(self, conn: sqlite3.Connection) -> None:
+        """Nothing is left to write."""
+
+    def committed(self) -> list[Change]:
+        changes, self._pending = self._pending, []
+        return changes
+
+    def _note(self, change: Change) -> None:
+        self._pending.append(change)
+        self._count(change, +1)
+
+    def _count(self, change: Change, sign: int) -> None:
+        if change.before in _WAITING:
+            self._waiting[change.row.company] -= sign
+        if change.row.state in _WAITING and not change.is_gone:
+            self._waiting[change.row.company] += sign
+
+    # --- changes ------------------------------------------------------------------------------
+
+    def accept(
+        self, conn: sqlite3.Connection, new: NewMessage, queue_limit: int
+    ) -> tuple[Row, bool]:
+        """The row of `new`, and whether it was made just now. Raises KeyConflict, QueueFull."""
+        if new.key is not None:
+            known = rows.find(conn, rows.SELECT_BY_KEY, new.company, new.key)
+            if known is not None:
+                if (known.chat, known.text) != (new.chat, new.text):
+                    raise KeyConflict(
+                        f"key {new.key!r:.80} was used for another message ({known.id}): "
+                        "give each message a key of its own",
+                        key=new.key,
+                        id=known.id,
+                    )
+                return known, False
+        waiting = self._waiting[new.company]
+        if waiting >= queue_limit:
+            raise QueueFull(
+                f"{waiting} messages of {new.company} wait to be sent, and the limit is "
+                f"{queue_limit}: wait until some were sent, or cancel some",
+                queued=waiting,
+                limit=queue_limit,
+            )
+        now = self._clock()
+        self._last_id = rows.new_id(self._last_id, now, random.random())
+        row = Row(
+            id=rows.id_as_text(self._last_id),
+            company=new.company,
+            chat=new.chat,
+            text=new.text,
+            key=new.key,
+            state=OutboxState.QUEUED,
+            reason=None,
+            attempts=0,
+            not_before_ms=0,
+            expires_ms=new.expires_ms,
+            on_uncertain=new.on_uncertain,
+            message_id=None,
+            created_ms=now,
+            updated_ms=now,
+            sent_ms=None,
+        )
+        rows.insert(conn, row)
+        self._log.stage([_event(None, "accepted", row)])
+        self._note(Change(None, row))
+        return row, True
+
+    def move(
+        self,
+        conn: sqlite3.Connection,
+        row: Row,
+        cause: Cause,
+        *,
+        reason: str | None = None,
+        not_before_ms: int = 0,
+        **changes: Any,
+    ) -> Row:
+        """Changes the row's state as the table says. Raises WrongState if it says nothing.
+
+        `reason` and `not_before_ms` belong to the new state, and replace the old ones.
+        """
+        if row.lost_attempts and row.state in _BETWEEN and cause in KNOWLEDGE:
+            changes["lost_attempts"] = row.lost_attempts - 1  # one fate less that nobody knows
+        changed = rows.update(
+            conn,
+            row,
+            {
+                "state": next_state(row.state, cause),
+                "reason": reason,
+                "not_before_ms": not_before_ms,
+                "updated_ms": self._clock(),
+                **changes,
+            },
+        )
+        self._log.stage([_event(row.state, str(cause), changed)])
+        self._note(Change(row.state, changed))
+        return changed
+
+    def acknowledged(
+        self, conn: sqlite3.Connection, row: Row, message_id: str, sent_ms: int
+    ) -> Row:
+        """The server took it: `sent`, and what receipts that came before the ack make of it."""
+        known: dict[str, Any] = {"message_id": message_id, "sent_ms": sent_ms}
+        if row.state not in SENT_OR_BEYOND:
+            row = self.move(conn, row, Cause.ACKNOWLEDGED, **known)
+        elif row.message_id in (None, message_id):
+            # A receipt or a person was faster. Nothing new, but the id and the time.
+            row = rows.update(conn, row, known)
+        else:
+            return row  # the ack of another attempt than the one that is known to have arrived
+        return self._early_receipt(conn, row)
+
+    def lost(
+        self,
+        conn: sqlite3.Connection,
+        row: Row,
+        reason: str,
+        message_id: str | None = None,
+        not_before_ms: int = 0,
+    ) -> Row:
+        """Nobody knows the attempt's fate: `uncertain`, and `queued` again if that was chosen."""
+        row = self.move(conn, row, Cause.LOST, reason=reason, lost_attempts=row.lost_attempts + 1)
+        if message_id is not None:
+            row = self.identified(conn, row, message_id)
+        if row.state is OutboxState.UNCERTAIN and row.on_uncertain is OnUncertain.RESEND:
+            row = self.move(
+                conn,
+                row,
+                Cause.DECIDED_RESEND,
+                reason=f"to be sent again, as the sender chose: {reason}",
+                not_before_ms=not_before_ms,
+            )
+        return row
+
+    def identified(self, conn: sqlite3.Connection, row: Row, message_id: str) -> Row:
+        """A lost attempt's message id became known: receipts can find the row from now on."""
+        if row.state not in _BETWEEN:
+            return row  # the question was settled meanwhile
+        row = rows.update(conn, row, {"message_id": message_id})
+        return self._early_receipt(conn, row)
+
+    def receipt(
+        self, conn: sqlite3.Connection, company: str, message_id: str, cause: Cause, time_ms: int
+    ) -> Row | None:
+        """Applies a receipt, or keeps it for an ack that is still to come.
+
+        Returns the row if the receipt changed it.
+        """
+        row = rows.find(conn, rows.SELECT_BY_MESSAGE, company, message_id)
+        if row is None:
+            self._keep_receipt(conn, company, message_id, cause, time_ms)
+            return None
+        return self._apply(conn, row, cause)
+
+    def remove(self, conn: sqlite3.Connection, row: Row) -> None:
+        """Deletes a row that is finished. No event: it happened long ago."""
+        assert row.state not in OPEN
+        conn.execute("DELETE FROM outbox WHERE id = ?", (int(row.id, 16),))
+        self._note(Change(row.state, row, is_gone=True))
+
+    def _apply(self, conn: sqlite3.Connection, row: Row, cause: Cause) -> Row | None:
+        # Otherwise it is older than the one known, or the row was given up.
+        return self.move(conn, row, cause) if advances(row.state, cause) else None
+
+    def _early_receipt(self, conn: sqlite3.Connection, row: Row) -> Row:
+        where = (row.company, row.message_id)
+        found = conn.execute(
+            "SELECT cause FROM receipts WHERE company = ? AND message_id = ?", where
+        ).fetchone()
+        if found is None:
+            return row
+        conn.execute("DELETE FROM receipts WHERE company = ? AND message_id = ?", where)
+        return self._apply(conn, row, Cause(found[0])) or row
+
+    def _keep_receipt(
+        self, conn: sqlite3.Connection, company: str, message_id: str, cause: Cause, time_ms: int
+    ) -> None:
+        known = conn.execute(
+            "SELECT cause FROM receipts WHERE company = ? AND message_id = ?",
+            (company, message_id),
+        ).fetchone()
+        if known is None or RECEIPTS.index(cause) > RECEIPTS.index(Cause(known[0])):
+            conn.execute(
+                "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)",
+                (company, message_id, cause, time_ms, self._clock()),
+            )
+
+
+_WAITING = frozenset({OutboxState.QUEUED, OutboxState.SENDING})
+
+# Where a row is while no attempt runs: knowledge that comes then is about a lost one.
+_BETWEEN = frozenset({OutboxState.QUEUED, OutboxState.UNCERTAIN})
+
+
+def _event(previous: OutboxState | None, cause: str, row: Row) -> Draft:
+    """The text stays out: events are kept, shown and forwarded more widely than messages."""
+    return Draft(
+        row.company,
+        OUTBOX_STATE,
+        {
+            "id": row.id,
+            "key": row.key,
+            "chat": row.chat,
+            "state": str(row.state),
+            "previous": None if previous is None else str(previous),
+            "cause": cause,
+            "reason": row.reason,
+            "message_id": row.message_id,
+            "attempts": row.attempts,
+            "not_before_ms": row.not_before_ms,
+            "sent_ms": row.sent_ms,
+        },
+    )

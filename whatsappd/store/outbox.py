@@ -1,0 +1,338 @@
+"""The outbox: every accepted message, durable before the sender has its answer.
+
+The API accepts into it, each company's dispatcher takes rows from it and tells what became of
+them, workers' receipts come in here. What may follow what is in `rules.delivery`; every change is
+one transaction with its `outbox.state` event.
+
+**A crash during a hand-over.** WhatsApp's id of a message is known only after the ack, so a lost
+attempt leaves a row that is `uncertain`. Receipts name message ids: a receipt resolves an
+`uncertain` row only if the attempt's id is known. A receipt for an unknown id *in the same chat*
+proves nothing: the phone, or another linked device of the account, may have written there too, and
+calling a lost message delivered is the one error that nobody would notice. So ids are made
+knowable instead. Each attempt has a secret of 32 random bytes (`Handover.secret`); sent along as
+`messageContextInfo.messageSecret`, it is stored by whatsmeow together with the message id *before*
+the frame goes out (`send.go`: PutMessageSecret). After a crash, whoever can read the session's
+database looks the secret up: found, it tells the id (`identified`, `uncertain(message_id=...)`);
+absent, the attempt never got that far (`never_sent`, `passing`).
+"""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import Callable, Collection, Sequence
+from typing import NamedTuple
+
+from whatsappd.clock import now_ms
+from whatsappd.errors import InvalidParams
+from whatsappd.model.message import NewMessage, OutboxState, Row
+from whatsappd.rules.delivery import RECEIPTS, Cause
+from whatsappd.store import queue, rows
+from whatsappd.store.database import Database
+from whatsappd.store.events import EventLog
+from whatsappd.store.ledger import Ledger
+from whatsappd.store.upkeep import (
+    cancel_step,
+    expire_step,
+    forget_receipts,
+    in_steps,
+    recover_step,
+    retain_step,
+)
+from whatsappd.store.watch import Waiter, Watch
+
+#: What `resolve` may decide.
+DECISIONS = {
+    "sent": Cause.DECIDED_SENT,
+    "resend": Cause.DECIDED_RESEND,
+    "failed": Cause.DECIDED_FAILED,
+}
+
+
+class Handover(NamedTuple):
+    """One attempt: the row, and the secret that identifies the attempt afterwards."""
+
+    row: Row
+    secret: bytes
+
+
+class Outbox:
+    """Made by `open_outbox`, once per database.
+
+    Methods that change a row raise UnknownMessage, WrongState (the table does not allow it from
+    the row's state) and StoreFailed, and return the row as it is then, durably.
+    """
+
+    def __init__(
+        self, database: Database, ledger: Ledger, watch: Watch, clock: Callable[[], int]
+    ) -> None:
+        self._database = database
+        self._ledger = ledger
+        self._watch = watch
+        self._clock = clock
+
+    # --- senders ------------------------------------------------------------------------------
+
+    async def accept(self, new: NewMessage, queue_limit: int) -> tuple[Row, bool]:
+        """The row of `new`, durable, and whether it was made just now.
+
+        With a `key`, the same company, key and content (chat and text) give the same row, any
+        number of times, for as long as the row is kept; the queue may be full meanwhile.
+
+        Raises:
+            KeyConflict: the key was used for other content.
+            QueueFull: `queue_limit` rows of the company are queued or being sent.
+            StoreFailed: the disk did not take it. It was not accepted.
+        """
+        return await self._database.write(lambda conn: self._ledger.accept(conn, new, queue_limit))
+
+    async def cancel(self, row_id: str) -> Row:
+        """A queued row will not be sent."""
+        return await self._move(row_id, Cause.CANCELLED, reason="cancelled")
+
+    async def resolve(self, row_id: str, decision: str) -> Row:
+        """A person decides about an uncertain row: `sent`, `resend` or `failed`.
+
+        Raises:
+            InvalidParams: another decision.
+        """
+        cause = DECISIONS.get(decision)
+        if cause is None:
+            raise InvalidParams(
+                f"decision: {decision!r:.40} is none of {', '.join(DECISIONS)}", field="decision"
+            )
+        reason = "decided by a person" if cause is Cause.DECIDED_FAILED else None
+        return await self._move(row_id, cause, reason=reason)
+
+    # --- the dispatcher -----------------------------------------------------------------------
+
+    async def pending(self, company: str, limit: int) -> Sequence[Row]:
+        """The rows that may be handed over now, oldest first; order is kept per chat."""
+        now = self._clock()
+        return await self._database.read(lambda conn: queue.pending(conn, company, limit, now))
+
+    async def next_due_ms(self, company: str) -> int | None:
+        """When the next postponed row is due: look at `pending` again then."""
+        now = self._clock()
+        return await self._database.read(lambda conn: queue.next_due_ms(conn, company, now))
+
+    def version(self, company: str) -> int:
+        """Grows with every change of the company's rows; see `wait_changed`."""
+        return self._watch.version(company)
+
+    async def wait_changed(self, company: str, version: int) -> int:
+        """Waits until a row of the company changed since `version`; returns the new version.
+
+        Take the version first, then look at the rows, then wait: no change is missed.
+        """
+        return await self._watch.wait_changed(company, version)
+
+    async def begin(self, row_id: str) -> Handover:
+        """`sending`: call it before the worker gets the row, and hand over only if it returns."""
+        secret = os.urandom(32)
+
+        def write(conn: sqlite3.Connection) -> Handover:
+            row = rows.get(conn, row_id)
+            row = self._ledger.move(
+                conn, row, Cause.BEGUN, attempts=row.attempts + 1, handed_ms=self._clock()
+            )
+            conn.execute("UPDATE outbox SET secret = ? WHERE id = ?", (secret, int(row.id, 16)))
+            return Handover(row, secret)
+
+        return await self._database.write(write)
+
+    async def acknowledged(self, row_id: str, message_id: str, sent_ms: int) -> Row:
+        """WhatsApp's server took it. Receipts that came earlier are applied at once."""
+        return await self._database.write(
+            lambda conn: self._ledger.acknowledged(
+                conn, rows.get(conn, row_id), message_id, sent_ms
+            )
+        )
+
+    async def failed(self, row_id: str, reason: str) -> Row:
+        """It will never be sent: refused for good."""
+        return await self._move(row_id, Cause.REFUSED, reason=reason)
+
+    async def passing(self, row_id: str, reason: str, not_before_ms: int) -> Row:
+        """It was certainly not sent, and is queued again for `not_before_ms`."""
+        return await self._move(row_id, Cause.POSTPONED, reason=reason, not_before_ms=not_before_ms)
+
+    async def uncertain(
+        self, row_id: str, reason: str, *, message_id: str | None = None, not_before_ms: int = 0
+    ) -> Row:
+        """Nobody knows whether it was sent. If the sender chose `resend`, it is queued again.
+
+        Args:
+            message_id: WhatsApp's id of the attempt, if it is known: receipts then resolve it.
+            not_before_ms: when a resend may be tried.
+        """
+        return await self._database.write(
+            lambda conn: self._ledger.lost(
+                conn, rows.get(conn, row_id), reason, message_id, not_before_ms
+            )
+        )
+
+    async def never_sent(self, row_id: str, reason: str) -> Row:
+        """Proof turned up that an uncertain row was not sent: it is queued again."""
+        return await self._move(row_id, Cause.NEVER_SENT, reason=reason)
+
+    async def identified(self, row_id: str, message_id: str) -> Row:
+        """WhatsApp's id of an uncertain row's attempt became known."""
+        return await self._database.write(
+            lambda conn: self._ledger.identified(conn, rows.get(conn, row_id), message_id)
+        )
+
+    async def receipt(
+        self, company: str, message_ids: Sequence[str], kind: str, time_ms: int
+    ) -> Sequence[Row]:
+        """A receipt (`delivered`, `read` or `played`) for some of the company's messages.
+
+        Returns the rows it changed. A row never moves back. Ids that no row knows are kept for
+        EARLY_RECEIPT_MS, for an ack that is still to come. In a group, the first member's receipt
+        counts.
+
+        Raises:
+            InvalidParams: another kind.
+        """
+        if kind not in RECEIPTS:
+            raise InvalidParams(
+                f"kind: {kind!r:.40} is none of {', '.join(RECEIPTS)}", field="kind"
+            )
+        cause = Cause(kind)
+
+        def write(conn: sqlite3.Connection) -> Sequence[Row]:
+            changed = [
+                self._ledger.receipt(conn, company, message_id, cause, time_ms)
+                for message_id in message_ids
+            ]
+            return [row for row in changed if row is not None]
+
+        return await self._database.write(write)
+
+    # --- start, time --------------------------------------------------------------------------
+
+    async def interrupted(self, company: str | None = None) -> Sequence[Handover]:
+        """The rows that are `sending` or `uncertain` without a known id, with their attempts'
+        secrets: whom to look up in the session's database after a crash."""
+
+        found = await self._database.read(lambda conn: queue.interrupted(conn, company))
+        return [Handover(row, secret) for row, secret in found]
+
+    async def recover(
+        self, reason: str = "the daemon ended while it was being sent"
+    ) -> Sequence[Row]:
+        """At start, when no worker runs: every row that is still `sending` has lost its attempt.
+
+        Returns them as they are now: `uncertain`, or `queued` where the sender chose `resend`.
+        """
+
+        return await in_steps(self._database, lambda conn: recover_step(conn, self._ledger, reason))
+
+    async def expire(self, now: int) -> Sequence[Row]:
+        """Ends the queued rows whose time passed at `now` (epoch milliseconds); returns them."""
+        return await in_steps(self._database, lambda conn: expire_step(conn, self._ledger, now))
+
+    async def cancel_queued(self, company: str, reason: str) -> Sequence[Row]:
+        """Cancels all that the company has queued; returns it."""
+        return await in_steps(
+            self._database, lambda conn: cancel_step(conn, self._ledger, company, reason)
+        )
+
+    async def retain(self, max_age_ms: int) -> int:
+        """Deletes finished rows (and receipts without a row) that nothing changed for so long.
+
+        Their keys are forgotten with them. Returns how many rows went.
+        """
+        now = self._clock()
+        gone = await in_steps(
+            self._database, lambda conn: retain_step(conn, self._ledger, now - max_age_ms)
+        )
+        await self._database.write(lambda conn: forget_receipts(conn, now))
+        return len(gone)
+
+    # --- looking ------------------------------------------------------------------------------
+
+    async def get(self, row_id: str) -> Row:
+        return await self._database.read(lambda conn: rows.get(conn, row_id))
+
+    async def list_rows(
+        self,
+        company: str | None = None,
+        states: Collection[OutboxState] | None = None,
+        *,
+        before: str | None = None,
+        after: str | None = None,
+        limit: int = 100,
+    ) -> Sequence[Row]:
+        """Rows, newest first; with `after`, oldest first. Page with the last row's id."""
+        before_id = None if before is None else rows.id_as_number(before)
+        after_id = None if after is None else rows.id_as_number(after)
+        return await self._database.read(
+            lambda conn: queue.list_rows(conn, company, states, before_id, after_id, limit)
+        )
+
+    async def wait(self, row_id: str, states: Collection[OutboxState]) -> Row:
+        """The row, as soon as it is in one of `states`, or can no longer get there.
+
+        Being cancelled changes nothing about the row. A row that retention deletes meanwhile is
+        returned as it last was.
+        """
+        waiter = Waiter(states)
+        # First listen, then look: no change falls between.
+        self._watch.subscribe(row_id, waiter)
+        try:
+            waiter.see(await self.get(row_id))
+            return await waiter.result()
+        finally:
+            self._watch.unsubscribe(row_id, waiter)
+
+    def counts(self, company: str) -> dict[OutboxState, int]:
+        """The company's rows by state, from memory; states without any are left out."""
+        return self._watch.counts(company)
+
+    def companies(self) -> list[str]:
+        """The companies that have rows, from memory."""
+        return self._watch.companies()
+
+    async def oldest_queued_ms(self, company: str) -> int | None:
+        """When the row at the head of the queue was accepted; None: nothing is queued."""
+        return await self._database.read(lambda conn: queue.oldest_queued_ms(conn, company))
+
+    async def sent_times(self, company: str, since_ms: int) -> Sequence[tuple[str, int]]:
+        """(chat, time) of the rows handed to WhatsApp since then: a limiter's memory.
+
+        Of a row that was tried several times, the last attempt.
+        """
+        return await self._database.read(lambda conn: queue.sent_times(conn, company, since_ms))
+
+    # ------------------------------------------------------------------------------------------
+
+    async def _move(
+        self, row_id: str, cause: Cause, *, reason: str | None, not_before_ms: int = 0
+    ) -> Row:
+        return await self._database.write(
+            lambda conn: self._ledger.move(
+                conn, rows.get(conn, row_id), cause, reason=reason, not_before_ms=not_before_ms
+            )
+        )
+
+
+async def open_outbox(
+    database: Database, log: EventLog, *, clock: Callable[[], int] = now_ms
+) -> Outbox:
+    """The outbox of `database`. Call it once per database, after `open_event_log`.
+
+    Args:
+        clock: epoch milliseconds.
+    """
+    loaded = await database.read(queue.load)
+    watch = Watch(loaded.counts)
+    waiting = {
+        company: counts[OutboxState.QUEUED] + counts[OutboxState.SENDING]
+        for company, counts in loaded.counts.items()
+    }
+    ledger = Ledger(
+        log, clock=clock, last_id=loaded.last_id, waiting=waiting, publish=watch.publish
+    )
+    database.attach(ledger)
+    return Outbox(database, ledger, watch, clock)
