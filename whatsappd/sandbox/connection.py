@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import ssl
-from collections.abc import Callable
+from collections import deque
+from collections.abc import Awaitable, Callable
 from typing import TYPE_CHECKING
 
 import trio
 
 from whatsappd.sandbox import iq, listener, login, messages, presence, receipts, websocket
-from whatsappd.sandbox.accounts import Device
+from whatsappd.sandbox.accounts import Device, QueueKey
 from whatsappd.sandbox.channel import Channel
 from whatsappd.sandbox.frames import FrameReader, frame
 from whatsappd.sandbox.noise import Handshake, NoiseIdentity, Transport
@@ -59,12 +60,16 @@ class Connection:
         self.offer: Offer | None = None
         self.active = False
         self.ending = False  # the stream is over: nothing the client sends counts any more
+        # Of what waits in the device's queue: what this client has, what it is yet to get, and
+        # how much had waited for it when it came.
+        self.in_flight: set[QueueKey] = set()
+        self.backlog: deque[QueueKey] = deque()
+        self.waited = 0
         self._identity = identity
         self._websocket = WebSocket()
         self._frames = FrameReader()
         self._transport: Transport | None = None
         self._outgoing: list[bytes] = []
-        self._closing = False
         self._thawed: trio.Event | None = None
         self._nursery: trio.Nursery | None = None
 
@@ -162,6 +167,8 @@ class Connection:
             handler = _HANDLERS.get(node.tag)
             if handler is None:
                 self.board.statistics.note_unknown(f"<{node.tag}>")
+            elif self.device is None and node.tag == "ib":
+                continue  # whatsmeow's telemetry may overtake the end of pairing
             elif self.device is None and node.tag != "iq":
                 raise ProtocolViolation(f"<{node.tag}> from a client that is not logged in")
             else:
@@ -189,9 +196,6 @@ class Connection:
             pieces.append(websocket.binary_message(b"".join(outgoing[start:])))
         if pieces:
             self.channel.write(b"".join(pieces))
-        if self.ending and not self._closing and self._nursery is not None:
-            self._closing = True
-            self._nursery.start_soon(self._close_soon)
 
     def _write(self, data: bytes) -> None:
         self.channel.write(websocket.binary_message(data))
@@ -212,17 +216,34 @@ class Connection:
     def end_stream(self, last: Node) -> None:
         """Send a last stanza (`stream:error`, `failure`), and close when the client has it."""
         self.board.send(self, last)
+        self._retire(self._end_writing)
+
+    def retire(self) -> None:
+        """Listen no more: the client, which logged itself out, will close."""
+        self._retire(trio.sleep_forever)
+
+    def _retire(self, last_words: Callable[[], Awaitable[None]]) -> None:
+        if self.ending:
+            return
+        self._forget()
+        self.device = None
+        self.offer = None
         self.ending = True
         self.active = False
+        if self._nursery is not None:
+            self._nursery.start_soon(self._close_soon, last_words)
 
-    async def _close_soon(self) -> None:
+    async def _close_soon(self, last_words: Callable[[], Awaitable[None]]) -> None:
         # Closing with unread data would reset the connection, and the client could lose the last
         # stanza: so its side is left open until it closes, within reason.
         with trio.move_on_after(CLOSING_DEADLINE):
-            self.channel.write(websocket.close_frame())
-            await self.channel.end_writing()
-            await trio.sleep_forever()
+            await last_words()
         self.channel.close()
+
+    async def _end_writing(self) -> None:
+        self.channel.write(websocket.close_frame())
+        await self.channel.end_writing()
+        await trio.sleep_forever()
 
     def drop(self) -> None:
         """Close the TCP connection now, without a word (the fault)."""

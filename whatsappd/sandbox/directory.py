@@ -27,11 +27,8 @@ if TYPE_CHECKING:
 
 def device_hash(jids: Iterable[Jid]) -> str:
     """The hash by which both sides compare lists of devices ("participant hash", version 2)."""
-    # In the notation with an agent, which is 0: user.0:device@server.
-    texts = sorted(
-        f"{jid.user}.0:{jid.device}@{jid.server}" if jid.device else f"{jid.user}.0:0@{jid.server}"
-        for jid in jids
-    )
+    # In the notation with an agent, which is 0.
+    texts = sorted(f"{jid.user}.0:{jid.device}@{jid.server}" for jid in jids)
     digest = hashlib.sha256("".join(texts).encode()).digest()[:6]
     return "2:" + base64.b64encode(digest).decode().rstrip("=")
 

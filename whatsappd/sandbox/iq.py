@@ -86,13 +86,11 @@ def _linked_devices(board: Switchboard, connection: Connection, node: Node) -> A
         raise RequestFailed(404, "item-not-found")
     directory.announce_removal(board, removed)
     board.registry.unlink(removed)
-    if removed.connection is not None and removed is not device:
-        removed.connection.end_stream(device_removed())
-    # The client closes by itself once it has the answer; until then it is nobody.
-    device.connection = None if removed is device else device.connection
+    other, removed.connection = removed.connection, None
     if removed is device:
-        connection.device = None
-        connection.active = False
+        connection.retire()
+    elif other is not None:
+        other.end_stream(device_removed())
     return []
 
 
@@ -114,6 +112,11 @@ def _privacy(board: Switchboard, connection: Connection, node: Node) -> Answer:
     return [Node("privacy", {}, categories)]
 
 
+def _properties(board: Switchboard, connection: Connection, node: Node) -> Answer:
+    """Server-side switches of the client's behaviour: none is changed."""
+    return [Node("props", {"hash": "sandbox", "refresh": "86400"}, [])]
+
+
 def _blocklist(board: Switchboard, connection: Connection, node: Node) -> Answer:
     return [Node("list", {"dhash": "0"}, [])]
 
@@ -131,4 +134,8 @@ _ANSWERERS: dict[tuple[str, str], Answerer] = {
     ("privacy", "get"): _privacy,
     ("privacy", "set"): _nothing,
     ("blocklist", "get"): _blocklist,
+    ("abt", "get"): _properties,
+    ("w", "get"): _properties,
+    ("w:stats", "set"): _nothing,
+    ("urn:xmpp:whatsapp:dirty", "set"): _nothing,
 }

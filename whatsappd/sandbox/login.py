@@ -82,7 +82,6 @@ def _welcome(
     older = device.connection
     if older is not None:
         # The real server lets the newest of one device's connections live.
-        older.device = None
         older.end_stream(replaced())
     connection.device = device
     device.connection = connection

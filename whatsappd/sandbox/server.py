@@ -157,7 +157,6 @@ class Sandbox:
             board.registry.unlink(removed)
             connection, removed.connection = removed.connection, None
             if connection is not None:
-                connection.device = None
                 connection.end_stream(device_removed())
         board.flush()
         return {"unlinked": [str(removed.jid) for removed in chosen]}

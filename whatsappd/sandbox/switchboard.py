@@ -9,20 +9,26 @@ then sends each client what has gathered for it in one piece.
 from __future__ import annotations
 
 import time
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from itertools import count
 from typing import TYPE_CHECKING
 
 from whatsappd.model.jid import USER_SERVER, Jid
 from whatsappd.sandbox.accounts import Device, Queued, QueueKey, Registry
 from whatsappd.sandbox.faults import Faults
-from whatsappd.sandbox.stanza import Codec, Node
+from whatsappd.sandbox.stanza import Attrs, Codec, Node
 from whatsappd.sandbox.statistics import Statistics
 from whatsappd.sandbox.store import Store
 
 if TYPE_CHECKING:
     from whatsappd.sandbox.connection import Connection
     from whatsappd.sandbox.phone import Offer
+
+#: Stanzas a client may have without having acknowledged them; the rest waits its turn. whatsmeow
+#: keeps order for 2048 only.
+MAX_IN_FLIGHT = 1000
+#: The mark in a backlog behind what had waited for the client.
+END_OF_OFFLINE: QueueKey = ()
 
 #: The server's own address.
 SERVER = Jid("", USER_SERVER)
@@ -82,16 +88,17 @@ class Switchboard:
         stanza = self.codec.encode(node)
         key = queue_key(node)
         # A newer one with the same key (a resend) replaces the older, at the end of the queue.
-        old = device.queue.pop(key, None)
-        if old is not None:
-            self.store.dequeue(old.seq)
+        self.settle(device, key)
         device.queue[key] = Queued(self.store.enqueue(device.row, stanza), stanza)
         connection = device.connection
-        if connection is not None and connection.active:
+        if connection is None or not connection.active:
+            self.statistics.queued_offline += 1
+        elif connection.backlog or len(connection.in_flight) >= MAX_IN_FLIGHT:
+            connection.backlog.append(key)
+        else:
+            connection.in_flight.add(key)
             connection.enqueue(stanza)
             self._dirty[connection] = None
-        else:
-            self.statistics.queued_offline += 1
 
     def settle(self, device: Device, key: QueueKey) -> bool:
         """The device acknowledged a stanza; False if none was waiting under that key."""
@@ -99,6 +106,11 @@ class Switchboard:
         if queued is None:
             return False
         self.store.dequeue(queued.seq)
+        connection = device.connection
+        if connection is not None:
+            connection.in_flight.discard(key)
+            if connection.backlog:
+                self._work_off(connection, device)
         return True
 
     def activate(self, connection: Connection) -> None:
@@ -107,27 +119,35 @@ class Switchboard:
         if device is None or connection.active:
             return
         connection.active = True
-        waiting = sorted(device.queue.values())
-        counts = {"message": 0, "receipt": 0, "notification": 0}
-        stanzas = []
-        for number, queued in enumerate(waiting):
-            node = self.codec.decode(queued.stanza)
-            counts[node.tag] = counts.get(node.tag, 0) + 1
-            stanzas.append(node._replace(attrs={**node.attrs, "offline": str(number)}))
+        connection.waited = len(device.queue)
+        kinds = Counter(key[0] for key in device.queue)
+        counts: Attrs = {kind: str(kinds[kind]) for kind in ("message", "receipt", "notification")}
         preview = Node(
-            "offline_preview",
-            {
-                "count": str(len(waiting)),
-                "appdata": "0",
-                **{kind: str(number) for kind, number in counts.items()},
-            },
+            "offline_preview", {"count": str(connection.waited), "appdata": "0", **counts}
         )
         self.send(connection, Node("ib", {"from": SERVER}, [preview]))
-        for node in stanzas:
-            self.send(connection, node)
-        offline = Node("offline", {"count": str(len(waiting))})
-        self.send(connection, Node("ib", {"from": SERVER}, [offline]))
-        self.statistics.redelivered += len(waiting)
+        connection.backlog.extend(device.queue)
+        connection.backlog.append(END_OF_OFFLINE)
+        self.statistics.redelivered += connection.waited
+        self._work_off(connection, device)
+
+    def _work_off(self, connection: Connection, device: Device) -> None:
+        """Send from the backlog as much as may be in flight."""
+        while connection.backlog and len(connection.in_flight) < MAX_IN_FLIGHT:
+            key = connection.backlog.popleft()
+            if key == END_OF_OFFLINE:
+                done = Node("offline", {"count": str(connection.waited)})
+                connection.waited = 0
+                self.send(connection, Node("ib", {"from": SERVER}, [done]))
+            elif (queued := device.queue.get(key)) is not None:
+                connection.in_flight.add(key)
+                stanza = queued.stanza
+                if connection.waited:
+                    node = self.codec.decode(stanza)
+                    left = str(len(connection.backlog))
+                    stanza = self.codec.encode(node._replace(attrs={**node.attrs, "offline": left}))
+                connection.enqueue(stanza)
+                self._dirty[connection] = None
 
     def flush(self) -> None:
         """Commit, then send what has gathered for each client."""

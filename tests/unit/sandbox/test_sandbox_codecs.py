@@ -1,0 +1,163 @@
+"""The small codecs under the stanzas: protobuf, XEdDSA, WebSocket, frames."""
+
+from __future__ import annotations
+
+import base64
+import contextlib
+import os
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whatsappd.sandbox import frames, protobuf, websocket
+from whatsappd.sandbox.violation import ProtocolViolation
+from whatsappd.sandbox.xeddsa import Signer, verify
+
+# --- protobuf ---------------------------------------------------------------------------------
+
+values = st.dictionaries(
+    st.integers(1, 2000), st.one_of(st.integers(0, 2**64 - 1), st.binary(max_size=50)), max_size=8
+)
+
+
+@given(values)
+def test_protobuf_round_trip(fields: dict[int, int | bytes]) -> None:
+    decoded = protobuf.decode(protobuf.encode(fields))
+    for number, value in fields.items():
+        assert number in decoded
+        if isinstance(value, int):
+            assert decoded.number(number) == value
+        else:
+            assert decoded.data(number) == value
+    assert decoded.number(3000) == 0
+    assert decoded.data(3000) == b""
+
+
+def test_protobuf_agrees_with_the_real_library() -> None:
+    neonize = pytest.importorskip("google.protobuf.wrappers_pb2")
+    assert protobuf.encode({1: 300}) == neonize.UInt32Value(value=300).SerializeToString()
+    assert protobuf.encode({1: "ä"}) == neonize.StringValue(value="ä").SerializeToString()
+    assert protobuf.decode(bytes.fromhex("0d01000000")).number(1) == 1  # fixed32
+    assert protobuf.decode(bytes.fromhex("090100000000000000")).number(1) == 1  # fixed64
+
+
+@given(st.binary(max_size=100))
+def test_protobuf_garbage_is_a_violation(data: bytes) -> None:
+    with contextlib.suppress(ProtocolViolation):
+        fields = protobuf.decode(data)
+        fields.number(1)
+        fields.text(2)
+        fields.message(3)
+
+
+# --- XEdDSA -----------------------------------------------------------------------------------
+
+
+@given(st.binary(min_size=32, max_size=32), st.binary(max_size=100))
+def test_a_signature_verifies_with_its_key_and_message_only(seed: bytes, message: bytes) -> None:
+    signer = Signer(seed)
+    signature = signer.sign(message)
+    assert verify(signer.public, message, signature)
+    assert not verify(signer.public, message + b"x", signature)
+    assert not verify(Signer().public, message, signature)
+    damaged = bytearray(signature)
+    damaged[5] ^= 1
+    assert not verify(signer.public, message, bytes(damaged))
+
+
+@given(st.binary(max_size=40), st.binary(max_size=70))
+def test_garbage_never_verifies(key: bytes, signature: bytes) -> None:
+    assert not verify(key, b"message", signature)
+    assert not verify(bytes(32), b"message", bytes(64))
+    assert not verify((2**255 - 20).to_bytes(32, "little"), b"message", bytes(64))
+
+
+# --- WebSocket --------------------------------------------------------------------------------
+
+
+def masked(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
+    size = len(payload)
+    head = bytes([opcode | (0x80 if final else 0)])
+    if size < 126:
+        head += bytes([0x80 | size])
+    elif size < 65536:
+        head += bytes([0x80 | 126]) + size.to_bytes(2, "big")
+    else:
+        head += bytes([0x80 | 127]) + size.to_bytes(8, "big")
+    mask = os.urandom(4)
+    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 50))
+def test_client_frames_arrive_whole_however_they_are_cut(parts: list[bytes], step: int) -> None:
+    socket = websocket.WebSocket()
+    stream = b"".join(masked(2, part) for part in parts)
+    received = b"".join(
+        socket.feed(stream[start : start + step]) for start in range(0, len(stream), step)
+    )
+    assert received == b"".join(parts)
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
+def test_sizes_of_frames(size: int) -> None:
+    payload = os.urandom(size)
+    assert websocket.WebSocket().feed(masked(2, payload)) == payload
+    message = websocket.binary_message(payload)
+    assert message.endswith(payload)
+    assert len(message) - size == (2 if size < 126 else 4 if size < 65536 else 10)
+
+
+def test_pings_are_answered_and_a_close_is_returned() -> None:
+    socket = websocket.WebSocket()
+    fragments = masked(2, b"a", final=False) + masked(9, b"p") + masked(0, b"b")
+    assert socket.feed(fragments + masked(8, b"\x03\xe8") + masked(2, b"late")) == b"ab"
+    assert socket.to_send == [b"\x8a\x01p", b"\x88\x02\x03\xe8"]
+    assert socket.closed
+
+
+@pytest.mark.parametrize(
+    "frame",
+    [b"\x82\x01a", b"\xc2\x81\0\0\0\0a", masked(1, b"text"), b"\x82\xff\0\0\0\0\xff\0\0\0"],
+    ids=["unmasked", "compressed", "text", "too large"],
+)
+def test_frames_no_client_may_send(frame: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        websocket.WebSocket().feed(frame)
+
+
+def test_the_opening_handshake_of_the_rfc() -> None:
+    request = websocket.parse_request(
+        b"GET /ws/chat HTTP/1.1\r\nHost: x\r\nUpgrade: WebSocket\r\n"
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
+        b"Sec-WebSocket-Extensions: permessage-deflate"
+    )
+    answer = websocket.accept_upgrade(request)
+    assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
+    assert b"Extensions" not in answer
+
+
+@pytest.mark.parametrize("head", [b"", b"GET /", b"GET / SPDY/1", b"GET / HTTP/1.1\r\nx", b"\xff"])
+def test_heads_that_are_no_request(head: bytes) -> None:
+    with pytest.raises(ProtocolViolation):
+        websocket.accept_upgrade(websocket.parse_request(head))
+
+
+# --- frames -----------------------------------------------------------------------------------
+
+
+@given(st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 50), st.booleans())
+def test_frames_are_cut_after_the_header(parts: list[bytes], step: int, routed: bool) -> None:
+    reader = frames.FrameReader()
+    routing = b"ED\0\x01" + frames.frame(base64.b64encode(b"routing")) if routed else b""
+    stream = routing + b"WA\x06\x03" + b"".join(map(frames.frame, parts))
+    received = []
+    for start in range(0, len(stream), step):
+        received += reader.feed(stream[start : start + step])
+    assert received == parts
+    assert reader.header == b"WA\x06\x03"
+
+
+def test_a_stream_without_the_header_is_a_violation() -> None:
+    with pytest.raises(ProtocolViolation):
+        frames.FrameReader().feed(b"GET /")
