@@ -176,4 +176,6 @@ def sandbox(
 
     configure_logs(log_level)
     directory = directory or info_file.with_name(info_file.name + ".d")
-    trio.run(run_sandbox, directory.absolute(), info_file.absolute(), port, while_stdin)
+    trio.run(
+        run_sandbox, directory.absolute(), info_file.absolute(), port, while_stdin, log_level
+    )

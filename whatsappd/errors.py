@@ -162,10 +162,18 @@ class WrongState(WhatsappdError):
 
 
 class WorkerFailed(WhatsappdError):
-    """The company's worker process refused the call or went away during it."""
+    """The company's worker process refused the call, or could not be started."""
 
     code = 203
     name = "worker_failed"
+    http_status = 502
+
+
+class WorkerGone(WhatsappdError):
+    """The company's worker process went away before it answered."""
+
+    code = 204
+    name = "worker_gone"
     http_status = 502
 
 

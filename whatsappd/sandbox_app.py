@@ -5,13 +5,13 @@ Started by `whatsappd sandbox`, by a person or by a daemon in sandbox mode.
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import sys
 from functools import partial
 from pathlib import Path
 
-import structlog
 import trio
 
 from whatsappd.api.sandbox import local_methods
@@ -20,12 +20,13 @@ from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.server import RpcServer, serve_rpc
 from whatsappd.sandbox.info import write_info
 from whatsappd.sandbox.server import Sandbox
-from whatsappd.sandboxing import CONTROL_SOCKET
 
-log = structlog.get_logger()
+CONTROL_SOCKET = "control.sock"
 
 
-async def run_sandbox(directory: Path, info_file: Path, port: int, while_stdin: bool) -> None:
+async def run_sandbox(
+    directory: Path, info_file: Path, port: int, while_stdin: bool, log_level: str
+) -> None:
     """Serve until SIGTERM, Ctrl-C, or with `while_stdin` the end of stdin.
 
     Prints one line on stdout when it can be used.
@@ -34,23 +35,23 @@ async def run_sandbox(directory: Path, info_file: Path, port: int, while_stdin: 
         SandboxFailed: the port is taken, or the directory cannot be used.
     """
     os.umask(0o077)
-    sandbox = Sandbox(directory, port=port)
+    # The sandbox knows no structlog; a daemon that runs it tags its lines.
+    logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s %(message)s")
     control = directory / CONTROL_SOCKET
+    sandbox = Sandbox(directory, port=port, control=control)
     async with trio.open_nursery() as nursery:
-        await nursery.start(sandbox.serve)
-        sandbox.control = str(control)
+        info = await nursery.start(sandbox.serve)
+        table = MethodTable(local_methods(sandbox))
         listener = open_listener(control, mode=0o600)
         try:
-            table = MethodTable(local_methods(sandbox))
-            server: RpcServer = await nursery.start(partial(serve_rpc, listener.socket, table))
-            write_info(sandbox.info(), info_file)
-            print(
-                f"sandbox on {sandbox.info().host}:{sandbox.info().port}: {info_file}", flush=True
-            )
-            await _until_told(while_stdin)
-            server.stop()
+            async with trio.open_nursery() as serving:
+                server: RpcServer = await serving.start(partial(serve_rpc, listener.socket, table))
+                write_info(info_file, info)
+                print(f"sandbox on {info.host}:{info.port}: {info_file}", flush=True)
+                await _until_told(while_stdin)
+                server.stop()
         finally:
-            info_file.unlink(missing_ok=True)
+            await trio.Path(info_file).unlink(missing_ok=True)
             close_listener(listener)
         nursery.cancel_scope.cancel()
 

@@ -30,7 +30,6 @@ _RESTART_PAUSE = 0.5
 _STOP_GRACE = 3.0
 
 INFO_FILE = "info.json"
-CONTROL_SOCKET = "control.sock"
 
 
 class SandboxHandle:
@@ -45,10 +44,7 @@ class SandboxHandle:
         return Path(self.info.control or "")
 
     def access(self) -> WhatsAppAccess:
-        return WhatsAppAccess(
-            proxy=f"socks5://{self.info.host}:{self.info.port}",
-            noise_root=bytes.fromhex(self.info.noise_root),
-        )
+        return WhatsAppAccess(proxy=self.info.proxy, noise_root=self.info.noise_root_bytes)
 
     def environment(self) -> dict[str, str]:
         """What the workers' environment needs so that Go trusts the sandbox's TLS."""

@@ -23,28 +23,55 @@ class ScanParams(Params):
     phone: str
 
 
+class RegisterParams(Params):
+    phone: str
+    name: str | None = None
+
+
 class UnlinkParams(Params):
     phone: str
     device: int | None = None
 
 
 class FaultParams(Params):
+    """A fault and its arguments; `sandbox.control` knows which belong to which, and their types."""
+
     kind: str
-    arguments: dict[str, Any] = msgspec.field(default_factory=dict)
+    phone: Any = msgspec.UNSET
+    seconds: Any = msgspec.UNSET
+    count: Any = msgspec.UNSET
+    cut: Any = msgspec.UNSET
+    code: Any = msgspec.UNSET
+    conflict: Any = msgspec.UNSET
+    mode: Any = msgspec.UNSET
+    reason: Any = msgspec.UNSET
+    expire: Any = msgspec.UNSET
+    message: Any = msgspec.UNSET
+    error: Any = msgspec.UNSET
+
+
+class StatsParams(Params):
+    messages: bool = False
+
+
+class Described(Protocol):
+    def as_wire(self) -> dict[str, Any]: ...
 
 
 class Controllable(Protocol):
     """What `sandbox.server.Sandbox` can be told."""
 
-    def info(self) -> dict[str, Any]: ...
+    def info(self) -> Described: ...
 
-    async def scan(self, qr: str, phone: str) -> dict[str, Any]: ...
+    async def scan(self, qr: str, phone_number: str) -> dict[str, Any]: ...
 
-    async def unlink(self, phone: str, device: int | None = None) -> dict[str, Any]: ...
+    def register(self, phone_number: str, name: str | None = None) -> dict[str, Any]: ...
 
-    async def fault(self, kind: str, **arguments: Any) -> dict[str, Any]: ...
+    def unlink(self, phone_number: str, device: int | None = None) -> dict[str, Any]: ...
 
-    def stats(self) -> dict[str, Any]: ...
+    def fault(self, kind: str, **arguments: Any) -> dict[str, Any]: ...
+
+    def stats(self, *, messages: bool = False) -> dict[str, Any]: ...
 
 
 Ask = Callable[[str, dict[str, Any]], Awaitable[Any]]
@@ -56,14 +83,16 @@ def local_methods(sandbox: Controllable) -> list[Method]:
     async def ask(verb: str, arguments: dict[str, Any]) -> Any:
         match verb:
             case "scan":
-                return await sandbox.scan(**arguments)
+                return await sandbox.scan(arguments["qr"], arguments["phone"])
+            case "register":
+                return sandbox.register(arguments["phone"], arguments["name"])
             case "unlink":
-                return await sandbox.unlink(**arguments)
+                return sandbox.unlink(arguments["phone"], arguments["device"])
             case "fault":
-                return await sandbox.fault(arguments["kind"], **arguments["arguments"])
+                return sandbox.fault(**arguments)
             case "stats":
-                return sandbox.stats()
-        return sandbox.info()
+                return sandbox.stats(**arguments)
+        return sandbox.info().as_wire()
 
     return _methods(ask)
 
@@ -91,7 +120,8 @@ def _methods(ask: Ask) -> list[Method]:
     return [
         method("info", NoParams, "Where the sandbox is, and how to trust it.", writes=False),
         method("scan", ScanParams, "A virtual phone scans a QR code.", writes=True),
+        method("register", RegisterParams, "Let a phone exist.", writes=True),
         method("unlink", UnlinkParams, "The phone unlinks a device.", writes=True),
         method("fault", FaultParams, "Make the sandbox misbehave.", writes=True),
-        method("stats", NoParams, "What passed through the sandbox.", writes=False),
+        method("stats", StatsParams, "What passed through the sandbox.", writes=False),
     ]

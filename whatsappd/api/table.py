@@ -46,7 +46,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi]:
         pool=parts.pool,
         events=parts.events,
         fork_server=parts.fork_server,
-        sandbox=lambda: sandbox.info.as_dict() if sandbox else None,
+        sandbox=lambda: sandbox.info.as_wire() if sandbox else None,
     )
     methods = [
         *daemon.methods(),

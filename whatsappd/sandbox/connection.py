@@ -32,7 +32,9 @@ log = logging.getLogger("whatsappd.sandbox")
 
 #: Seconds for proxy, TLS, HTTP and Noise together.
 OPENING_DEADLINE = 20
-#: Seconds that a client gets to close its side after the server ended the stream.
+#: Seconds that a client gets to act on the stanza that ends its stream.
+UNDERSTOOD_AFTER = 0.5
+#: Seconds that it then gets to close its side.
 CLOSING_DEADLINE = 5
 #: Frames are gathered into WebSocket messages of about this size; none is ever split.
 _MESSAGE_SIZE = 256 * 1024
@@ -89,6 +91,7 @@ class Connection:
             self._nursery = None
             self.board.connections.discard(self)
             self._forget()
+            self.board.note_change()
 
     async def _serve(self, context: ssl.SSLContext, *, refuse: bool) -> None:
         try:
@@ -241,6 +244,9 @@ class Connection:
         self.channel.close()
 
     async def _end_writing(self) -> None:
+        # whatsmeow queues stanzas, and may drop the queue when the socket closes behind it: give
+        # it time to act on the last one. Usually the client then closes by itself.
+        await trio.sleep(UNDERSTOOD_AFTER)
         self.channel.write(websocket.close_frame())
         await self.channel.end_writing()
         await trio.sleep_forever()

@@ -85,7 +85,6 @@ class InboundLog:
                 event.data["message_ids"],
                 kind,
                 event.data["timestamp_ms"],
-                chat=event.data["chat"],
             )
         except StoreFailed as error:
             # The receipt itself is in the log; only the row's state lags behind.

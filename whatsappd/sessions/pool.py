@@ -11,7 +11,9 @@ import structlog
 import trio
 
 from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGone, WrongState
+from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
+from whatsappd.rules.lifecycle import PARKED
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.inbound import InboundLog
@@ -66,12 +68,20 @@ class Pool:
             remembered = await self._companies.all()
             for company in remembered:
                 await self._add(company.company)
+            await self._recover({company.company for company in remembered if company.wanted})
             task_status.started()
             nursery.start_soon(self._check_health)
             limiter = trio.CapacityLimiter(self._settings.start_parallel)
             for company in remembered:
                 if company.wanted:
                     nursery.start_soon(self._bring_back, company.company, limiter)
+
+    async def _recover(self, wanted: set[str]) -> None:
+        """Rows whose attempt the last daemon's end cut off: the next worker of their company finds
+        out what became of them; where none will be started, nobody can know."""
+        for row, _secret in await self._outbox.interrupted():
+            if row.company not in wanted and row.state is OutboxState.SENDING:
+                await self._outbox.uncertain(row.id, "the daemon ended while it was being sent")
 
     def get(self, company: str) -> Session:
         """The session of a known company.
@@ -92,7 +102,9 @@ class Pool:
 
     def status(self, company: str) -> SessionStatus:
         """Raises UnknownCompany."""
-        return self.get(company).status(queued=self._outbox.counts(company).queued)
+        return self.get(company).status(
+            queued=self._outbox.counts(company).get(OutboxState.QUEUED, 0)
+        )
 
     async def start(self, company: str, *, take_over: bool) -> Session:
         """Start a company's session, and remember that it is wanted. Makes the company if new.
@@ -159,7 +171,8 @@ class Pool:
         """Stop all sessions at once, for the daemon's end: they stay wanted."""
         async with trio.open_nursery() as nursery:
             for session in self._sessions.values():
-                nursery.start_soon(partial(session.stop, words="the daemon is stopping"))
+                if session.state not in PARKED:
+                    nursery.start_soon(partial(session.stop, words="the daemon is stopping"))
 
     async def _want(self, session: Session, wanted: bool) -> None:
         await self._companies.put_wanted(session.company, wanted)
@@ -172,6 +185,7 @@ class Pool:
             fork_server=self._fork_server,
             companies=self._companies,
             inbound=self._inbound,
+            outbox=self._outbox,
             access=self._access,
             settings=self._settings,
         )
@@ -188,12 +202,18 @@ class Pool:
         return session
 
     async def _supervise(self, session: Session, scope: trio.CancelScope, gone: trio.Event) -> None:
-        dispatcher = Dispatcher(session, self._outbox, self._settings)
         try:
             with scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(dispatcher.run)
-                    await session.run()
+                while True:
+                    try:
+                        async with trio.open_nursery() as nursery:
+                            nursery.start_soon(
+                                Dispatcher(session, self._outbox, self._settings).run
+                            )
+                            await session.run()
+                    except Exception as error:
+                        log.error("session_defect", company=session.company, exc_info=error)
+                        await session.fail("a defect in whatsappd; the log has its traceback")
         finally:
             gone.set()
 

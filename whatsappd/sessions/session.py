@@ -9,7 +9,7 @@ after another, so that a company never has two.
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -31,10 +31,12 @@ from whatsappd.rules.lifecycle import (
     step,
 )
 from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.sessions.worker import Worker
 from whatsappd.store.companies import Companies
+from whatsappd.store.outbox import Handover, Outbox
 from whatsappd.wire.worker import Kind, WorkerEvent, WorkerMethod
 
 log = structlog.get_logger()
@@ -74,6 +76,7 @@ class Session:
         fork_server: ForkServer,
         companies: Companies,
         inbound: InboundLog,
+        outbox: Outbox,
         access: Callable[[], WhatsAppAccess],
         settings: SessionSettings,
     ) -> None:
@@ -97,6 +100,7 @@ class Session:
         self._fork_server = fork_server
         self._companies = companies
         self._inbound = inbound
+        self._outbox = outbox
         self._access = access
         self._settings = settings
         self._log = log.bind(company=company)
@@ -155,6 +159,14 @@ class Session:
         await self.connected_worker("logout").call(WorkerMethod.LOGOUT)
         await self._apply(Cause.LOGGED_OUT, words="unlinked on request; start again to link anew")
         await self._settled.wait()
+
+    async def fail(self, reason: str) -> None:
+        """Park the session after a defect of ours, for a person to look at."""
+        await self._apply(Cause.GIVE_UP, words=reason)
+
+    async def replace_hung_worker(self) -> None:
+        """Kill a worker that answers nothing; a new one follows after the usual pause."""
+        await self._apply(Cause.HUNG)
 
     def connected_worker(self, purpose: str) -> Worker:
         """The worker, if the session is connected.
@@ -383,21 +395,32 @@ class Session:
 
             await nursery.start(run_worker)
             access = self._access()
+            attempts = await self._outbox.interrupted(self.company)
             with trio.move_on_after(self._settings.open_deadline_s) as deadline:
                 try:
-                    await worker.call(
+                    opened = await worker.call(
                         WorkerMethod.OPEN,
                         directory=str(self.directory),
                         database=DATABASE,
+                        secrets=[attempt.secret for attempt in attempts],
                         proxy=access.proxy,
                         noise_root=access.noise_root,
                         log_level=self._settings.log_level,
                     )
                 except (WorkerFailed, WorkerGone):
                     return  # its exit is reported by run_worker, with the status
+                await self._settle(attempts, opened["attempts"])
                 await self._apply(Cause.OPENED, generation=generation)
             if deadline.cancelled_caught:
                 await self._apply(Cause.HUNG, generation=generation)
+
+    async def _settle(self, attempts: Sequence[Handover], found: list[tuple[bytes, str]]) -> None:
+        """Before anything is sent again: settle what an earlier worker left behind."""
+        try:
+            await settle_cut_off(self._outbox, self.company, attempts, dict(found))
+        except StoreFailed as error:
+            # They stay as they are, shown as such, and the next worker asks again.
+            self._log.error("attempts_not_settled", reason=error.message)
 
     # --- the worker's news -------------------------------------------------------------------
 
@@ -466,6 +489,14 @@ class Session:
         worker, generation = self._worker, self._generation
         if worker is None or self.state not in ALIVE or self.state is SessionState.STARTING:
             return
+        if self.state is SessionState.CONNECTING:
+            # A dial that fails ends in an error, one that succeeds in a login: whatsmeow can get
+            # stuck between (a stream that closes right behind its last stanza), and stays there.
+            waited_ms = now_ms() - self.since_ms
+            if waited_ms > self._settings.connect_deadline_ms:
+                words = f"no progress in connecting for {waited_ms // 1000} s; it was replaced"
+                await self._apply(Cause.HUNG, generation=generation, words=words)
+                return
         with trio.move_on_after(self._settings.health_deadline_s) as deadline:
             try:
                 await worker.call(WorkerMethod.HEALTH)

@@ -24,6 +24,7 @@ class SessionSettings(NamedTuple):
     stable_ms: int = 60_000  # connected this long, the backoff begins anew
     crash_limit: int = 5  # this many crashes within crash_window_ms are one too many
     crash_window_ms: int = 600_000
+    connect_deadline_ms: int = 60_000  # from a started worker to a login or an error
     health_interval_s: float = 30.0
     health_deadline_s: float = 10.0
     start_parallel: int = 8  # sessions started at once at boot

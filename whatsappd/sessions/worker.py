@@ -45,6 +45,7 @@ class Worker:
         self._waiting: dict[int, _Answer] = {}
         self._next_msgid = 0
         self._closed = False
+        self._gone = trio.Event()  # only `run` waits for the process itself
 
     async def run(self, on_events: OnEvents) -> ExitStatus:
         """Read events and answers until the process has ended; how it ended.
@@ -68,6 +69,7 @@ class Worker:
         finally:
             self._closed = True
             self._fail_waiting()
+            self._gone.set()
             with trio.move_on_after(0, shield=True):
                 await self._channel.aclose()
         return status
@@ -106,8 +108,8 @@ class Worker:
         with trio.move_on_after(grace):
             try:
                 await self.call(WorkerMethod.STOP)
-                await self._channel.aclose()
-                await self._process.wait()
+                await self._channel.send_eof()
+                await self._gone.wait()
             except (WorkerFailed, WorkerGone) as error:
                 log.debug("worker_gone_before_stop", company=self.company, error=error.message)
         self.kill()

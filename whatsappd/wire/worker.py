@@ -23,8 +23,9 @@ EVENT = "event"
 class WorkerMethod(StrEnum):
     """Requests a worker answers."""
 
-    OPEN = "client.open"  # {company, database, proxy?, noise_root?, log_level} -> {pid}
-    SEND = "client.send"  # {to, text} -> {message_id, timestamp_ms}
+    OPEN = "client.open"  # {directory, database, secrets, proxy, noise_root, log_level} ->
+    #                       {attempts: [[secret, message_id], ...]}
+    SEND = "client.send"  # {to, text, secret} -> {message_id, timestamp_ms}
     HEALTH = "client.health"  # {} -> {connected, logged_in}
     LOGOUT = "client.logout"  # {} -> {}
     STOP = "client.stop"  # {} -> {} ; the process exits afterwards

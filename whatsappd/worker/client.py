@@ -82,8 +82,10 @@ class Client:
             "logged_in": bool(self._client.is_logged_in),
         }
 
-    def send(self, to: Jid, text: str) -> dict[str, Any]:
+    def send(self, to: Jid, text: str, *, secret: bytes) -> dict[str, Any]:
         """Send a text and wait for the server's ack (at most 75 s).
+
+        `secret` (32 bytes) identifies the attempt in the account's database; see `attempts`.
 
         Raises:
             SendError: whatsmeow's own words for what went wrong.
@@ -92,6 +94,7 @@ class Client:
             User=to.user, Server=to.server, Device=0, RawAgent=0, Integrator=0, IsEmpty=False
         )
         message = self._e2e.Message(conversation=text)
+        message.messageContextInfo.messageSecret = secret
         answer = self._checked(lambda: self._client.send_message(jid, message))
         return {"message_id": answer.ID, "timestamp_ms": answer.Timestamp * 1000}
 

@@ -8,6 +8,7 @@ has done with us: the process ends at once, whatever its threads are doing.
 from __future__ import annotations
 
 import ctypes
+import fcntl
 import logging
 import os
 import signal
@@ -15,6 +16,7 @@ import socket
 import sys
 import threading
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NoReturn
 
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
@@ -29,10 +31,14 @@ from whatsappd.wire.rpc import (
     parse_message,
 )
 from whatsappd.wire.worker import EVENT, Kind, WorkerEvent, WorkerMethod
+from whatsappd.worker.attempts import find_attempts
 from whatsappd.worker.client import Client, SendError
 from whatsappd.worker.lane import Lane
 
 _PR_SET_NAME = 15
+
+#: Held for as long as a worker lives, in its company's directory.
+LOCK = "worker.lock"
 
 #: How a worker's process ends on its own account.
 EXIT_CHANNEL_CLOSED = 0
@@ -107,8 +113,9 @@ class Worker:
 
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
         """Load the library, make the client in its directory, and start to connect."""
-        directory = arguments["directory"]
-        os.chdir(directory)
+        os.chdir(arguments["directory"])
+        self._hold_lock()
+        attempts = find_attempts(Path(arguments["database"]), arguments["secrets"])
         self._load_library()
         noise_root: bytes | None = arguments.get("noise_root")
         if noise_root is not None:
@@ -125,10 +132,21 @@ class Worker:
             emit=self._emit,
         )
         threading.Thread(target=self._client.connect, name="connect", daemon=True).start()
-        return {"pid": os.getpid()}
+        return {"attempts": [[secret, found] for secret, found in attempts.items()]}
+
+    def _hold_lock(self) -> None:
+        """Wait until no other worker of this company lives, and keep it so.
+
+        A worker that outlives its daemon by a moment (or by more, if it hangs) must not meet its
+        successor on the same account. The daemon gives up on us when that takes too long.
+        """
+        self._lock = Path(LOCK).open("w")  # noqa: SIM115 -- held until the process ends
+        fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _send(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return self._opened().send(parse_jid(arguments["to"]), arguments["text"])
+        return self._opened().send(
+            parse_jid(arguments["to"]), arguments["text"], secret=arguments["secret"]
+        )
 
     def _health(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         return self._opened().health()

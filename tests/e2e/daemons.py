@@ -1,0 +1,192 @@
+"""Real daemons and sandboxes for the end-to-end tests: processes started as anybody would.
+
+Everything runs in directories of the test's own, and what was started is ended by its pid.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import tempfile
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from whatsappd.errors import Unreachable
+from whatsappd.rpc.client import RpcClient, open_client
+
+#: Generous: the machine may be busy with other tests. Nothing waits this long when all is well.
+PATIENCE = 40.0
+
+
+class Daemon:
+    """A `whatsappd run` process, and a way to start it again on the same state."""
+
+    def __init__(self, directory: Path, *arguments: str) -> None:
+        self.directory = directory
+        self.state_dir = directory / "state"
+        self.socket = directory / "d.sock"
+        self.log_file = directory / "daemon.log"
+        self.arguments = arguments
+        self.process: trio.Process | None = None
+
+    @property
+    def pid(self) -> int:
+        assert self.process is not None
+        return self.process.pid
+
+    async def start(self) -> None:
+        """Start the process, and return when it answers."""
+        await self.launch()
+        assert self.process is not None
+        with trio.fail_after(PATIENCE):
+            while True:
+                assert self.process.poll() is None, self.log()
+                try:
+                    async with open_client(self.socket) as client:
+                        await client.call("daemon.hello")
+                        return
+                except Unreachable:
+                    await trio.sleep(0.02)
+
+    async def launch(self) -> trio.Process:
+        """Start the process without waiting for anything."""
+        with self.log_file.open("ab") as log:
+            self.process = await trio.lowlevel.open_process(
+                [
+                    *(sys.executable, "-m", "whatsappd", "run", "--log-level", "debug"),
+                    *("--state-dir", str(self.state_dir), "--socket", str(self.socket)),
+                    *self.arguments,
+                ],
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
+        return self.process
+
+    async def stop(self, number: signal.Signals = signal.SIGTERM) -> int:
+        """End the process; its exit code."""
+        assert self.process is not None
+        self.process.send_signal(number)
+        with trio.fail_after(PATIENCE):
+            return await self.process.wait()
+
+    def log(self) -> str:
+        return self.log_file.read_text() if self.log_file.exists() else ""
+
+    @asynccontextmanager
+    async def client(self) -> AsyncIterator[RpcClient]:
+        async with open_client(self.socket) as client:
+            yield client
+
+
+class Events:
+    """All events from `after` on; `until` takes what is wanted, in whatever order it came."""
+
+    def __init__(self) -> None:
+        self.seen: list[dict[str, Any]] = []
+        self._more = trio.Event()
+
+    async def read(self, client: RpcClient) -> None:
+        async for notice in client.notifications:
+            if notice.method == "event":
+                self.seen.append(notice.arguments["event"])
+                self._more.set()
+                self._more = trio.Event()
+
+    async def until(
+        self, wanted: Callable[[dict[str, Any]], bool], *, start: int = 0
+    ) -> dict[str, Any]:
+        """The first event (from the index `start`) that is wanted."""
+        place = start
+        with trio.move_on_after(PATIENCE):
+            while True:
+                while place < len(self.seen):
+                    if wanted(self.seen[place]):
+                        return self.seen[place]
+                    place += 1
+                await self._more.wait()
+        raise AssertionError(f"not seen within {PATIENCE} s; last events: {self.seen[-5:]}")
+
+    async def state(self, company: str, *states: str, start: int = 0) -> dict[str, Any]:
+        return await self.until(
+            lambda event: (
+                event["type"] == "session.state"
+                and event["company"] == company
+                and event["data"]["state"] in states
+            ),
+            start=start,
+        )
+
+    async def of_type(self, company: str, kind: str, *, start: int = 0) -> dict[str, Any]:
+        return await self.until(
+            lambda event: event["type"] == kind and event["company"] == company, start=start
+        )
+
+
+@asynccontextmanager
+async def following(client: RpcClient, *, after: int = 0) -> AsyncIterator[Events]:
+    events = Events()
+    await client.call("events.subscribe", after=after)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(events.read, client)
+        yield events
+        nursery.cancel_scope.cancel()
+
+
+async def link(client: RpcClient, events: Events, company: str, phone: str) -> dict[str, Any]:
+    """Start `company` and let a virtual phone scan its code; the `connected` event."""
+    start = len(events.seen)
+    await client.call("session.start", company=company)
+    shown = await events.of_type(company, "session.qr", start=start)
+    await client.call("sandbox.scan", qr=shown["data"]["qr"], phone=phone)
+    return await events.state(company, "connected", start=start)
+
+
+@asynccontextmanager
+async def running_daemon(*arguments: str) -> AsyncIterator[Daemon]:
+    """A daemon in a directory of its own, stopped at the end however the test ends."""
+    # Short, because a Unix socket's path may have 107 bytes and pytest's are long.
+    with tempfile.TemporaryDirectory(prefix="wd-") as name:
+        daemon = Daemon(Path(name), *arguments)
+        await daemon.start()
+        try:
+            yield daemon
+        except BaseException:
+            print(daemon.log())
+            raise
+        finally:
+            with trio.CancelScope(shield=True):
+                if daemon.process is not None and daemon.process.poll() is None:
+                    daemon.process.terminate()
+                    with trio.move_on_after(20):
+                        await daemon.process.wait()
+                    daemon.process.kill()
+                    await daemon.process.wait()
+
+
+def alive(pid: int) -> bool:
+    """Whether a process runs (a zombie does not)."""
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2][0] != "Z"
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+async def until_gone(pid: int) -> None:
+    """Wait for the end of a process that need not be our child."""
+    try:
+        pidfd = os.pidfd_open(pid)
+    except ProcessLookupError:
+        return
+    try:
+        with trio.fail_after(PATIENCE):
+            await trio.lowlevel.wait_readable(pidfd)
+    finally:
+        os.close(pidfd)

@@ -1,0 +1,139 @@
+"""`message.*`: accept messages into the outbox, and look at what became of them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+
+from whatsappd.api.params import MAX_KEY, MAX_TEXT, CompanyId, Params
+from whatsappd.clock import now_ms
+from whatsappd.errors import NotConnected
+from whatsappd.model.company import validate_company
+from whatsappd.model.jid import parse_recipient
+from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
+from whatsappd.model.session import SessionState
+from whatsappd.rpc.method import Call, Method
+from whatsappd.rules.delivery import SENT_OR_BEYOND
+from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.outbox import Outbox
+
+#: Rows of one answer. A row has at most 64 KiB of text, and an answer at most 1 MiB.
+MAX_LIST = 200
+#: Leaves room in an answer for the frame around its rows.
+_LIST_BYTES = 900_000
+
+#: What `wait` waits for.
+_WAITS: dict[str, frozenset[OutboxState]] = {
+    "sent": SENT_OR_BEYOND,
+    "delivered": SENT_OR_BEYOND - {OutboxState.SENT},
+}
+
+
+class SendParams(Params):
+    company: CompanyId
+    to: str
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+    key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY)] | None = None
+    wait: Literal["queued", "sent", "delivered"] = "queued"
+    ttl_ms: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    on_uncertain: OnUncertain = OnUncertain.ASK
+    no_queue: bool = False
+
+
+class MessageId(Params):
+    id: str
+
+
+class ResolveParams(Params, rename={"as_": "as"}):
+    id: str
+    as_: str
+
+
+class ListParams(Params):
+    company: CompanyId | None = None
+    states: list[OutboxState] | None = None
+    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIST)] = 50
+    before: str | None = None
+
+
+class MessagesApi:
+    def __init__(self, pool: Pool, outbox: Outbox, settings: SessionSettings) -> None:
+        self._pool = pool
+        self._outbox = outbox
+        self._settings = settings
+
+    def methods(self) -> list[Method]:
+        return [
+            Method("message.send", SendParams, self._send, "Send a text.", writes=True),
+            Method("message.get", MessageId, self._get, "One message.", writes=False),
+            Method("message.list", ListParams, self._list, "Messages, newest first.", writes=False),
+            Method("message.cancel", MessageId, self._cancel, "Cancel a queued one.", writes=True),
+            Method(
+                "message.resolve", ResolveParams, self._resolve, "Decide an uncertain one.",
+                writes=True,
+            ),
+        ]  # fmt: skip
+
+    async def _send(self, _call: Call, params: SendParams) -> dict[str, Any]:
+        """Answers when the row is durable, or with `wait` when it got that far or cannot any more.
+
+        Waiting never decides whether it is sent: a caller that goes away changes nothing.
+        """
+        session = self._pool.get(validate_company(params.company))
+        to = parse_recipient(params.to)
+        if params.no_queue and session.state is not SessionState.CONNECTED:
+            raise NotConnected(
+                f"{session.company} is not connected but {session.state} ({session.cause}); "
+                "without no_queue the message would wait",
+                company=session.company,
+                state=str(session.state),
+            )
+        row, _created = await self._outbox.accept(
+            NewMessage(
+                company=params.company,
+                chat=str(to),
+                text=params.text,
+                key=params.key,
+                expires_ms=now_ms() + params.ttl_ms if params.ttl_ms else None,
+                on_uncertain=params.on_uncertain,
+            ),
+            self._settings.queue_limit,
+        )
+        if params.wait != "queued":
+            row = await self._outbox.wait(row.id, _WAITS[params.wait])
+        return row.as_wire()
+
+    async def _get(self, _call: Call, params: MessageId) -> dict[str, Any]:
+        return (await self._outbox.get(params.id)).as_wire()
+
+    async def _list(self, _call: Call, params: ListParams) -> dict[str, Any]:
+        """`next` is what to pass as `before` for the following page; nil at the end."""
+        if params.company is not None:
+            validate_company(params.company)
+        found = await self._outbox.list_rows(
+            params.company, params.states, before=params.before, limit=params.limit + 1
+        )
+        rows = _that_fit(found[: params.limit])
+        more = len(found) > len(rows)
+        return {
+            "rows": [row.as_wire() for row in rows],
+            "next": rows[-1].id if more and rows else None,
+        }
+
+    async def _cancel(self, _call: Call, params: MessageId) -> dict[str, Any]:
+        return (await self._outbox.cancel(params.id)).as_wire()
+
+    async def _resolve(self, _call: Call, params: ResolveParams) -> dict[str, Any]:
+        return (await self._outbox.resolve(params.id, params.as_)).as_wire()
+
+
+def _that_fit(rows: list[Row]) -> list[Row]:
+    """As many rows as one answer holds, but at least one."""
+    size = 0
+    for place, row in enumerate(rows):
+        size += 1000 + 4 * len(row.text)
+        if size > _LIST_BYTES and place:
+            return rows[:place]
+    return rows

@@ -1,0 +1,146 @@
+"""One company's messages on their way from the outbox to its worker, in order.
+
+A row is `sending`, durably, before the worker gets it; what became of it is recorded before the
+next one is begun. While a hand-over runs it is shielded: cancelling it would only lose the answer.
+"""
+
+from __future__ import annotations
+
+import random
+from collections.abc import Awaitable, Callable
+
+import structlog
+import trio
+
+from whatsappd.clock import now_ms
+from whatsappd.errors import (
+    StoreFailed,
+    UnknownMessage,
+    WorkerFailed,
+    WorkerGone,
+    WrongState,
+)
+from whatsappd.model.message import Row
+from whatsappd.model.session import SessionState
+from whatsappd.sessions.handover import settle_refusal
+from whatsappd.sessions.session import Session
+from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.outbox import Handover, Outbox
+from whatsappd.wire.worker import WorkerMethod
+
+log = structlog.get_logger()
+
+#: Rows looked up at a time. Order is per chat, so a postponed row ends its chat's turn only.
+BATCH = 50
+
+
+class Dispatcher:
+    """Runs beside its session, and hands over whenever that is connected."""
+
+    def __init__(self, session: Session, outbox: Outbox, settings: SessionSettings) -> None:
+        self._session = session
+        self._company = session.company
+        self._outbox = outbox
+        self._settings = settings
+        self._log = log.bind(company=session.company)
+
+    async def run(self) -> None:
+        """Send what is queued until cancelled."""
+        while True:
+            if self._session.state is not SessionState.CONNECTED:
+                await self._session.wait_changed()
+                continue
+            try:
+                await self._send_what_is_due()
+            except StoreFailed as error:
+                self._log.error("dispatcher_waits_for_store", reason=error.message)
+                await trio.sleep(self._settings.retry_store_s)
+
+    async def _send_what_is_due(self) -> None:
+        version = self._outbox.version(self._company)
+        rows = await self._outbox.pending(self._company, BATCH)
+        if not rows:
+            await self._wait_for_work(version)
+            return
+        postponed: set[str] = set()
+        for row in rows:
+            if self._session.state is not SessionState.CONNECTED:
+                return
+            if row.chat in postponed:
+                continue
+            if not await self._send(row):
+                postponed.add(row.chat)
+
+    async def _wait_for_work(self, version: int) -> None:
+        due_ms = await self._outbox.next_due_ms(self._company)
+        delay = float("inf") if due_ms is None else max(0, due_ms - now_ms()) / 1000
+        with trio.move_on_after(delay):
+            await self._outbox.wait_changed(self._company, version)
+
+    async def _send(self, row: Row) -> bool:
+        """Hand one row over; whether the next row of its chat may follow."""
+        may_go_on = False
+        async with self._session.handing_over:
+            if self._session.state is not SessionState.CONNECTED:
+                return False
+            with trio.CancelScope(shield=True) as shield:
+                try:
+                    handover = await self._outbox.begin(row.id)
+                except (WrongState, UnknownMessage):
+                    return True  # cancelled or expired since it was looked up
+                settle = await self._hand_over(handover)
+                may_go_on = await self._record(settle, shield)
+        return may_go_on
+
+    async def _hand_over(self, handover: Handover) -> Callable[[], Awaitable[Row | None]]:
+        """Let the worker send; what to record then."""
+        row, secret = handover
+        outbox = self._outbox
+        try:
+            worker = self._session.connected_worker("sending")
+        except WrongState as error:
+            reason = error.message
+            return lambda: outbox.passing(row.id, reason, 0)
+        with trio.move_on_after(self._settings.send_deadline_s):
+            try:
+                answer = await worker.call(
+                    WorkerMethod.SEND, to=row.chat, text=row.text, secret=secret
+                )
+            except WorkerFailed as error:
+                refusal = error.message
+                chance = random.random()
+                return lambda: settle_refusal(outbox, row, refusal, chance=chance)
+            except WorkerGone:
+                return _leave_to_next_worker
+            return lambda: outbox.acknowledged(row.id, answer["message_id"], answer["timestamp_ms"])
+        # whatsmeow itself gives up earlier: this worker answers nothing any more.
+        await self._session.replace_hung_worker()
+        return _leave_to_next_worker
+
+    async def _record(
+        self, settle: Callable[[], Awaitable[Row | None]], shield: trio.CancelScope
+    ) -> bool:
+        """Record an outcome, however long the disk refuses it; whether the chat may go on.
+
+        If the daemon ends before the disk takes it, the next worker finds it out (see `worker.
+        attempts`); so the first attempt is shielded, and the others need not hold up the end.
+        """
+        complained = False
+        while True:
+            try:
+                row = await settle()
+            except StoreFailed as error:
+                if not complained:
+                    self._log.error("outcome_waits_for_store", reason=error.message)
+                complained = True
+                shield.shield = False
+                await trio.sleep(self._settings.retry_store_s)
+                continue
+            if row is None:
+                return False
+            self._log.debug("handed_over", id=row.id, state=str(row.state))
+            return row.not_before_ms <= now_ms()
+
+
+async def _leave_to_next_worker() -> None:
+    """The row stays `sending`: the next worker asks the account's database what became of it."""
