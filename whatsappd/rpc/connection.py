@@ -37,6 +37,8 @@ from whatsappd.rpc.output import Output
 from whatsappd.rpc.peer import Peer
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import (
+    MAX_MSGID,
+    REQUEST,
     Notification,
     Request,
     pack_error,
@@ -46,6 +48,9 @@ from whatsappd.wire.rpc import (
 )
 
 log = structlog.get_logger()
+
+#: Messages handled before other connections have their turn: a read can bring thousands.
+SLICE = 256
 
 #: `(peer, method)`; raises Denied when that peer may not call that method.
 Allow = Callable[[Peer, Method], None]
@@ -61,6 +66,24 @@ class Service(NamedTuple):
 
 class Connection:
     """A connected peer. Handlers see it as `method.Notifier`."""
+
+    # Thousands may be open, and the garbage collector walks over all that they hold.
+    __slots__ = (
+        "_allow",
+        "_call",
+        "_closed",
+        "_frames",
+        "_idle",
+        "_in_flight",
+        "_limits",
+        "_nursery",
+        "_output",
+        "_peer",
+        "_reading",
+        "_sock",
+        "_stopping",
+        "_table",
+    )
 
     def __init__(
         self, sock: socket.socket, peer: Peer, nursery: trio.Nursery, service: Service
@@ -81,7 +104,7 @@ class Connection:
         )
         self._reading = trio.CancelScope()
         self._in_flight = 0
-        self._idle = trio.Event()  # set when closing and no request is in flight any more
+        self._idle: trio.Event | None = None  # made by whoever waits for none to be in flight
         self._stopping = False
         self._closed = False
 
@@ -181,6 +204,7 @@ class Connection:
     async def _answered(self) -> None:
         """Wait until no request is in flight any more, or their peer has waited long enough."""
         if self._in_flight:
+            self._idle = trio.Event()
             with trio.move_on_after(self._limits.half_closed_for):
                 await self._idle.wait()
 
@@ -190,38 +214,51 @@ class Connection:
     # --- requests -----------------------------------------------------------------------------
 
     async def _handle(self, values: list[Any]) -> None:
-        """Handle messages in order; a checkpoint only when their answers fill the output.
+        """Handle messages in order; a checkpoint only after many, or when output is full.
 
         Raises:
             Malformed: a value is no request or notification. Those before it are answered.
         """
         answers: list[bytes] = []
-        size = 0
+        produced = 0
         try:
-            for value in values:
-                message = parse_message(value)
-                if type(message) is Request:
-                    answer = self._answer(message)
-                elif type(message) is Notification:
-                    answer = self._obey(message)
-                else:
-                    raise Malformed("a response, although the daemon asks nothing")
-                if answer is None:
-                    continue
-                answers.append(answer)
-                size += len(answer)
-                if size > self._limits.max_unsent:
+            for number, value in enumerate(values, 1):
+                answer = self._answer_to(value)
+                if answer is not None:
+                    answers.append(answer)
+                    produced += len(answer)
+                if number % SLICE == 0 or produced > self._limits.max_unsent:
                     self._output.write(b"".join(answers))
                     answers.clear()
-                    size = 0
+                    produced = 0
+                    await trio.lowlevel.checkpoint()
                     await self._output.room()
         finally:
             if answers:
                 self._output.write(b"".join(answers))
 
-    def _answer(self, request: Request) -> bytes | None:
+    def _answer_to(self, value: Any) -> bytes | None:
+        # Nearly every message is a request without surprises: 2 us less than parse_message.
+        if type(value) is list and len(value) == 4:
+            kind, msgid, name, params = value
+            if (
+                type(kind) is int
+                and kind == REQUEST
+                and type(msgid) is int
+                and 0 <= msgid <= MAX_MSGID
+                and type(name) is str
+                and type(params) is list
+            ):
+                return self._answer(msgid, name, params)
+        message = parse_message(value)
+        if isinstance(message, Request):
+            return self._answer(*message)
+        if isinstance(message, Notification):
+            return self._obey(message)
+        raise Malformed("a response, although the daemon asks nothing")
+
+    def _answer(self, msgid: int, name: str, params: Any) -> bytes | None:
         """The packed response, or None if a task will send it."""
-        msgid, name, params = request
         try:
             method = self._find(name)
             arguments = method.parse(params)
@@ -275,21 +312,25 @@ class Connection:
                     _pack_failed(method.name, told) if msgid is None else pack_error(msgid, told)
                 )
             if answer is not None and not self.closed:
-                if self._output.full:
-                    await self._output.room()
+                # At once, so that it precedes what a subscription of this handler sends. The place
+                # in flight is held until there is room, so answers do not pile up.
                 self._output.write(answer)
+                await self._output.room()
         except trio.BrokenResourceError:
             pass  # the peer vanished: nobody is left to answer
         finally:
             self._in_flight -= 1
             if not self._in_flight:
-                self._idle.set()
-                self._idle = trio.Event()
+                if self._idle is not None:
+                    self._idle.set()
                 if self._stopping:
                     self._reading.cancel()
 
     def _pack(self, msgid: int, result: Any) -> bytes:
-        packed = pack_result(msgid, result)
+        try:
+            packed = pack_result(msgid, result)
+        except Malformed as error:
+            raise TypeError(f"the handler's result {error}") from error  # ours, not the caller's
         if len(packed) > self._limits.max_message:
             raise TooLarge(
                 f"the answer exceeds {self._limits.max_message} bytes: ask for less at a time",

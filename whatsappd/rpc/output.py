@@ -25,6 +25,17 @@ class Output:
         on_broken: called once, when nothing can be sent any more, with the reason in words.
     """
 
+    __slots__ = (
+        "_limit",
+        "_nursery",
+        "_on_broken",
+        "_sock",
+        "_stalled_after",
+        "_unsent",
+        "_waiting",
+        "broken",
+    )
+
     def __init__(
         self,
         sock: socket.socket,
