@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import ssl
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import trio
@@ -32,9 +32,10 @@ log = logging.getLogger("whatsappd.sandbox")
 
 #: Seconds for proxy, TLS, HTTP and Noise together.
 OPENING_DEADLINE = 20
-#: Seconds that a client gets to act on the stanza that ends its stream.
-UNDERSTOOD_AFTER = 0.5
-#: Seconds that it then gets to close its side.
+#: Seconds that a client gets to act on the stanza that ends its stream. One that sees the end while
+#: that stanza is still in its queue may forget the stanza: whatsmeow then never learns of it.
+LAST_WORDS_GRACE = 0.5
+#: Seconds that it then gets to close its side, or to close by itself after it was told to.
 CLOSING_DEADLINE = 5
 #: Frames are gathered into WebSocket messages of about this size; none is ever split.
 _MESSAGE_SIZE = 256 * 1024
@@ -216,16 +217,13 @@ class Connection:
 
     # --- ending -------------------------------------------------------------------------------
 
-    def end_stream(self, last: Node) -> None:
-        """Send a last stanza (`stream:error`, `failure`), and close when the client has it."""
+    def end_stream(self, last: Node, *, grace: float = LAST_WORDS_GRACE) -> None:
+        """Send a last stanza (`stream:error`, `failure`), and close after `grace` seconds."""
         self.board.send(self, last)
-        self._retire(self._end_writing)
+        self.retire(grace=grace)
 
-    def retire(self) -> None:
-        """Listen no more: the client, which logged itself out, will close."""
-        self._retire(trio.sleep_forever)
-
-    def _retire(self, last_words: Callable[[], Awaitable[None]]) -> None:
+    def retire(self, *, grace: float = CLOSING_DEADLINE) -> None:
+        """Listen no more, and close after `grace` seconds if the client does not."""
         if self.ending:
             return
         self._forget()
@@ -234,22 +232,17 @@ class Connection:
         self.ending = True
         self.active = False
         if self._nursery is not None:
-            self._nursery.start_soon(self._close_soon, last_words)
+            self._nursery.start_soon(self._close_soon, grace)
 
-    async def _close_soon(self, last_words: Callable[[], Awaitable[None]]) -> None:
+    async def _close_soon(self, grace: float) -> None:
+        await trio.sleep(grace)
+        self.channel.write(websocket.close_frame())
         # Closing with unread data would reset the connection, and the client could lose the last
         # stanza: so its side is left open until it closes, within reason.
         with trio.move_on_after(CLOSING_DEADLINE):
-            await last_words()
+            await self.channel.end_writing()
+            await trio.sleep_forever()
         self.channel.close()
-
-    async def _end_writing(self) -> None:
-        # whatsmeow queues stanzas, and may drop the queue when the socket closes behind it: give
-        # it time to act on the last one. Usually the client then closes by itself.
-        await trio.sleep(UNDERSTOOD_AFTER)
-        self.channel.write(websocket.close_frame())
-        await self.channel.end_writing()
-        await trio.sleep_forever()
 
     def drop(self) -> None:
         """Close the TCP connection now, without a word (the fault)."""

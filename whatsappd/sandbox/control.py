@@ -12,8 +12,9 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
 from whatsappd.errors import InvalidParams
+from whatsappd.sandbox.connection import CLOSING_DEADLINE, LAST_WORDS_GRACE
 from whatsappd.sandbox.login import replaced
-from whatsappd.sandbox.phone import normalise_phone
+from whatsappd.sandbox.phone import RESTART_REQUIRED, normalise_phone
 from whatsappd.sandbox.stanza import Attrs, Node
 
 if TYPE_CHECKING:
@@ -50,7 +51,9 @@ class FaultControl:
         """
         attrs: Attrs = {} if code is None else {"code": str(code)}
         content = None if conflict is None else [Node("conflict", {"type": conflict})]
-        return self._end(phone, Node("stream:error", attrs, content))
+        # After 515 the client closes by itself.
+        grace = CLOSING_DEADLINE if str(code) == RESTART_REQUIRED else LAST_WORDS_GRACE
+        return self._end(phone, Node("stream:error", attrs, content), grace)
 
     def replace_stream(self, phone: str | None = None) -> int:
         """End the streams as if another client had logged in as the same device."""
@@ -126,8 +129,8 @@ class FaultControl:
             action(connection)
         return len(connections)
 
-    def _end(self, phone: str | None, last: Node) -> int:
-        hit = self._each(phone, lambda connection: connection.end_stream(last))
+    def _end(self, phone: str | None, last: Node, grace: float = LAST_WORDS_GRACE) -> int:
+        hit = self._each(phone, lambda connection: connection.end_stream(last, grace=grace))
         self._board.flush()
         return hit
 

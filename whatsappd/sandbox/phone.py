@@ -35,7 +35,7 @@ _MAX_REFERENCES = 6_000
 #: Seconds that a client has to confirm. Its part is one database write.
 CONFIRM_DEADLINE = 20
 #: Ends the stream after pairing: the client must connect again, as the new device.
-_RESTART_REQUIRED = "515"
+RESTART_REQUIRED = "515"
 _KEY_SIZE = 32
 
 
@@ -149,8 +149,8 @@ async def scan(board: Switchboard, qr: str, phone: str) -> Device:
     device = board.registry.link(account, device_id, found.device)
     board.statistics.pairings += 1
     connection = found.connection
-    connection.offer = None
-    connection.end_stream(Node("stream:error", {"code": _RESTART_REQUIRED}))
+    # The client closes by itself, and only if it read this does it come back.
+    connection.end_stream(Node("stream:error", {"code": RESTART_REQUIRED}), grace=CONFIRM_DEADLINE)
     board.flush()
     return device
 

@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 import subprocess
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -191,6 +191,13 @@ class Sandbox:
                 for account in board.registry.accounts
             },
         }
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return when `condition`, usually something about `stats()`, holds.
+
+        It is asked again whenever something happened. Callers bound the wait themselves.
+        """
+        await self._running().wait_until(condition)
 
     def _running(self) -> Switchboard:
         if self._board is None:

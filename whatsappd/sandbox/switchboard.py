@@ -10,8 +10,11 @@ from __future__ import annotations
 
 import time
 from collections import Counter, OrderedDict
+from collections.abc import Callable
 from itertools import count
 from typing import TYPE_CHECKING
+
+import trio
 
 from whatsappd.model.jid import USER_SERVER, Jid
 from whatsappd.sandbox.accounts import Device, Queued, QueueKey, Registry
@@ -67,6 +70,7 @@ class Switchboard:
         #: Whose device list was asked for by whom (phones): they are told when it changes.
         self.watchers: dict[str, set[str]] = {}
         self._dirty: dict[Connection, None] = {}
+        self._changed: trio.Event | None = None
         self._ids = count(1)
         for seq, row, stanza in store.read("SELECT seq, device, stanza FROM queue ORDER BY seq"):
             key = queue_key(codec.decode(stanza))
@@ -155,8 +159,22 @@ class Switchboard:
         dirty, self._dirty = self._dirty, {}
         for connection in dirty:
             connection.flush()
+        self.note_change()
 
     # --- who is there -------------------------------------------------------------------------
+
+    def note_change(self) -> None:
+        """Wake those who wait for something to become true."""
+        if self._changed is not None:
+            self._changed.set()
+            self._changed = None
+
+    async def wait_until(self, condition: Callable[[], bool]) -> None:
+        """Return when `condition` holds; it is asked again after everything that happens."""
+        while not condition():
+            if self._changed is None:
+                self._changed = trio.Event()
+            await self._changed.wait()
 
     def online(self, phone: str | None) -> list[Connection]:
         """The logged-in connections of a phone's devices; of all phones if None."""
