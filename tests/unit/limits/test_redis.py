@@ -1,0 +1,156 @@
+"""What only the limiter in Redis promises: sharing, falling back, and returning by itself."""
+
+from __future__ import annotations
+
+import time
+
+import pytest
+import trio
+
+from whatsappd.limits.port import LimiterHealth, LimitKey
+
+pytest.importorskip("coredis", reason="the extra `redis` is not installed")
+
+from whatsappd.limits.redis import RedisLimiter, open_redis_limiter
+
+# coredis 6.9 leaves in-memory streams unclosed when a connection attempt fails.
+pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
+
+NOW = 1_700_000_000_000
+KEY = LimitKey("acme", 10, 60_000)
+
+
+class Changes:
+    """Collects health changes, and lets a test wait for one."""
+
+    def __init__(self) -> None:
+        self.seen: list[LimiterHealth] = []
+        self._event = trio.Event()
+
+    def __call__(self, health: LimiterHealth) -> None:
+        self.seen.append(health)
+        self._event.set()
+        self._event = trio.Event()
+
+    async def wait(self, limiter: RedisLimiter, *, is_away: bool) -> None:
+        with trio.fail_after(5):
+            while (limiter.health.trouble is not None) != is_away:
+                await self._event.wait()
+
+    async def wait_shared(self, limiter: RedisLimiter) -> None:
+        await self.wait(limiter, is_away=False)
+
+
+async def test_several_daemons_share_one_window(redis_server) -> None:
+    async with (
+        open_redis_limiter(redis_server.url) as first,
+        open_redis_limiter(redis_server.url) as second,
+    ):
+        passed = 0
+        for index in range(10):
+            for limiter in (first, second):
+                passed += await limiter.acquire([KEY], NOW + index) == 0
+        assert passed == 10
+
+
+@pytest.mark.parametrize("how", ["kill", "freeze"])
+async def test_it_falls_back_within_a_second_and_returns(redis_server, how: str) -> None:
+    changes = Changes()
+    async with open_redis_limiter(redis_server.url, on_change=changes) as limiter:
+        for index in range(4):
+            assert await limiter.acquire([KEY], NOW + index) == 0
+        getattr(redis_server, how)()
+        before = time.monotonic()
+        assert await limiter.acquire([KEY], NOW + 10) == 0
+        assert time.monotonic() - before < 1
+        assert "Redis is away" in str(limiter.health.trouble)
+        assert limiter.health.since_ms
+        # Away, it answers at once, and knows what was counted in Redis before.
+        before = time.monotonic()
+        passed = sum([await limiter.acquire([KEY], NOW + 20) == 0 for _ in range(50)])
+        assert passed == 5
+        assert time.monotonic() - before < 0.5
+
+        if how == "kill":
+            redis_server.start()
+        else:
+            redis_server.thaw()
+        await changes.wait_shared(limiter)
+        # What was counted meanwhile counts in Redis too: nothing passes before its time.
+        assert await limiter.acquire([KEY], NOW + 30) > 0
+        assert [health.trouble is None for health in changes.seen] == [True, False, True]
+
+
+async def test_what_was_counted_while_away_reaches_the_others(redis_server) -> None:
+    changes, second_changes = Changes(), Changes()
+    async with (
+        open_redis_limiter(redis_server.url, on_change=changes) as first,
+        open_redis_limiter(redis_server.url, on_change=second_changes) as second,
+    ):
+        redis_server.freeze()
+        for index in range(7):
+            assert await first.acquire([KEY], NOW + index) == 0
+        redis_server.thaw()
+        await changes.wait_shared(first)
+        assert await first.acquire([KEY], NOW + 10) == 0
+        await second_changes.wait_shared(second)
+        # The frozen call may have arrived in the end; it is counted once all the same.
+        passed = sum([await second.acquire([KEY], NOW + 20) == 0 for _ in range(5)])
+        assert passed == 2
+
+
+async def test_a_daemon_starts_without_redis_and_finds_it_later(redis_server) -> None:
+    redis_server.kill()
+    changes = Changes()
+    before = time.monotonic()
+    async with open_redis_limiter(redis_server.url, on_change=changes) as limiter:
+        assert time.monotonic() - before < 2
+        assert limiter.health.trouble
+        assert await limiter.acquire([KEY], NOW) == 0
+        redis_server.start()
+        await changes.wait_shared(limiter)
+        assert await limiter.acquire([KEY], NOW) == 0
+
+
+async def test_many_cycles_leave_it_working(redis_server) -> None:
+    changes = Changes()
+    async with open_redis_limiter(redis_server.url, on_change=changes) as limiter:
+        for cycle in range(5):
+            redis_server.kill()
+            await limiter.acquire([KEY], NOW + cycle)
+            redis_server.start()
+            await changes.wait_shared(limiter)
+        passed = sum([await limiter.acquire([KEY], NOW + 10) == 0 for _ in range(20)])
+        assert passed == 5
+    assert limiter._backlog_size == 0
+    assert limiter._backlog == {}
+
+
+async def test_an_idle_daemon_notices_too(redis_server, monkeypatch) -> None:
+    monkeypatch.setattr("whatsappd.limits.redis.CHECK_S", 0.05)
+    changes = Changes()
+    async with open_redis_limiter(redis_server.url, on_change=changes) as limiter:
+        redis_server.kill()
+        await changes.wait(limiter, is_away=True)
+        redis_server.start()
+        await changes.wait_shared(limiter)
+
+
+async def test_the_backlog_is_bounded(redis_server, monkeypatch) -> None:
+    monkeypatch.setattr("whatsappd.limits.redis.MAX_BACKLOG", 50)
+    redis_server.kill()
+    async with open_redis_limiter(redis_server.url) as limiter:
+        for index in range(300):
+            await limiter.acquire([LimitKey(f"acme:{index % 70}", 100, 60_000)], NOW)
+        assert limiter._backlog_size == sum(map(len, limiter._backlog.values())) <= 50
+
+
+async def test_windows_in_redis_expire(redis_server) -> None:
+    async with open_redis_limiter(redis_server.url) as limiter:
+        await limiter.acquire([LimitKey("short", 5, 50)], NOW)
+    async with await trio.open_unix_socket(redis_server.socket) as stream:
+        with trio.fail_after(5):
+            answer = b""
+            while answer != b":0\r\n":
+                await stream.send_all(b"DBSIZE\r\n")
+                answer = await stream.receive_some(100)

@@ -1,0 +1,1 @@
+"""How often may be sent: one interface, kept in memory or shared through Redis."""
