@@ -59,7 +59,7 @@ class Daemon:
         with self.log_file.open("ab") as log:
             self.process = await trio.lowlevel.open_process(
                 [
-                    *(sys.executable, "-m", "whatsappd", "run", "--log-level", "debug"),
+                    *(sys.executable, "-m", "whatsappd", "run", "--log-level", "info"),
                     *("--state-dir", str(self.state_dir), "--socket", str(self.socket)),
                     *self.arguments,
                 ],
@@ -159,7 +159,7 @@ async def running_daemon(*arguments: str) -> AsyncIterator[Daemon]:
         try:
             yield daemon
         except BaseException:
-            print(daemon.log())
+            print(daemon.log()[-8000:])
             raise
         finally:
             with trio.CancelScope(shield=True):

@@ -1,0 +1,277 @@
+"""Workers, the fork server, and what WhatsApp does: each has a next step, and hurts nobody else."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import Any
+
+import pytest
+import trio
+from daemons import PATIENCE, Events, alive, following, link, running_daemon, until_gone
+
+from whatsappd.errors import SandboxFailed, WrongState
+from whatsappd.rpc.client import RpcClient
+
+
+async def pid_of(client: RpcClient, company: str) -> int:
+    return int((await client.call("session.status", company=company))["worker_pid"])
+
+
+async def link_two(client: RpcClient, events: Events) -> None:
+    await link(client, events, "acme", "+15550100")
+    await link(client, events, "globex", "+15550200")
+
+
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
+async def test_a_killed_worker_comes_back_and_the_others_do_not_notice(
+    number: signal.Signals,
+) -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link_two(client, events)
+        other = await pid_of(client, "globex")
+        victim = await pid_of(client, "acme")
+        start = len(events.seen)
+        os.kill(victim, number)
+        ended = await events.state("acme", "backing_off", start=start)
+        assert number.name in ended["data"]["cause"]
+        assert ended["data"]["next_try_ms"] >= ended["time_ms"]
+        await events.state("acme", "connected", start=start)
+        assert await pid_of(client, "globex") == other
+        assert not [event for event in events.seen[start:] if event["company"] == "globex"]
+        status = await client.call("session.status", company="acme")
+        assert status["restarts"] == 1
+
+
+async def test_a_dead_fork_server_is_replaced_and_running_workers_live_on() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link_two(client, events)
+        workers = [await pid_of(client, company) for company in ("acme", "globex")]
+        before = (await client.call("daemon.status"))["fork_server"]["pid"]
+        os.kill(before, signal.SIGKILL)
+        await until_gone(before)
+        row = await client.call(
+            "message.send", company="acme", to="+15550200", text="x", wait="delivered"
+        )
+        assert row["state"] == "delivered"
+        assert [await pid_of(client, company) for company in ("acme", "globex")] == workers
+        await link(client, events, "initech", "+15550300")
+        after = (await client.call("daemon.status"))["fork_server"]
+        assert after["pid"] != before
+        assert after["restarts"] == 1
+
+
+async def test_a_worker_that_keeps_dying_ends_in_failed_and_can_be_started_again() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        start = len(events.seen)
+        with trio.fail_after(120):
+            while True:
+                status = await client.call("session.status", company="acme")
+                if status["state"] == "failed":
+                    break
+                if status["worker_pid"]:
+                    os.kill(status["worker_pid"], signal.SIGKILL)
+                    await until_gone(status["worker_pid"])
+                await trio.sleep(0.02)
+        failed = await events.state("acme", "failed", start=start)
+        assert "SIGKILL" in failed["data"]["cause"]
+        start = len(events.seen)
+        await client.call("session.start", company="acme")
+        await events.state("acme", "connected", start=start)
+
+
+async def test_a_pairing_session_can_be_stopped_at_once() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await client.call("session.start", company="acme")
+        await events.of_type("acme", "session.qr")
+        pid = await pid_of(client, "acme")
+        with trio.fail_after(2):
+            status = await client.call("session.stop", company="acme")
+        assert status["state"] == "stopped"
+        assert status["qr"] is None
+        assert not alive(pid)
+
+
+async def test_a_worker_that_answers_nothing_can_be_stopped_and_disturbs_nobody() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link_two(client, events)
+        pid = await pid_of(client, "acme")
+        os.kill(pid, signal.SIGSTOP)
+        row = await client.call("message.send", company="globex", to="+15550100", text="x")
+        assert row["state"] == "queued"
+        hello_took: list[float] = []
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: client.call("session.stop", company="acme"))
+            for _ in range(20):
+                began = trio.current_time()
+                await client.call("daemon.hello")
+                hello_took.append(trio.current_time() - began)
+        assert not alive(pid)
+        assert max(hello_took) < 1
+
+
+async def test_without_a_network_the_true_cause_and_the_next_try_are_shown() -> None:
+    # Real mode: the machine that runs the tests cannot reach WhatsApp, whatever the reason.
+    async with (
+        running_daemon() as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        hello = await client.call("daemon.hello")
+        assert hello["mode"] == "real"
+        assert not [name for name in hello["methods"] if name.startswith("sandbox.")]
+        await client.call("session.start", company="acme")
+        waiting = await events.state("acme", "backing_off")
+        assert "dial tcp" in waiting["data"]["cause"] or "proxy" in waiting["data"]["cause"]
+        assert waiting["data"]["next_try_ms"] >= waiting["time_ms"]
+        start = len(events.seen)
+        await events.state("acme", "starting", start=start)  # the try comes by itself
+        await client.call("session.stop", company="acme")
+
+
+FAULTS: list[tuple[dict[str, Any], str, str]] = [
+    ({"kind": "drop"}, "reconnecting", "connection was lost"),
+    ({"kind": "stream_error", "code": 503}, "reconnecting", "connection was lost"),
+    ({"kind": "freeze", "seconds": 0.5, "cut": True}, "reconnecting", "connection was lost"),
+]
+
+
+@pytest.mark.parametrize(("fault", "state", "words"), FAULTS, ids=lambda value: str(value)[:40])
+async def test_a_lost_connection_is_reconnected_by_whatsmeow(
+    fault: dict[str, Any], state: str, words: str
+) -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        pid = await pid_of(client, "acme")
+        start = len(events.seen)
+        await client.call("sandbox.fault", phone="+15550100", **fault)
+        seen = await events.state("acme", state, start=start)
+        assert words in seen["data"]["cause"]
+        await events.state("acme", "connected", start=start)
+        assert await pid_of(client, "acme") == pid  # the process was none of the trouble
+
+
+async def test_a_replaced_stream_is_parked_and_taken_back_only_on_request() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        start = len(events.seen)
+        await client.call("sandbox.fault", kind="replace_stream", phone="+15550100")
+        parked = await events.state("acme", "conflict", start=start)
+        assert "--take-over" in parked["data"]["cause"]
+        assert parked["data"]["next_try_ms"] is None
+        with pytest.raises(WrongState, match="--take-over"):
+            await client.call("session.start", company="acme")
+        await client.call("session.start", company="acme", take_over=True)
+        await events.state("acme", "connected", start=start)
+
+
+LOGIN_FAILURES: list[tuple[dict[str, int], str, str]] = [
+    ({"reason": 401}, "logged_out", "unlinked from the phone"),
+    ({"reason": 403}, "logged_out", "logged out or locked"),
+    ({"reason": 405}, "outdated", "upgrade"),
+    ({"reason": 402, "code": 101, "expire": 3600}, "banned", "3600 s"),
+    ({"reason": 409}, "backing_off", "409"),
+]
+
+
+@pytest.mark.parametrize(
+    ("failure", "state", "words"), LOGIN_FAILURES, ids=lambda value: str(value)[:40]
+)
+async def test_a_refused_login_has_its_state_and_its_words(
+    failure: dict[str, int], state: str, words: str
+) -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        start = len(events.seen)
+        await client.call("sandbox.fault", kind="fail_login", phone="+15550100", **failure)
+        await client.call("session.restart", company="acme")
+        seen = await events.state("acme", state, start=start)
+        assert words in seen["data"]["cause"]
+
+
+async def test_a_code_is_scanned_once_and_a_false_one_never() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await client.call("session.start", company="acme")
+        shown = await events.of_type("acme", "session.qr")
+        with pytest.raises(SandboxFailed):
+            await client.call("sandbox.scan", qr="nonsense", phone="+15550100")
+        await client.call("sandbox.scan", qr=shown["data"]["qr"], phone="+15550100")
+        await events.state("acme", "connected")
+        with pytest.raises(SandboxFailed):
+            await client.call("sandbox.scan", qr=shown["data"]["qr"], phone="+15550100")
+
+
+@pytest.mark.soak
+async def test_a_pairing_that_nobody_scans_times_out_and_can_be_started_again() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await client.call("session.start", company="acme")
+        with trio.fail_after(200):
+            while True:
+                status = await client.call("session.status", company="acme")
+                if status["state"] == "logged_out":
+                    break
+                await trio.sleep(1)
+        assert "nobody scanned" in status["cause"]
+        codes = {e["data"]["qr"] for e in events.seen if e["type"] == "session.qr"}
+        assert len(codes) == 6
+        await link(client, events, "acme", "+15550100")
+
+
+async def test_the_daemon_answers_while_every_worker_is_busy() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link_two(client, events)
+        await client.call("sandbox.fault", kind="delay_acks", seconds=3, count=1, phone="+15550100")
+        await client.call("message.send", company="acme", to="+15550200", text="slow")
+        await events.until(
+            lambda event: event["type"] == "outbox.state" and event["data"]["state"] == "sending"
+        )
+        with trio.fail_after(PATIENCE):
+            for _ in range(50):
+                began = trio.current_time()
+                await client.call("daemon.status")
+                assert trio.current_time() - began < 1
