@@ -33,7 +33,7 @@ def connect_writer(path: Path) -> sqlite3.Connection:
     """
     _make_private(path)
     try:
-        conn = _connect(path, "rw")
+        conn = _connect(path, "mode=rw")
         try:
             _refuse_foreign(conn, path)
             # WAL: readers and the writer do not block each other. FULL: every COMMIT is synced.
@@ -54,18 +54,24 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that cannot write. Raises `sqlite3.Error`."""
-    return _connect(path, "ro")
+    return _connect(path, "mode=ro")
+
+
+def connect_still(path: Path) -> sqlite3.Connection:
+    """A connection to a file that nobody has open, which may lie on a read-only disk: where there
+    is no write-ahead log, none is made. Raises `sqlite3.Error`."""
+    return _connect(path, "mode=ro&immutable=1")
 
 
 def connect_new(path: Path) -> sqlite3.Connection:
     """A connection to a new, private file, which must not exist (FileExistsError, OSError)."""
     os.close(os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_NOFOLLOW, 0o600))
-    return _connect(path, "rw")
+    return _connect(path, "mode=rw")
 
 
-def _connect(path: Path, mode: str) -> sqlite3.Connection:
+def _connect(path: Path, options: str) -> sqlite3.Connection:
     conn = sqlite3.connect(
-        f"{path.absolute().as_uri()}?mode={mode}",
+        f"{path.absolute().as_uri()}?{options}",
         uri=True,
         timeout=BUSY_TIMEOUT_MS / 1000,
         isolation_level=None,  # transactions are begun and ended by us alone

@@ -13,7 +13,7 @@ from contextlib import closing, suppress
 from pathlib import Path
 
 from whatsappd.errors import BadStateDirectory, InvalidParams
-from whatsappd.store.connect import APPLICATION_ID, connect_new, connect_reader
+from whatsappd.store.connect import APPLICATION_ID, connect_new, connect_reader, connect_still
 from whatsappd.store.failures import as_store_failed
 from whatsappd.store.migrations import migrations, refuse_newer, schema_version
 
@@ -78,11 +78,21 @@ def check(path: Path) -> list[str]:
     if not path.exists():
         return [f"{path} does not exist"]
     try:
-        with closing(connect_reader(path)) as conn:
-            conn.execute("BEGIN")
-            return _findings(conn)
+        try:
+            return _check(connect_reader(path))
+        except sqlite3.OperationalError:
+            # Even a reader makes a `-wal` beside the file, which a read-only disk refuses.
+            if os.access(path.parent, os.W_OK) or path.with_name(path.name + "-wal").exists():
+                raise
+            return _check(connect_still(path))
     except sqlite3.Error as error:
         return [str(as_store_failed(error) or error)]
+
+
+def _check(conn: sqlite3.Connection) -> list[str]:
+    with closing(conn):
+        conn.execute("BEGIN")
+        return _findings(conn)
 
 
 def _findings(conn: sqlite3.Connection) -> list[str]:

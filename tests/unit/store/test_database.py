@@ -246,24 +246,51 @@ trio.run(main)
 """
 
 
-def test_a_full_disk_loses_nothing_and_work_goes_on(tmp_path: Path) -> None:
-    script = (
-        f"mount -t tmpfs -o size=1m,mode=700 none {tmp_path} && "
-        f"head -c 300000 /dev/zero > {tmp_path}/ballast && "
-        f'exec {sys.executable} -W error -c "$0" {tmp_path}'
-    )
+def run_on_own_disk(commands: str, script: str) -> str:
+    """Runs Python `script` behind shell `commands` that may mount; returns its output."""
     probe = subprocess.run(["unshare", "-rm", "true"], capture_output=True, check=False)
     if probe.returncode:
-        pytest.skip("no mount namespaces here, so no disk of our own to fill")
+        pytest.skip("no mount namespaces here, so no disk of our own")
     run = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", script, _FULL_DISK],
+        ["unshare", "-rm", "sh", "-e", "-c", f'{commands}\nexec {sys.executable} -c "$0"', script],
         capture_output=True,
         text=True,
         timeout=60,
         check=False,
     )
     assert run.returncode == 0, run.stderr
-    assert "the disk is full" in run.stdout
+    return run.stdout
+
+
+def test_a_full_disk_loses_nothing_and_work_goes_on(tmp_path: Path) -> None:
+    told = run_on_own_disk(
+        f"mount -t tmpfs -o size=1m,mode=700 none {tmp_path}\n"
+        f"head -c 300000 /dev/zero > {tmp_path}/ballast",
+        _FULL_DISK.replace("sys.argv[1]", repr(str(tmp_path))),
+    )
+    assert "the disk is full" in told
+
+
+def test_a_read_only_disk_is_refused_with_a_remedy(tmp_path: Path) -> None:
+    connect_writer(tmp_path / "whatsappd.db").close()
+    told = run_on_own_disk(
+        f"mount --bind {tmp_path} {tmp_path}\nmount -o remount,ro,bind {tmp_path}",
+        f"""
+from pathlib import Path
+from whatsappd.errors import BadStateDirectory
+from whatsappd.store.connect import connect_writer
+from whatsappd.store.safekeeping import check
+path = Path({str(tmp_path)!r}) / "whatsappd.db"
+try:
+    connect_writer(path)
+except BadStateDirectory as error:
+    print(error)
+print(check(path))
+""",
+    )
+    assert "Read-only file system" in told
+    assert "is writable" in told
+    assert told.endswith("\n[]\n")  # it can still be checked
 
 
 async def test_a_newer_database_is_refused(path: Path) -> None:

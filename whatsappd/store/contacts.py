@@ -1,0 +1,73 @@
+"""With whom a company has exchanged messages: what makes a message outreach, or not.
+
+The dispatcher asks before it sends; sends and inbound messages add. Almost every question is about
+somebody known already, so the known are remembered in memory, within a bound.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections import OrderedDict
+from collections.abc import Collection
+
+from whatsappd.clock import now_ms
+from whatsappd.store.database import Database
+
+#: (company, chat) pairs remembered; about 200 bytes each.
+REMEMBERED = 20_000
+
+
+class Contacts:
+    """The table of contacts. Chats are JIDs without a device."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+        self._remembered: OrderedDict[tuple[str, str], None] = OrderedDict()
+
+    async def strangers(self, company: str, chats: Collection[str]) -> set[str]:
+        """Those of `chats` with whom the company has never exchanged a message."""
+        unknown = {chat for chat in chats if (company, chat) not in self._remembered}
+        if not unknown:
+            return unknown
+        found = await self._database.read(lambda conn: _find(conn, company, unknown))
+        self._remember(company, found)
+        return unknown - found
+
+    async def add(self, company: str, chats: Collection[str]) -> None:
+        """From now on these are no strangers. Writes only what is new."""
+        new = [chat for chat in chats if (company, chat) not in self._remembered]
+        if new:
+            await self._database.write(lambda conn: _add(conn, company, new))
+            self._remember(company, new)
+
+    async def remove_company(self, company: str) -> None:
+        """Forget everybody the company knew."""
+        await self._database.write(
+            lambda conn: conn.execute("DELETE FROM contacts WHERE company = ?", (company,)).rowcount
+        )
+        for known in [known for known in self._remembered if known[0] == company]:
+            del self._remembered[known]
+
+    def _remember(self, company: str, chats: Collection[str]) -> None:
+        for chat in chats:
+            self._remembered[company, chat] = None
+        while len(self._remembered) > REMEMBERED:
+            self._remembered.popitem(last=False)
+
+
+def _find(conn: sqlite3.Connection, company: str, chats: Collection[str]) -> set[str]:
+    return {
+        chat
+        for chat in chats
+        if conn.execute(
+            "SELECT 1 FROM contacts WHERE company = ? AND chat = ?", (company, chat)
+        ).fetchone()
+    }
+
+
+def _add(conn: sqlite3.Connection, company: str, chats: Collection[str]) -> None:
+    now = now_ms()
+    conn.executemany(
+        "INSERT OR IGNORE INTO contacts (company, chat, since_ms) VALUES (?, ?, ?)",
+        [(company, chat, now) for chat in chats],
+    )
