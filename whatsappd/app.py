@@ -19,17 +19,22 @@ import trio
 
 from whatsappd.api.table import ApiParts, build_table
 from whatsappd.config import Settings
+from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.lock import hold_lock
 from whatsappd.rpc.listener import check_path, close_listener, open_listener
 from whatsappd.rpc.server import RpcServer, serve_rpc
+from whatsappd.rules.outreach import SendLimits
 from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.housekeeping import Housekeeping, Retention
 from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.pacing import Shared
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.process import become_subreaper
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.state import REAL, SANDBOX, StateDirectory
 from whatsappd.store.companies import Companies
+from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import open_database
 from whatsappd.store.events import open_event_log
 from whatsappd.store.outbox import open_outbox
@@ -83,16 +88,26 @@ async def _run_parts(
         events = await open_event_log(database)
         outbox = await open_outbox(database, events)
         companies = Companies(database)
+        contacts = Contacts(database)
+        housekeeping = Housekeeping(events, outbox, Retention())
         sandbox = await _open_sandbox(settings, state, stack)
         fork_server = ForkServer(environment=_worker_environment(sandbox))
         pool = Pool(
             state=state,
             fork_server=fork_server,
             companies=companies,
-            inbound=InboundLog(events, outbox, retry_s=session_settings.retry_store_s),
+            inbound=InboundLog(events, outbox, contacts, retry_s=session_settings.retry_store_s),
             outbox=outbox,
             access=sandbox.access if sandbox else WhatsAppAccess,
             settings=session_settings,
+            pacing=Shared(
+                limiter=MemoryLimiter(),
+                companies=companies,
+                contacts=contacts,
+                events=events,
+                outbox=outbox,
+                defaults=SendLimits(),
+            ),
             foreign_children=lambda: {sandbox.pid} if sandbox and sandbox.pid else set(),
         )
         parts = ApiParts(
@@ -108,6 +123,7 @@ async def _run_parts(
         )
         async with trio.open_nursery() as supervision:
             supervision.start_soon(fork_server.run)
+            supervision.start_soon(housekeeping.run)
             async with trio.open_nursery() as sessions:
                 await sessions.start(pool.run)
                 await _serve(settings.socket, settings.socket_mode, parts, stopping, started)

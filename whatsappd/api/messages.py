@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Annotated, Any, Literal
 
 import msgspec
 
 from whatsappd.api.params import MAX_KEY, MAX_TEXT, CompanyId, Params
 from whatsappd.clock import now_ms
-from whatsappd.errors import NotConnected
+from whatsappd.errors import NotConnected, RateLimited
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
@@ -90,20 +91,45 @@ class MessagesApi:
                 company=session.company,
                 state=str(session.state),
             )
-        row, _created = await self._outbox.accept(
-            NewMessage(
-                company=params.company,
-                chat=str(to),
-                text=params.text,
-                key=params.key,
-                expires_ms=now_ms() + params.ttl_ms if params.ttl_ms else None,
-                on_uncertain=params.on_uncertain,
-            ),
-            self._settings.queue_limit,
+        new = NewMessage(
+            company=params.company,
+            chat=str(to),
+            text=params.text,
+            key=params.key,
+            expires_ms=now_ms() + params.ttl_ms if params.ttl_ms else None,
+            on_uncertain=params.on_uncertain,
         )
+        row = await (self._accept_paid(new) if params.no_queue else self._accept(new))
         if params.wait != "queued":
             row = await self._outbox.wait(row.id, _WAITS[params.wait])
         return row.as_wire()
+
+    async def _accept(self, new: NewMessage) -> Row:
+        row, _created = await self._outbox.accept(new, self._settings.queue_limit)
+        return row
+
+    async def _accept_paid(self, new: NewMessage) -> Row:
+        """Take the message's place in the rate limit first, for `no_queue`.
+
+        Raises:
+            RateLimited: there is none; `data.retry_after_ms` says when there will be.
+        """
+        pacing = self._pool.pacing(new.company)
+        verdict = await pacing.prepay(new.chat)
+        if verdict.wait_ms:
+            raise RateLimited(
+                f"{new.company}: {verdict.reason}; try again in {verdict.wait_ms / 1000:.1f} s, "
+                "or leave no_queue out, and the message waits for its turn",
+                company=new.company,
+                retry_after_ms=verdict.wait_ms,
+            )
+        created = False
+        try:
+            row, created = await self._outbox.accept(new, self._settings.queue_limit)
+            return row
+        finally:
+            if not created:
+                pacing.refund(new.chat)
 
     async def _get(self, _call: Call, params: MessageId) -> dict[str, Any]:
         return (await self._outbox.get(params.id)).as_wire()
@@ -129,7 +155,7 @@ class MessagesApi:
         return (await self._outbox.resolve(params.id, params.as_)).as_wire()
 
 
-def _that_fit(rows: list[Row]) -> list[Row]:
+def _that_fit(rows: Sequence[Row]) -> Sequence[Row]:
     """As many rows as one answer holds, but at least one."""
     size = 0
     for place, row in enumerate(rows):

@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
+import msgspec
+
 from whatsappd.api.events import EventsApi
 from whatsappd.api.params import CompanyId, OneCompany, Params
 from whatsappd.errors import WrongState
 from whatsappd.model.company import validate_company
 from whatsappd.rpc.method import Call, Method, NoParams
+from whatsappd.rules.outreach import SendLimits, check_limit
 from whatsappd.sessions.pool import Pool
 
 
@@ -16,6 +19,17 @@ class StartParams(Params):
     company: CompanyId
     watch: bool = False
     take_over: bool = False
+
+
+Limit = int | None | msgspec.UnsetType
+
+
+class ConfigureParams(Params):
+    company: CompanyId
+    per_minute: Limit = msgspec.UNSET
+    per_phone_per_minute: Limit = msgspec.UNSET
+    cold_per_hour: Limit = msgspec.UNSET
+    cold_per_day: Limit = msgspec.UNSET
 
 
 class RemoveParams(Params):
@@ -37,6 +51,9 @@ class SessionsApi:
             Method("session.remove", RemoveParams, self._remove, "Unlink and delete.", writes=True),
             Method("session.list", NoParams, self._list, "All sessions.", writes=False),
             Method("session.status", OneCompany, self._status, "One session.", writes=False),
+            Method(
+                "session.configure", ConfigureParams, self._configure, "Set limits.", writes=True
+            ),
             Method("session.qr", OneCompany, self._qr, "The QR code to scan now.", writes=False),
         ]
 
@@ -71,6 +88,20 @@ class SessionsApi:
 
     def _status(self, _call: Call, params: OneCompany) -> dict[str, Any]:
         return self._wire(validate_company(params.company))
+
+    async def _configure(self, _call: Call, params: ConfigureParams) -> dict[str, Any]:
+        """Change a company's limits: a number sets one (0: off), nil gives it its default again."""
+        pacing = self._pool.pacing(validate_company(params.company))
+        changes = {
+            name: value
+            for name in SendLimits._fields
+            if (value := getattr(params, name)) is not msgspec.UNSET
+        }
+        for name, value in changes.items():
+            if value is not None:
+                check_limit(name, value)
+        limits = await pacing.configure(changes) if changes else pacing.limits
+        return {"company": params.company, "limits": limits.as_wire()}
 
     def _qr(self, _call: Call, params: OneCompany) -> dict[str, Any]:
         session = self._pool.get(validate_company(params.company))

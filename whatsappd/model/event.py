@@ -10,6 +10,7 @@ from typing import Any, NamedTuple
 
 SESSION_STATE = "session.state"
 SESSION_QR = "session.qr"
+SESSION_OUTREACH = "session.outreach"
 MESSAGE_RECEIVED = "message.received"
 MESSAGE_RECEIPT = "message.receipt"
 MESSAGE_UNDECRYPTABLE = "message.undecryptable"
@@ -19,6 +20,7 @@ ALERT = "alert"
 EVENT_TYPES = (
     SESSION_STATE,
     SESSION_QR,
+    SESSION_OUTREACH,
     MESSAGE_RECEIVED,
     MESSAGE_RECEIPT,
     MESSAGE_UNDECRYPTABLE,

@@ -20,9 +20,12 @@ from whatsappd.errors import (
     WorkerGone,
     WrongState,
 )
+from whatsappd.model.jid import USER_SERVER, parse_jid
 from whatsappd.model.message import Row
 from whatsappd.model.session import SessionState
+from whatsappd.rules.send_errors import REACHOUT_TIMELOCK, classify
 from whatsappd.sessions.handover import settle_refusal
+from whatsappd.sessions.pacing import Pacing
 from whatsappd.sessions.session import Session
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.outbox import Handover, Outbox
@@ -32,13 +35,18 @@ log = structlog.get_logger()
 
 #: Rows looked up at a time. Order is per chat, so a postponed row ends its chat's turn only.
 BATCH = 50
+#: So many chats that have to wait mean that the company as a whole has to.
+BLOCKED_CHATS = 3
 
 
 class Dispatcher:
     """Runs beside its session, and hands over whenever that is connected."""
 
-    def __init__(self, session: Session, outbox: Outbox, settings: SessionSettings) -> None:
+    def __init__(
+        self, session: Session, outbox: Outbox, pacing: Pacing, settings: SessionSettings
+    ) -> None:
         self._session = session
+        self._pacing = pacing
         self._company = session.company
         self._outbox = outbox
         self._settings = settings
@@ -62,14 +70,53 @@ class Dispatcher:
         if not rows:
             await self._wait_for_work(version)
             return
+        strangers = await self._pacing.strangers({row.chat for row in rows})
+        # Chats whose turn is over for this round, and when the first of them may go on.
         postponed: set[str] = set()
+        wait_ms: int | None = None
         for row in rows:
             if self._session.state is not SessionState.CONNECTED:
                 return
             if row.chat in postponed:
                 continue
-            if not await self._send(row):
+            is_cold = row.chat in strangers
+            if is_cold and not await self._exists(row):
                 postponed.add(row.chat)
+                continue
+            verdict = await self._pacing.admit(row.chat, is_cold=is_cold)
+            if verdict.wait_ms:
+                postponed.add(row.chat)
+                wait_ms = min(verdict.wait_ms, wait_ms or verdict.wait_ms)
+                if len(postponed) >= BLOCKED_CHATS:
+                    break
+            elif await self._send(row):
+                strangers.discard(row.chat)
+            else:
+                postponed.add(row.chat)
+        if wait_ms is not None:
+            with trio.move_on_after(wait_ms / 1000):
+                await self._outbox.wait_changed(self._company, self._outbox.version(self._company))
+
+    async def _exists(self, row: Row) -> bool:
+        """Whether a stranger's number is on WhatsApp; if not, its row has failed.
+
+        Writing to numbers that do not exist is what gets accounts banned first.
+        """
+        jid = parse_jid(row.chat)
+        if jid.server != USER_SERVER:
+            return True
+        try:
+            worker = self._session.connected_worker("looking a number up")
+            with trio.move_on_after(self._settings.look_up_deadline_s):
+                answer = await worker.call(WorkerMethod.LOOK_UP, phones=[jid.user])
+                if jid.user in answer["on_whatsapp"]:
+                    return True
+                await self._outbox.failed(row.id, "the number is not on WhatsApp")
+                return False
+        except (WorkerFailed, WorkerGone, WrongState, UnknownMessage) as error:
+            self._log.info("number_not_looked_up", id=row.id, reason=error.message)
+        # Nobody said: the send itself will, and is refused where the number does not exist.
+        return self._session.state is SessionState.CONNECTED
 
     async def _wait_for_work(self, version: int) -> None:
         due_ms = await self._outbox.next_due_ms(self._company)
@@ -107,15 +154,22 @@ class Dispatcher:
                     WorkerMethod.SEND, to=row.chat, text=row.text, secret=secret
                 )
             except WorkerFailed as error:
-                refusal = error.message
-                chance = random.random()
-                return lambda: settle_refusal(outbox, row, refusal, chance=chance)
+                return await self._refused(row, error.message)
             except WorkerGone:
                 return _leave_to_next_worker
             return lambda: outbox.acknowledged(row.id, answer["message_id"], answer["timestamp_ms"])
         # whatsmeow itself gives up earlier: this worker answers nothing any more.
         await self._session.replace_hung_worker()
         return _leave_to_next_worker
+
+    async def _refused(self, row: Row, error: str) -> Callable[[], Awaitable[Row | None]]:
+        verdict = classify(error)
+        if verdict.code == REACHOUT_TIMELOCK:
+            await self._pacing.struck()
+            until_ms = self._pacing.paused_until_ms or 0
+            return lambda: self._outbox.passing(row.id, verdict.reason, until_ms)
+        chance = random.random()
+        return lambda: settle_refusal(self._outbox, row, verdict, chance=chance)
 
     async def _record(
         self, settle: Callable[[], Awaitable[Row | None]], shield: trio.CancelScope
@@ -138,6 +192,8 @@ class Dispatcher:
                 continue
             if row is None:
                 return False
+            if row.sent_ms is not None:
+                await self._pacing.met([row.chat])
             self._log.debug("handed_over", id=row.id, state=str(row.state))
             return row.not_before_ms <= now_ms()
 

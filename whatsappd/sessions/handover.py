@@ -13,7 +13,7 @@ import structlog
 from whatsappd.clock import now_ms
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.backoff import full_jitter
-from whatsappd.rules.send_errors import Fate, classify
+from whatsappd.rules.send_errors import Fate, Verdict
 from whatsappd.store.outbox import Handover, Outbox
 
 log = structlog.get_logger()
@@ -25,9 +25,8 @@ RETRY_CAP_MS = 600_000
 _CUT_OFF = "the session ended while the message was being handed over"
 
 
-async def settle_refusal(outbox: Outbox, row: Row, error: str, *, chance: float) -> Row:
-    """Record that whatsmeow refused an attempt with `error`, its own words."""
-    verdict = classify(error)
+async def settle_refusal(outbox: Outbox, row: Row, verdict: Verdict, *, chance: float) -> Row:
+    """Record what an attempt that whatsmeow refused came to."""
     match verdict.fate:
         case Fate.PERMANENT:
             return await outbox.failed(row.id, verdict.reason)
@@ -41,18 +40,29 @@ async def settle_refusal(outbox: Outbox, row: Row, error: str, *, chance: float)
 
 
 async def settle_cut_off(
-    outbox: Outbox, company: str, attempts: Sequence[Handover], found: dict[bytes, str]
+    outbox: Outbox,
+    company: str,
+    attempts: Sequence[Handover],
+    found: dict[bytes, str],
+    *,
+    boot_ms: int,
 ) -> None:
     """Settle attempts that ended without an answer, now that the account's database was asked.
 
     Args:
         found: the message id of each attempt that whatsmeow began to send, by its secret. An
-            attempt that is missing there never left, and is queued again.
+            attempt that is missing there never left, and is queued again: unless the host went
+            down since, which may have taken the database's last writes along.
+        boot_ms: when the host came up.
     """
     for row, secret in attempts:
         message_id = found.get(secret)
         was_sending = row.state is OutboxState.SENDING
-        if message_id is None:
+        if message_id is None and (row.handed_ms or 0) < boot_ms:
+            if not was_sending:
+                continue
+            row_now = await outbox.uncertain(row.id, "the host went down while it was being sent")
+        elif message_id is None:
             if was_sending:
                 row_now = await outbox.passing(row.id, f"{_CUT_OFF}; it was not sent", 0)
             else:

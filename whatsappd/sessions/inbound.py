@@ -16,6 +16,8 @@ from whatsappd.model.event import (
     MESSAGE_UNDECRYPTABLE,
     Draft,
 )
+from whatsappd.model.jid import parse_jid
+from whatsappd.store.contacts import Contacts
 from whatsappd.store.events import EventLog
 from whatsappd.store.outbox import Outbox
 from whatsappd.wire.worker import Kind, WorkerEvent
@@ -40,9 +42,12 @@ _OUTBOX_RECEIPTS = {
 class InboundLog:
     """Writes the events of all sessions, in the order each session brings them."""
 
-    def __init__(self, events: EventLog, outbox: Outbox, *, retry_s: float) -> None:
+    def __init__(
+        self, events: EventLog, outbox: Outbox, contacts: Contacts, *, retry_s: float
+    ) -> None:
         self._events = events
         self._outbox = outbox
+        self._contacts = contacts
         self._retry_s = retry_s
 
     async def append(self, drafts: list[Draft]) -> None:
@@ -71,9 +76,29 @@ class InboundLog:
                     log.error("inbound_waits_for_store", company=company, reason=error.message)
                 complained = True
                 await trio.sleep(self._retry_s)
+        await self._take_people(company, events)
         for event in events:
             if event.kind is Kind.RECEIPT:
                 await self._take_receipt(company, event)
+
+    async def _take_people(self, company: str, events: list[WorkerEvent]) -> None:
+        """Who wrote to the company, or was written to from its phone, is no stranger to it."""
+        people = {
+            str(parse_jid(address).account)
+            for event in events
+            if event.kind is Kind.MESSAGE and not event.data["is_group"]
+            for address in (
+                (event.data["chat"], event.data["recipient_alt"])
+                if event.data["from_me"]
+                else (event.data["sender"], event.data["sender_alt"])
+            )
+            if address
+        }
+        if people:
+            try:
+                await self._contacts.add(company, people)
+            except StoreFailed as error:
+                log.warning("contacts_not_stored", company=company, reason=error.message)
 
     async def _take_receipt(self, company: str, event: WorkerEvent) -> None:
         kind = _OUTBOX_RECEIPTS.get(event.data["receipt"])

@@ -17,6 +17,7 @@ from whatsappd.rules.lifecycle import PARKED
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.pacing import Pacing, Shared
 from whatsappd.sessions.process import reap_orphans
 from whatsappd.sessions.session import Session
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
@@ -40,6 +41,7 @@ class Pool:
         outbox: Outbox,
         access: Callable[[], WhatsAppAccess],
         settings: SessionSettings,
+        pacing: Shared,
         foreign_children: Callable[[], set[int]],
     ) -> None:
         self._state = state
@@ -50,6 +52,8 @@ class Pool:
         self._access = access
         self._settings = settings
         self._foreign_children = foreign_children
+        self._shared_pacing = pacing
+        self._pacing: dict[str, Pacing] = {}
         self._sessions: dict[str, Session] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self._gone: dict[str, trio.Event] = {}
@@ -97,13 +101,19 @@ class Pool:
             )
         return session
 
+    def pacing(self, company: str) -> Pacing:
+        """A company's limits. Raises UnknownCompany."""
+        self.get(company)
+        return self._pacing[company]
+
     def statuses(self) -> list[SessionStatus]:
         return [self.status(company) for company in sorted(self._sessions)]
 
     def status(self, company: str) -> SessionStatus:
         """Raises UnknownCompany."""
         return self.get(company).status(
-            queued=self._outbox.counts(company).get(OutboxState.QUEUED, 0)
+            queued=self._outbox.counts(company).get(OutboxState.QUEUED, 0),
+            outreach_paused_until_ms=self._pacing[company].paused_until_ms,
         )
 
     async def start(self, company: str, *, take_over: bool) -> Session:
@@ -161,6 +171,8 @@ class Pool:
             self._scopes.pop(company).cancel()
             await self._gone.pop(company).wait()
             del self._sessions[company]
+            del self._pacing[company]
+            await self._shared_pacing.contacts.remove_company(company)
             await self._companies.remove(company)
             directory = self._state.company(company)
             if directory.exists():
@@ -190,25 +202,30 @@ class Pool:
             settings=self._settings,
         )
         remembered = await self._companies.get(company)
+        pacing = Pacing(company, self._shared_pacing)
+        await pacing.load()
         session.wanted = remembered.wanted
         session.jid = remembered.jid
         session.lid = remembered.lid
         session.push_name = remembered.push_name
         assert self._nursery is not None
+        self._pacing[company] = pacing
         self._sessions[company] = session
         scope = self._scopes[company] = trio.CancelScope()
         gone = self._gone[company] = trio.Event()
-        self._nursery.start_soon(self._supervise, session, scope, gone)
+        self._nursery.start_soon(self._supervise, session, pacing, scope, gone)
         return session
 
-    async def _supervise(self, session: Session, scope: trio.CancelScope, gone: trio.Event) -> None:
+    async def _supervise(
+        self, session: Session, pacing: Pacing, scope: trio.CancelScope, gone: trio.Event
+    ) -> None:
         try:
             with scope:
                 while True:
                     try:
                         async with trio.open_nursery() as nursery:
                             nursery.start_soon(
-                                Dispatcher(session, self._outbox, self._settings).run
+                                Dispatcher(session, self._outbox, pacing, self._settings).run
                             )
                             await session.run()
                     except Exception as error:

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 import trio
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import booted_ms, now_ms
 from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
@@ -183,7 +183,9 @@ class Session:
             )
         return self._worker
 
-    def status(self, *, queued: int = 0) -> SessionStatus:
+    def status(
+        self, *, queued: int = 0, outreach_paused_until_ms: int | None = None
+    ) -> SessionStatus:
         return SessionStatus(
             company=self.company,
             wanted=self.wanted,
@@ -200,6 +202,7 @@ class Session:
             last_inbound_ms=self.last_inbound_ms,
             last_error=self.last_error,
             queued=queued,
+            outreach_paused_until_ms=outreach_paused_until_ms,
         )
 
     async def wait_changed(self) -> None:
@@ -417,7 +420,9 @@ class Session:
     async def _settle(self, attempts: Sequence[Handover], found: list[tuple[bytes, str]]) -> None:
         """Before anything is sent again: settle what an earlier worker left behind."""
         try:
-            await settle_cut_off(self._outbox, self.company, attempts, dict(found))
+            await settle_cut_off(
+                self._outbox, self.company, attempts, dict(found), boot_ms=booted_ms()
+            )
         except StoreFailed as error:
             # They stay as they are, shown as such, and the next worker asks again.
             self._log.error("attempts_not_settled", reason=error.message)

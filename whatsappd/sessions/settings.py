@@ -32,4 +32,5 @@ class SessionSettings(NamedTuple):
     start_jitter_s: float = 0.5  # spread of their starts at boot
     retry_store_s: float = 1.0  # between attempts to log an event while the disk is full
     queue_limit: int = 10_000  # messages waiting per company
+    look_up_deadline_s: float = 20.0  # for whether a number is on WhatsApp
     send_deadline_s: float = 100.0  # whatsmeow itself gives up after 75 s

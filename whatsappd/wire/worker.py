@@ -26,6 +26,7 @@ class WorkerMethod(StrEnum):
     OPEN = "client.open"  # {directory, database, secrets, proxy, noise_root, log_level} ->
     #                       {attempts: [[secret, message_id], ...]}
     SEND = "client.send"  # {to, text, secret} -> {message_id, timestamp_ms}
+    LOOK_UP = "client.look_up"  # {phones} -> {on_whatsapp: [phone, ...]}
     HEALTH = "client.health"  # {} -> {connected, logged_in}
     LOGOUT = "client.logout"  # {} -> {}
     STOP = "client.stop"  # {} -> {} ; the process exits afterwards

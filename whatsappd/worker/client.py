@@ -98,6 +98,17 @@ class Client:
         answer = self._checked(lambda: self._client.send_message(jid, message))
         return {"message_id": answer.ID, "timestamp_ms": answer.Timestamp * 1000}
 
+    def look_up(self, phones: list[str]) -> list[str]:
+        """Those of `phones` (digits only) that have a WhatsApp account (usync `contact`).
+
+        Raises:
+            SendError: WhatsApp did not say.
+        """
+        answers = self._checked(
+            lambda: self._client.is_on_whatsapp(*(f"+{phone}" for phone in phones))
+        )
+        return [answer.Query.removeprefix("+") for answer in answers if answer.IsIn]
+
     def _checked(self, call: Callable[[], Any]) -> Any:
         try:
             return call()

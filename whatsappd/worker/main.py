@@ -77,6 +77,7 @@ class Worker:
         self._lanes = {
             WorkerMethod.SEND: Lane("send"),
             WorkerMethod.LOGOUT: Lane("logout"),
+            WorkerMethod.LOOK_UP: Lane("look_up"),
             WorkerMethod.HEALTH: Lane("health"),
             WorkerMethod.STOP: Lane("stop"),
         }
@@ -97,6 +98,7 @@ class Worker:
             calls = {
                 WorkerMethod.SEND: self._send,
                 WorkerMethod.LOGOUT: self._logout,
+                WorkerMethod.LOOK_UP: self._look_up,
                 WorkerMethod.HEALTH: self._health,
                 WorkerMethod.STOP: self._stop,
             }
@@ -147,6 +149,9 @@ class Worker:
         return self._opened().send(
             parse_jid(arguments["to"]), arguments["text"], secret=arguments["secret"]
         )
+
+    def _look_up(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        return {"on_whatsapp": self._opened().look_up(arguments["phones"])}
 
     def _health(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         return self._opened().health()

@@ -1,0 +1,72 @@
+"""What the store needs now and then: messages whose time passed, and history that is old enough.
+
+One task for all companies, started by `app`.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import structlog
+import trio
+
+from whatsappd.clock import now_ms
+from whatsappd.errors import StoreFailed
+from whatsappd.model.message import OutboxState
+from whatsappd.store.events import EventLog
+from whatsappd.store.outbox import Outbox
+
+log = structlog.get_logger()
+
+#: How late, in seconds, a message may be found to have expired. (One that is handed over is
+#: checked then, exactly.)
+EXPIRE_EVERY_S = 5.0
+RETAIN_EVERY_S = 3600.0
+
+_DAY_MS = 24 * 3600 * 1000
+
+
+class Retention(NamedTuple):
+    """How much history is kept; None: without end."""
+
+    events_max_age_ms: int | None = 30 * _DAY_MS
+    events_max_bytes: int | None = 1 << 30
+    messages_max_age_ms: int = 90 * _DAY_MS
+
+
+class Housekeeping:
+    def __init__(self, events: EventLog, outbox: Outbox, retention: Retention) -> None:
+        self._events = events
+        self._outbox = outbox
+        #: May be changed while the daemon runs.
+        self.retention = retention
+
+    async def run(self) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._expire)
+            nursery.start_soon(self._retain)
+
+    async def _expire(self) -> None:
+        while True:
+            await trio.sleep(EXPIRE_EVERY_S)
+            if not any(
+                self._outbox.counts(company).get(OutboxState.QUEUED)
+                for company in self._outbox.companies()
+            ):
+                continue
+            try:
+                await self._outbox.expire(now_ms())
+            except StoreFailed as error:
+                log.error("messages_not_expired", reason=error.message)
+
+    async def _retain(self) -> None:
+        while True:
+            kept = self.retention
+            try:
+                events = await self._events.retain(kept.events_max_age_ms, kept.events_max_bytes)
+                messages = await self._outbox.retain(kept.messages_max_age_ms)
+                if events or messages:
+                    log.info("history_deleted", events=events, messages=messages)
+            except StoreFailed as error:
+                log.error("history_not_deleted", reason=error.message)
+            await trio.sleep(RETAIN_EVERY_S)
