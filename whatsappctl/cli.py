@@ -1,0 +1,119 @@
+"""The `whatsappctl` command: which verbs there are, and what all of them share.
+
+A verb's module is imported when it is called. The one-line helps stand here, so that `--help`
+imports none of them.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import Any
+
+import click
+
+from whatsappctl.common import Options, common_options, fail
+from whatsappd import __version__
+from whatsappd.errors import WhatsappdError
+
+#: Section by section, as `--help` shows them. Each verb is `whatsappctl.commands.VERB`.
+SECTIONS: dict[str, dict[str, str]] = {
+    "Sessions": {
+        "start": "Start a company's session; shows the QR code to scan.",
+        "stop": "Stop a session, until it is started again.",
+        "restart": "Stop a session and start it with a new worker.",
+        "status": "How the daemon and its sessions are.",
+        "list": "The companies and their states.",
+        "wait": "Wait until a session is connected (or in another state).",
+        "qr": "The QR code of a session that waits to be linked.",
+        "logout": "Unlink a session from its phone.",
+        "remove": "Unlink a company, and delete what is stored of it.",
+    },
+    "Messages and events": {
+        "send": "Send a text message.",
+        "events": "Follow what happens: messages, receipts, states.",
+    },
+    "More": {
+        "call": "Call any method of the daemon, with JSON.",
+        "sandbox": "Be the phones, and the troubles, of a sandbox daemon.",
+        "completion": "Print the completion script for a shell.",
+    },
+}
+
+EPILOG = """\
+\b
+Exit codes:
+  0  done                          6  timed out (what was asked for goes on)
+  1  failed                        7  conflict, or not in this state
+  2  wrong usage                   9  no such company or message
+  3  whatsappd does not run       10  not allowed
+  4  not connected               130  interrupted
+  5  rate limited
+
+\b
+Examples:
+  whatsappctl start acme
+  whatsappctl send acme +15550100 "Your order is ready."
+  whatsappctl events --json --type message.received
+
+Data goes to stdout, all else to stderr. The daemon's socket is --socket, else $WHATSAPPD_SOCKET,
+else your own daemon's, else the system's.
+"""
+
+
+class LazyGroup(click.Group):
+    """A group whose commands are modules, imported when they are called."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return [verb for verbs in SECTIONS.values() for verb in verbs]
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in self.list_commands(ctx):
+            return None
+        command = import_module(f"whatsappctl.commands.{cmd_name}").command
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        width = max(map(len, self.list_commands(ctx)))
+        for title, verbs in SECTIONS.items():
+            with formatter.section(title):
+                formatter.write_dl([(verb.ljust(width), text) for verb, text in verbs.items()])
+
+    def resolve_command(
+        self, ctx: click.Context, args: list[str]
+    ) -> tuple[str | None, click.Command | None, list[str]]:
+        try:
+            return super().resolve_command(ctx, args)
+        except click.UsageError as error:
+            from difflib import get_close_matches
+
+            near = get_close_matches(args[0], self.list_commands(ctx), n=1)
+            if not near:
+                raise
+            raise click.UsageError(
+                f"There is no command {args[0]!r}. Did you mean {near[0]}?", ctx
+            ) from error
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except WhatsappdError as error:
+            fail(error, as_json=ctx.ensure_object(Options).json)
+        except KeyboardInterrupt:
+            click.echo(err=True)
+            ctx.exit(130)
+
+
+@click.group(
+    cls=LazyGroup,
+    epilog=EPILOG,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@common_options
+@click.version_option(__version__, prog_name="whatsappctl")
+def main() -> None:
+    """Talk to whatsappd, the owner of this host's WhatsApp sessions.
+
+    Each COMPANY has one session, linked to one WhatsApp account. `whatsappctl VERB --help` explains
+    a verb.
+    """

@@ -1,0 +1,41 @@
+"""`whatsappctl call`."""
+
+from __future__ import annotations
+
+import sys
+
+import click
+
+from whatsappctl.common import client, common_options
+from whatsappctl.output import print_json
+
+
+@click.command("call")
+@common_options
+@click.argument("method")
+@click.argument("arguments", metavar="[JSON]", required=False)
+@click.option(
+    "--timeout",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Give up after this time. Default: 30.",
+)
+def command(method: str, arguments: str | None, timeout: float | None) -> None:
+    """Call METHOD with a JSON object of named arguments (- reads it from stdin); prints JSON.
+
+    \b
+    whatsappctl call daemon.hello
+    whatsappctl call session.status '{"company": "acme"}'
+    """
+    from json import JSONDecodeError, loads
+
+    text = sys.stdin.read() if arguments == "-" else arguments
+    try:
+        given = loads(text) if text else {}
+    except JSONDecodeError as error:
+        raise click.UsageError(f"the arguments are not JSON: {error}") from error
+    if not isinstance(given, dict):
+        raise click.UsageError('the arguments must be one JSON object, such as {"company": "acme"}')
+    settings = {} if timeout is None else {"deadline": timeout}
+    with client(**settings) as daemon:
+        print_json(daemon.request(method, given))

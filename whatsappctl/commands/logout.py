@@ -1,0 +1,12 @@
+"""`whatsappctl logout`."""
+
+from whatsappctl.commands._session_verb import session_verb
+
+command = session_verb(
+    "logout",
+    """Unlink COMPANY's session from its phone.
+
+    The device disappears from the phone's list of linked devices, and the next
+    `whatsappctl start` shows a QR code. What is stored of the company stays.
+    """,
+)

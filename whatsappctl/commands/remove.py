@@ -1,0 +1,30 @@
+"""`whatsappctl remove`."""
+
+from __future__ import annotations
+
+import click
+
+from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.output import print_json
+
+
+@click.command("remove")
+@common_options
+@company_argument()
+@click.option("-y", "--yes", is_flag=True, help="Do not ask.")
+@click.option(
+    "--force", is_flag=True, help="Also when WhatsApp cannot be told that the device is gone."
+)
+def command(company: str, yes: bool, force: bool) -> None:
+    """Unlink COMPANY, and delete what is stored of it.
+
+    The account on the phone stays as it is. Asks first, unless --yes is given.
+    """
+    if not yes:
+        click.confirm(f"Unlink {company} and delete what is stored of it?", abort=True, err=True)
+    with client() as daemon:
+        answer = daemon.remove(company, force=force)
+    if options().json:
+        print_json(answer)
+    else:
+        click.echo(f"{company}: removed")

@@ -1,0 +1,89 @@
+"""`whatsappctl status`."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import click
+
+from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.output import age, in_time, number, plain, print_json, table
+
+
+@click.command("status")
+@common_options
+@company_argument(required=False)
+def command(company: str | None) -> None:
+    """Show how the daemon and all sessions are, or all that is known about COMPANY.
+
+    The exit code tells whether the daemon answered, not whether sessions are well: for that there
+    is `whatsappctl wait COMPANY --timeout 0`.
+    """
+    with client() as daemon:
+        status = daemon.status(company)
+    if options().json:
+        print_json(status)
+    elif company is None:
+        click.echo(_daemon(status))
+    else:
+        click.echo(_session(status))
+
+
+def _daemon(status: dict[str, Any]) -> str:
+    head = (
+        f"whatsappd {status['version']}  pid {status['pid']}  up {age(status['started_ms'])}  "
+        f"{status['connections']} connections"
+    )
+    if status["mode"] == "sandbox":
+        head += "\nSANDBOX: nothing here is the real WhatsApp"
+    problem = status["fork_server"].get("problem")
+    if problem:
+        head += f"\nfork server: {plain(problem)}"
+    companies = status["companies"]
+    if not companies:
+        return f"{head}\nno companies yet: `whatsappctl start COMPANY` links the first"
+    rows = [
+        (
+            session["company"],
+            session["state"],
+            age(session["since_ms"]),
+            in_time(session["next_try_ms"]),
+            session["queued"],
+            number(session["jid"]),
+            session["cause"],
+        )
+        for session in companies
+    ]
+    titles = ("COMPANY", "STATE", "FOR", "NEXT TRY", "QUEUED", "NUMBER", "CAUSE")
+    return f"{head}\n\n{table(titles, rows)}"
+
+
+def _session(status: dict[str, Any]) -> str:
+    facts = {
+        "company": status["company"],
+        "state": f"{status['state']} for {age(status['since_ms'])}",
+        "cause": status["cause"],
+        "next try": in_time(status["next_try_ms"]),
+        "wanted": "started" if status["wanted"] else "stopped",
+        "number": number(status["jid"]),
+        "jid": status["jid"],
+        "lid": status["lid"],
+        "name": status["push_name"],
+        "queued": status["queued"],
+        "last message in": _ago(status["last_inbound_ms"]),
+        "last error": status["last_error"],
+        "worker": f"pid {status['worker_pid']}" if status["worker_pid"] else None,
+        "restarts": status["restarts"],
+    }
+    lines = [
+        f"{name + ':':<17}{plain(value)}"
+        for name, value in facts.items()
+        if value is not None and value != "-"
+    ]
+    if status["qr"]:
+        lines.append(f"{'qr:':<17}whatsappctl qr {status['company']}")
+    return "\n".join(lines)
+
+
+def _ago(at_ms: int | None) -> str | None:
+    return f"{age(at_ms)} ago" if at_ms else None

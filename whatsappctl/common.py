@@ -1,0 +1,95 @@
+"""What all commands share: the options --socket and --json, the client, and how errors end.
+
+Everything here is on the way of each command, so imports are few.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import click
+
+if TYPE_CHECKING:
+    from whatsappctl.client import Client
+    from whatsappd.errors import WhatsappdError
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+class Options:
+    """--socket and --json, wherever they were given: before the verb or behind it."""
+
+    def __init__(self) -> None:
+        self.socket: str | None = None
+        self.json = False
+
+
+def options() -> Options:
+    """Those of the command that runs."""
+    return click.get_current_context().ensure_object(Options)
+
+
+def client(**settings: Any) -> Client:
+    """The client of the command that runs."""
+    from whatsappctl.client import Client
+
+    return Client(options().socket, **settings)
+
+
+def common_options(command: F) -> F:
+    """Give a command --socket and --json."""
+
+    def set_socket(ctx: click.Context, _param: click.Parameter, value: str | None) -> None:
+        if value is not None:
+            ctx.ensure_object(Options).socket = value
+
+    def set_json(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+        if value:
+            ctx.ensure_object(Options).json = True
+
+    with_json = click.option(
+        "--json",
+        is_flag=True,
+        expose_value=False,
+        callback=set_json,
+        help="Print JSON, for programs.",
+    )
+    with_socket = click.option(
+        "--socket",
+        metavar="PATH",
+        expose_value=False,
+        callback=set_socket,
+        help="The daemon's socket.",
+    )
+    return with_socket(with_json(command))
+
+
+def company_argument(*, required: bool = True) -> Callable[[F], F]:
+    """Give a command COMPANY, which the shell completes."""
+    return click.argument("company", required=required, shell_complete=_complete_company)
+
+
+def _complete_company(ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    from whatsappctl.client import Client
+    from whatsappd.errors import WhatsappdError
+
+    try:
+        with Client(ctx.ensure_object(Options).socket, deadline=1) as asked:
+            companies = [session["company"] for session in asked.sessions()]
+    except WhatsappdError:
+        return []  # a shell that completes has no place for an error
+    return [company for company in companies if company.startswith(incomplete)]
+
+
+def fail(error: WhatsappdError, *, as_json: bool) -> NoReturn:
+    """Tell an error on stderr, and end with its exit code."""
+    if as_json:
+        from whatsappctl.output import json_text
+
+        click.echo(json_text({"error": error.as_wire()}), err=True)
+    else:
+        from whatsappctl.output import plain
+
+        click.echo(f"whatsappctl: {plain(error.message)}", err=True)
+    click.get_current_context().exit(error.exit_code)
