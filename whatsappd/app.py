@@ -6,6 +6,7 @@ all it relies on is up, and outlives all that relies on it.
 
 from __future__ import annotations
 
+import gc
 import os
 import resource
 import signal
@@ -146,6 +147,7 @@ async def _serve(
             log.info(
                 "ready", socket=str(path), mode=parts.mode, pid=os.getpid(), elapsed_ms=elapsed_ms
             )
+            _settle_memory()
             await stopping.wait()
             log.info("stopping", within_s=STOP_WITHIN)
             server.stop()
@@ -170,6 +172,17 @@ def _worker_environment(sandbox: SandboxHandle | None) -> dict[str, str]:
     if sandbox is not None:
         environment.update(sandbox.environment())
     return environment
+
+
+def _settle_memory() -> None:
+    """Spare the collector what lives as long as the daemon, and let it run less often.
+
+    By default it runs every 700 allocations, and takes up to a third of the time of a daemon with
+    a thousand connections.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 50)
 
 
 def _raise_descriptor_limit() -> None:

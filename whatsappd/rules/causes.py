@@ -25,6 +25,9 @@ _BANS = {
     106: "too many messages to a broadcast list",
 }
 
+#: How long to stay away after a ban of a kind (and length) that neonize does not pass on.
+UNKNOWN_BAN_S = 3600
+
 _PLAIN = {
     Cause.START: "started",
     Cause.TAKE_OVER: "started, taking the account back",
@@ -75,6 +78,20 @@ def describe(cause: Cause, data: dict[str, Any]) -> str:
                 data.get("last")
             )
     return _PLAIN[cause]
+
+
+def cause_of_end(error: str | None) -> tuple[Cause, dict[str, Any]]:
+    """What it means that neonize's `connect` ended.
+
+    neonize cannot encode a ban or a refusal whose number it does not know, and ends with the name
+    of the field instead: the event it could not send is recognised by that.
+    """
+    text = error or ""
+    if "neonize.TemporaryBan" in text:
+        return Cause.TEMPORARY_BAN, {"code": 0, "expire_s": UNKNOWN_BAN_S}
+    if "neonize.ConnectFailure" in text:
+        return Cause.CONNECT_FAILURE, {"reason": "unknown", "message": "a number neonize lacks"}
+    return Cause.ENDED, {"error": error}
 
 
 def _essence(error: str | None) -> str:

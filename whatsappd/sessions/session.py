@@ -21,7 +21,7 @@ from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.backoff import RestartIntensity, full_jitter
-from whatsappd.rules.causes import describe
+from whatsappd.rules.causes import cause_of_end, describe
 from whatsappd.rules.lifecycle import (
     ALIVE,
     Action,
@@ -61,7 +61,6 @@ _CAUSES = {
     Kind.TEMPORARY_BAN: Cause.TEMPORARY_BAN,
     Kind.CONNECT_FAILURE: Cause.CONNECT_FAILURE,
     Kind.CLIENT_OUTDATED: Cause.CLIENT_OUTDATED,
-    Kind.ENDED: Cause.ENDED,
 }
 
 
@@ -451,6 +450,9 @@ class Session:
             case Kind.STREAM_ERROR:
                 # The server closes after it, which is the cause that counts.
                 self.last_error = f"WhatsApp sent stream error {event.data['code']}"
+            case Kind.ENDED:
+                cause, data = cause_of_end(event.data["error"])
+                await self._apply(cause, data, generation=generation)
             case Kind.CONNECTED:
                 await self._take_identity(**event.data)
                 await self._apply(Cause.CONNECTED, event.data, generation=generation)

@@ -7,6 +7,7 @@ allocate without end has a named limit.
 
 from __future__ import annotations
 
+import threading
 from typing import Any
 
 import msgpack
@@ -21,6 +22,16 @@ MAX_ITEMS = 10_000
 READ_SIZE = 64 * 1024
 
 
+class _Packers(threading.local):
+    """A packer for each thread: making one costs more than packing a small message with it."""
+
+    def __init__(self) -> None:
+        self.packer = msgpack.Packer(use_bin_type=True)
+
+
+_packers = _Packers()
+
+
 def pack(value: Any) -> bytes:
     """`value` as MessagePack.
 
@@ -28,7 +39,7 @@ def pack(value: Any) -> bytes:
         Malformed: it holds something MessagePack has no form for.
     """
     try:
-        return msgpack.packb(value, use_bin_type=True)  # type: ignore[no-any-return]
+        return _packers.packer.pack(value)  # type: ignore[no-any-return]
     except (TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"cannot be packed: {error}") from error
 

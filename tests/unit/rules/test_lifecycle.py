@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from whatsappd.model.session import SessionState as S
-from whatsappd.rules.causes import describe
+from whatsappd.rules.causes import UNKNOWN_BAN_S, cause_of_end, describe
 from whatsappd.rules.lifecycle import (
     ALIVE,
     PARKED,
@@ -140,6 +140,15 @@ def test_every_cause_has_words(cause: Cause) -> None:
     assert words
     assert "None" not in words
     assert describe(cause, {})  # a field missing must not stop supervision
+
+
+def test_what_neonize_cannot_encode_is_recognised_by_the_field_it_names() -> None:
+    ban = "proto: required field neonize.TemporaryBan.Code not set"
+    assert cause_of_end(ban) == (Cause.TEMPORARY_BAN, {"code": 0, "expire_s": UNKNOWN_BAN_S})
+    refusal = "proto: required field neonize.ConnectFailure.Reason not set"
+    assert cause_of_end(refusal)[0] is Cause.CONNECT_FAILURE
+    assert cause_of_end("dial tcp: refused") == (Cause.ENDED, {"error": "dial tcp: refused"})
+    assert cause_of_end(None)[0] is Cause.ENDED
 
 
 def test_the_true_cause_of_a_failed_dial_is_shown() -> None:
