@@ -21,15 +21,22 @@ EVENT = "event"
 
 
 class WorkerMethod(StrEnum):
-    """Requests a worker answers."""
+    """Requests a worker answers. Arguments and results are maps.
 
-    OPEN = "client.open"  # {directory, database, secrets, proxy, noise_root, log_level} ->
-    #                       {attempts: [[secret, message_id], ...]}
-    SEND = "client.send"  # {to, text, secret} -> {message_id, timestamp_ms}
-    LOOK_UP = "client.look_up"  # {phones} -> {on_whatsapp: [phone, ...]}
-    HEALTH = "client.health"  # {} -> {connected, logged_in}
-    LOGOUT = "client.logout"  # {} -> {}
-    STOP = "client.stop"  # {} -> {} ; the process exits afterwards
+    OPEN: directory, database, secrets, proxy, noise_root and log_level; answers the attempts
+        found, as pairs of secret and message id. It must come first, and comes once.
+    SEND: to, text and secret; answers message_id and timestamp_ms.
+    LOOK_UP: phones; answers on_whatsapp, those of them that are.
+    HEALTH: answers connected and logged_in.
+    LOGOUT, STOP: nothing in, nothing out. After STOP the client is disconnected.
+    """
+
+    OPEN = "client.open"
+    SEND = "client.send"
+    LOOK_UP = "client.look_up"
+    HEALTH = "client.health"
+    LOGOUT = "client.logout"
+    STOP = "client.stop"
 
 
 class Kind(StrEnum):
