@@ -242,6 +242,28 @@ async def test_all_devices_of_both_sides_see_a_message(sandbox: Sandbox, link: S
     assert fates(sandbox)[sent]["forwarded"] == 2
 
 
+async def test_groups(sandbox: Sandbox, link: Starter) -> None:
+    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
+    office = await link("office", ACME)
+    group = (await acme.do("create_group", name="Both", members=[GLOBEX_JID]))["jid"]
+    await globex.expect("joined_group")
+    await office.expect("joined_group")
+    for text, sender, others in (
+        ("hello all", acme, (office, globex)),
+        ("and again", acme, (office, globex)),
+        ("hello back", globex, (acme, office)),
+    ):
+        sent = await sender.send(group, text)
+        for other in others:
+            message = await other.expect("message", id=sent, text=text)
+            assert message["chat"] == group
+            assert message["sender"].endswith("@lid")
+            assert message["sender_alt"].endswith("@s.whatsapp.net")
+        await sender.expect("receipt", ids=[sent])
+    stranger = await link("stranger", "+15550102")
+    assert "not participating" in await stranger.fail("send", to=group, text="let me in")
+
+
 # --- restarts of the sandbox ------------------------------------------------------------------
 
 

@@ -75,6 +75,11 @@ class Account:
     def lid(self) -> Jid:
         return Jid(self.lid_user, LID_SERVER)
 
+    @property
+    def shown_name(self) -> str:
+        """What others see as its name."""
+        return self.name or f"+{self.phone}"
+
     def address(self, server: str) -> Jid:
         """The account's LID where LIDs are spoken, its phone-number JID elsewhere."""
         return self.lid if server == LID_SERVER else self.jid

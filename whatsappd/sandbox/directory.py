@@ -13,7 +13,7 @@ import time
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from whatsappd.model.jid import USER_SERVER, Jid
+from whatsappd.model.jid import LID_SERVER, USER_SERVER, Jid
 from whatsappd.sandbox import adv
 from whatsappd.sandbox.accounts import Account, Device
 from whatsappd.sandbox.stanza import Attrs, Node
@@ -64,7 +64,7 @@ def _user(board: Switchboard, asking: Device, user: Node, wanted: dict[str, Node
     if contact_query:
         kind = {"type": "in" if account else "out"}
         children.append(Node("contact", {**kind}, queried.encode() or None))
-    if account and "lid" in wanted:
+    if account and "lid" in wanted and jid.server != LID_SERVER:
         children.append(Node("lid", {"val": account.lid}))
     if account and "devices" in wanted:
         board.watchers.setdefault(account.phone, set()).add(asking.account.phone)

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from whatsappd.sandbox import directory, keys, phone
+from whatsappd.sandbox import directory, groups, keys, phone
 from whatsappd.sandbox.login import device_removed
 from whatsappd.sandbox.stanza import Attrs, Node
 from whatsappd.sandbox.switchboard import SERVER
@@ -130,6 +130,8 @@ _ANSWERERS: dict[tuple[str, str], Answerer] = {
     ("encrypt", "get"): keys.answer_get,
     ("encrypt", "set"): keys.answer_set,
     ("usync", "get"): directory.answer_usync,
+    ("w:g2", "get"): groups.answer_get,
+    ("w:g2", "set"): groups.answer_set,
     ("md", "set"): _linked_devices,
     ("privacy", "get"): _privacy,
     ("privacy", "set"): _nothing,

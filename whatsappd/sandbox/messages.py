@@ -1,8 +1,9 @@
 """Messages: accepted from one device, acknowledged, and handed to each device they are for.
 
 The server sees ciphertexts only: a `<message>` with one `<enc>` for each device of the recipient
-and of the sender. It takes each apart for its device. A resend after a retry receipt has a bare
-`<enc>` for one device and the same id.
+and of the sender. It takes each apart for its device. A message to a group has one `<enc>` for all,
+and single ones (with the key to it) for devices that do not have the key yet. A resend after a
+retry receipt has a bare `<enc>` for one device and the same id.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 from whatsappd.model.jid import LID_SERVER, Jid
 from whatsappd.sandbox.accounts import Device
 from whatsappd.sandbox.directory import device_hash
+from whatsappd.sandbox.group_registry import Group
 from whatsappd.sandbox.stanza import Attrs, Node
 from whatsappd.sandbox.statistics import Fate
 from whatsappd.sandbox.switchboard import now
@@ -21,6 +23,8 @@ if TYPE_CHECKING:
     from whatsappd.sandbox.connection import Connection
     from whatsappd.sandbox.switchboard import Switchboard
 
+#: The answer to a message to a group that the sender is not in.
+_FORBIDDEN = "403"
 #: Parts of a message that the recipient sees besides its own <enc>.
 _SHARED_PARTS = ("meta", "biz", "bot", "reporting", "franking")
 
@@ -42,14 +46,20 @@ def handle(board: Switchboard, connection: Connection, node: Node) -> None:
         statistics.refused += 1
         _acknowledge(board, connection, node, fate, {"error": refusal["error"]})
         return
-    participants = node.child("participants")
+    group = board.groups.find(to)
     extra: Attrs = {}
-    if participants is None:
+    if to.is_group and (group is None or sender.account.phone not in group.members):
+        fate.refused += 1
+        extra = {"error": _FORBIDDEN}
+    elif "participant" in node.attrs or not (to.is_group or node.child("participants")):
         _forward_single(board, sender, node, to, fate)
     elif board.registry.accept(sender, message_id):
         statistics.accepted += 1
         fate.accepted += 1
-        extra = _forward_all(board, sender, node, to, participants, fate)
+        if group is None:
+            extra = _forward_direct(board, sender, node, to, fate)
+        else:
+            extra = _forward_to_group(board, sender, node, group, fate)
     else:
         # The client resends a frame whose acknowledgement it did not see: deliver nothing twice.
         statistics.resent += 1
@@ -79,34 +89,69 @@ def _acknowledge(
         connection.send_later(ack, delay["delay"])
 
 
-def _forward_all(
-    board: Switchboard, sender: Device, node: Node, to: Jid, participants: Node, fate: Fate
-) -> Attrs:
+def _forward_direct(board: Switchboard, sender: Device, node: Node, to: Jid, fate: Fate) -> Attrs:
     """Hand a message to its devices; what the acknowledgement says about the list of them."""
-    shared = [part for part in node.children if part.tag in _SHARED_PARTS]
-    identity = node.child("device-identity")
-    reached = set()
-    for target in participants.children:
-        jid = target.jid("jid")
-        enc = target.child("enc")
-        if target.tag != "to" or jid is None or enc is None:
-            continue
+    reached = {sender}
+    shared = _shared(node)
+    for jid, enc in _addressed(node).items():
         device = board.registry.device(jid)
         if device is None or device is sender:
             continue  # a phone itself, or a device that was removed meanwhile
         reached.add(device)
-        content = [enc, *shared]
-        if identity is not None and enc.text("type") == "pkmsg":
-            content.append(identity)
-        _hand_over(board, sender, device, node, content, fate)
+        _hand_over(board, sender, device, node, _with_identity([enc], shared, node), fate)
     recipient = board.registry.find(to)
     if recipient is None:
         return {}
     expected = {*recipient.devices.values(), *sender.account.devices.values()}
-    if reached | {sender} == expected:
+    if reached == expected:
         return {}
     # The client's lists of devices are out of date: the hash of the right ones makes it ask again.
     return {"phash": device_hash(device.address(to.server) for device in expected)}
+
+
+def _forward_to_group(
+    board: Switchboard, sender: Device, node: Node, group: Group, fate: Fate
+) -> Attrs:
+    """Hand a message to all devices of all members; the hash of these if the client's differs."""
+    for_all = [part for part in node.children if part.tag == "enc"]
+    addressed = {
+        device: enc
+        for jid, enc in _addressed(node).items()
+        if (device := board.registry.device(jid)) is not None
+    }
+    shared = _shared(node)
+    devices = board.groups.devices(group)
+    for device in devices:
+        if device is not sender:
+            own = [addressed[device]] if device in addressed else []
+            content = _with_identity([*own, *for_all], shared, node)
+            _hand_over(board, sender, device, node, content, fate)
+    expected = device_hash(device.lid for device in devices)
+    return {} if node.text("phash") == expected else {"phash": expected}
+
+
+def _addressed(node: Node) -> dict[Jid, Node]:
+    """The `<enc>` for each device that has one of its own."""
+    participants = node.child("participants")
+    found = {}
+    for target in participants.children if participants else []:
+        jid = target.jid("jid")
+        enc = target.child("enc")
+        if target.tag == "to" and jid is not None and enc is not None:
+            found[jid] = enc
+    return found
+
+
+def _shared(node: Node) -> list[Node]:
+    return [part for part in node.children if part.tag in _SHARED_PARTS]
+
+
+def _with_identity(encs: list[Node], shared: list[Node], node: Node) -> list[Node]:
+    """What one device gets: with the sender's identity if it begins a session."""
+    identity = node.child("device-identity")
+    if identity is not None and any(enc.text("type") == "pkmsg" for enc in encs):
+        return [*encs, identity, *shared]
+    return [*encs, *shared]
 
 
 def _forward_single(board: Switchboard, sender: Device, node: Node, to: Jid, fate: Fate) -> None:
@@ -117,11 +162,8 @@ def _forward_single(board: Switchboard, sender: Device, node: Node, to: Jid, fat
         # To a phone itself: requests among an account's own devices, which nobody answers here.
         return
     board.statistics.retries += 1
-    content = [part for part in node.children if part.tag in ("enc", *_SHARED_PARTS)]
-    identity = node.child("device-identity")
-    if identity is not None:
-        content.append(identity)
-    _hand_over(board, sender, device, node, content, fate)
+    encs = [part for part in node.children if part.tag == "enc"]
+    _hand_over(board, sender, device, node, _with_identity(encs, _shared(node), node), fate)
 
 
 def _hand_over(
@@ -130,21 +172,28 @@ def _hand_over(
     to = node.jid("to")
     assert to is not None
     attrs: Attrs = {
-        "from": sender.address(to.server),
+        "from": to,
         "id": node.text("id"),
         "type": node.text("type") or "text",
         "t": node.text("t") or now(),
     }
-    if device.account is sender.account:
+    if to.is_group:
+        attrs["participant"] = sender.lid
+        attrs["participant_pn"] = sender.account.jid
+        attrs["addressing_mode"] = LID_SERVER
+        attrs["notify"] = sender.account.shown_name
+    elif device.account is sender.account:
+        attrs["from"] = sender.address(to.server)
         recipient = node.jid("recipient") or to.account
         attrs["recipient"] = recipient
         peer = board.registry.find(recipient)
-        if peer is not None:
-            attrs[
-                "peer_recipient_pn" if recipient.server == LID_SERVER else "peer_recipient_lid"
-            ] = peer.jid if recipient.server == LID_SERVER else peer.lid
+        if peer is not None and recipient.server == LID_SERVER:
+            attrs["peer_recipient_pn"] = peer.jid
+        elif peer is not None:
+            attrs["peer_recipient_lid"] = peer.lid
     else:
-        attrs["notify"] = sender.account.name or f"+{sender.account.phone}"
+        attrs["from"] = sender.address(to.server)
+        attrs["notify"] = sender.account.shown_name
         if to.server == LID_SERVER:
             attrs["sender_pn"] = sender.account.jid
         else:

@@ -46,7 +46,7 @@ def handle(board: Switchboard, connection: Connection, node: Node) -> None:
             if board.settle(device, key) and kind == RETRY:
                 # An <ack> for the same copy follows, and must not take the resend for it.
                 device.refused.add(key)
-    _forward(board, device, node, participant or to)
+    _forward(board, device, node, to, participant or to)
 
 
 def handle_ack(board: Switchboard, connection: Connection, node: Node) -> None:
@@ -80,28 +80,27 @@ def _message_ids(node: Node) -> list[str]:
     return ids
 
 
-def _forward(board: Switchboard, reader: Device, node: Node, to: Jid) -> None:
+def _forward(board: Switchboard, reader: Device, node: Node, to: Jid, sender: Jid) -> None:
     """Tell the sender's devices; a retry receipt concerns only the one that sent the message."""
-    account = board.registry.find(to)
+    account = board.registry.find(sender)
     if account is None:
         return
     kind = node.text("type")
-    fate_sender = account.devices.get(to.device)
-    if fate_sender is not None:
+    device = account.devices.get(sender.device)
+    if device is not None:
         for message_id in _message_ids(node):
-            fate = board.statistics.messages.get((str(fate_sender.jid), message_id))
+            fate = board.statistics.messages.get((str(device.jid), message_id))
             if fate is not None:
                 fate.receipts[kind] = fate.receipts.get(kind, 0) + 1
-    attrs: Attrs = {
-        "from": reader.address(to.server),
-        "id": node.text("id"),
-        "t": node.text("t") or now(),
-    }
-    for name in ("type", "participant", "recipient", "category"):
+    attrs: Attrs = {"id": node.text("id"), "t": node.text("t") or now()}
+    if to.is_group:
+        attrs |= {"from": to, "participant": reader.lid}
+    else:
+        attrs["from"] = reader.address(to.server)
+    for name in ("type", "recipient", "category"):
         if name in node.attrs:
             attrs[name] = node.attrs[name]
     receipt = Node("receipt", attrs, node.content)
-    targets = [fate_sender] if kind == RETRY else list(account.devices.values())
-    for device in targets:
-        if device is not None and device is not reader:
-            board.deliver(device, receipt)
+    for target in [device] if kind == RETRY else list(account.devices.values()):
+        if target is not None and target is not reader:
+            board.deliver(target, receipt)

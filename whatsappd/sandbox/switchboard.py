@@ -19,6 +19,7 @@ import trio
 from whatsappd.model.jid import USER_SERVER, Jid
 from whatsappd.sandbox.accounts import Device, Queued, QueueKey, Registry
 from whatsappd.sandbox.faults import Faults
+from whatsappd.sandbox.group_registry import Groups
 from whatsappd.sandbox.stanza import Attrs, Codec, Node
 from whatsappd.sandbox.statistics import Statistics
 from whatsappd.sandbox.store import Store
@@ -62,6 +63,7 @@ class Switchboard:
         self.store = store
         self.codec = codec
         self.registry = Registry(store)
+        self.groups = Groups(store, self.registry)
         self.statistics = Statistics()
         self.faults = Faults()
         self.connections: set[Connection] = set()
