@@ -49,6 +49,7 @@ _PLAIN = {
         "WhatsApp refuses this client version (405): upgrade neonize, then start again"
     ),
     Cause.HUNG: "the worker does not answer; it was replaced",
+    Cause.SILENT: "WhatsApp was not reached for too long; the worker was replaced",
 }
 
 

@@ -51,6 +51,7 @@ class Cause(StrEnum):
     # about the worker
     EXITED = "exited"  # by code, by signal, by a Go panic
     HUNG = "hung"
+    SILENT = "silent"  # it answers, but WhatsApp has not been reached for too long
     SPAWN_FAILED = "spawn_failed"
 
 
@@ -94,6 +95,7 @@ _NEWS: dict[Cause, Next] = {
     Cause.ENDED: _RETRY,
     Cause.EXITED: _RETRY,
     Cause.HUNG: _RETRY,
+    Cause.SILENT: _RETRY,
     Cause.SPAWN_FAILED: _RETRY,
     Cause.GIVE_UP: Next(S.FAILED, Action.KILL),
     Cause.STOP: Next(S.STOPPED, Action.KILL),

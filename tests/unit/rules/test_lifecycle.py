@@ -39,6 +39,7 @@ FROM_WORKER = {
     Cause.ENDED,
     Cause.EXITED,
     Cause.HUNG,
+    Cause.SILENT,
     Cause.SPAWN_FAILED,
 }
 
