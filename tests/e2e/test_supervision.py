@@ -275,3 +275,38 @@ async def test_the_daemon_answers_while_every_worker_is_busy() -> None:
                 began = trio.current_time()
                 await client.call("daemon.status")
                 assert trio.current_time() - began < 1
+
+
+async def test_a_database_that_cannot_be_read_is_named_and_mending_it_helps() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link_two(client, events)
+        await client.call("session.stop", company="acme")
+        database = daemon.state_dir / "companies" / "acme" / "session.db"
+        content = database.read_bytes()
+        for path in database.parent.glob("session.db*"):
+            path.unlink()
+        database.write_bytes(b"this is no database" * 1000)
+        start = len(events.seen)
+        await client.call("session.start", company="acme")
+        waiting = await events.state("acme", "backing_off", start=start)
+        assert "not a database" in waiting["data"]["cause"]
+        assert waiting["data"]["next_try_ms"] is not None
+        assert (await client.call("session.status", company="globex"))["state"] == "connected"
+        database.write_bytes(content)
+        await events.state("acme", "connected", "pairing", start=start)
+
+
+async def test_a_company_directory_that_cannot_be_made_is_explained() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        (daemon.state_dir / "companies" / "acme").write_text("in the way")
+        await client.call("session.start", company="acme")
+        waiting = await events.state("acme", "backing_off")
+        assert "companies/acme" in waiting["data"]["cause"]

@@ -126,7 +126,12 @@ class ForkServer:
             WorkerFailed: no process could be made.
         """
         async with self._lock:
-            await self._ready.wait()
+            with trio.move_on_after(_READY_DEADLINE) as waiting:
+                await self._ready.wait()
+            if waiting.cancelled_caught:
+                raise WorkerFailed(
+                    f"no fork server is up after {_READY_DEADLINE:.0f} s; the log has its reasons"
+                )
             channel, their_channel = socket.socketpair()
             output, output_writer = os.pipe()
             try:

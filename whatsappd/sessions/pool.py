@@ -13,7 +13,7 @@ import trio
 from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
-from whatsappd.rules.lifecycle import PARKED
+from whatsappd.rules.lifecycle import PARKED, start_refusal
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.inbound import InboundLog
@@ -123,22 +123,34 @@ class Pool:
             WrongState: see `Session.start`.
             StoreFailed: the wish cannot be stored, so nothing was started.
         """
-        async with self._membership:
-            await self._companies.put_wanted(company, True)
-            session = self._sessions.get(company) or await self._add(company)
-        session.wanted = True
-        await session.start(take_over=take_over)
+        # The wish and the deed belong together, also if whoever asked hangs up meanwhile.
+        with trio.CancelScope(shield=True):
+            async with self._membership:
+                await self._companies.put_wanted(company, True)
+                session = self._sessions.get(company) or await self._add(company)
+            session.wanted = True
+            await session.start(take_over=take_over)
         return session
 
     async def stop(self, company: str) -> Session:
         """Stop a session, and remember that; returns when its process is gone."""
         session = self.get(company)
-        await self._want(session, False)
+        with trio.CancelScope(shield=True):
+            await self._want(session, False)
+            await session.begin_stop()
         await session.stop()
         return session
 
     async def restart(self, company: str) -> Session:
+        """Stop and start.
+
+        Raises:
+            WrongState: the account was taken over by another process; see `Session.start`.
+        """
         session = self.get(company)
+        refusal = start_refusal(session.state)
+        if refusal:
+            raise WrongState(f"{company}: {refusal}", company=company, state=session.state)
         await session.stop()
         return await self.start(company, take_over=False)
 

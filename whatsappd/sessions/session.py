@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from whatsappd.clock import booted_ms, now_ms
-from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
+from whatsappd.errors import StoreFailed, UnknownMessage, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.backoff import RestartIntensity, full_jitter
@@ -145,8 +145,12 @@ class Session:
 
         A message that is being handed to WhatsApp is waited for, for a while.
         """
-        await self._apply(Cause.STOP, words=words)
+        await self.begin_stop(words=words)
         await self._settled.wait()
+
+    async def begin_stop(self, *, words: str | None = None) -> None:
+        """`stop`, without waiting for the process to be gone."""
+        await self._apply(Cause.STOP, words=words)
 
     async def logout(self) -> None:
         """Unlink the device at WhatsApp, and stop.
@@ -238,12 +242,14 @@ class Session:
             if following.state is not SessionState.PAIRING:
                 self.qr = None
             self._plan(following.action, cause, data)
-            if cause is Cause.LOGGED_OUT:
-                await self._take_identity(jid=None, lid=None, push_name=None)
             self._log.info("session_state", state=str(self.state), before=str(before), cause=words)
-            await self._record(before, cause)
             self._changed.set()
             self._changed = trio.Event()
+            # Whoever asked for it may be gone by now; that it happened is recorded all the same.
+            with trio.CancelScope(shield=True):
+                if cause is Cause.LOGGED_OUT:
+                    await self._take_identity(jid=None, lid=None, push_name=None)
+                await self._record(before, cause)
 
     def _intensified(self, cause: Cause, data: dict[str, Any]) -> tuple[Cause, dict[str, Any]]:
         """`cause`, or GIVE_UP where it is one crash too many."""
@@ -271,7 +277,8 @@ class Session:
         if action is Action.NONE:
             return
         if action is Action.KILL_AND_WAIT:
-            self.next_try_ms = now_ms() + int(data.get("expire_s") or 0) * 1000
+            ban_ms = int(data.get("expire_s") or 0) * 1000
+            self.next_try_ms = now_ms() + max(ban_ms, self._settings.shortest_ban_ms)
         elif action is Action.KILL_AND_RETRY:
             self.next_try_ms = now_ms() + self._backoff_ms()
         elif action is Action.SPAWN and cause is Cause.RETRY_DUE:
@@ -371,12 +378,15 @@ class Session:
                 try:
                     await self._work_once(generation)
                 except WorkerFailed as error:
-                    await self._apply(
-                        Cause.SPAWN_FAILED, {"error": error.message}, generation=generation
-                    )
+                    await self._spawn_failed(error.message, generation)
+                except OSError as error:
+                    await self._spawn_failed(f"{self.directory}: {error.strerror}", generation)
         finally:
             self._worker = None
             done.set()
+
+    async def _spawn_failed(self, reason: str, generation: int) -> None:
+        await self._apply(Cause.SPAWN_FAILED, {"error": reason}, generation=generation)
 
     async def _work_once(self, generation: int) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -409,8 +419,11 @@ class Session:
                         noise_root=access.noise_root,
                         log_level=self._settings.log_level,
                     )
-                except (WorkerFailed, WorkerGone):
+                except WorkerGone:
                     return  # its exit is reported by run_worker, with the status
+                except WorkerFailed as error:
+                    await self._spawn_failed(error.message, generation)
+                    return
                 await self._settle(attempts, opened["attempts"])
                 await self._apply(Cause.OPENED, generation=generation)
             if deadline.cancelled_caught:
@@ -422,8 +435,9 @@ class Session:
             await settle_cut_off(
                 self._outbox, self.company, attempts, dict(found), boot_ms=booted_ms()
             )
-        except StoreFailed as error:
-            # They stay as they are, shown as such, and the next worker asks again.
+        except (StoreFailed, WrongState, UnknownMessage) as error:
+            # The disk is full, or somebody decided about one meanwhile. The others stay as they
+            # are, shown as such, and the next worker asks again.
             self._log.error("attempts_not_settled", reason=error.message)
 
     # --- the worker's news -------------------------------------------------------------------

@@ -21,6 +21,7 @@ class SessionSettings(NamedTuple):
     stop_grace_s: float = 3.0  # for a client to disconnect before its process is killed
     retry_base_ms: int = 1_000
     retry_cap_ms: int = 300_000
+    shortest_ban_ms: int = 60_000  # a ban that names no end is asked about again after this
     stable_ms: int = 60_000  # connected this long, the backoff begins anew
     crash_limit: int = 5  # this many crashes within crash_window_ms are one too many
     crash_window_ms: int = 600_000

@@ -13,6 +13,7 @@ import logging
 import os
 import signal
 import socket
+import sqlite3
 import sys
 import threading
 from collections.abc import Callable
@@ -111,6 +112,9 @@ class Worker:
             packed = pack_error(request.msgid, error)
         except SendError as error:
             packed = pack_error(request.msgid, WorkerFailed(str(error)))
+        except (sqlite3.Error, OSError) as error:
+            reason = f"the account's database or directory cannot be used: {error}"
+            packed = pack_error(request.msgid, WorkerFailed(reason))
         self._write(packed)
 
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
