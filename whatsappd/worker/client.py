@@ -26,6 +26,10 @@ Emit = Callable[[Kind, dict[str, Any]], None]
 _DATABASE_OPTIONS = "?_journal_mode=WAL&_busy_timeout=5000&_foreign_keys=on&x="
 
 
+#: An hour: idle workers then cost the host nothing that whatsmeow does not need.
+_PATIENCE_S = 3600.0
+
+
 class Client:
     """One company's neonize client, with its database in the current directory.
 
@@ -38,6 +42,8 @@ class Client:
         self._proto = importlib.import_module("neonize.proto.Neonize_pb2")
         self._e2e = importlib.import_module("neonize.proto.waE2E.WAWebProtobufsE2E_pb2")
         self._exceptions = importlib.import_module("neonize.exc")
+        # `connect` looks five times a second whether Ctrl-C came; here it never does.
+        self._neonize.ThreadEvent = _PatientEvent
         self._emit = emit
         self._begun = False  # set by the first event; see `health`
         self._proxy = self._neonize.ProxySettings(proxy) if proxy else None
@@ -180,6 +186,13 @@ class Client:
             "lid": events.jid_text(me.LID),
             "push_name": me.PushName or None,
         }
+
+
+class _PatientEvent(threading.Event):
+    """An event whose waiters wake when it is set, however short a time-out they name."""
+
+    def wait(self, timeout: float | None = None) -> bool:
+        return super().wait(None if timeout is None else max(timeout, _PATIENCE_S))
 
 
 class SendError(Exception):
