@@ -1,0 +1,225 @@
+"""When to raise an alert, and when to clear it.
+
+`monitoring.monitor` brings the facts after each round of health checks and logs the changes. An
+alert is raised once and cleared once: every rule lets go later than it takes hold, so that
+something that hovers about a threshold does not ring all day, and a restart of the daemon, which
+forgets most facts, does not clear what nobody mended.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from enum import StrEnum
+from typing import Any, NamedTuple
+
+from whatsappd.model.session import SessionState
+
+
+class Rule(StrEnum):
+    SESSION_DOWN = "session_down"  # wanted, and not connected for too long
+    QUEUE_OLD = "queue_old"  # a message waits for too long
+    RESTARTS_FREQUENT = "restarts_frequent"  # of one company's worker
+    DISK_NEARLY_FULL = "disk_nearly_full"
+    STORE_FAILING = "store_failing"
+    EVENT_LOOP_LAGGING = "event_loop_lagging"
+
+
+class AlertThresholds(NamedTuple):
+    """Of all companies. Times in milliseconds; 0 switches a rule off."""
+
+    session_down_ms: int = 300_000
+    queue_age_ms: int = 600_000
+    restarts: int = 3  # so many within restarts_window_ms
+    restarts_window_ms: int = 600_000
+    disk_free_bytes: int = 512 << 20
+    event_loop_delay_ms: int = 1_000  # in two of the last LOOP_WINDOWS rounds of health checks
+
+
+#: Rounds of health checks over which the event loop's delays are looked at.
+LOOP_WINDOWS = 5
+_LOOP_RAISES = 2
+
+
+class AlertKey(NamedTuple):
+    rule: Rule
+    company: str | None = None  # None: the daemon or its host
+
+
+class Finding(NamedTuple):
+    """A condition that holds. `since_ms`: epoch milliseconds."""
+
+    since_ms: int
+    detail: str
+
+
+class Change(NamedTuple):
+    """An alert to be raised or cleared, with what the event tells."""
+
+    key: AlertKey
+    is_raised: bool
+    since_ms: int
+    detail: str
+
+    def as_wire(self) -> dict[str, Any]:
+        """The data of an `alert` event."""
+        return {
+            "rule": str(self.key.rule),
+            "state": "raised" if self.is_raised else "cleared",
+            "company": self.key.company,
+            "since_ms": self.since_ms,
+            "detail": self.detail,
+        }
+
+
+class SessionFacts(NamedTuple):
+    """What the rules need to know of one company. Times are epoch milliseconds."""
+
+    company: str
+    wanted: bool
+    state: SessionState
+    cause: str
+    down_since_ms: int | None = None  # None: connected
+    oldest_queued_ms: int | None = None
+    queued: int = 0
+    restarts_ms: Sequence[int] = ()  # of its worker, since the daemon started, ascending
+
+
+class HostFacts(NamedTuple):
+    now_ms: int
+    started_ms: int  # when this daemon did
+    disk_free_bytes: int | None = None  # None: nobody could tell
+    store_trouble: str | None = None
+    loop_delays_ms: Sequence[int] = ()  # the longest of each of the last LOOP_WINDOWS rounds
+
+
+def findings(
+    host: HostFacts,
+    sessions: Collection[SessionFacts],
+    thresholds: AlertThresholds,
+    is_open: Collection[AlertKey],
+) -> dict[AlertKey, Finding]:
+    """Every condition that holds, given which alerts are open: those let go later."""
+    found: dict[AlertKey, Finding] = {}
+    for facts in sessions:
+        for rule, check in _SESSION_RULES.items():
+            key = AlertKey(rule, facts.company)
+            finding = check(facts, host, thresholds, key in is_open)
+            if finding is not None:
+                found[key] = finding
+    for rule, look in _HOST_RULES.items():
+        finding = look(host, thresholds, AlertKey(rule) in is_open)
+        if finding is not None:
+            found[AlertKey(rule)] = finding
+    return found
+
+
+def changes(
+    was_open: Mapping[AlertKey, int], found: Mapping[AlertKey, Finding]
+) -> Iterator[Change]:
+    """What to raise and what to clear. `was_open`: each open alert with its `since_ms`."""
+    for key, finding in found.items():
+        if key not in was_open:
+            yield Change(key, True, *finding)
+    for key, since_ms in was_open.items():
+        if key not in found:
+            yield Change(key, False, since_ms, "it is over")
+
+
+# --- one company ------------------------------------------------------------------------------
+
+
+def _session_down(
+    facts: SessionFacts, host: HostFacts, thresholds: AlertThresholds, is_open: bool
+) -> Finding | None:
+    limit = thresholds.session_down_ms
+    if not limit or not facts.wanted or facts.down_since_ms is None:
+        return None
+    # An open alert stays until the session is connected: a restart of the daemon, from which
+    # `down_since_ms` counts anew, mends nothing.
+    if not is_open and host.now_ms - facts.down_since_ms < limit:
+        return None
+    return Finding(facts.down_since_ms, f"not connected but {facts.state}: {facts.cause}")
+
+
+def _queue_old(
+    facts: SessionFacts, host: HostFacts, thresholds: AlertThresholds, is_open: bool
+) -> Finding | None:
+    limit = thresholds.queue_age_ms
+    if not limit or facts.oldest_queued_ms is None:
+        return None
+    age_ms = host.now_ms - facts.oldest_queued_ms
+    if age_ms < (limit // 2 if is_open else limit):
+        return None
+    return Finding(
+        facts.oldest_queued_ms,
+        f"{facts.queued} messages wait, the oldest for {age_ms // 1000} s; "
+        f"the session is {facts.state}",
+    )
+
+
+def _restarts_frequent(
+    facts: SessionFacts, host: HostFacts, thresholds: AlertThresholds, is_open: bool
+) -> Finding | None:
+    window_ms = thresholds.restarts_window_ms
+    if not thresholds.restarts or not window_ms:
+        return None
+    recent = [time_ms for time_ms in facts.restarts_ms if host.now_ms - time_ms < window_ms]
+    # Open, it stays until a whole window passed without one, of which this daemon must know.
+    knows_all = host.now_ms - host.started_ms >= window_ms
+    if len(recent) < thresholds.restarts and not (is_open and (recent or not knows_all)):
+        return None
+    return Finding(
+        recent[0] if recent else host.started_ms,
+        f"{len(recent)} restarts of the worker in the last {window_ms // 1000} s; "
+        f"the session is {facts.state}: {facts.cause}",
+    )
+
+
+_SessionRule = Callable[[SessionFacts, HostFacts, AlertThresholds, bool], Finding | None]
+_SESSION_RULES: dict[Rule, _SessionRule] = {
+    Rule.SESSION_DOWN: _session_down,
+    Rule.QUEUE_OLD: _queue_old,
+    Rule.RESTARTS_FREQUENT: _restarts_frequent,
+}
+
+
+# --- the host ---------------------------------------------------------------------------------
+
+
+def _disk_nearly_full(
+    host: HostFacts, thresholds: AlertThresholds, is_open: bool
+) -> Finding | None:
+    limit = thresholds.disk_free_bytes
+    if host.disk_free_bytes is None:
+        # Nobody could tell: what was, is.
+        return Finding(host.now_ms, "the free space is unknown") if limit and is_open else None
+    if host.disk_free_bytes >= (limit + limit // 4 if is_open else limit):
+        return None
+    free_mb = host.disk_free_bytes >> 20
+    return Finding(host.now_ms, f"{free_mb} MiB are free where the state directory is")
+
+
+def _store_failing(host: HostFacts, _thresholds: AlertThresholds, _is_open: bool) -> Finding | None:
+    if host.store_trouble is None:
+        return None
+    return Finding(host.now_ms, host.store_trouble)
+
+
+def _event_loop_lagging(
+    host: HostFacts, thresholds: AlertThresholds, is_open: bool
+) -> Finding | None:
+    limit = thresholds.event_loop_delay_ms
+    if not limit:
+        return None
+    late = [delay for delay in host.loop_delays_ms[-LOOP_WINDOWS:] if delay >= limit]
+    if len(late) < (1 if is_open else _LOOP_RAISES):
+        return None
+    return Finding(host.now_ms, f"everything waited for up to {max(late)} ms")
+
+
+_HostRule = Callable[[HostFacts, AlertThresholds, bool], Finding | None]
+_HOST_RULES: dict[Rule, _HostRule] = {
+    Rule.DISK_NEARLY_FULL: _disk_nearly_full,
+    Rule.STORE_FAILING: _store_failing,
+    Rule.EVENT_LOOP_LAGGING: _event_loop_lagging,
+}
