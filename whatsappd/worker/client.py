@@ -38,7 +38,7 @@ class Client:
     """
 
     def __init__(self, company: str, *, database: str, proxy: str | None, emit: Emit) -> None:
-        self._neonize = importlib.import_module("neonize.client")
+        self._neonize: Any = importlib.import_module("neonize.client")
         self._proto = importlib.import_module("neonize.proto.Neonize_pb2")
         self._e2e = importlib.import_module("neonize.proto.waE2E.WAWebProtobufsE2E_pb2")
         self._exceptions = importlib.import_module("neonize.exc")
