@@ -100,7 +100,7 @@ class Device:
     uploaded: bool  # whether it ever uploaded one-time prekeys
     prekeys: dict[bytes, bytes] = field(default_factory=dict)
     queue: dict[QueueKey, Queued] = field(default_factory=dict)
-    accepted: OrderedDict[str, None] = field(default_factory=OrderedDict)
+    accepted: OrderedDict[str, int] = field(default_factory=OrderedDict)
     refused: set[QueueKey] = field(default_factory=set)
     connection: Connection | None = None
 
@@ -262,10 +262,12 @@ class Registry:
         """Remember a message id of a sender; False if it is known: a resent frame."""
         if message_id in device.accepted:
             return False
-        device.accepted[message_id] = None
+        device.accepted[message_id] = self._store.write(
+            "INSERT INTO accepted (device, id) VALUES (?, ?)", device.row, message_id
+        )
         if len(device.accepted) > _MAX_ACCEPTED:
-            device.accepted.popitem(last=False)
-        self._store.write("INSERT INTO accepted (device, id) VALUES (?, ?)", device.row, message_id)
+            _, oldest = device.accepted.popitem(last=False)
+            self._store.write("DELETE FROM accepted WHERE seq = ?", oldest)
         return True
 
     # --- loading ------------------------------------------------------------------------------
@@ -290,8 +292,8 @@ class Registry:
             self.devices_by_row[device.row] = device
         for row, number, key in read("SELECT device, id, key FROM prekey ORDER BY id"):
             self.devices_by_row[row].prekeys[number] = key
-        for row, message_id in read("SELECT device, id FROM accepted ORDER BY seq"):
-            self.devices_by_row[row].accepted[message_id] = None
+        for row, message_id, seq in read("SELECT device, id, seq FROM accepted ORDER BY seq"):
+            self.devices_by_row[row].accepted[message_id] = seq
 
     def _index(self, account: Account) -> None:
         self._by_phone[account.phone] = account

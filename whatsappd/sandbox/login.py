@@ -85,6 +85,7 @@ def _welcome(
         older.end_stream(replaced())
     connection.device = device
     device.connection = connection
+    device.refused.clear()
     board.statistics.logins += 1
     if push_name := fields.text(_PUSH_NAME):
         board.registry.register(device.account.phone, push_name)

@@ -40,8 +40,6 @@ PRAGMA user_version = {_VERSION};
 
 #: Removals that may wait for a commit.
 _MAX_REMOVALS = 256
-#: Message ids that are remembered over a restart, so that a resent frame is known as one.
-_MAX_ACCEPTED = 100_000
 
 
 class Store:
@@ -67,10 +65,6 @@ class Store:
                     f"{file} was written by another version of the sandbox: "
                     "use another directory, or remove this one"
                 )
-            self._db.execute(
-                "DELETE FROM accepted WHERE seq <= (SELECT max(seq) FROM accepted) - ?",
-                (_MAX_ACCEPTED,),
-            )
         except sqlite3.DatabaseError as error:
             raise SandboxFailed(f"{file} cannot be used: {error}") from error
 

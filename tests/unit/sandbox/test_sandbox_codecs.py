@@ -9,6 +9,7 @@ import os
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from wire_client import websocket_frame
 
 from whatsappd.sandbox import frames, protobuf, websocket
 from whatsappd.sandbox.violation import ProtocolViolation
@@ -76,23 +77,10 @@ def test_garbage_never_verifies(key: bytes, signature: bytes) -> None:
 # --- WebSocket --------------------------------------------------------------------------------
 
 
-def masked(opcode: int, payload: bytes, *, final: bool = True) -> bytes:
-    size = len(payload)
-    head = bytes([opcode | (0x80 if final else 0)])
-    if size < 126:
-        head += bytes([0x80 | size])
-    elif size < 65536:
-        head += bytes([0x80 | 126]) + size.to_bytes(2, "big")
-    else:
-        head += bytes([0x80 | 127]) + size.to_bytes(8, "big")
-    mask = os.urandom(4)
-    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
-
-
 @given(st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 50))
 def test_client_frames_arrive_whole_however_they_are_cut(parts: list[bytes], step: int) -> None:
     socket = websocket.WebSocket()
-    stream = b"".join(masked(2, part) for part in parts)
+    stream = b"".join(websocket_frame(part) for part in parts)
     received = b"".join(
         socket.feed(stream[start : start + step]) for start in range(0, len(stream), step)
     )
@@ -102,7 +90,7 @@ def test_client_frames_arrive_whole_however_they_are_cut(parts: list[bytes], ste
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
 def test_sizes_of_frames(size: int) -> None:
     payload = os.urandom(size)
-    assert websocket.WebSocket().feed(masked(2, payload)) == payload
+    assert websocket.WebSocket().feed(websocket_frame(payload)) == payload
     message = websocket.binary_message(payload)
     assert message.endswith(payload)
     assert len(message) - size == (2 if size < 126 else 4 if size < 65536 else 10)
@@ -110,15 +98,22 @@ def test_sizes_of_frames(size: int) -> None:
 
 def test_pings_are_answered_and_a_close_is_returned() -> None:
     socket = websocket.WebSocket()
-    fragments = masked(2, b"a", final=False) + masked(9, b"p") + masked(0, b"b")
-    assert socket.feed(fragments + masked(8, b"\x03\xe8") + masked(2, b"late")) == b"ab"
+    fragments = websocket_frame(b"a") + websocket_frame(b"p", 9) + websocket_frame(b"b", 0)
+    assert (
+        socket.feed(fragments + websocket_frame(b"\x03\xe8", 8) + websocket_frame(b"late")) == b"ab"
+    )
     assert socket.to_send == [b"\x8a\x01p", b"\x88\x02\x03\xe8"]
     assert socket.closed
 
 
 @pytest.mark.parametrize(
     "frame",
-    [b"\x82\x01a", b"\xc2\x81\0\0\0\0a", masked(1, b"text"), b"\x82\xff\0\0\0\0\xff\0\0\0"],
+    [
+        b"\x82\x01a",
+        b"\xc2\x81\0\0\0\0a",
+        websocket_frame(b"text", 1),
+        b"\x82\xff\0\0\0\0\xff\0\0\0",
+    ],
     ids=["unmasked", "compressed", "text", "too large"],
 )
 def test_frames_no_client_may_send(frame: bytes) -> None:

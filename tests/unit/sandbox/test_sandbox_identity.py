@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
 import ssl
 import stat
 from pathlib import Path
 
 import pytest
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from wire_client import HEADER, NoiseClient
 
 from whatsappd.errors import SandboxFailed
 from whatsappd.sandbox import adv, protobuf
@@ -19,63 +18,6 @@ from whatsappd.sandbox.noise import Handshake, load_identity
 from whatsappd.sandbox.trust import replace_noise_root
 from whatsappd.sandbox.violation import ProtocolViolation
 from whatsappd.sandbox.xeddsa import Signer, verify
-
-HEADER = b"WA\x06\x03"
-
-
-class NoiseClient:
-    """The client's side, written down from the Noise specification and not from the server's."""
-
-    def __init__(self) -> None:
-        self.ephemeral = X25519PrivateKey.generate()
-        self.static = X25519PrivateKey.generate()
-        self.h = self.ck = b"Noise_XX_25519_AESGCM_SHA256".ljust(32, b"\0")
-        self.mix_hash(HEADER)
-        self.k, self.n = self.h, 0
-
-    def mix_hash(self, data: bytes) -> None:
-        self.h = hashlib.sha256(self.h + data).digest()
-
-    def mix_key(self, private: X25519PrivateKey, public: bytes) -> None:
-        secret = private.exchange(X25519PublicKey.from_public_bytes(public))
-        self.ck, self.k = self.hkdf(secret)
-        self.n = 0
-
-    def hkdf(self, secret: bytes) -> tuple[bytes, bytes]:
-        temp = hmac.digest(self.ck, secret, "sha256")
-        one = hmac.digest(temp, b"\1", "sha256")
-        return one, hmac.digest(temp, one + b"\2", "sha256")
-
-    def nonce(self) -> bytes:
-        self.n += 1
-        return bytes(8) + (self.n - 1).to_bytes(4, "big")
-
-    def decrypt(self, data: bytes) -> bytes:
-        plain = AESGCM(self.k).decrypt(self.nonce(), data, self.h)
-        self.mix_hash(data)
-        return plain
-
-    def encrypt(self, data: bytes) -> bytes:
-        cipher = AESGCM(self.k).encrypt(self.nonce(), data, self.h)
-        self.mix_hash(cipher)
-        return cipher
-
-    def hello(self) -> bytes:
-        public = self.ephemeral.public_key().public_bytes_raw()
-        self.mix_hash(public)
-        return protobuf.encode({2: protobuf.encode({1: public})})
-
-    def finish(self, answer: bytes, payload: bytes) -> tuple[bytes, bytes, bytes]:
-        hello = protobuf.decode(answer).message(3)
-        self.mix_hash(hello.data(1))
-        self.mix_key(self.ephemeral, hello.data(1))
-        server_static = self.decrypt(hello.data(2))
-        self.mix_key(self.ephemeral, server_static)
-        chain = self.decrypt(hello.data(3))
-        static = self.encrypt(self.static.public_key().public_bytes_raw())
-        self.mix_key(self.static, hello.data(1))
-        finish = protobuf.encode({1: static, 2: self.encrypt(payload)})
-        return protobuf.encode({4: finish}), server_static, chain
 
 
 def test_a_handshake_with_an_independent_client(tmp_path: Path) -> None:

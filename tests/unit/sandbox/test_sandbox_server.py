@@ -1,0 +1,457 @@
+"""The server against clients that real ones never are: slow, wrong, hostile, or very many messages.
+
+In one process, over real sockets, without neonize.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import ssl
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import suppress
+from pathlib import Path
+
+import pytest
+import trio
+import trio.testing
+from wire_client import HEADER, NoiseClient, WireClient, websocket_frame
+
+from whatsappd.errors import SandboxFailed
+from whatsappd.model.jid import Jid
+from whatsappd.sandbox import protobuf
+from whatsappd.sandbox.frames import frame
+from whatsappd.sandbox.keys import FIRST_COUNT, LOW_COUNT
+from whatsappd.sandbox.server import Sandbox
+from whatsappd.sandbox.stanza import Node
+from whatsappd.sandbox.store import Store
+from whatsappd.sandbox.switchboard import MAX_IN_FLIGHT
+
+ACME = "+15550100"
+GLOBEX = "+15550101"
+
+Linker = Callable[..., Awaitable[WireClient]]
+
+
+@pytest.fixture
+async def sandbox(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Sandbox]:
+    running = Sandbox(tmp_path)
+    await nursery.start(running.serve)
+    yield running
+    assert running.stats()["defects"] == 0
+
+
+@pytest.fixture
+async def new(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Callable[[], WireClient]]:
+    """Makes clients, which are closed in the end."""
+    clients = []
+
+    def new() -> WireClient:
+        clients.append(WireClient(sandbox, tmp_path))
+        return clients[-1]
+
+    yield new
+    for client in clients:
+        await client.close()
+
+
+@pytest.fixture
+def link(new: Callable[[], WireClient]) -> Linker:
+    """Makes a client that is linked to a phone and logged in."""
+
+    async def link(phone: str) -> WireClient:
+        return await (await new().pair(phone)).log_in()
+
+    return link
+
+
+async def until(sandbox: Sandbox, condition: Callable[[], bool]) -> None:
+    with trio.fail_after(10):
+        await sandbox.wait_until(condition)
+
+
+async def closed(stream: trio.abc.ReceiveStream) -> None:
+    """Return when the server has closed a connection, politely or not."""
+    with trio.fail_after(10), suppress(trio.BrokenResourceError):
+        while await stream.receive_some():
+            pass
+
+
+# --- the port ---------------------------------------------------------------------------------
+
+
+async def test_every_way_in_leads_to_the_websocket(sandbox: Sandbox, tmp_path: Path) -> None:
+    context = ssl.create_default_context(cafile=sandbox.info().ca_file)
+    context.set_alpn_protocols(["h2", "http/1.1"])
+    request = (
+        b"GET /ws/chat?ED=abc HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n"
+    )
+    socks = [
+        b"\5\1\0",
+        b"\5\1\0\3\x10web.whatsapp.com\1\xbb",
+    ]
+    connect = [b"CONNECT web.whatsapp.com:443 HTTP/1.1\r\nHost: x\r\n\r\n"]
+    for proxy in ([], connect, socks):
+        for tls in (True, False):
+            stream: trio.abc.Stream = await trio.open_tcp_stream("127.0.0.1", sandbox.info().port)
+            for greeting in proxy:
+                await stream.send_all(greeting)
+                assert await stream.receive_some()
+            if tls:
+                stream = trio.SSLStream(stream, context, server_hostname="web.whatsapp.com")
+            # A byte at a time: nothing may depend on how the stream is cut.
+            for start in range(0, len(request), 20):
+                await stream.send_all(request[start : start + 20])
+            assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
+            await stream.aclose() if not tls else await trio.aclose_forcefully(stream)
+
+
+@pytest.mark.parametrize(
+    "garbage",
+    [
+        b"\0",
+        b"\x05\xff",
+        b"\5\1\0\5\2\0\1\1\2\3\4\0\1",
+        b"\x16\x03\x01\x00\x05hello",
+        b"GET / HTTP/1.1\r\n\r\n",
+        b"GET /ws/chat HTTP/1.1\r\n\r\n",
+        b"GET " + b"x" * 20_000,
+        b"CONNECT x SPDY\r\n\r\n",
+        b"GET /ws/chat HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\r\n\x82\1x",
+    ],
+    ids=range(9),
+)
+async def test_garbage_ends_its_own_connection_only(
+    sandbox: Sandbox, link: Linker, garbage: bytes
+) -> None:
+    client = await link(ACME)
+    async with await trio.open_tcp_stream("127.0.0.1", sandbox.info().port) as stream:
+        await stream.send_all(garbage)
+        await stream.send_eof()
+        await closed(stream)
+    await until(sandbox, lambda: sandbox.stats()["connections"] == 1)
+    assert (await client.request("w:p", "get")).text("type") == "result"
+
+
+@pytest.mark.parametrize("payload", [b"", b"\xff", protobuf.encode({33: 1})])
+async def test_a_payload_that_is_neither_login_nor_registration(
+    sandbox: Sandbox, new: Callable[[], WireClient], payload: bytes
+) -> None:
+    client = new()
+    await client.connect(payload)
+    with pytest.raises((EOFError, trio.BrokenResourceError)):
+        await client.receive()
+    await until(sandbox, lambda: sandbox.stats()["connections"] == 0)
+    assert sandbox.stats()["violations"] == 1
+
+
+async def test_frames_that_do_not_decrypt_end_the_connection(
+    sandbox: Sandbox, link: Linker
+) -> None:
+    client = await link(ACME)
+    await client._stream.send_all(websocket_frame(frame(os.urandom(40))))
+    with pytest.raises(EOFError):
+        await client.expect("nothing")
+    assert "does not decrypt" in sandbox.stats()["last_violation"]
+
+
+async def test_a_code_can_be_scanned_once_and_not_for_ever(
+    sandbox: Sandbox, new: Callable[[], WireClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = new()
+    qr = await client.offer()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sandbox.scan, qr, ACME)
+        await trio.testing.wait_all_tasks_blocked()
+        with pytest.raises(SandboxFailed, match="scanned before"):
+            await sandbox.scan(qr, ACME)
+        await client.confirm()
+    monkeypatch.setattr("whatsappd.sandbox.phone._FIRST_SECONDS", -10)
+    with pytest.raises(SandboxFailed, match="expired"):
+        await sandbox.scan(await new().offer(), ACME)
+
+
+async def test_a_client_that_does_not_confirm_is_not_linked(
+    sandbox: Sandbox, new: Callable[[], WireClient], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatsappd.sandbox.phone.CONFIRM_DEADLINE", 0.05)
+    qr = await new().offer()
+    with pytest.raises(SandboxFailed, match="did not confirm"):
+        await sandbox.scan(qr, ACME)
+    assert sandbox.stats()["phones"][ACME[1:]]["devices"] == []
+
+
+async def test_a_login_with_another_noise_key_is_refused(
+    link: Linker, new: Callable[[], WireClient]
+) -> None:
+    linked = await link(ACME)
+    thief = new()
+    thief.jid = linked.jid
+    await thief.connect(thief.login_payload())
+    assert (await thief.receive()).text("reason") == "401"
+    assert (await linked.request("w:p", "get")).text("type") == "result"
+
+
+async def test_a_handshake_that_stops_is_ended(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatsappd.sandbox.connection.OPENING_DEADLINE", 0.05)
+    async with await trio.open_tcp_stream("127.0.0.1", sandbox.info().port) as stream:
+        await stream.send_all(
+            b"GET /ws/chat HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\r\n"
+            + websocket_frame(HEADER + frame(NoiseClient().hello()))
+        )
+        await closed(stream)
+
+
+# --- requests ---------------------------------------------------------------------------------
+
+
+async def test_unknown_requests_are_answered_and_counted(sandbox: Sandbox, link: Linker) -> None:
+    client = await link(ACME)
+    for namespace in ("w:unheard", "w:g2"):
+        answer = await client.request(namespace, "get", Node("thing"))
+        error = answer.child("error")
+        assert answer.text("type") == "error"
+        assert error is not None
+        assert error.attrs == {"code": "501", "text": "feature-not-implemented"}
+    assert sandbox.stats()["unknown"] == {"w:unheard get <thing>": 1}
+
+
+async def test_pings_can_be_muted(sandbox: Sandbox, link: Linker) -> None:
+    client = await link(ACME)
+    sandbox.faults.mute_pings(ACME, seconds=60)
+    await client.send(Node("iq", {"id": "muted", "xmlns": "w:p", "type": "get"}))
+    assert (await client.request("privacy", "get")).child("privacy") is not None
+    assert sandbox.stats()["pings_muted"] == 1
+    sandbox.faults.clear()
+    assert (await client.request("w:p", "get")).text("type") == "result"
+
+
+async def test_one_time_keys_are_handed_out_once_and_then_bundles_without(
+    sandbox: Sandbox, link: Linker
+) -> None:
+    acme, globex = await link(ACME), await link(GLOBEX)
+    count = (await globex.request("encrypt", "get", Node("count"))).child("count")
+    assert count is not None
+    assert count.text("value") == str(FIRST_COUNT)
+    await globex.upload_keys(LOW_COUNT + 2)
+
+    async def fetch() -> bytes | None:
+        assert globex.lid is not None
+        wanted = Node("key", {}, [Node("user", {"jid": globex.lid})])
+        answer = (await acme.request("encrypt", "get", wanted)).child("list")
+        assert answer is not None
+        [user] = answer.children
+        assert user.attrs == {"jid": globex.lid}
+        assert [child.tag for child in user.children[:4]] == [
+            "registration", "type", "identity", "skey",
+        ]  # fmt: skip
+        key = user.child("key")
+        return key.children[0].data if key else None
+
+    fetched = [await fetch() for _ in range(LOW_COUNT + 4)]
+    expected = [number.to_bytes(3, "big") for number in range(1, LOW_COUNT + 3)]
+    assert fetched == [*expected, None, None]
+    # The device was told when few were left.
+    notification = await globex.expect("notification")
+    assert notification.text("type") == "encrypt"
+    assert notification.children[0].text("value") == str(LOW_COUNT)
+
+
+async def test_bundles_of_nobody_and_of_a_phone(sandbox: Sandbox, link: Linker) -> None:
+    client = await link(ACME)
+    jids = [Jid("15550199", "s.whatsapp.net", 1), Jid("15550100", "s.whatsapp.net")]
+    wanted = Node("key", {}, [Node("user", {"jid": jid}) for jid in jids])
+    answer = (await client.request("encrypt", "get", wanted)).child("list")
+    assert answer is not None
+    nobody, phone = answer.children
+    assert nobody.child("error") is not None
+    assert phone.child("identity") is not None
+    assert phone.child("key") is None
+
+
+@pytest.mark.parametrize(
+    "node",
+    [
+        Node("message", {"id": "1", "type": "text"}),
+        Node("receipt", {"id": "1"}),
+        Node("iq", {"id": "1", "xmlns": "encrypt", "type": "set"}, [Node("list", {}, [])]),
+    ],
+    ids=lambda node: node.tag,
+)
+async def test_stanzas_that_lack_what_they_need_are_violations(
+    sandbox: Sandbox, link: Linker, node: Node
+) -> None:
+    client = await link(ACME)
+    await client.send(node)
+    with pytest.raises(EOFError):
+        await client.expect("nothing")
+    assert sandbox.stats()["violations"] == 1
+
+
+# --- messages ---------------------------------------------------------------------------------
+
+
+async def test_a_stale_device_list_is_answered_with_the_right_hash(
+    sandbox: Sandbox, link: Linker
+) -> None:
+    acme, globex = await link(ACME), await link(GLOBEX)
+    assert globex.lid is not None
+    await acme.send(acme.message(globex.lid.account, "M1", globex.lid))
+    assert "phash" not in (await acme.expect("ack")).attrs
+    await link(GLOBEX)
+    await acme.send(acme.message(globex.lid.account, "M2", globex.lid))
+    assert (await acme.expect("ack")).text("phash").startswith("2:")
+
+
+async def test_all_that_one_read_brings_is_answered_in_one_piece(
+    sandbox: Sandbox, link: Linker
+) -> None:
+    acme, globex = await link(ACME), await link(GLOBEX)
+    assert globex.lid is not None
+    to = globex.lid.account
+    await acme.send(*(acme.message(to, f"M{n}", globex.lid) for n in range(50)))
+    assert [(await acme.expect("ack")).text("id") for _ in range(50)] == [
+        f"M{n}" for n in range(50)
+    ]
+    received = [await globex.expect("message") for _ in range(50)]
+    assert [node.text("id") for node in received] == [f"M{n}" for n in range(50)]
+
+
+async def test_a_long_queue_is_handed_over_in_order_as_it_is_acknowledged(
+    sandbox: Sandbox, link: Linker
+) -> None:
+    acme, globex = await link(ACME), await link(GLOBEX)
+    assert globex.lid is not None
+    await globex.close()
+    await until(sandbox, lambda: sandbox.stats()["connections"] == 1)
+    total = MAX_IN_FLIGHT + 200
+    for start in range(0, total, 100):
+        await acme.send(
+            *(
+                acme.message(globex.lid.account, f"M{n}", globex.lid)
+                for n in range(start, start + 100)
+            )
+        )
+        for _ in range(100):
+            await acme.expect("ack")
+    await globex.log_in(active=False)
+    await globex.send(Node("iq", {"id": "a", "xmlns": "passive", "type": "set"}, [Node("active")]))
+    preview = (await globex.expect("ib")).children[0]
+    assert preview.tag == "offline_preview"
+    assert (preview.text("count"), preview.text("message")) == (str(total), str(total))
+    first = [await globex.expect("message") for _ in range(MAX_IN_FLIGHT)]
+    assert all("offline" in node.attrs for node in first)
+    with trio.move_on_after(0.05):
+        await globex.receive()
+        raise AssertionError("more than may be in flight")
+    globex._received -= 1  # the cancelled attempt took no frame
+    # What comes live now must not overtake.
+    await acme.send(acme.message(globex.lid.account, "live", globex.lid))
+    await acme.expect("ack")
+    received = []
+    done = None
+    for node in first:
+        received.append(node.text("id"))
+        await globex.acknowledge(node)
+    while len(received) < total + 1:
+        node = await globex.receive()
+        if node.tag == "message":
+            received.append(node.text("id"))
+            await globex.acknowledge(node)
+        elif node.tag == "ib":
+            done = (len(received), node.children[0].text("count"))
+    assert received == [*(f"M{n}" for n in range(total)), "live"]
+    assert done == (total, str(total))
+    await until(
+        sandbox,
+        lambda: sandbox.stats()["phones"][GLOBEX[1:]]["devices"][0]["waiting"] == 0,
+    )
+
+
+async def test_a_resend_survives_the_late_ack_of_the_copy_before(
+    sandbox: Sandbox, link: Linker
+) -> None:
+    acme, globex = await link(ACME), await link(GLOBEX)
+    assert globex.lid is not None
+    assert acme.lid is not None
+    await acme.send(acme.message(globex.lid.account, "M1", globex.lid))
+    await globex.expect("message")
+    retry = Node("retry", {"id": "M1", "count": "1", "t": "1"})
+    await globex.send(Node("receipt", {"id": "M1", "to": acme.lid, "type": "retry"}, [retry]))
+    asked = await acme.expect("receipt")
+    assert asked.jid("from") == globex.lid
+    assert asked.children == [retry]
+    enc = Node("enc", {"v": "2", "type": "pkmsg", "count": "1"}, b"again")
+    await acme.send(Node("message", {"id": "M1", "to": globex.lid, "type": "text"}, [enc]))
+    assert (await globex.expect("message")).children == [enc]
+    # Only now the ack of the first copy arrives: the second must stay until its own.
+    await globex.send(Node("ack", {"class": "message", "id": "M1", "to": acme.lid}))
+    await globex.close()
+    await globex.log_in()
+    again = await globex.expect("message")
+    assert again.children == [enc]
+    await globex.acknowledge(again)
+    receipt = await acme.expect("receipt")
+    assert "type" not in receipt.attrs
+
+
+async def test_a_reader_that_never_reads_holds_up_nobody(sandbox: Sandbox, link: Linker) -> None:
+    acme, globex = await link(ACME), await link(GLOBEX)
+    assert globex.lid is not None
+    assert acme.lid is not None
+    # Far more than the kernel buffers, to a client that does not read.
+    big = Node("enc", {"v": "2", "type": "msg"}, bytes(100_000))
+    for number in range(100):
+        node = acme.message(globex.lid.account, f"M{number}", globex.lid)
+        node.children[0].children[0].children[0] = big
+        await acme.send(node)
+        await acme.expect("ack")
+    for number in range(100):
+        assert (await globex.expect("message")).text("id") == f"M{number}"
+
+
+async def test_stats_are_plain_values(sandbox: Sandbox, link: Linker) -> None:
+    acme = await link(ACME)
+    assert acme.lid is not None
+    await acme.send(acme.message(Jid("15550101", "s.whatsapp.net"), "M1"))
+    await acme.expect("ack")
+    sandbox.faults.lose_acks(ACME)
+    stats = sandbox.stats(messages=True)
+    assert [(fate["id"], fate["accepted"]) for fate in stats["messages"]] == [("M1", 1)]
+    assert stats["faults"] == {"lose_acks": [{"phone": "15550100", "left": 1}]}
+    assert "messages" not in sandbox.stats()
+
+
+# --- the store --------------------------------------------------------------------------------
+
+_KILLED = """
+import os, signal, sys
+from pathlib import Path
+from whatsappd.sandbox.store import Store
+
+store = Store(Path(sys.argv[1]))
+kept = store.enqueue(1, b"kept")
+gone = store.enqueue(1, b"gone")
+store.commit()
+store.dequeue(gone)
+store.enqueue(1, b"also kept")
+store.commit()
+store.enqueue(1, b"never committed")
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
+    file = tmp_path / "sandbox.db"
+    environment = {**os.environ, "PYTHONPATH": str(Path(__file__).parents[3])}
+    killed = subprocess.run(
+        [sys.executable, "-c", _KILLED, str(file)], env=environment, check=False
+    )
+    assert killed.returncode == -signal.SIGKILL
+    store = Store(file)
+    assert store.read("SELECT stanza FROM queue ORDER BY seq") == [(b"kept",), (b"also kept",)]
+    store.close()
