@@ -38,12 +38,12 @@ class Client:
     """
 
     def __init__(self, company: str, *, database: str, proxy: str | None, emit: Emit) -> None:
-        self._neonize: Any = importlib.import_module("neonize.client")
+        self._neonize = importlib.import_module("neonize.client")
         self._proto = importlib.import_module("neonize.proto.Neonize_pb2")
         self._e2e = importlib.import_module("neonize.proto.waE2E.WAWebProtobufsE2E_pb2")
         self._exceptions = importlib.import_module("neonize.exc")
         # `connect` looks five times a second whether Ctrl-C came; here it never does.
-        self._neonize.ThreadEvent = _PatientEvent
+        vars(self._neonize)["ThreadEvent"] = _PatientEvent
         self._emit = emit
         self._begun = False  # set by the first event; see `health`
         self._proxy = self._neonize.ProxySettings(proxy) if proxy else None
