@@ -146,7 +146,7 @@ class Served:
     async def until(self, condition: Callable[[], bool]) -> None:
         """Wait for a change inside the server, which runs in this very loop."""
         with trio.fail_after(5):
-            while not condition():  # noqa: ASYNC110 - what it waits for has no event
+            while not condition():
                 await trio.sleep(0.001)
 
 

@@ -1,0 +1,84 @@
+"""How answers look, and how QR codes are drawn."""
+
+from __future__ import annotations
+
+import pytest
+import segno
+
+from whatsappctl.output import age, in_time, number, plain, session_line, table
+from whatsappctl.qrcode import BORDER, drawn
+
+SECOND = 1000
+HOUR = 3600 * SECOND
+NOW = 1_000_000 * HOUR
+
+
+@pytest.mark.parametrize(
+    ("ago_ms", "text"),
+    [
+        (0, "0s"),
+        (59 * SECOND, "59s"),
+        (180 * SECOND, "3m"),
+        (HOUR, "1h"),
+        (HOUR + 300 * SECOND, "1h 5m"),
+        (24 * HOUR, "1d"),
+        (97 * HOUR, "4d 1h"),
+        (-5 * SECOND, "0s"),
+    ],
+)
+def test_ages(ago_ms: int, text: str):
+    assert age(NOW - ago_ms, now_ms=NOW) == text
+
+
+def test_never():
+    assert age(None) == in_time(None) == number(None) == "-"
+
+
+def test_times_ahead():
+    assert in_time(NOW + 12_500, now_ms=NOW) == "in 12s"
+    assert in_time(NOW + 300, now_ms=NOW) == "now"
+    assert in_time(NOW - 300, now_ms=NOW) == "now"
+
+
+@pytest.mark.parametrize(
+    ("jid", "text"),
+    [
+        ("15550100:3@s.whatsapp.net", "+15550100"),
+        ("15550100@s.whatsapp.net", "+15550100"),
+        ("99:1@lid", "99@lid"),
+        ("1234-5678@g.us", "1234-5678@g.us"),
+    ],
+)
+def test_numbers(jid: str, text: str):
+    assert number(jid) == text
+
+
+def test_control_characters_do_not_reach_the_terminal():
+    assert plain("añ ✓") == "añ ✓"
+    assert plain("a\x1b[2J\nb\u202e") == "a\\x1b[2J\\nb\\u202e"
+
+
+def test_tables_line_up():
+    assert table(("A", "LONG"), [("wide", 1), ("x", "free text")]) == (
+        "A     LONG\nwide  1\nx     free text"
+    )
+
+
+def test_a_session_in_one_line():
+    status = {"company": "acme", "state": "backing_off", "cause": "no such host"}
+    assert session_line(status) == "acme: backing_off (no such host)"
+
+
+@pytest.mark.parametrize("color", [True, False])
+def test_a_drawn_code_is_the_code(color: bool):
+    """Read the half blocks back into modules."""
+    text = "https://wa.me/settings/linked_devices#2@" + "x" * 180
+    dark = {" ": "00", "▄": "01", "▀": "10", "█": "11"}
+    light = {" ": "11", "▄": "10", "▀": "01", "█": "00"}
+    rows: list[list[int]] = []
+    for line in drawn(text, color=color).splitlines():
+        bare = line.removeprefix("\x1b[38;5;16;48;5;231m").removesuffix("\x1b[0m")
+        pairs = [(dark if color else light)[block] for block in bare]
+        rows += [[int(pair[0]) for pair in pairs], [int(pair[1]) for pair in pairs]]
+    wanted = [list(row) for row in segno.make(text, error="l").matrix_iter(border=BORDER)]
+    assert rows[: len(wanted)] == wanted
