@@ -28,6 +28,7 @@ ALLOWED: dict[str, set[str]] = {
     "lock": {"errors", "clock"},
     "logs": set(),
     "config": {"errors", "model"},
+    "derive": {"config", "rules", "sessions"},
     "sessions": {"errors", "clock", "model", "wire", "rules", "store", "limits", "state"},
     "api": {"", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"},
     "ctl": {"", "errors", "model", "wire"},

@@ -19,20 +19,24 @@ import structlog
 import trio
 
 from whatsappd.api.table import ApiParts, build_table
-from whatsappd.config import Settings
+from whatsappd.config.live import LiveSettings
+from whatsappd.config.load import load
+from whatsappd.config.settings import Settings
+from whatsappd.derive import retention, send_limits, session_settings
+from whatsappd.errors import BadConfiguration
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.lock import hold_lock
+from whatsappd.logs import configure_logs
 from whatsappd.rpc.listener import check_path, close_listener, open_listener
 from whatsappd.rpc.server import RpcServer, serve_rpc
-from whatsappd.rules.outreach import SendLimits
 from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.sessions.forkserver import ForkServer
-from whatsappd.sessions.housekeeping import Housekeeping, Retention
+from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import Shared
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.process import become_subreaper
-from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
+from whatsappd.sessions.settings import WhatsAppAccess
 from whatsappd.state import REAL, SANDBOX, StateDirectory
 from whatsappd.store.companies import Companies
 from whatsappd.store.contacts import Contacts
@@ -47,8 +51,8 @@ log = structlog.get_logger()
 STOP_WITHIN = 15.0
 
 
-async def run_daemon(settings: Settings, session_settings: SessionSettings) -> None:
-    """Be the daemon until SIGTERM or SIGINT; a second one hurries.
+async def run_daemon(live: LiveSettings) -> None:
+    """Be the daemon until SIGTERM or SIGINT; a second one hurries. SIGHUP reloads the settings.
 
     Raises:
         AlreadyRunning: another daemon holds the state directory or the socket.
@@ -57,6 +61,9 @@ async def run_daemon(settings: Settings, session_settings: SessionSettings) -> N
         SandboxFailed: the sandbox did not come up.
     """
     started = time.monotonic()
+    settings = live.settings
+    for warning in live.warnings:
+        log.warning("configuration_doubtful", reason=warning)
     check_path(str(settings.socket))
     os.umask(0o077)
     _raise_descriptor_limit()
@@ -70,44 +77,49 @@ async def run_daemon(settings: Settings, session_settings: SessionSettings) -> N
         state.claim_mode(mode)
         with trio.CancelScope() as hurry:
             async with trio.open_nursery() as signals:
-                stopping = await signals.start(_watch_signals, hurry)
-                await _run_parts(settings, session_settings, state, mode, stopping, started)
+                stopping = await signals.start(_watch_signals, hurry, live)
+                await _run_parts(live, state, mode, stopping, started)
                 signals.cancel_scope.cancel()
     log.info("stopped")
 
 
 async def _run_parts(
-    settings: Settings,
-    session_settings: SessionSettings,
+    live: LiveSettings,
     state: StateDirectory,
     mode: str,
     stopping: trio.Event,
     started: float,
 ) -> None:
+    settings = live.settings
+    supervision_settings = session_settings(settings)
+    live.follow(lambda changed: configure_logs(changed.log_level, changed.log_format))
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(state.database))
         events = await open_event_log(database)
         outbox = await open_outbox(database, events)
         companies = Companies(database)
         contacts = Contacts(database)
-        housekeeping = Housekeeping(events, outbox, Retention())
+        housekeeping = Housekeeping(events, outbox, retention(settings))
+        live.follow(lambda changed: housekeeping.keep(retention(changed)))
         sandbox = await _open_sandbox(settings, state, stack)
         fork_server = ForkServer(environment=_worker_environment(sandbox))
         pool = Pool(
             state=state,
             fork_server=fork_server,
             companies=companies,
-            inbound=InboundLog(events, outbox, contacts, retry_s=session_settings.retry_store_s),
+            inbound=InboundLog(
+                events, outbox, contacts, retry_s=supervision_settings.retry_store_s
+            ),
             outbox=outbox,
             access=sandbox.access if sandbox else WhatsAppAccess,
-            settings=session_settings,
+            settings=supervision_settings,
             pacing=Shared(
                 limiter=MemoryLimiter(),
                 companies=companies,
                 contacts=contacts,
                 events=events,
                 outbox=outbox,
-                defaults=SendLimits(),
+                defaults=lambda: send_limits(live.settings),
             ),
             foreign_children=lambda: {sandbox.pid} if sandbox and sandbox.pid else set(),
         )
@@ -120,7 +132,7 @@ async def _run_parts(
             pool=pool,
             fork_server=fork_server,
             sandbox=sandbox,
-            settings=session_settings,
+            settings=supervision_settings,
         )
         async with trio.open_nursery() as supervision:
             supervision.start_soon(fork_server.run)
@@ -153,6 +165,24 @@ async def _serve(
             server.stop()
     finally:
         close_listener(listener)
+
+
+async def _reload(live: LiveSettings) -> None:
+    """Read the settings again; wrong ones change nothing."""
+    try:
+        # In a thread: looking up users and groups may wait for a directory service.
+        configuration = await trio.to_thread.run_sync(load, live.sources)
+    except BadConfiguration as error:
+        log.error("configuration_not_reloaded", reason=error.message, **error.data)
+        return
+    reload = live.take(configuration)
+    for warning in live.warnings:
+        log.warning("configuration_doubtful", reason=warning)
+    log.info(
+        "configuration_reloaded",
+        applied=[str(change) for change in reload.applied],
+        needs_restart=[str(change) for change in reload.needs_restart],
+    )
 
 
 async def _open_sandbox(
@@ -193,14 +223,14 @@ def _raise_descriptor_limit() -> None:
 
 
 async def _watch_signals(
-    hurry: trio.CancelScope, *, task_status: trio.TaskStatus[trio.Event]
+    hurry: trio.CancelScope, live: LiveSettings, *, task_status: trio.TaskStatus[trio.Event]
 ) -> None:
     stopping = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         task_status.started(stopping)
         async for number in received:
             if number == signal.SIGHUP:
-                log.info("nothing_to_reload", remedy="restart the daemon to change its settings")
+                await _reload(live)
             elif stopping.is_set():
                 log.warning("stopping_at_once")
                 hurry.cancel()

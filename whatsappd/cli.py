@@ -6,15 +6,21 @@ needs them: `whatsappd sandbox` has no use for the daemon's parts.
 
 from __future__ import annotations
 
+import os
 import sys
+from collections.abc import Callable
+from functools import wraps
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
 from whatsappd import __version__
 from whatsappd.errors import EXIT_FAILED, WhatsappdError
 from whatsappd.logs import LEVELS, configure_logs
+
+if TYPE_CHECKING:
+    from whatsappd.config.sources import Sources
 
 _PATH = click.Path(path_type=Path, dir_okay=True)
 
@@ -74,52 +80,97 @@ def main() -> None:
     """
 
 
+def _configured(command: Callable[..., None]) -> Callable[..., None]:
+    """The options that settings come from; the command gets them as `sources`."""
+
+    @wraps(command)
+    def with_sources(
+        *,
+        config: Path | None,
+        sandbox: bool,
+        sandbox_at: Path | None,
+        assignments: tuple[str, ...],
+        **options: Any,
+    ) -> None:
+        from whatsappd.config.sources import Sources
+
+        arguments = dict(_assignment(each) for each in assignments)
+        for name in ("state_dir", "socket", "log_level", "log_format"):
+            value = options.pop(name)
+            if value is not None:
+                arguments[name] = (f"--{name.replace('_', '-')}", str(value))
+        sources = Sources(dict(os.environ), arguments, config, sandbox, sandbox_at)
+        command(sources=sources, **options)
+
+    for option in reversed(_CONFIGURATION):
+        with_sources = option(with_sources)
+    return with_sources
+
+
+def _assignment(text: str) -> tuple[str, tuple[str, str]]:
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise click.UsageError(f"--set {text}: write KEY=VALUE, such as queue.limit=500")
+    return key.strip(), ("--set", value.strip())
+
+
+_CONFIGURATION = (
+    click.option(
+        "--config",
+        type=_PATH,
+        metavar="FILE",
+        help="The settings' file (TOML). Default: WHATSAPPD_CONFIG, else "
+        "/etc/whatsappd/whatsappd.toml for root, ~/.config/whatsappd/whatsappd.toml for users, "
+        "if it is there.",
+    ),
+    click.option(
+        "--state-dir",
+        type=_PATH,
+        help="Where accounts, messages and events are kept. Default: /var/lib/whatsappd for root, "
+        "~/.local/state/whatsappd for users; with --sandbox the same with -sandbox.",
+    ),
+    click.option(
+        "--socket",
+        type=_PATH,
+        help="The Unix socket to listen on. Default: /run/whatsappd/whatsappd.sock for root, "
+        "$XDG_RUNTIME_DIR/whatsappd/whatsappd.sock for users.",
+    ),
+    click.option("--sandbox", is_flag=True, help="Use a loopback WhatsApp, run by the daemon."),
+    click.option(
+        "--sandbox-at",
+        type=_PATH,
+        metavar="FILE",
+        help="Use the loopback WhatsApp that `whatsappd sandbox --info FILE` runs.",
+    ),
+    click.option("--log-level", metavar="LEVEL", help="debug, info, warning or error."),
+    click.option("--log-format", metavar="FORMAT", help="auto, json or console."),
+    click.option(
+        "--set",
+        "assignments",
+        multiple=True,
+        metavar="KEY=VALUE",
+        help="Any setting, such as limits.per_company_per_minute=20. May be repeated.",
+    ),
+)
+
+
 @main.command()
-@click.option(
-    "--state-dir",
-    type=_PATH,
-    envvar="WHATSAPPD_STATE_DIR",
-    help="Where accounts, messages and events are kept. Default: /var/lib/whatsappd for root, "
-    "~/.local/state/whatsappd for users; with --sandbox the same with -sandbox.",
-)
-@click.option(
-    "--socket",
-    type=_PATH,
-    envvar="WHATSAPPD_SOCKET",
-    help="The Unix socket to listen on. Default: /run/whatsappd/whatsappd.sock for root, "
-    "$XDG_RUNTIME_DIR/whatsappd/whatsappd.sock for users.",
-)
-@click.option("--sandbox", is_flag=True, help="Use a loopback WhatsApp, run by the daemon.")
-@click.option(
-    "--sandbox-at",
-    type=_PATH,
-    metavar="FILE",
-    help="Use the loopback WhatsApp that `whatsappd sandbox --info FILE` runs.",
-)
-@_log_level
-def run(
-    state_dir: Path | None,
-    socket: Path | None,
-    sandbox: bool,
-    sandbox_at: Path | None,
-    log_level: str,
-) -> None:
-    """Run the daemon in the foreground, until SIGTERM or Ctrl-C."""
+@_configured
+def run(sources: Sources) -> None:
+    """Run the daemon in the foreground, until SIGTERM or Ctrl-C.
+
+    Settings come from the options below, WHATSAPPD_* variables, and a file; `whatsappd check`
+    shows them.
+    """
     import trio
 
     from whatsappd.app import run_daemon
-    from whatsappd.config import make_settings
-    from whatsappd.sessions.settings import SessionSettings
+    from whatsappd.config.live import LiveSettings
+    from whatsappd.config.load import load
 
-    configure_logs(log_level)
-    settings = make_settings(
-        state_dir=state_dir,
-        socket=socket,
-        log_level=log_level,
-        sandbox=sandbox,
-        sandbox_at=sandbox_at,
-    )
-    trio.run(run_daemon, settings, SessionSettings(log_level=log_level.upper()))
+    configuration = load(sources)
+    configure_logs(configuration.settings.log_level, configuration.settings.log_format)
+    trio.run(run_daemon, LiveSettings(sources, configuration))
 
 
 @main.command()
@@ -176,6 +227,4 @@ def sandbox(
 
     configure_logs(log_level)
     directory = directory or info_file.with_name(info_file.name + ".d")
-    trio.run(
-        run_sandbox, directory.absolute(), info_file.absolute(), port, while_stdin, log_level
-    )
+    trio.run(run_sandbox, directory.absolute(), info_file.absolute(), port, while_stdin, log_level)

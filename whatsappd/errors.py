@@ -269,6 +269,14 @@ class SandboxFailed(WhatsappdError):
     http_status = 409
 
 
+class BadConfiguration(WhatsappdError):
+    """Settings are wrong; `data.problems` lists all of them: key, value, origin, message."""
+
+    code = 404
+    name = "bad_configuration"
+    exit_code = EXIT_USAGE
+
+
 def all_errors() -> list[type[WhatsappdError]]:
     """Every error class, by code: the table that the README and the gateway print."""
     found: list[type[WhatsappdError]] = []

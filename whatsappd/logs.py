@@ -11,11 +11,17 @@ import structlog
 LEVELS = ("debug", "info", "warning", "error")
 
 
-def configure_logs(level: str = "info", *, stream: TextIO | None = None) -> None:
-    """Send all logs to `stream` (stderr) from `level` on. May be called again to change either."""
+def configure_logs(
+    level: str = "info", form: str = "auto", *, stream: TextIO | None = None
+) -> None:
+    """Send all logs to `stream` (stderr) from `level` on. May be called again to change them.
+
+    Args:
+        form: `json`, `console`, or `auto`: console if `stream` is a terminal.
+    """
     stream = stream or sys.stderr
     rendering: list[structlog.typing.Processor]
-    if stream.isatty():
+    if form == "console" or (form == "auto" and stream.isatty()):
         rendering = [
             structlog.processors.TimeStamper(fmt="%H:%M:%S.%f", utc=False),
             structlog.dev.ConsoleRenderer(),

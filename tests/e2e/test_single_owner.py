@@ -10,6 +10,7 @@ import socket as sockets
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -138,13 +139,49 @@ async def test_a_signal_stops_the_daemon_and_leaves_nothing(number: signal.Signa
         assert not control.exists()
 
 
-async def test_sighup_is_answered_in_the_log_and_changes_nothing() -> None:
-    async with running_daemon("--sandbox") as daemon, daemon.client() as client:
-        os.kill(daemon.pid, signal.SIGHUP)
-        with trio.fail_after(PATIENCE):
-            while "nothing_to_reload" not in daemon.log():
-                await client.call("daemon.hello")
-                await trio.sleep(0.01)
+async def logged(daemon: Daemon, event: str, *, count: int = 1) -> dict[str, Any]:
+    """The `count`th line of the daemon's log with that event."""
+    with trio.fail_after(PATIENCE):
+        while True:
+            lines = [json.loads(line) for line in daemon.log().splitlines() if line[:1] == "{"]
+            found = [line for line in lines if line["event"] == event]
+            if len(found) >= count:
+                return found[count - 1]
+            await trio.sleep(0.01)
+
+
+async def test_sighup_applies_what_can_be_and_names_what_needs_a_restart(tmp_path: Path) -> None:
+    config = tmp_path / "whatsappd.toml"
+    config.write_text("[limits]\nper_company_per_minute = 20\n[queue]\nlimit = 7\n")
+    async with running_daemon("--sandbox", "--config", str(config)) as daemon:
+        async with daemon.client() as client:
+            await client.call("session.start", company="acme")
+            answer = await client.call("session.configure", company="acme")
+            assert answer["limits"]["per_minute"] == 20
+            config.write_text("[limits]\nper_company_per_minute = 10\n[queue]\nlimit = 8\n")
+            os.kill(daemon.pid, signal.SIGHUP)
+            line = await logged(daemon, "configuration_reloaded")
+            assert line["applied"] == ["limits.per_company_per_minute: 20 → 10"]
+            assert line["needs_restart"] == ["queue.limit: 7 → 8"]
+            answer = await client.call("session.configure", company="acme")
+            assert answer["limits"]["per_minute"] == 10
+
+
+async def test_a_wrong_file_on_sighup_changes_nothing_and_is_logged_whole(tmp_path: Path) -> None:
+    config = tmp_path / "whatsappd.toml"
+    config.write_text("[limits]\nper_company_per_minute = 20\n")
+    async with running_daemon("--sandbox", "--config", str(config)) as daemon:
+        async with daemon.client() as client:
+            await client.call("session.start", company="acme")
+            config.write_text('log_level = "loud"\n[limits]\nper_company_per_minute = -1\n')
+            os.kill(daemon.pid, signal.SIGHUP)
+            line = await logged(daemon, "configuration_not_reloaded")
+            assert [problem["key"] for problem in line["problems"]] == [
+                "log_level",
+                "limits.per_company_per_minute",
+            ]
+            answer = await client.call("session.configure", company="acme")
+            assert answer["limits"]["per_minute"] == 20
 
 
 #: A contender: takes the lock and holds it until told, or says that it was refused.

@@ -38,8 +38,11 @@ class Housekeeping:
     def __init__(self, events: EventLog, outbox: Outbox, retention: Retention) -> None:
         self._events = events
         self._outbox = outbox
-        #: May be changed while the daemon runs.
-        self.retention = retention
+        self._retention = retention
+
+    def keep(self, retention: Retention) -> None:
+        """Change how much is kept, from the next round on."""
+        self._retention = retention
 
     async def run(self) -> None:
         async with trio.open_nursery() as nursery:
@@ -61,7 +64,7 @@ class Housekeeping:
 
     async def _retain(self) -> None:
         while True:
-            kept = self.retention
+            kept = self._retention
             try:
                 events = await self._events.retain(kept.events_max_age_ms, kept.events_max_bytes)
                 messages = await self._outbox.retain(kept.messages_max_age_ms)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any, NamedTuple
 
 import structlog
@@ -48,7 +48,7 @@ class Shared(NamedTuple):
     contacts: Contacts
     events: EventLog
     outbox: Outbox
-    defaults: SendLimits
+    defaults: Callable[[], SendLimits]  # they may change while the daemon runs
 
 
 class Pacing:
@@ -57,13 +57,13 @@ class Pacing:
     def __init__(self, company: str, shared: Shared) -> None:
         self.company = company
         self._shared = shared
-        self._limits = shared.defaults
+        self._settings: dict[str, Any] = {}
         self._pause = Pause()
         self._prepaid: Counter[str] = Counter()  # by chat: counted before they were accepted
 
     @property
     def limits(self) -> SendLimits:
-        return self._limits
+        return self._shared.defaults().changed(self._settings)
 
     @property
     def paused_until_ms(self) -> int | None:
@@ -85,10 +85,10 @@ class Pacing:
             StoreFailed: nothing was changed.
         """
         self._take(await self._shared.companies.put_settings(self.company, changes))
-        return self._limits
+        return self.limits
 
     def _take(self, settings: dict[str, Any]) -> None:
-        self._limits = self._shared.defaults.changed(settings)
+        self._settings = settings
         until_ms, strikes = settings.get(_PAUSE, (0, 0))
         self._pause = Pause(until_ms, strikes)
 
@@ -149,7 +149,7 @@ class Pacing:
             log.error("outreach_pause_not_stored", company=self.company, reason=error.message)
 
     def _keys(self, chat: str, *, is_cold: bool) -> list[LimitKey]:
-        limits = self._limits
+        limits = self.limits
         keys = [
             LimitKey(self.company, limits.per_minute, MINUTE_MS),
             LimitKey(f"{self.company}/{chat}", limits.per_phone_per_minute, MINUTE_MS),

@@ -1,0 +1,89 @@
+"""`[[access]]`: from the tables of the file to `model.access.AccessRule`.
+
+Names of users and groups are looked up here, once: the daemon's loop must not wait for a directory
+service, and a name that does not exist is a mistake that its writer should hear of.
+"""
+
+from __future__ import annotations
+
+import grp
+import pwd
+from typing import Any
+
+from whatsappd.config.kinds import Refused
+from whatsappd.errors import InvalidParams
+from whatsappd.model.access import AccessRule, Subject
+from whatsappd.model.company import validate_company
+
+_KEYS = ("user", "group", "companies", "read_only")
+_MAX_ID = 2**32 - 2  # the last one means "none" to the kernel
+
+#: For the sample.
+EXAMPLE = """\
+[[access]]
+user = "shop"            # or group = "..."; a name or a number
+companies = ["acme"]     # left out: all companies, and the daemon itself
+read_only = false        # true: look and follow, but change nothing
+"""
+
+
+def parse_rule(table: Any) -> AccessRule:
+    """The rule that one `[[access]]` table describes.
+
+    Raises:
+        Refused: it is none; the text says what is wrong and what to write.
+    """
+    if not isinstance(table, dict):
+        raise Refused("is no table: write [[access]] with user or group below it")
+    for key in table:
+        if key not in _KEYS:
+            raise Refused(f"has no key {key!r}: write {', '.join(_KEYS)}")
+    subjects = [subject for subject in Subject if subject.value in table]
+    if len(subjects) != 1:
+        raise Refused('needs either user or group: write user = "NAME" or group = "NAME"')
+    [subject] = subjects
+    given = table[subject.value]
+    read_only = table.get("read_only", False)
+    if not isinstance(read_only, bool):
+        raise Refused("read_only is neither true nor false")
+    return AccessRule(
+        subject=subject,
+        id=_look_up(subject, given),
+        name=str(given),
+        companies=_companies(table["companies"]) if "companies" in table else None,
+        read_only=read_only,
+    )
+
+
+def _companies(given: Any) -> frozenset[str]:
+    if not isinstance(given, list) or not given:
+        raise Refused('companies is no list of company ids: write companies = ["acme"]')
+    try:
+        return frozenset(validate_company(company, field="companies") for company in given)
+    except InvalidParams as error:
+        raise Refused(error.message) from error
+
+
+def _look_up(subject: Subject, given: Any) -> int:
+    """The uid or gid of a name or number."""
+    if isinstance(given, int) and not isinstance(given, bool):
+        if not 0 <= given <= _MAX_ID:
+            raise Refused(f"{subject} is no possible number")
+        return given
+    if not isinstance(given, str) or not given:
+        raise Refused(f"{subject} is neither a name nor a number")
+    try:
+        return pwd.getpwnam(given).pw_uid if subject is Subject.USER else group_id(given)
+    except KeyError:
+        raise Refused(
+            f"this host has no {subject} {given!r}: create it, or remove the rule"
+        ) from None
+
+
+def group_id(given: str) -> int:
+    """The gid of a group's name, or of its number as a text.
+
+    Raises:
+        KeyError: there is no such group.
+    """
+    return int(given) if given.isdigit() else grp.getgrnam(given).gr_gid

@@ -1,0 +1,315 @@
+"""How settings are written: numbers, durations, sizes, and what is wrong with one that is not.
+
+`settings` gives each setting a kind; `load` parses with it, `reference` and `whatsappd check`
+print with it. A kind reads TOML values strictly (a number in quotes is a mistake), and texts from
+the environment and the command line as people write them.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from pathlib import Path
+from typing import Any, NamedTuple, Protocol
+from urllib.parse import urlsplit
+
+
+class Refused(ValueError):
+    """A value is not of its kind; the text says what is accepted, and what to write instead."""
+
+
+class Kind(Protocol):
+    """One way to write a value."""
+
+    @property
+    def accepts(self) -> str:
+        """What can be written, as the end of the sentence "write …"."""
+        ...
+
+    def from_text(self, text: str) -> Any:
+        """The value for a text from the environment or the command line. Raises Refused."""
+        ...
+
+    def from_toml(self, value: Any) -> Any:
+        """The value for what tomllib made of the file. Raises Refused."""
+        ...
+
+    def as_toml(self, value: Any) -> str:
+        """`value` as somebody would write it in the file. Secrets are masked."""
+        ...
+
+
+def quoted(text: str) -> str:
+    """A TOML basic string (https://toml.io/en/v1.0.0#string)."""
+    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
+    return '"' + "".join(_escaped(character) for character in escaped) + '"'
+
+
+def _escaped(character: str) -> str:
+    code = ord(character)
+    return f"\\u{code:04x}" if code < 0x20 or code == 0x7F else character
+
+
+def masked(text: str) -> str:
+    """`text` without the passwords of the URLs in it."""
+    text = re.sub(r"(://[^/@\s]*?:)[^@\s]*@", r"\1***@", text)
+    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", text)
+
+
+class Count(NamedTuple):
+    """A whole number of something."""
+
+    low: int
+    high: int
+
+    @property
+    def accepts(self) -> str:
+        return f"a whole number from {self.low} to {self.high}"
+
+    def from_text(self, text: str) -> int:
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+            raise Refused("is no whole number")
+        return self._checked(int(text))
+
+    def from_toml(self, value: Any) -> int:
+        if isinstance(value, str):
+            raise Refused("is a text: remove the quotes")
+        if not isinstance(value, int) or isinstance(value, bool):
+            raise Refused("is no whole number")
+        return self._checked(value)
+
+    def as_toml(self, value: int) -> str:
+        return str(value)
+
+    def _checked(self, value: int) -> int:
+        if not self.low <= value <= self.high:
+            raise Refused("is out of range")
+        return value
+
+
+_DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
+_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\s*")
+_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+
+
+class Duration(NamedTuple):
+    """A time span; the value is in seconds."""
+
+    low: str
+    high: str
+
+    @property
+    def accepts(self) -> str:
+        return f'a duration from {self.low} to {self.high}, such as "90s", "5m", "1h30m" or "7d"'
+
+    def from_text(self, text: str) -> float:
+        return self._checked(_seconds(text))
+
+    def from_toml(self, value: Any) -> float:
+        if isinstance(value, str):
+            return self.from_text(value)
+        if (
+            isinstance(value, bool)
+            or not isinstance(value, int | float)
+            or not math.isfinite(value)
+        ):
+            raise Refused("is no duration")
+        return self._checked(float(value))
+
+    def as_toml(self, value: float) -> str:
+        milliseconds = round(value * 1000)
+        for unit, seconds in reversed(_DURATION_UNITS.items()):
+            size = round(seconds * 1000)
+            if milliseconds and milliseconds % size == 0:
+                return f'"{milliseconds // size}{unit}"'
+        return '"0s"'
+
+    def _checked(self, value: float) -> float:
+        if not _seconds(self.low) <= value <= _seconds(self.high):
+            raise Refused("is out of range")
+        return value
+
+
+def _seconds(text: str) -> float:
+    text = text.strip()
+    if _NUMBER.fullmatch(text):
+        return float(text)
+    total, place = 0.0, 0
+    while match := _DURATION.match(text, place):
+        total += float(match[1]) * _DURATION_UNITS[match[2]]
+        place = match.end()
+    if not text or place != len(text):
+        raise Refused("is no duration")
+    return total
+
+
+_SIZE_UNITS = {
+    "B": 1,
+    "kB": 10**3,
+    "KiB": 2**10,
+    "MB": 10**6,
+    "MiB": 2**20,
+    "GB": 10**9,
+    "GiB": 2**30,
+    "TB": 10**12,
+    "TiB": 2**40,
+}
+_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+
+
+class Size(NamedTuple):
+    """An amount of bytes."""
+
+    low: str
+    high: str
+
+    @property
+    def accepts(self) -> str:
+        return f'a size from {self.low} to {self.high}, such as "512MB" or "1GiB", or bytes'
+
+    def from_text(self, text: str) -> int:
+        return self._checked(_bytes(text))
+
+    def from_toml(self, value: Any) -> int:
+        if isinstance(value, str):
+            return self.from_text(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise Refused("is no size")
+        return self._checked(value)
+
+    def as_toml(self, value: int) -> str:
+        for unit, size in sorted(_SIZE_UNITS.items(), key=lambda each: -each[1]):
+            if value and value % size == 0:
+                return f'"{value // size}{unit}"'
+        return '"0B"'
+
+    def _checked(self, value: int) -> int:
+        if not _bytes(self.low) <= value <= _bytes(self.high):
+            raise Refused("is out of range")
+        return value
+
+
+def _bytes(text: str) -> int:
+    match = _SIZE.fullmatch(text.strip())
+    units = {unit.lower(): size for unit, size in _SIZE_UNITS.items()} | {"": 1}
+    if match is None or match[2].lower() not in units:
+        raise Refused("is no size")
+    return round(float(match[1]) * units[match[2].lower()])
+
+
+class Choice(NamedTuple):
+    """One of a few words."""
+
+    words: tuple[str, ...]
+
+    @property
+    def accepts(self) -> str:
+        return f"one of {', '.join(self.words)}"
+
+    def from_text(self, text: str) -> str:
+        return self.from_toml(text.strip())
+
+    def from_toml(self, value: Any) -> str:
+        if value not in self.words:
+            raise Refused("is none of the choices")
+        return str(value)
+
+    def as_toml(self, value: str) -> str:
+        return quoted(value)
+
+
+class FilePath(NamedTuple):
+    """A path; a relative one is taken from where the daemon is started."""
+
+    @property
+    def accepts(self) -> str:
+        return "a path"
+
+    def from_text(self, text: str) -> Path:
+        return self.from_toml(text)
+
+    def from_toml(self, value: Any) -> Path:
+        if not isinstance(value, str) or not value or "\0" in value:
+            raise Refused("is no path")
+        return Path(value).expanduser().absolute()
+
+    def as_toml(self, value: Path) -> str:
+        return quoted(str(value))
+
+
+class Mode(NamedTuple):
+    """The permissions of a file, in octal."""
+
+    @property
+    def accepts(self) -> str:
+        return 'octal permissions from "0600" to "0777", such as "0660"'
+
+    def from_text(self, text: str) -> int:
+        if not re.fullmatch(r"(0o)?[0-7]{3,4}", text.strip()):
+            raise Refused("are no octal permissions")
+        return self._checked(int(text, 8))
+
+    def from_toml(self, value: Any) -> int:
+        if isinstance(value, str):
+            return self.from_text(value)
+        if isinstance(value, bool) or not isinstance(value, int):
+            raise Refused("are no octal permissions")
+        return self._checked(value)
+
+    def as_toml(self, value: int) -> str:
+        return f'"{value:04o}"'
+
+    def _checked(self, value: int) -> int:
+        # Decimal 660, a frequent slip, is octal 1224 and ends here too.
+        if not 0o600 <= value <= 0o777:
+            raise Refused("are no permissions of a socket")
+        return value
+
+
+class Account(NamedTuple):
+    """The name of a group of the host, or its number; or empty."""
+
+    @property
+    def accepts(self) -> str:
+        return "a group's name or number; empty for none"
+
+    def from_text(self, text: str) -> str:
+        return self.from_toml(text.strip())
+
+    def from_toml(self, value: Any) -> str:
+        if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
+            return str(value)
+        if not isinstance(value, str) or re.search(r"[\s:/\0]", value):
+            raise Refused("is no group")
+        return value
+
+    def as_toml(self, value: str) -> str:
+        return quoted(value)
+
+
+class Url(NamedTuple):
+    """A URL that may hold a password; or empty."""
+
+    schemes: tuple[str, ...]
+
+    @property
+    def accepts(self) -> str:
+        return f"a URL that begins with {' or '.join(f'{each}://' for each in self.schemes)}"
+
+    def from_text(self, text: str) -> str:
+        return self.from_toml(text.strip())
+
+    def from_toml(self, value: Any) -> str:
+        if not isinstance(value, str):
+            raise Refused("is no URL")
+        if value:
+            try:
+                scheme = urlsplit(value).scheme
+            except ValueError as error:
+                raise Refused(f"is no URL ({error})") from error
+            if scheme not in self.schemes:
+                raise Refused("is no such URL")
+        return value
+
+    def as_toml(self, value: str) -> str:
+        return quoted(masked(value))

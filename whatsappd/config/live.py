@@ -1,0 +1,93 @@
+"""The settings in force, and what a reload changes of them.
+
+`app` holds one `LiveSettings`; parts that follow a setting while the daemon runs register with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+from whatsappd.config.definitions import ACCESS, DEFINITIONS
+from whatsappd.config.load import Configuration
+from whatsappd.config.settings import Settings
+from whatsappd.config.sources import Sources
+
+
+class Change(NamedTuple):
+    """One setting that is not what it was, both values as they are written."""
+
+    key: str
+    before: str
+    after: str
+
+    def __str__(self) -> str:
+        return f"{self.key}: {self.before} → {self.after}"
+
+
+class Reload(NamedTuple):
+    """What taking up a configuration changed, and what it could not change."""
+
+    applied: tuple[Change, ...]
+    needs_restart: tuple[Change, ...]
+
+
+class LiveSettings:
+    """`settings` are those in force; `sources` is what a reload has to load again."""
+
+    def __init__(self, sources: Sources, configuration: Configuration) -> None:
+        self.sources = sources
+        self.settings = configuration.settings
+        self.warnings = configuration.warnings
+        self._followers: list[Callable[[Settings], None]] = []
+
+    def follow(self, follower: Callable[[Settings], None]) -> None:
+        """Call `follower` with the settings in force: now, and after each change."""
+        self._followers.append(follower)
+        follower(self.settings)
+
+    def take(self, configuration: Configuration) -> Reload:
+        """Put in force what can be while the daemon runs."""
+        wanted = configuration.settings
+        settings = self.settings
+        applied: list[Change] = []
+        needs_restart: list[Change] = []
+        for key, definition in DEFINITIONS.items():
+            before, after = definition.of(self.settings), definition.of(wanted)
+            if before == after:
+                continue
+            kind = definition.setting.kind
+            change = Change(key, kind.as_toml(before), kind.as_toml(after))
+            if definition.setting.live:
+                applied.append(change)
+                settings = _replaced(settings, key, after)
+            else:
+                needs_restart.append(change)
+        if settings.access != wanted.access:
+            change = Change(ACCESS, _count(settings.access), _count(wanted.access))
+            applied.append(change)
+            settings = settings._replace(access=wanted.access)
+        self.warnings = configuration.warnings
+        self._put_in_force(settings)
+        return Reload(tuple(applied), tuple(needs_restart))
+
+    def set(self, key: str, value: Any) -> None:
+        """Change one setting that can be changed, until the next reload or start."""
+        assert DEFINITIONS[key].setting.live
+        self._put_in_force(_replaced(self.settings, key, value))
+
+    def _put_in_force(self, settings: Settings) -> None:
+        self.settings = settings
+        for follower in self._followers:
+            follower(settings)
+
+
+def _count(rules: tuple[Any, ...]) -> str:
+    return f"{len(rules)} rule{'' if len(rules) == 1 else 's'}"
+
+
+def _replaced(settings: Settings, key: str, value: Any) -> Settings:
+    section, _, name = key.rpartition(".")
+    if not section:
+        return settings._replace(**{name: value})
+    return settings._replace(**{section: getattr(settings, section)._replace(**{name: value})})

@@ -1,0 +1,131 @@
+"""From what was given to settings that are right as a whole, or to everything that is wrong.
+
+`whatsappd run` and `whatsappd check` call it; so does a reload, with the same sources again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from whatsappd.config.access import group_id, parse_rule
+from whatsappd.config.definitions import ACCESS, DEFINITIONS, SECTIONS, Definition
+from whatsappd.config.kinds import Refused, quoted
+from whatsappd.config.settings import Settings
+from whatsappd.config.sources import Given, Problem, Sources, gather, shown
+from whatsappd.errors import BadConfiguration
+from whatsappd.model.access import AccessRule
+
+DEFAULT = "default"
+
+
+class Configuration(NamedTuple):
+    """Settings, and where they came from."""
+
+    settings: Settings
+    origins: Mapping[str, str]  # by key: "default", a file's path, a variable or an option
+    file: Path | None  # that was read
+    warnings: tuple[str, ...]
+
+
+def load(sources: Sources) -> Configuration:
+    """Gather, parse and check everything.
+
+    Raises:
+        BadConfiguration: with all problems at once, each with key, value, origin and remedy.
+    """
+    gathered = gather(sources)
+    problems = gathered.problems
+    values: dict[str, Any] = {}
+    origins: dict[str, str] = {}
+    is_sandboxed = sources.sandbox or sources.sandbox_at is not None
+    for key, definition in DEFINITIONS.items():
+        given = gathered.given.get(key)
+        origins[key] = given.origin if given else DEFAULT
+        values[key] = definition.default_value(is_sandboxed=is_sandboxed)
+        if given:
+            try:
+                values[key] = _parse(definition, given)
+            except Refused as error:
+                message = f"{error}; write {definition.setting.kind.accepts}"
+                problems.append(Problem(key, shown(given.value), given.origin, message))
+    rules = _rules(gathered.rules, str(gathered.file), problems)
+    settings = _build(values, rules, sources)
+    if not problems:
+        problems += _contradictions(settings, origins)
+    if problems:
+        raise bad_configuration(problems)
+    return Configuration(settings, origins, gathered.file, tuple(gathered.warnings))
+
+
+def _parse(definition: Definition, given: Given) -> Any:
+    kind = definition.setting.kind
+    return kind.from_text(given.value) if given.is_text else kind.from_toml(given.value)
+
+
+def _rules(tables: list[Any], origin: str, problems: list[Problem]) -> tuple[AccessRule, ...]:
+    rules: list[AccessRule] = []
+    for number, table in enumerate(tables, 1):
+        try:
+            rules.append(parse_rule(table))
+        except Refused as error:
+            problems.append(Problem(f"{ACCESS}[{number}]", shown(table), origin, str(error)))
+    return tuple(rules)
+
+
+def _build(values: dict[str, Any], rules: tuple[AccessRule, ...], sources: Sources) -> Settings:
+    sections = {
+        section: holder(**{name: values[f"{section}.{name}"] for name in holder._fields})
+        for section, holder in SECTIONS.items()
+        if section
+    }
+    top = {key: value for key, value in values.items() if "." not in key}
+    return Settings(
+        **top,
+        **sections,
+        access=rules,
+        sandbox=sources.sandbox,
+        sandbox_at=sources.sandbox_at.absolute() if sources.sandbox_at else None,
+    )
+
+
+def _contradictions(settings: Settings, origins: Mapping[str, str]) -> list[Problem]:
+    """What is wrong although each value by itself is right."""
+    found: list[Problem] = []
+
+    def complain(key: str, message: str) -> None:
+        definition = DEFINITIONS[key]
+        value = definition.setting.kind.as_toml(definition.of(settings))
+        found.append(Problem(key, value, origins[key], message))
+
+    sessions = settings.sessions
+    if sessions.retry_base > sessions.retry_cap:
+        complain("sessions.retry_base", "is longer than sessions.retry_cap; write a shorter one")
+    if sessions.health_deadline > sessions.health_interval:
+        complain(
+            "sessions.health_deadline",
+            "is longer than sessions.health_interval, so checks would overlap; write a shorter one",
+        )
+    if settings.sandbox and settings.sandbox_at is not None:
+        message = "is one sandbox too many; use --sandbox (its own) or --sandbox-at FILE, not both"
+        found.append(
+            Problem("sandbox_at", quoted(str(settings.sandbox_at)), "--sandbox-at", message)
+        )
+    if settings.socket_group:
+        try:
+            group_id(settings.socket_group)
+        except KeyError:
+            message = "this host has no such group; create it (`groupadd --system NAME`)"
+            complain("socket_group", message)
+    return found
+
+
+def bad_configuration(problems: list[Problem]) -> BadConfiguration:
+    """The error for `problems`: one line each, for people, and the same as data."""
+    count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
+    lines = "".join(f"\n  {problem}" for problem in problems)
+    return BadConfiguration(
+        f"the configuration has {count}:{lines}",
+        problems=[problem._asdict() for problem in problems],
+    )

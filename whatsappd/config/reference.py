@@ -1,0 +1,107 @@
+"""The sample file and the README's table, written from the definitions.
+
+`whatsappd check --sample` prints the sample. After a change of the definitions,
+`python -m whatsappd.config.reference README.md` renews the README.
+"""
+
+from __future__ import annotations
+
+import re
+import sys
+import textwrap
+from collections.abc import Iterator
+from pathlib import Path
+
+from whatsappd.config.access import EXAMPLE
+from whatsappd.config.definitions import DEFINITIONS, SECTIONS, Definition
+from whatsappd.config.settings import HostDefault
+
+_WIDTH = 96
+_BEGIN, _END = "<!-- settings:begin -->", "<!-- settings:end -->"
+
+_HEAD = """\
+Settings of whatsappd. Everything is commented out and shows its default.
+
+Read from /etc/whatsappd/whatsappd.toml by root's daemon and the systemd service, from
+$XDG_CONFIG_HOME/whatsappd/whatsappd.toml (~/.config) by users', or from the file that --config or
+WHATSAPPD_CONFIG names. The environment comes before this file (limits.redis_url is
+WHATSAPPD_LIMITS_REDIS_URL), and the command line before the environment. Durations are texts such
+as "30s", "5m", "12h", "7d", or seconds; sizes such as "512MB", "1GiB", or bytes.
+
+`whatsappd check` tells whether it is right. Settings marked [reload] follow
+`systemctl reload whatsappd` (SIGHUP); the others, a restart."""
+
+_ACCESS = """\
+Who may call the daemon, beside root and its own user. Without any rule: everybody whom the
+socket's permissions let in. With rules: only those they name, and only what they say; rules add
+up. [reload]"""
+
+
+def sample() -> str:
+    """A commented file with every setting at its default, for the present user."""
+    lines = [*_comment(_HEAD)]
+    for section, holder in SECTIONS.items():
+        if section:
+            lines += ["", *_comment(_words(holder.__doc__)), f"[{section}]"]
+        for definition in DEFINITIONS.values():
+            if definition.section == section:
+                lines += ["", *_describe(definition)]
+    lines += ["", *_comment(_ACCESS), "#", *(f"# {line}" for line in EXAMPLE.splitlines())]
+    return "\n".join(lines) + "\n"
+
+
+def _describe(definition: Definition) -> Iterator[str]:
+    kind = definition.setting.kind
+    reload = " [reload]" if definition.setting.live else ""
+    yield from _comment(f"{definition.setting.doc} Write {kind.accepts}.{reload}")
+    yield f"#{definition.name} = {kind.as_toml(definition.default_value())}"
+
+
+def _comment(text: str) -> Iterator[str]:
+    for paragraph in text.split("\n\n"):
+        if paragraph is not text and not text.startswith(paragraph):
+            yield "#"
+        yield from textwrap.wrap(
+            _words(paragraph),
+            _WIDTH,
+            initial_indent="# ",
+            subsequent_indent="# ",
+            break_on_hyphens=False,
+        )
+
+
+def _words(text: str | None) -> str:
+    return " ".join((text or "").split())
+
+
+def table() -> str:
+    """The settings as a Markdown table."""
+    rows = ["| setting | default | meaning |", "|---|---|---|"]
+    for key, definition in DEFINITIONS.items():
+        default = definition.default
+        shown = (
+            default.words
+            if isinstance(default, HostDefault)
+            else f"`{definition.setting.kind.as_toml(default)}`"
+        )
+        reload = " ↻" if definition.setting.live else ""
+        rows.append(f"| `{key}`{reload} | {shown} | {definition.setting.doc} |")
+    return "\n".join(rows)
+
+
+def renewed(readme: str) -> str:
+    """`readme` with the table between its two marks as it must be.
+
+    Raises:
+        ValueError: the marks are missing.
+    """
+    if len(re.findall(f"{_BEGIN}.*?{_END}", readme, re.DOTALL)) != 1:
+        raise ValueError(f"there is no {_BEGIN} with an {_END} behind it")
+    before, _, rest = readme.partition(_BEGIN)
+    _, _, after = rest.partition(_END)
+    return f"{before}{_BEGIN}\n{table()}\n{_END}{after}"
+
+
+if __name__ == "__main__":
+    path = Path(sys.argv[1])
+    path.write_text(renewed(path.read_text()))

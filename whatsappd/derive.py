@@ -1,0 +1,54 @@
+"""What each part is told, derived from the settings.
+
+Parts below `app` define what they want to know in their own units and know nothing of files; this
+is the one place where the two vocabularies meet.
+"""
+
+from __future__ import annotations
+
+from whatsappd.config.settings import Settings
+from whatsappd.rules.outreach import SendLimits
+from whatsappd.sessions.housekeeping import Retention
+from whatsappd.sessions.settings import SessionSettings
+
+
+def session_settings(settings: Settings) -> SessionSettings:
+    sessions = settings.sessions
+    return SessionSettings(
+        log_level=settings.log_level.upper(),
+        hand_over_grace_s=sessions.hand_over_grace,
+        stop_grace_s=sessions.stop_grace,
+        retry_base_ms=_ms(sessions.retry_base),
+        retry_cap_ms=_ms(sessions.retry_cap),
+        stable_ms=_ms(sessions.stable_time),
+        crash_limit=sessions.crash_limit,
+        crash_window_ms=_ms(sessions.crash_window),
+        connect_deadline_ms=_ms(sessions.connect_deadline),
+        health_interval_s=sessions.health_interval,
+        health_deadline_s=sessions.health_deadline,
+        start_parallel=sessions.start_parallel,
+        queue_limit=settings.queue.limit,
+    )
+
+
+def send_limits(settings: Settings) -> SendLimits:
+    """The limits of companies that have none of their own."""
+    return SendLimits(
+        per_minute=settings.limits.per_company_per_minute,
+        per_phone_per_minute=settings.limits.per_phone_per_minute,
+        cold_per_hour=settings.outreach.cold_per_hour,
+        cold_per_day=settings.outreach.cold_per_day,
+    )
+
+
+def retention(settings: Settings) -> Retention:
+    kept = settings.retention
+    return Retention(
+        events_max_age_ms=_ms(kept.events_max_age) or None,
+        events_max_bytes=kept.events_max_bytes or None,
+        messages_max_age_ms=_ms(kept.messages_max_age),
+    )
+
+
+def _ms(seconds: float) -> int:
+    return round(seconds * 1000)
