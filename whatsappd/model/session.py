@@ -41,6 +41,7 @@ class SessionStatus(NamedTuple):
     last_inbound_ms: int | None
     last_error: str | None
     queued: int  # messages waiting to be sent
+    last_error_ms: int | None = None
     outreach_paused_until_ms: int | None = None  # no first message to a stranger before that
 
     def as_wire(self) -> dict[str, Any]:

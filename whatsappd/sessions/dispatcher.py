@@ -15,6 +15,7 @@ import trio
 from whatsappd.clock import now_ms
 from whatsappd.errors import (
     StoreFailed,
+    TimedOut,
     UnknownMessage,
     WorkerFailed,
     WorkerGone,
@@ -94,8 +95,11 @@ class Dispatcher:
             else:
                 postponed.add(row.chat)
         if wait_ms is not None:
+            began = trio.current_time()
             with trio.move_on_after(wait_ms / 1000):
                 await self._outbox.wait_changed(self._company, self._outbox.version(self._company))
+            self._session.counters.limiter_waits += 1
+            self._session.counters.limiter_wait_s += trio.current_time() - began
 
     async def _exists(self, row: Row) -> bool:
         """Whether a stranger's number is on WhatsApp; if not, its row has failed.
@@ -148,19 +152,23 @@ class Dispatcher:
         except WrongState as error:
             reason = error.message
             return lambda: outbox.passing(row.id, reason, 0)
-        with trio.move_on_after(self._settings.send_deadline_s):
-            try:
-                answer = await worker.call(
-                    WorkerMethod.SEND, to=row.chat, text=row.text, secret=secret
-                )
-            except WorkerFailed as error:
-                return await self._refused(row, error.message)
-            except WorkerGone:
-                return _leave_to_next_worker
-            return lambda: outbox.acknowledged(row.id, answer["message_id"], answer["timestamp_ms"])
-        # whatsmeow itself gives up earlier: this worker answers nothing any more.
-        await self._session.replace_hung_worker()
-        return _leave_to_next_worker
+        try:
+            answer = await worker.call(
+                WorkerMethod.SEND,
+                patience_s=self._settings.send_deadline_s,
+                to=row.chat,
+                text=row.text,
+                secret=secret,
+            )
+        except WorkerFailed as error:
+            return await self._refused(row, error.message)
+        except WorkerGone:
+            return _leave_to_next_worker
+        except TimedOut:
+            # whatsmeow itself gives up earlier: this worker answers nothing any more.
+            await self._session.replace_hung_worker()
+            return _leave_to_next_worker
+        return lambda: outbox.acknowledged(row.id, answer["message_id"], answer["timestamp_ms"])
 
     async def _refused(self, row: Row, error: str) -> Callable[[], Awaitable[Row | None]]:
         verdict = classify(error)

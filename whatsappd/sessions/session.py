@@ -22,6 +22,7 @@ from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.backoff import RestartIntensity, full_jitter
 from whatsappd.rules.causes import cause_of_end, describe
+from whatsappd.rules.health import HealthLimits, Judgement, Observation, judge
 from whatsappd.rules.lifecycle import (
     ALIVE,
     Action,
@@ -30,6 +31,8 @@ from whatsappd.rules.lifecycle import (
     start_refusal,
     step,
 )
+from whatsappd.sessions.checkup import Answer, Checkup, ask
+from whatsappd.sessions.counters import Counters
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.sessions.inbound import InboundLog
@@ -47,6 +50,9 @@ DATABASE = "session.db"
 QR_CODES = 6
 FIRST_QR_MS = 60_000
 LATER_QR_MS = 20_000
+
+#: Causes that begin anew: what was before does not count as time down.
+_WISHES = frozenset({Cause.START, Cause.TAKE_OVER})
 
 #: Worker news that are causes as they stand.
 _CAUSES = {
@@ -86,7 +92,9 @@ class Session:
         self.cause = "not started"
         self.next_try_ms: int | None = None
         self.restarts = 0
+        self.down_since_ms: int | None = self.since_ms  # None while it is connected
         self.last_error: str | None = None
+        self.last_error_ms: int | None = None
         self.last_inbound_ms: int | None = None
         self.jid: str | None = None
         self.lid: str | None = None
@@ -95,6 +103,8 @@ class Session:
         self.qr_since_ms = 0
         self.qr_expires_ms = 0
         self.wanted = False
+        self.checkup: Checkup | None = None  # the last one
+        self.counters = Counters()
 
         self._fork_server = fork_server
         self._companies = companies
@@ -204,6 +214,7 @@ class Session:
             qr=self.qr,
             last_inbound_ms=self.last_inbound_ms,
             last_error=self.last_error,
+            last_error_ms=self.last_error_ms,
             queued=queued,
             outreach_paused_until_ms=outreach_paused_until_ms,
         )
@@ -236,7 +247,12 @@ class Session:
             if (following.state, following.action) == (before, Action.NONE) and words == self.cause:
                 return
             self._note(cause, words)
+            self.counters.transition(before, cause, following, now_ms())
             self.state = following.state
+            if self.state is SessionState.CONNECTED:
+                self.down_since_ms = None
+            elif self.down_since_ms is None or (before not in ALIVE and cause in _WISHES):
+                self.down_since_ms = now_ms()
             self.since_ms = now_ms() if before is not following.state else self.since_ms
             self.cause = words
             if following.state is not SessionState.PAIRING:
@@ -269,7 +285,12 @@ class Session:
             case Cause.PAIRED | Cause.RETRY_DUE | Cause.KEEPALIVE_RESTORED:
                 pass
             case _:
-                self.last_error = words
+                self._note_error(words)
+
+    def _note_error(self, words: str) -> None:
+        self.last_error = words
+        self.last_error_ms = now_ms()
+        self.counters.errors += 1
 
     def _plan(self, action: Action, cause: Cause, data: dict[str, Any]) -> None:
         """Hand `action` to the session's task, and set the time of the next try."""
@@ -448,6 +469,7 @@ class Session:
         for event in events:
             if event.kind in (Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE):
                 self.last_inbound_ms = now_ms()
+                self.counters.inbound[event.kind] += 1
                 messages.append(event)
                 continue
             await self._inbound.take(self.company, messages)
@@ -463,7 +485,7 @@ class Session:
                 await self._take_login(event.data["outcome"], generation)
             case Kind.STREAM_ERROR:
                 # The server closes after it, which is the cause that counts.
-                self.last_error = f"WhatsApp sent stream error {event.data['code']}"
+                self._note_error(f"WhatsApp sent stream error {event.data['code']}")
             case Kind.ENDED:
                 cause, data = cause_of_end(event.data["error"])
                 await self._apply(cause, data, generation=generation)
@@ -480,7 +502,7 @@ class Session:
             cause = Cause.PAIR_TIMEOUT if ran_out else Cause.PAIR_INTERRUPTED
             await self._apply(cause, generation=generation)
         elif outcome == "err-scanned-without-multidevice":
-            self.last_error = "the phone has no linked devices enabled: update WhatsApp on it"
+            self._note_error("the phone has no linked devices enabled: update WhatsApp on it")
 
     async def _show_qr(self, code: str, generation: int) -> None:
         await self._apply(Cause.QR, generation=generation)
@@ -491,6 +513,7 @@ class Session:
         lifetime = FIRST_QR_MS if self._qr_count == 0 else LATER_QR_MS
         self.qr_expires_ms = self.qr_since_ms + lifetime
         self._qr_count += 1
+        self.counters.qr_codes += 1
         data = {"qr": code, "expires_ms": self.qr_expires_ms, "number": self._qr_count}
         await self._log_drafts([Draft(self.company, SESSION_QR, data)])
 
@@ -506,22 +529,52 @@ class Session:
     # --- health ------------------------------------------------------------------------------
 
     async def check_health(self) -> None:
-        """Ask the worker whether it lives; replace one that does not answer in time."""
+        """Ask the worker how it is, and have it replaced if `rules.health` says so."""
         worker, generation = self._worker, self._generation
-        if worker is None or self.state not in ALIVE or self.state is SessionState.STARTING:
-            return
-        if self.state is SessionState.CONNECTING:
-            # A dial that fails ends in an error, one that succeeds in a login: whatsmeow can get
-            # stuck between (a stream that closes right behind its last stanza), and stays there.
-            waited_ms = now_ms() - self.since_ms
-            if waited_ms > self._settings.connect_deadline_ms:
-                words = f"no progress in connecting for {waited_ms // 1000} s; it was replaced"
-                await self._apply(Cause.HUNG, generation=generation, words=words)
-                return
-        with trio.move_on_after(self._settings.health_deadline_s) as deadline:
-            try:
-                await worker.call(WorkerMethod.HEALTH)
-            except (WorkerFailed, WorkerGone):
-                return  # it went away, which is reported on its own
-        if deadline.cancelled_caught:
-            await self._apply(Cause.HUNG, generation=generation)
+        answer = Answer()
+        if worker is not None and self.state in ALIVE and self.state is not SessionState.STARTING:
+            answer = await ask(worker, self._settings.health_deadline_s)
+        if generation != self._generation:
+            answer = Answer()  # it was about a worker that has been ended meanwhile
+        last = self.checkup
+        is_same = last is not None and last.generation == self._generation
+        disagreements = last.judgement.disagreements if last and is_same else 0
+        judgement = self._judge(answer, disagreements)
+        failures = 0 if judgement.ok else (last.failures if last else 0) + 1
+        self.checkup = Checkup(now_ms(), self._generation, answer, judgement, failures)
+        if judgement.ok:
+            self.counters.health_ok += 1
+        else:
+            self.counters.health_failed += 1
+            if failures == 1:
+                self._log.info("session_not_well", why=judgement.detail)
+        if judgement.replace is not None:
+            cause, words = judgement.replace
+            await self._apply(cause, generation=generation, words=words)
+
+    def judgement(self) -> Judgement:
+        """How the session is now, as far as the last check can tell."""
+        last = self.checkup
+        is_same = last is not None and last.generation == self._generation
+        return self._judge(last.answer if last and is_same else Answer(), 0)
+
+    def _judge(self, answer: Answer, disagreements: int) -> Judgement:
+        settings = self._settings
+        seen = Observation(
+            wanted=self.wanted,
+            state=self.state,
+            cause=self.cause,
+            since_ms=self.since_ms,
+            down_since_ms=self.down_since_ms,
+            now_ms=now_ms(),
+            asked=answer.asked,
+            socket_up=answer.socket_up,
+            logged_in=answer.logged_in,
+            disagreements=disagreements,
+        )
+        limits = HealthLimits(
+            settle_ms=settings.settle_ms,
+            connect_ms=settings.connect_deadline_ms,
+            silence_ms=settings.silence_limit_ms,
+        )
+        return judge(self.company, seen, limits)

@@ -28,6 +28,8 @@ class SessionSettings(NamedTuple):
     connect_deadline_ms: int = 60_000  # from a started worker to a login or an error
     health_interval_s: float = 30.0
     health_deadline_s: float = 10.0
+    settle_ms: int = 180_000  # to (re)connect before health counts a session as ill
+    silence_limit_ms: int = 600_000  # reconnecting in vain, before the worker is replaced
     start_parallel: int = 8  # sessions started at once at boot
     start_slot_s: float = 5.0  # the longest a session being brought back keeps its place
     start_jitter_s: float = 0.5  # spread of their starts at boot

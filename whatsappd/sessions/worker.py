@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -9,7 +10,14 @@ from typing import Any
 import structlog
 import trio
 
-from whatsappd.errors import Malformed, TooLarge, WorkerFailed, WorkerGone, error_from_wire
+from whatsappd.errors import (
+    Malformed,
+    TimedOut,
+    TooLarge,
+    WorkerFailed,
+    WorkerGone,
+    error_from_wire,
+)
 from whatsappd.sessions.forkserver import Spawned
 from whatsappd.sessions.output import log_output
 from whatsappd.sessions.process import ExitStatus
@@ -45,6 +53,9 @@ class Worker:
         self._waiting: dict[int, _Answer] = {}
         self._next_msgid = 0
         self._closed = False
+        #: Whether what it brought is being taken just now: its answers wait behind that, so their
+        #: lateness is not its own.
+        self.is_held_up = False
         self._gone = trio.Event()  # only `run` waits for the process itself
 
     async def run(self, on_events: OnEvents) -> ExitStatus:
@@ -74,12 +85,19 @@ class Worker:
                 await self._channel.aclose()
         return status
 
-    async def call(self, method: WorkerMethod, **arguments: Any) -> Any:
+    async def call(
+        self, method: WorkerMethod, *, patience_s: float = math.inf, **arguments: Any
+    ) -> Any:
         """Ask the worker; its result. Cancellation forgets the answer, not the work.
+
+        Args:
+            patience_s: its time to answer. While the daemon's own store holds up what the worker
+                brings, it is waited for longer: ending it would lose that.
 
         Raises:
             WorkerFailed: the worker refused, with its reason.
             WorkerGone: it went away before it answered; whether it acted is unknown.
+            TimedOut: it did not answer in time.
         """
         if self._closed:
             raise WorkerGone("the worker is gone")
@@ -89,7 +107,11 @@ class Worker:
         try:
             async with self._send_lock:
                 await self._channel.send_all(pack_request(msgid, method, arguments))
-            await answer.arrived.wait()
+            while not answer.arrived.is_set():
+                with trio.move_on_after(patience_s) as patience:
+                    await answer.arrived.wait()
+                if patience.cancelled_caught and not self.is_held_up:
+                    raise TimedOut(f"the worker did not answer {method} within {patience_s:g} s")
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise WorkerGone("the worker is gone") from error
         finally:
@@ -135,7 +157,9 @@ class Worker:
                     event for value in reader.feed(data) if (event := self._take(value)) is not None
                 ]
                 if events:
+                    self.is_held_up = True
                     await on_events(events)
+                    self.is_held_up = False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the process ended, or is being ended
         except (Malformed, TooLarge) as error:

@@ -1,0 +1,61 @@
+"""What happened in one session since the daemon started, counted where it happens.
+
+`monitoring` reads it when somebody asks for metrics; nothing here costs more than an addition.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Sequence
+
+from whatsappd.model.session import SessionState
+from whatsappd.rules.lifecycle import Action, Cause, Next, counts_as_crash
+from whatsappd.wire.worker import Kind
+
+#: Enough for every sensible threshold of "too many restarts".
+_CRASHES_KEPT = 100
+
+
+class Counters:
+    __slots__ = (
+        "_crashes",
+        "connections",
+        "errors",
+        "health_failed",
+        "health_ok",
+        "inbound",
+        "limiter_wait_s",
+        "limiter_waits",
+        "qr_codes",
+        "reconnections",
+        "restarts",
+    )
+
+    def __init__(self) -> None:
+        self.connections = 0  # logins that succeeded, those after a lost connection included
+        self.reconnections = 0  # those: whatsmeow's own, with the same worker
+        self.restarts: Counter[Cause] = Counter()  # workers ended to be started again
+        self.errors = 0
+        self.qr_codes = 0
+        self.inbound: Counter[Kind] = Counter()  # messages, receipts, undecryptable messages
+        self.health_ok = 0
+        self.health_failed = 0
+        self.limiter_waits = 0  # times that nothing could be sent because of a limit
+        self.limiter_wait_s = 0.0
+        self._crashes: deque[int] = deque(maxlen=_CRASHES_KEPT)
+
+    @property
+    def crashes_ms(self) -> Sequence[int]:
+        """When workers crashed or hung, in epoch milliseconds, ascending."""
+        return tuple(self._crashes)
+
+    def transition(self, before: SessionState, cause: Cause, following: Next, now_ms: int) -> None:
+        """Counts what a transition of the session's state means."""
+        if cause is Cause.CONNECTED and before is not SessionState.CONNECTED:
+            self.connections += 1
+            if before is SessionState.RECONNECTING:
+                self.reconnections += 1
+        if following.action in (Action.KILL_AND_RETRY, Action.KILL_AND_WAIT):
+            self.restarts[cause] += 1
+            if counts_as_crash(cause):
+                self._crashes.append(now_ms)
