@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -61,6 +62,7 @@ def command(
     whatsappctl events --type message.received --company acme
     whatsappctl events --json --consumer crm | ./import-into-crm
     """
+    gc.enable()  # `cli.main` does without it, but this may run for months
     with client() as daemon:
         stream = daemon.events(
             after=after, companies=companies or None, types=types or None, consumer=consumer

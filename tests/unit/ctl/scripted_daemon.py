@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from functools import partial
 from typing import Any
 
 import trio
 from click.testing import CliRunner, Result
 
-from whatsappctl.cli import main
+from whatsappctl.cli import cli
 from whatsappd.api.events import AckParams, SubscribeParams
 from whatsappd.api.messages import SendParams
 from whatsappd.api.params import OneCompany
@@ -134,7 +135,8 @@ class Daemon:
         try:
             return body()
         finally:
-            token[0].run_sync_soon(self.server.stop)
+            with suppress(trio.RunFinishedError):  # the test stopped it already
+                token[0].run_sync_soon(self.server.stop)
             thread.join(10)
             assert not thread.is_alive()
 
@@ -145,4 +147,4 @@ class Daemon:
     def invoke(self, *arguments: str, input: str | None = None) -> Result:
         """Run `whatsappctl ARGUMENTS` against it."""
         command = ["--socket", self.path, *arguments]
-        return self.run(lambda: CliRunner().invoke(main, command, input=input))
+        return self.run(lambda: CliRunner().invoke(cli, command, input=input))

@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner
 from scripted_daemon import Daemon, event, session
 
-from whatsappctl.cli import SECTIONS, main
+from whatsappctl.cli import SECTIONS, cli
 from whatsappd.errors import (
     Denied,
     NotConnected,
@@ -39,7 +39,7 @@ VERBS = [verb for verbs in SECTIONS.values() for verb in verbs]
 
 @pytest.mark.parametrize("verb", VERBS)
 def test_every_verb_explains_itself_and_takes_the_common_options(verb: str):
-    result = CliRunner().invoke(main, [verb, "--help"])
+    result = CliRunner().invoke(cli, [verb, "--help"])
     assert result.exit_code == 0
     assert "--json" in result.stdout
     assert "--socket" in result.stdout
@@ -47,13 +47,13 @@ def test_every_verb_explains_itself_and_takes_the_common_options(verb: str):
 
 
 def test_help_names_every_verb_and_the_exit_codes():
-    result = CliRunner().invoke(main, ["--help"])
+    result = CliRunner().invoke(cli, ["--help"])
     assert all(verb in result.stdout for verb in VERBS)
     assert "whatsappd does not run" in result.stdout
 
 
 def test_a_misspelt_verb_is_guessed():
-    result = CliRunner().invoke(main, ["statsu"])
+    result = CliRunner().invoke(cli, ["statsu"])
     assert result.exit_code == 2
     assert "Did you mean status?" in result.stderr
 
@@ -137,7 +137,7 @@ def test_errors_as_json(daemon: Daemon):
 
 
 def test_no_daemon_is_one_line_that_says_how_to_start_it(tmp_path: Path):
-    result = CliRunner().invoke(main, ["status", "--socket", str(tmp_path / "none")])
+    result = CliRunner().invoke(cli, ["status", "--socket", str(tmp_path / "none")])
     assert result.exit_code == 3
     assert result.stderr.count("\n") == 1
     assert "whatsappd run" in result.stderr
@@ -364,7 +364,7 @@ def test_sandbox_commands_explain_themselves_to_a_real_daemon(daemon: Daemon):
 
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_completion_prints_a_script(shell: str):
-    result = CliRunner().invoke(main, ["completion", shell])
+    result = CliRunner().invoke(cli, ["completion", shell])
     assert result.exit_code == 0
     assert "_WHATSAPPCTL_COMPLETE" in result.stdout
 
@@ -378,7 +378,7 @@ def test_the_shell_completes_verbs_and_companies(daemon: Daemon, monkeypatch: py
             "_WHATSAPPCTL_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(count),
         }  # fmt: skip
         return daemon.run(
-            lambda: CliRunner().invoke(main, [], prog_name="whatsappctl", env=environment).stdout
+            lambda: CliRunner().invoke(cli, [], prog_name="whatsappctl", env=environment).stdout
         )
 
     assert complete("whatsappctl st", 1).split() == ["plain,start", "plain,stop", "plain,status"]

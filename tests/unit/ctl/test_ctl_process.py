@@ -76,8 +76,8 @@ print(sorted((set(sys.modules) - before) & set({heavy})))
 def test_help_loads_no_verb():
     program = """
 import sys
-from whatsappctl.cli import main
-main(["--help"], standalone_mode=False)
+from whatsappctl.cli import cli
+cli(["--help"], standalone_mode=False)
 print([name for name in sys.modules if name.startswith("whatsappctl.commands.")], file=sys.stderr)
 """
     printed = subprocess.run(
