@@ -24,6 +24,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Awaitable, Callable
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import structlog
@@ -259,18 +260,30 @@ class Connection:
 
     def _answer(self, msgid: int, name: str, params: Any) -> bytes | None:
         """The packed response, or None if a task will send it."""
+        began = perf_counter()
         try:
             method = self._find(name)
             arguments = method.parse(params)
             if not method.is_async:
-                return self._pack(msgid, method.handler(self._call, arguments))
+                answer = self._pack(msgid, method.handler(self._call, arguments))
+                method.tally.took(perf_counter() - began)
+                return answer
             self._start(method, arguments, msgid)
         except Exception as error:  # noqa: BLE001 - a handler's error ends only its request
-            return pack_error(msgid, answerable(error, doing=name))
+            return pack_error(msgid, self._failed(name, error, began))
         return None
+
+    def _failed(self, name: str, error: Exception, began: float) -> WhatsappdError:
+        """Count a call that failed; what to tell its caller."""
+        told = answerable(error, doing=name)
+        tally = self._table.tally(name)
+        tally.took(perf_counter() - began)
+        tally.failed(told.name)
+        return told
 
     def _obey(self, notification: Notification) -> bytes | None:
         name, params = notification
+        began = perf_counter()
         try:
             method = self._find(name)
             arguments = method.parse(params)
@@ -278,8 +291,9 @@ class Connection:
                 self._start(method, arguments, None)
             else:
                 method.handler(self._call, arguments)
+                method.tally.took(perf_counter() - began)
         except Exception as error:  # noqa: BLE001 - as above
-            return _pack_failed(name, answerable(error, doing=name))
+            return _pack_failed(name, self._failed(name, error, began))
         return None
 
     def _find(self, name: str) -> Method:
@@ -302,12 +316,14 @@ class Connection:
         self._nursery.start_soon(self._run_method, method, arguments, msgid, name=method.name)
 
     async def _run_method(self, method: Method, arguments: Any, msgid: int | None) -> None:
+        began = perf_counter()
         try:
             try:
                 result = await method.handler(self._call, arguments)
                 answer = None if msgid is None else self._pack(msgid, result)
+                method.tally.took(perf_counter() - began)
             except Exception as error:  # noqa: BLE001 - as above
-                told = answerable(error, doing=method.name)
+                told = self._failed(method.name, error, began)
                 answer = (
                     _pack_failed(method.name, told) if msgid is None else pack_error(msgid, told)
                 )

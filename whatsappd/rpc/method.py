@@ -16,6 +16,7 @@ import msgspec
 from whatsappd.errors import UnknownMethod
 from whatsappd.rpc.params import check_params_type, params_from
 from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.tally import Tally
 
 
 class Notifier(Protocol):
@@ -72,7 +73,7 @@ class Method:
         writes: whether it changes anything, so that users bound to reading are refused.
     """
 
-    __slots__ = ("doc", "handler", "is_async", "name", "params", "writes")
+    __slots__ = ("doc", "handler", "is_async", "name", "params", "tally", "writes")
 
     def __init__(
         self,
@@ -90,6 +91,7 @@ class Method:
         self.doc = doc
         self.writes = writes
         self.is_async = inspect.iscoroutinefunction(handler)
+        self.tally = Tally()
 
     def __repr__(self) -> str:
         return f"<Method {self.name}>"
@@ -114,6 +116,8 @@ class MethodTable(Mapping[str, Method]):
             self._methods[method.name] = method
         #: The method of that name, or None. An attribute, because every request asks.
         self.find = self._methods.get
+        #: Calls of what is not in the table.
+        self.unknown_tally = Tally()
 
     def __getitem__(self, name: str) -> Method:
         return self._methods[name]
@@ -123,6 +127,11 @@ class MethodTable(Mapping[str, Method]):
 
     def __len__(self) -> int:
         return len(self._methods)
+
+    def tally(self, name: str) -> Tally:
+        """Where calls of `name` are counted."""
+        method = self.find(name)
+        return self.unknown_tally if method is None else method.tally
 
     def unknown(self, name: str) -> UnknownMethod:
         """The error for a name that is not in the table; it names the nearest one that is."""
