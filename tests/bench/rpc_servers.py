@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import gc
 import socket
 import sys
 
@@ -63,4 +64,7 @@ async def whatsappd(path: str) -> None:
 
 
 if __name__ == "__main__":
+    # As the daemon does once it is up (whatsappd.app).
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 50)
     trio.run({"bare": bare, "whatsappd": whatsappd}[sys.argv[1]], sys.argv[2])
