@@ -153,35 +153,39 @@ async def logged(daemon: Daemon, event: str, *, count: int = 1) -> dict[str, Any
 async def test_sighup_applies_what_can_be_and_names_what_needs_a_restart(tmp_path: Path) -> None:
     config = tmp_path / "whatsappd.toml"
     config.write_text("[limits]\nper_company_per_minute = 20\n[queue]\nlimit = 7\n")
-    async with running_daemon("--sandbox", "--config", str(config)) as daemon:
-        async with daemon.client() as client:
-            await client.call("session.start", company="acme")
-            answer = await client.call("session.configure", company="acme")
-            assert answer["limits"]["per_minute"] == 20
-            config.write_text("[limits]\nper_company_per_minute = 10\n[queue]\nlimit = 8\n")
-            os.kill(daemon.pid, signal.SIGHUP)
-            line = await logged(daemon, "configuration_reloaded")
-            assert line["applied"] == ["limits.per_company_per_minute: 20 → 10"]
-            assert line["needs_restart"] == ["queue.limit: 7 → 8"]
-            answer = await client.call("session.configure", company="acme")
-            assert answer["limits"]["per_minute"] == 10
+    async with (
+        running_daemon("--sandbox", "--config", str(config)) as daemon,
+        daemon.client() as client,
+    ):
+        await client.call("session.start", company="acme")
+        answer = await client.call("session.configure", company="acme")
+        assert answer["limits"]["per_minute"] == 20
+        config.write_text("[limits]\nper_company_per_minute = 10\n[queue]\nlimit = 8\n")
+        os.kill(daemon.pid, signal.SIGHUP)
+        line = await logged(daemon, "configuration_reloaded")
+        assert line["applied"] == ["limits.per_company_per_minute: 20 → 10"]
+        assert line["needs_restart"] == ["queue.limit: 7 → 8"]
+        answer = await client.call("session.configure", company="acme")
+        assert answer["limits"]["per_minute"] == 10
 
 
 async def test_a_wrong_file_on_sighup_changes_nothing_and_is_logged_whole(tmp_path: Path) -> None:
     config = tmp_path / "whatsappd.toml"
     config.write_text("[limits]\nper_company_per_minute = 20\n")
-    async with running_daemon("--sandbox", "--config", str(config)) as daemon:
-        async with daemon.client() as client:
-            await client.call("session.start", company="acme")
-            config.write_text('log_level = "loud"\n[limits]\nper_company_per_minute = -1\n')
-            os.kill(daemon.pid, signal.SIGHUP)
-            line = await logged(daemon, "configuration_not_reloaded")
-            assert [problem["key"] for problem in line["problems"]] == [
-                "log_level",
-                "limits.per_company_per_minute",
-            ]
-            answer = await client.call("session.configure", company="acme")
-            assert answer["limits"]["per_minute"] == 20
+    async with (
+        running_daemon("--sandbox", "--config", str(config)) as daemon,
+        daemon.client() as client,
+    ):
+        await client.call("session.start", company="acme")
+        config.write_text('log_level = "loud"\n[limits]\nper_company_per_minute = -1\n')
+        os.kill(daemon.pid, signal.SIGHUP)
+        line = await logged(daemon, "configuration_not_reloaded")
+        assert [problem["key"] for problem in line["problems"]] == [
+            "log_level",
+            "limits.per_company_per_minute",
+        ]
+        answer = await client.call("session.configure", company="acme")
+        assert answer["limits"]["per_minute"] == 20
 
 
 #: A contender: takes the lock and holds it until told, or says that it was refused.

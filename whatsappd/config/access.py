@@ -86,4 +86,4 @@ def group_id(given: str) -> int:
     Raises:
         KeyError: there is no such group.
     """
-    return int(given) if given.isdigit() else grp.getgrnam(given).gr_gid
+    return int(given) if given.isascii() and given.isdigit() else grp.getgrnam(given).gr_gid

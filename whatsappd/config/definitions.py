@@ -82,16 +82,19 @@ DEFINITIONS = _collect()
 
 
 def nearest(key: str) -> str | None:
-    """The setting or section that somebody who wrote `key` may have meant."""
-    names = [*DEFINITIONS, *filter(None, SECTIONS), ACCESS]
-    # A known name in the wrong section is nearer than a known section with another name.
+    """The setting that somebody who wrote `key` may have meant."""
     last = key.rpartition(".")[2]
-    for definition in DEFINITIONS.values():
-        if definition.name == last:
-            return definition.key
-    close = difflib.get_close_matches(key, names, n=1)
+    by_name = {definition.name: definition.key for definition in DEFINITIONS.values()}
+    if last in by_name:
+        return by_name[last]  # in the wrong section
+    close = difflib.get_close_matches(key, DEFINITIONS, n=1)
     if close:
         return close[0]
-    by_name = {definition.name: definition.key for definition in DEFINITIONS.values()}
     close = difflib.get_close_matches(last, by_name, n=1)
     return by_name[close[0]] if close else None
+
+
+def nearest_section(name: str) -> str | None:
+    """The section that somebody who wrote `[name]` may have meant."""
+    close = difflib.get_close_matches(name, [*filter(None, SECTIONS), ACCESS], n=1)
+    return close[0] if close else None

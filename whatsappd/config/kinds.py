@@ -26,6 +26,11 @@ class Kind(Protocol):
         """What can be written, as the end of the sentence "write …"."""
         ...
 
+    @property
+    def span(self) -> str:
+        """The same, as short as it can be, for a list of settings; empty if there is no limit."""
+        ...
+
     def from_text(self, text: str) -> Any:
         """The value for a text from the environment or the command line. Raises Refused."""
         ...
@@ -52,7 +57,7 @@ def _escaped(character: str) -> str:
 
 def masked(text: str) -> str:
     """`text` without the passwords of the URLs in it."""
-    text = re.sub(r"(://[^/@\s]*?:)[^@\s]*@", r"\1***@", text)
+    text = re.sub(r"(://[^/@\s]*?:)\S*@", r"\1***@", text)
     return re.sub(r"([?&]password=)[^&\s]*", r"\1***", text)
 
 
@@ -66,8 +71,13 @@ class Count(NamedTuple):
     def accepts(self) -> str:
         return f"a whole number from {self.low} to {self.high}"
 
+    @property
+    def span(self) -> str:
+        return f"{self.low} to {self.high}"
+
     def from_text(self, text: str) -> int:
-        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text.strip()):
+        text = text.strip()
+        if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
             raise Refused("is no whole number")
         return self._checked(int(text))
 
@@ -88,8 +98,9 @@ class Count(NamedTuple):
 
 
 _DURATION_UNITS = {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86_400}
-_DURATION = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*(ms|s|m|h|d)\s*")
-_NUMBER = re.compile(r"[0-9]+(?:\.[0-9]+)?")
+_DIGITS = r"[0-9]{1,18}(?:\.[0-9]{1,18})?"
+_NUMBER = re.compile(_DIGITS)
+_DURATION = re.compile(rf"({_DIGITS})\s*(ms|s|m|h|d)\s*")
 
 
 class Duration(NamedTuple):
@@ -101,6 +112,10 @@ class Duration(NamedTuple):
     @property
     def accepts(self) -> str:
         return f'a duration from {self.low} to {self.high}, such as "90s", "5m", "1h30m" or "7d"'
+
+    @property
+    def span(self) -> str:
+        return f"{self.low} to {self.high}"
 
     def from_text(self, text: str) -> float:
         return self._checked(_seconds(text))
@@ -154,7 +169,7 @@ _SIZE_UNITS = {
     "TB": 10**12,
     "TiB": 2**40,
 }
-_SIZE = re.compile(r"([0-9]+(?:\.[0-9]+)?)\s*([A-Za-z]*)")
+_SIZE = re.compile(rf"({_DIGITS})\s*([A-Za-z]*)")
 
 
 class Size(NamedTuple):
@@ -166,6 +181,10 @@ class Size(NamedTuple):
     @property
     def accepts(self) -> str:
         return f'a size from {self.low} to {self.high}, such as "512MB" or "1GiB", or bytes'
+
+    @property
+    def span(self) -> str:
+        return f"{self.low} to {self.high}"
 
     def from_text(self, text: str) -> int:
         return self._checked(_bytes(text))
@@ -206,6 +225,10 @@ class Choice(NamedTuple):
     def accepts(self) -> str:
         return f"one of {', '.join(self.words)}"
 
+    @property
+    def span(self) -> str:
+        return ", ".join(self.words)
+
     def from_text(self, text: str) -> str:
         return self.from_toml(text.strip())
 
@@ -225,13 +248,20 @@ class FilePath(NamedTuple):
     def accepts(self) -> str:
         return "a path"
 
+    @property
+    def span(self) -> str:
+        return ""
+
     def from_text(self, text: str) -> Path:
         return self.from_toml(text)
 
     def from_toml(self, value: Any) -> Path:
         if not isinstance(value, str) or not value or "\0" in value:
             raise Refused("is no path")
-        return Path(value).expanduser().absolute()
+        try:
+            return Path(value).expanduser().absolute()
+        except RuntimeError as error:  # ~name, of a user that does not exist
+            raise Refused(f"is no path ({error})") from error
 
     def as_toml(self, value: Path) -> str:
         return quoted(str(value))
@@ -244,8 +274,13 @@ class Mode(NamedTuple):
     def accepts(self) -> str:
         return 'octal permissions from "0600" to "0777", such as "0660"'
 
+    @property
+    def span(self) -> str:
+        return "0600 to 0777"
+
     def from_text(self, text: str) -> int:
-        if not re.fullmatch(r"(0o)?[0-7]{3,4}", text.strip()):
+        text = text.strip()
+        if not re.fullmatch(r"(0o)?[0-7]{3,4}", text):
             raise Refused("are no octal permissions")
         return self._checked(int(text, 8))
 
@@ -273,6 +308,10 @@ class Account(NamedTuple):
     def accepts(self) -> str:
         return "a group's name or number; empty for none"
 
+    @property
+    def span(self) -> str:
+        return ""
+
     def from_text(self, text: str) -> str:
         return self.from_toml(text.strip())
 
@@ -295,6 +334,10 @@ class Url(NamedTuple):
     @property
     def accepts(self) -> str:
         return f"a URL that begins with {' or '.join(f'{each}://' for each in self.schemes)}"
+
+    @property
+    def span(self) -> str:
+        return ", ".join(f"{scheme}://" for scheme in self.schemes)
 
     def from_text(self, text: str) -> str:
         return self.from_toml(text.strip())

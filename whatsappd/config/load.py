@@ -41,10 +41,11 @@ def load(sources: Sources) -> Configuration:
     origins: dict[str, str] = {}
     is_sandboxed = sources.sandbox or sources.sandbox_at is not None
     for key, definition in DEFINITIONS.items():
-        given = gathered.given.get(key)
-        origins[key] = given.origin if given else DEFAULT
+        origins[key] = DEFAULT
         values[key] = definition.default_value(is_sandboxed=is_sandboxed)
-        if given:
+        # The weaker ones too: a wrong value is a mistake also where another hides it.
+        for given in gathered.given.get(key, ()):
+            origins[key] = given.origin
             try:
                 values[key] = _parse(definition, given)
             except Refused as error:

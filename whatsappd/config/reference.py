@@ -53,13 +53,18 @@ def sample() -> str:
 def _describe(definition: Definition) -> Iterator[str]:
     kind = definition.setting.kind
     reload = " [reload]" if definition.setting.live else ""
-    yield from _comment(f"{definition.setting.doc} Write {kind.accepts}.{reload}")
+    yield from _comment(_meaning(definition) + reload)
     yield f"#{definition.name} = {kind.as_toml(definition.default_value())}"
 
 
+def _meaning(definition: Definition) -> str:
+    span = definition.setting.kind.span
+    return f"{definition.setting.doc} ({span})" if span else definition.setting.doc
+
+
 def _comment(text: str) -> Iterator[str]:
-    for paragraph in text.split("\n\n"):
-        if paragraph is not text and not text.startswith(paragraph):
+    for number, paragraph in enumerate(text.split("\n\n")):
+        if number:
             yield "#"
         yield from textwrap.wrap(
             _words(paragraph),
@@ -85,7 +90,7 @@ def table() -> str:
             else f"`{definition.setting.kind.as_toml(default)}`"
         )
         reload = " ↻" if definition.setting.live else ""
-        rows.append(f"| `{key}`{reload} | {shown} | {definition.setting.doc} |")
+        rows.append(f"| `{key}`{reload} | {shown} | {_meaning(definition)} |")
     return "\n".join(rows)
 
 

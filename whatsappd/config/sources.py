@@ -12,7 +12,14 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from whatsappd.config.definitions import ACCESS, DEFINITIONS, PREFIX, SECTIONS, nearest
+from whatsappd.config.definitions import (
+    ACCESS,
+    DEFINITIONS,
+    PREFIX,
+    SECTIONS,
+    nearest,
+    nearest_section,
+)
 from whatsappd.config.kinds import masked
 
 FILE_NAME = "whatsappd.toml"
@@ -55,11 +62,14 @@ class Given(NamedTuple):
 
 
 class Gathered(NamedTuple):
-    given: dict[str, Given]  # by key, the strongest of each
+    given: dict[str, list[Given]]  # by key, the strongest last
     rules: list[Any]  # the [[access]] tables
     file: Path | None  # that was read
     problems: list[Problem]
     warnings: list[str]
+
+    def give(self, key: str, given: Given) -> None:
+        self.given.setdefault(key, []).append(given)
 
 
 def shown(value: Any) -> str:
@@ -69,20 +79,20 @@ def shown(value: Any) -> str:
 
 
 def gather(sources: Sources) -> Gathered:
-    """Everything that was given, the strongest last; with what is wrong about its form."""
+    """Everything that was given, with what is wrong about its form."""
     gathered = Gathered({}, [], _file(sources), [], [])
     _read_file(sources, gathered)
     _read_environment(sources.environment, gathered)
     for key, (option, text) in sources.arguments.items():
         if key in DEFINITIONS:
-            gathered.given[key] = Given(text, option, True)
+            gathered.give(key, Given(text, option, True))
         else:
             gathered.problems.append(_unknown(key, text, option))
     return gathered
 
 
 def _unknown(key: str, value: Any, origin: str) -> Problem:
-    near = nearest(key)
+    near = nearest_section(key) if isinstance(value, dict | list) else nearest(key)
     remedy = f"did you mean {near}?" if near else "`whatsappd check --sample` lists all settings"
     return Problem(key, shown(value), origin, f"there is no such setting; {remedy}")
 
@@ -161,9 +171,7 @@ def _take_document(document: dict[str, Any], origin: str, gathered: Gathered) ->
 
 def _take(key: str, value: Any, origin: str, gathered: Gathered) -> None:
     if key in DEFINITIONS:
-        gathered.given[key] = Given(value, origin, False)
-    elif isinstance(value, dict):
-        gathered.problems.append(_unknown(key, "{…}", origin))
+        gathered.give(key, Given(value, origin, False))
     else:
         gathered.problems.append(_unknown(key, value, origin))
 
@@ -177,7 +185,7 @@ def _read_environment(environment: Mapping[str, str], gathered: Gathered) -> Non
         if not variable.startswith(PREFIX) or not text or variable in _OTHER_VARIABLES:
             continue
         if variable in keys:
-            gathered.given[keys[variable]] = Given(text, variable, True)
+            gathered.give(keys[variable], Given(text, variable, True))
             continue
         # No error: others set such variables too (Kubernetes does for a service of this name).
         near = nearest(variable.removeprefix(PREFIX).lower().replace("_", ".", 1))
