@@ -36,6 +36,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "events": "Follow what happens: messages, receipts, states.",
     },
     "More": {
+        "keys": "API keys for the gateway.",
         "call": "Call any method of the daemon, with JSON.",
         "sandbox": "Be the phones, and the troubles, of a sandbox daemon.",
         "completion": "Print the completion script for a shell.",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import gc
 import os
+import pwd
 import resource
 import signal
 import time
@@ -27,8 +28,9 @@ from whatsappd.errors import BadConfiguration
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.lock import hold_lock
 from whatsappd.logs import configure_logs
+from whatsappd.rpc.connection import MaySpeak
 from whatsappd.rpc.listener import check_path, close_listener, open_listener
-from whatsappd.rpc.server import RpcServer, serve_rpc
+from whatsappd.rpc.server import RpcServer, root_and_this_user, serve_rpc
 from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.housekeeping import Housekeeping
@@ -38,10 +40,12 @@ from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.process import become_subreaper
 from whatsappd.sessions.settings import WhatsAppAccess
 from whatsappd.state import REAL, SANDBOX, StateDirectory
+from whatsappd.store.audit import AuditTrail
 from whatsappd.store.companies import Companies
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import open_database
 from whatsappd.store.events import open_event_log
+from whatsappd.store.keys import open_keys
 from whatsappd.store.outbox import open_outbox
 
 log = structlog.get_logger()
@@ -49,6 +53,9 @@ log = structlog.get_logger()
 #: A clean stop takes at most this long, in seconds: running requests are answered, sessions
 #: disconnect in parallel, and what remains is killed.
 STOP_WITHIN = 15.0
+
+#: The system user that systemd/whatsappd-gateway.service runs as.
+GATEWAY_USER = "whatsappd-gateway"
 
 
 async def run_daemon(live: LiveSettings) -> None:
@@ -99,6 +106,8 @@ async def _run_parts(
         outbox = await open_outbox(database, events)
         companies = Companies(database)
         contacts = Contacts(database)
+        keys = await open_keys(database)
+        audit = AuditTrail(database)
         housekeeping = Housekeeping(events, outbox, retention(settings))
         live.follow(lambda changed: housekeeping.keep(retention(changed)))
         sandbox = await _open_sandbox(settings, state, stack)
@@ -129,6 +138,8 @@ async def _run_parts(
             socket=settings.socket,
             events=events,
             outbox=outbox,
+            keys=keys,
+            audit=audit,
             pool=pool,
             fork_server=fork_server,
             sandbox=sandbox,
@@ -137,6 +148,8 @@ async def _run_parts(
         async with trio.open_nursery() as supervision:
             supervision.start_soon(fork_server.run)
             supervision.start_soon(housekeeping.run)
+            supervision.start_soon(keys.run)
+            supervision.start_soon(audit.run)
             async with trio.open_nursery() as sessions:
                 await sessions.start(pool.run)
                 await _serve(settings.socket, settings.socket_mode, parts, stopping, started)
@@ -153,7 +166,9 @@ async def _serve(
     listener = open_listener(path, mode=mode)
     try:
         async with trio.open_nursery() as serving:
-            server: RpcServer = await serving.start(partial(serve_rpc, listener.socket, table))
+            server: RpcServer = await serving.start(
+                partial(serve_rpc, listener.socket, table, may_speak=_gateway_trust())
+            )
             daemon_api.connections = lambda: server.connections
             elapsed_ms = round((time.monotonic() - started) * 1000)
             log.info(
@@ -193,6 +208,15 @@ async def _open_sandbox(
     if settings.sandbox:
         return await stack.enter_async_context(own_sandbox(state.sandbox))
     return None
+
+
+def _gateway_trust() -> MaySpeak:
+    """Who may say for whom they call: root, our own user, and the gateway's if there is one."""
+    try:
+        gateway = pwd.getpwnam(GATEWAY_USER).pw_uid
+    except KeyError:
+        return root_and_this_user
+    return lambda peer: peer.uid == gateway or root_and_this_user(peer)
 
 
 def _worker_environment(sandbox: SandboxHandle | None) -> dict[str, str]:

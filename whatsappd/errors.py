@@ -234,6 +234,15 @@ class UnknownConsumer(WhatsappdError):
     http_status = 404
 
 
+class UnknownKey(WhatsappdError):
+    """No API key has that id."""
+
+    code = 320
+    name = "unknown_key"
+    exit_code = EXIT_NOT_FOUND
+    http_status = 404
+
+
 # --- the host ---------------------------------------------------------------------------------
 
 

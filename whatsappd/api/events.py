@@ -25,6 +25,8 @@ from whatsappd.wire.rpc import NOTIFICATION
 #: Events sent in one go, at the most.
 BATCH = 500
 MAX_FILTER = 1000
+#: Packed events in one page; leaves room in an answer (1 MiB) for the frame around them.
+_PAGE_BYTES = 900_000
 
 Seq = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -34,6 +36,13 @@ class SubscribeParams(Params):
     companies: Annotated[list[CompanyId], msgspec.Meta(max_length=MAX_FILTER)] | None = None
     types: Annotated[list[str], msgspec.Meta(max_length=MAX_FILTER)] | None = None
     consumer: str | None = None
+
+
+class ReadParams(Params):
+    after: Seq = 0
+    limit: Annotated[int, msgspec.Meta(ge=1, le=BATCH)] = 100
+    companies: Annotated[list[CompanyId], msgspec.Meta(max_length=MAX_FILTER)] | None = None
+    types: Annotated[list[str], msgspec.Meta(max_length=MAX_FILTER)] | None = None
 
 
 class UnsubscribeParams(Params):
@@ -61,6 +70,7 @@ class EventsApi:
             Method(
                 "events.unsubscribe", UnsubscribeParams, self._unsubscribe, "Stop.", writes=False
             ),
+            Method("events.read", ReadParams, self._read, "A page of the log.", writes=False),
             Method("events.ack", AckParams, self._ack, "Move a consumer's cursor.", writes=True),
         ]
 
@@ -71,15 +81,7 @@ class EventsApi:
     async def _subscribe(self, call: Call, params: SubscribeParams) -> dict[str, Any]:
         """Replay behind `after` (or the consumer's cursor; without both: only what comes), then
         follow. `gap` is the oldest event there is, where older ones were asked for."""
-        for company in params.companies or ():
-            validate_company(company, field="companies")
-        for name in params.types or ():
-            if name not in EVENT_TYPES:
-                raise InvalidParams(
-                    f"types: there is no event type {name!r:.80} "
-                    f"(accepted: {', '.join(EVENT_TYPES)})",
-                    field="types",
-                )
+        _check_filter(params)
         after = params.after
         if params.consumer is not None:
             cursor = await self._log.consumer(params.consumer, after)
@@ -99,6 +101,31 @@ class EventsApi:
             "after": after,
             "last_seq": self._log.last_seq,
             "gap": gap,
+        }
+
+    async def _read(self, _call: Call, params: ReadParams) -> dict[str, Any]:
+        """One page, for those who ask now and then: go on with `next` as `after`.
+
+        There is more while `next` is below `last_seq`, also when a filter left `events` empty.
+        `gap` as in `subscribe`.
+        """
+        _check_filter(params)
+        batch = await self._log.read(
+            params.after, params.limit, companies=params.companies, types=params.types
+        )
+        events: list[dict[str, Any]] = []
+        following, size = batch.last, 0
+        for stored in batch.events:
+            size += len(stored.packed)
+            if events and size > _PAGE_BYTES:
+                following = events[-1]["seq"]
+                break
+            events.append(stored.event.as_wire())
+        return {
+            "events": events,
+            "next": following,
+            "last_seq": self._log.last_seq,
+            "gap": batch.gap,
         }
 
     def _unsubscribe(self, call: Call, params: UnsubscribeParams) -> dict[str, Any]:
@@ -156,6 +183,17 @@ class EventsApi:
                     b"".join([part for stored in batch.events for part in (prefix, stored.packed)])
                 )
             cursor = batch.last
+
+
+def _check_filter(params: SubscribeParams | ReadParams) -> None:
+    for company in params.companies or ():
+        validate_company(company, field="companies")
+    for name in params.types or ():
+        if name not in EVENT_TYPES:
+            raise InvalidParams(
+                f"types: there is no event type {name!r:.80} (accepted: {', '.join(EVENT_TYPES)})",
+                field="types",
+            )
 
 
 def _prefix(subscription: int) -> bytes:

@@ -5,8 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from whatsappd.api.auditing import audited
 from whatsappd.api.daemon import DaemonApi
 from whatsappd.api.events import EventsApi
+from whatsappd.api.keys import KeysApi
 from whatsappd.api.messages import MessagesApi
 from whatsappd.api.sandbox import forwarded_methods
 from whatsappd.api.sessions import SessionsApi
@@ -14,7 +16,9 @@ from whatsappd.rpc.method import MethodTable
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.audit import AuditTrail
 from whatsappd.store.events import EventLog
+from whatsappd.store.keys import Keys
 from whatsappd.store.outbox import Outbox
 
 if TYPE_CHECKING:
@@ -29,6 +33,8 @@ class ApiParts(NamedTuple):
     socket: Path
     events: EventLog
     outbox: Outbox
+    keys: Keys
+    audit: AuditTrail
     pool: Pool
     fork_server: ForkServer
     sandbox: SandboxHandle | None
@@ -53,9 +59,10 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi]:
         *SessionsApi(parts.pool, events).methods(),
         *MessagesApi(parts.pool, parts.outbox, parts.settings).methods(),
         *events.methods(),
+        *KeysApi(parts.keys, parts.audit).methods(),
     ]
     if sandbox is not None:
         methods += forwarded_methods(lambda: sandbox.control)
-    table = MethodTable(methods)
+    table = MethodTable(audited(methods, parts.audit))
     daemon.method_names = list(table)
     return table, daemon

@@ -73,6 +73,16 @@ class RpcClient:
             WhatsappdError: what the daemon answered, by its class in `whatsappd.errors`.
             Unreachable: the connection is lost; whether the call was carried out is unknown.
         """
+        return await self.request(method, arguments)
+
+    async def request(
+        self, method: str, arguments: dict[str, Any], *, actor: str | None = None
+    ) -> Any:
+        """As `call`, with the arguments in a map; `actor`: in whose name (see `wire.rpc`).
+
+        Raises:
+            Denied: also if the daemon does not trust this process to name an actor.
+        """
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._output.full:
             with suppress(trio.BrokenResourceError):  # the reader learns why, just below
@@ -80,7 +90,7 @@ class RpcClient:
         if self._lost is not None:
             raise _fresh(self._lost)
         msgid = self._next_msgid()
-        packed = pack_request(msgid, method, arguments)
+        packed = pack_request(msgid, method, arguments, actor=actor)
         self._waiting[msgid] = trio.lowlevel.current_task()
         self._output.write(packed)
 

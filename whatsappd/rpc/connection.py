@@ -30,7 +30,14 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
-from whatsappd.errors import Malformed, Stopping, TooLarge, TooManyRequests, WhatsappdError
+from whatsappd.errors import (
+    Denied,
+    Malformed,
+    Stopping,
+    TooLarge,
+    TooManyRequests,
+    WhatsappdError,
+)
 from whatsappd.rpc.failures import ERROR, answerable
 from whatsappd.rpc.limits import Limits
 from whatsappd.rpc.method import Call, Method, MethodTable
@@ -42,6 +49,7 @@ from whatsappd.wire.rpc import (
     REQUEST,
     Notification,
     Request,
+    actor_named,
     pack_error,
     pack_notification,
     pack_result,
@@ -57,12 +65,17 @@ SLICE = 256
 Allow = Callable[[Peer, Method], None]
 
 
+#: Whether that peer may name an actor for its calls.
+MaySpeak = Callable[[Peer], bool]
+
+
 class Service(NamedTuple):
     """What every connection of one server has in common."""
 
     table: MethodTable
     allow: Allow
     limits: Limits
+    may_speak: MaySpeak
 
 
 class Connection:
@@ -77,6 +90,7 @@ class Connection:
         "_idle",
         "_in_flight",
         "_limits",
+        "_may_speak",
         "_nursery",
         "_output",
         "_peer",
@@ -92,7 +106,7 @@ class Connection:
         self._sock = sock
         self._peer = peer
         self._nursery = nursery
-        self._table, self._allow, self._limits = service
+        self._table, self._allow, self._limits, self._may_speak = service
         limits = service.limits
         self._call = Call(peer, self)
         self._frames = FrameReader(max_message=limits.max_message)
@@ -263,12 +277,16 @@ class Connection:
         began = perf_counter()
         try:
             method = self._find(name)
+            call = self._call
+            if len(params) == 2:
+                call = self._call_for(params)
+                params = params[:1]
             arguments = method.parse(params)
             if not method.is_async:
-                answer = self._pack(msgid, method.handler(self._call, arguments))
+                answer = self._pack(msgid, method.handler(call, arguments))
                 method.tally.took(perf_counter() - began)
                 return answer
-            self._start(method, arguments, msgid)
+            self._start(method, call, arguments, msgid)
         except Exception as error:  # noqa: BLE001 - a handler's error ends only its request
             return pack_error(msgid, self._failed(name, error, began))
         return None
@@ -288,7 +306,7 @@ class Connection:
             method = self._find(name)
             arguments = method.parse(params)
             if method.is_async:
-                self._start(method, arguments, None)
+                self._start(method, self._call, arguments, None)
             else:
                 method.handler(self._call, arguments)
                 method.tally.took(perf_counter() - began)
@@ -305,7 +323,13 @@ class Connection:
         self._allow(self._peer, method)
         return method
 
-    def _start(self, method: Method, arguments: Any, msgid: int | None) -> None:
+    def _call_for(self, params: list[Any]) -> Call:
+        actor = actor_named(params)
+        if not self._may_speak(self._peer):
+            raise Denied("this user may call for itself only, not in the name of an actor")
+        return Call(self._peer, self, actor)
+
+    def _start(self, method: Method, call: Call, arguments: Any, msgid: int | None) -> None:
         if self._in_flight >= self._limits.max_in_flight:
             raise TooManyRequests(
                 f"{self._in_flight} requests of this connection wait for their answer: "
@@ -313,13 +337,15 @@ class Connection:
                 limit=self._limits.max_in_flight,
             )
         self._in_flight += 1
-        self._nursery.start_soon(self._run_method, method, arguments, msgid, name=method.name)
+        self._nursery.start_soon(self._run_method, method, call, arguments, msgid, name=method.name)
 
-    async def _run_method(self, method: Method, arguments: Any, msgid: int | None) -> None:
+    async def _run_method(
+        self, method: Method, call: Call, arguments: Any, msgid: int | None
+    ) -> None:
         began = perf_counter()
         try:
             try:
-                result = await method.handler(self._call, arguments)
+                result = await method.handler(call, arguments)
                 answer = None if msgid is None else self._pack(msgid, result)
                 method.tally.took(perf_counter() - began)
             except Exception as error:  # noqa: BLE001 - as above

@@ -48,10 +48,15 @@ class Notifier(Protocol):
 
 
 class Call(NamedTuple):
-    """Who calls, and the connection on which to notify them."""
+    """Who calls, and the connection on which to notify them.
+
+    `actor` is whom the peer calls for, when it is trusted to say so (the gateway is); see
+    `wire.rpc`. None: for itself.
+    """
 
     peer: Peer
     connection: Notifier
+    actor: str | None = None
 
 
 #: `(call, params)` to a result that MessagePack can carry, or to an awaitable of one.

@@ -8,13 +8,14 @@ a connection's error its connection.
 from __future__ import annotations
 
 import errno
+import os
 import socket
 
 import structlog
 import trio
 
 from whatsappd.errors import TooManyRequests
-from whatsappd.rpc.connection import Allow, Connection, Service
+from whatsappd.rpc.connection import Allow, Connection, MaySpeak, Service
 from whatsappd.rpc.failures import ERROR
 from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
 from whatsappd.rpc.method import Method, MethodTable
@@ -33,6 +34,11 @@ _SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 def allow_all(peer: Peer, method: Method) -> None:
     """Everybody whom the socket's file permissions let in may do everything."""
+
+
+def root_and_this_user(peer: Peer) -> bool:
+    """Those who could do anything in our name anyway may say for whom they call."""
+    return peer.uid in (0, os.geteuid())
 
 
 class RpcServer:
@@ -62,6 +68,7 @@ async def serve_rpc(
     *,
     allow: Allow = allow_all,
     limits: Limits = DEFAULT_LIMITS,
+    may_speak: MaySpeak = root_and_this_user,
     task_status: trio.TaskStatus[RpcServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `table` on a listening, nonblocking Unix socket until `RpcServer.stop`.
@@ -70,6 +77,7 @@ async def serve_rpc(
 
     Args:
         allow: asked before each call; raises Denied.
+        may_speak: asked when a peer calls in the name of an actor (see `wire.rpc`).
     """
     stop = trio.Event()
     server = RpcServer(stop)
@@ -78,7 +86,7 @@ async def serve_rpc(
 
         async def accept() -> None:
             with accepting:
-                await _accept(listening, nursery, server, Service(table, allow, limits))
+                await _accept(listening, nursery, server, Service(table, allow, limits, may_speak))
 
         nursery.start_soon(accept)
         task_status.started(server)

@@ -6,6 +6,9 @@
 
 `params` is an array that holds one map of named arguments, or nothing. `error` is nil or
 `{code, name, message, data}`.
+
+A program that calls in the name of others (the gateway) adds a second map, `{"actor": NAME}`. The
+daemon accepts it from peers that it trusts only; the name goes into the audit trail.
 """
 
 from __future__ import annotations
@@ -21,6 +24,9 @@ NOTIFICATION = 2
 
 #: msgid is a 32-bit unsigned integer in the spec.
 MAX_MSGID = 0xFFFF_FFFF
+
+#: The longest name of an actor, in characters.
+MAX_ACTOR = 100
 
 
 class Request(NamedTuple):
@@ -115,7 +121,29 @@ def named_arguments(params: Any) -> dict[str, Any]:
     )
 
 
-def pack_request(msgid: int, method: str, arguments: dict[str, Any] | None = None) -> bytes:
+def actor_named(params: list[Any]) -> str:
+    """In whose name a request with two members in `params` is made.
+
+    Raises:
+        InvalidParams: the second member is not `{"actor": NAME}`.
+    """
+    match params:
+        case [dict(), {"actor": str(actor), **others}] if not others:
+            if 0 < len(actor) <= MAX_ACTOR and actor.isprintable():
+                return actor
+    raise InvalidParams(
+        'params: behind the map of named arguments only {"actor": NAME} may stand, with a name of '
+        f"1 to {MAX_ACTOR} printable characters",
+        field="params",
+    )
+
+
+def pack_request(
+    msgid: int, method: str, arguments: dict[str, Any] | None = None, *, actor: str | None = None
+) -> bytes:
+    """A request; `actor`: in whose name (see the module's docstring)."""
+    if actor is not None:
+        return pack([REQUEST, msgid, method, [arguments or {}, {"actor": actor}]])
     return pack([REQUEST, msgid, method, [arguments] if arguments else []])
 
 

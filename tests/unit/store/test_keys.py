@@ -1,0 +1,122 @@
+"""API keys: shown once, stored hashed, checked without a write."""
+
+from __future__ import annotations
+
+import sqlite3
+from pathlib import Path
+
+import pytest
+import trio
+
+from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
+from whatsappd.store.database import Database, open_database
+from whatsappd.store.keys import MAX_KEYS, Scope, open_keys
+
+
+async def test_a_key_is_known_after_a_restart_and_its_text_is_nowhere_on_disk(path: Path) -> None:
+    async with open_database(path) as database:
+        key, text = await (await open_keys(database)).create("shop", Scope.SEND, ("acme",))
+    stored = b"".join(each.read_bytes() for each in path.parent.iterdir())
+    assert text.encode() not in stored
+    assert text.rpartition("_")[2].encode() not in stored
+    async with open_database(path) as database:
+        assert (await open_keys(database)).check(text)[:4] == key[:4]
+
+
+async def test_a_revoked_key_is_refused_also_after_a_restart(path: Path) -> None:
+    async with open_database(path) as database:
+        keys = await open_keys(database)
+        key, text = await keys.create("shop", Scope.READ, None)
+        _, other = await keys.create("other", Scope.READ, None)
+        await keys.revoke(key.id)
+        with pytest.raises(Denied):
+            keys.check(text)
+        with pytest.raises(UnknownKey):
+            await keys.revoke(key.id)
+    async with open_database(path) as database:
+        keys = await open_keys(database)
+        with pytest.raises(Denied):
+            keys.check(text)
+        assert keys.check(other).name == "other"
+
+
+async def test_what_is_no_key_is_refused_without_a_hint(database: Database) -> None:
+    keys = await open_keys(database)
+    _, text = await keys.create("shop", Scope.READ, None)
+    head, _, secret = text.rpartition("_")
+    refusals = set()
+    for wrong in [
+        "",
+        "wak_",
+        text[:-1],
+        text + "x",
+        text + "\n",
+        f"wak_zzzzzzzz_{secret}",
+        f"{head}_{'A' * 43}",
+        text.upper(),
+        "\udcff",
+        "wak_" + "é" * 60,
+    ]:
+        with pytest.raises(Denied) as refused:
+            keys.check(wrong)
+        refusals.add(refused.value.message)
+    assert len(refusals) == 1
+
+
+async def test_use_is_remembered_without_a_write_and_stored_when_the_daemon_ends(
+    path: Path, clock
+) -> None:
+    async with open_database(path) as database:
+        keys = await open_keys(database, clock=clock)
+        _, text = await keys.create("shop", Scope.READ, None)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(keys.run)
+            clock.now_ms += 5
+            log = path.with_name(path.name + "-wal")
+            before = log.stat().st_size
+            for _ in range(1000):
+                keys.check(text)
+            assert log.stat().st_size == before
+            assert keys.list_all()[0].last_used_ms == clock.now_ms
+            nursery.cancel_scope.cancel()
+    async with open_database(path) as database:
+        assert (await open_keys(database)).list_all()[0].last_used_ms == clock.now_ms
+
+
+async def test_names_and_numbers_of_keys_are_bounded(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = await open_keys(database)
+    for name in ["", "x" * 101, "two\nlines"]:
+        with pytest.raises(InvalidParams) as refused:
+            await keys.create(name, Scope.READ, None)
+        assert refused.value.data["field"] == "name"
+    monkeypatch.setattr("whatsappd.store.keys.MAX_KEYS", 1)
+    await keys.create("one", Scope.READ, None)
+    with pytest.raises(InvalidParams):
+        await keys.create("two", Scope.READ, None)
+    assert MAX_KEYS == 1000
+
+
+async def test_a_key_that_the_disk_did_not_take_does_not_exist(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keys = await open_keys(database)
+
+    async def full(write) -> None:
+        raise StoreFailed("the disk is full")
+
+    monkeypatch.setattr(database, "write", full)
+    with pytest.raises(StoreFailed):
+        await keys.create("shop", Scope.READ, None)
+    assert keys.list_all() == []
+
+
+async def test_the_digest_is_all_that_is_stored(database: Database) -> None:
+    keys = await open_keys(database)
+    await keys.create("shop", Scope.READ, None)
+
+    def columns(conn: sqlite3.Connection) -> list[str]:
+        return [row[1] for row in conn.execute("PRAGMA table_info(api_keys)")]
+
+    assert "digest" in await database.read(columns)
