@@ -105,10 +105,6 @@ def main() -> None:
         if name == "send":
             sent = client.send_message(jid(command["to"]), command["text"])
             return {"id": sent.ID, "time": sent.Timestamp}
-        if name == "burst":
-            for number in range(command["count"]):
-                client.send_message(jid(command["to"]), f"message {number}")
-            return {}
         if name == "receipts":
             client.set_force_activate_delivery_receipts(True)
             return {}

@@ -51,6 +51,8 @@ _HANDLERS: dict[str, Handler] = {
     "chatstate": presence.handle_chatstate,
     "ib": lambda board, connection, node: None,  # unified_session, offline_batch: nothing to do
 }
+#: Pairing is requests; whatsmeow's telemetry (`ib`) may overtake its end.
+_BEFORE_LOGIN = ("iq", "ib")
 
 
 class Connection:
@@ -92,7 +94,8 @@ class Connection:
             self._nursery = None
             self.board.connections.discard(self)
             self._forget()
-            self.board.note_change()
+            # What its last frames caused, if one of them ended the connection.
+            self.board.flush()
 
     async def _serve(self, context: ssl.SSLContext, *, refuse: bool) -> None:
         try:
@@ -171,9 +174,7 @@ class Connection:
             handler = _HANDLERS.get(node.tag)
             if handler is None:
                 self.board.statistics.note_unknown(f"<{node.tag}>")
-            elif self.device is None and node.tag == "ib":
-                continue  # whatsmeow's telemetry may overtake the end of pairing
-            elif self.device is None and node.tag != "iq":
+            elif self.device is None and node.tag not in _BEFORE_LOGIN:
                 raise ProtocolViolation(f"<{node.tag}> from a client that is not logged in")
             else:
                 handler(self.board, self, node)

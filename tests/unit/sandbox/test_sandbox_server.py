@@ -49,7 +49,7 @@ async def new(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Callable[[], Wi
     clients = []
 
     def new() -> WireClient:
-        clients.append(WireClient(sandbox, tmp_path))
+        clients.append(WireClient(sandbox.info().port, tmp_path))
         return clients[-1]
 
     yield new
@@ -58,11 +58,11 @@ async def new(sandbox: Sandbox, tmp_path: Path) -> AsyncIterator[Callable[[], Wi
 
 
 @pytest.fixture
-def link(new: Callable[[], WireClient]) -> Linker:
+def link(sandbox: Sandbox, new: Callable[[], WireClient]) -> Linker:
     """Makes a client that is linked to a phone and logged in."""
 
     async def link(phone: str) -> WireClient:
-        return await (await new().pair(phone)).log_in()
+        return await (await new().pair(sandbox, phone)).log_in()
 
     return link
 

@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import os
+from pathlib import Path
 from typing import Any, Self
 
 import trio
@@ -101,9 +102,12 @@ def websocket_frame(payload: bytes, opcode: int = 2, *, final: bool = True) -> b
 class WireClient:
     """One device: its keys, and its connection while it has one."""
 
-    def __init__(self, sandbox: Sandbox, directory: Any) -> None:
-        self.sandbox = sandbox
-        self.info = sandbox.info()
+    def __init__(self, port: int, directory: Path) -> None:
+        """Args:
+        port: the sandbox's.
+        directory: the sandbox's, which has the dictionary.
+        """
+        self.port = port
         dictionary = read_cache(cache_file(directory, library_path()))
         assert dictionary is not None
         self.codec = Codec(dictionary)
@@ -116,7 +120,7 @@ class WireClient:
     # --- the connection -----------------------------------------------------------------------
 
     async def connect(self, payload: bytes) -> None:
-        self._stream = await trio.open_tcp_stream("127.0.0.1", self.info.port)
+        self._stream = await trio.open_tcp_stream("127.0.0.1", self.port)
         key = base64.b64encode(os.urandom(16)).decode()
         await self._stream.send_all(
             b"GET /ws/chat HTTP/1.1\r\nHost: web.whatsapp.com\r\nUpgrade: websocket\r\n"
@@ -200,11 +204,11 @@ class WireClient:
 
     # --- what clients do ----------------------------------------------------------------------
 
-    async def pair(self, phone: str) -> Self:
+    async def pair(self, sandbox: Sandbox, phone: str) -> Self:
         """Be linked to a phone; the connection is closed afterwards."""
         qr = await self.offer()
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.sandbox.scan, qr, phone)
+            nursery.start_soon(sandbox.scan, qr, phone)
             await self.confirm()
         await self.close()
         return self
