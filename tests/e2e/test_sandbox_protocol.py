@@ -182,6 +182,8 @@ async def test_numbers_that_are_on_whatsapp(sandbox: Sandbox, link: Starter) -> 
     sandbox.register(GLOBEX)
     found = await acme.do("on_whatsapp", phones=["15550101", "15550199"])
     assert found["in"] == {"15550101": True, "15550199": False}
+    # A phone without linked devices takes messages, and says nothing.
+    await acme.send(GLOBEX_JID, "are you there?")
     assert "no LID found" in await acme.fail("send", to="15550199@s.whatsapp.net", text="hello?")
 
 

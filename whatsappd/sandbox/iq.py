@@ -29,7 +29,7 @@ def handle(board: Switchboard, connection: Connection, node: Node) -> None:
     kind = node.text("type")
     if kind in ("result", "error"):
         if connection.offer is not None:
-            phone.confirm(connection.offer, node)
+            phone.confirm(board, connection.offer, node)
         return
     namespace = node.text("xmlns")
     if connection.device is None:

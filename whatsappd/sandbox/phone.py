@@ -20,7 +20,8 @@ from whatsappd.errors import InvalidParams, SandboxFailed
 from whatsappd.model.jid import USER_SERVER, parse_recipient
 from whatsappd.sandbox import adv
 from whatsappd.sandbox.accounts import Account, Device, NewDevice
-from whatsappd.sandbox.stanza import Node
+from whatsappd.sandbox.directory import announce_link
+from whatsappd.sandbox.stanza import Attrs, Node
 from whatsappd.sandbox.switchboard import SERVER, Switchboard, now
 from whatsappd.sandbox.violation import ProtocolViolation
 
@@ -79,22 +80,31 @@ def parse_qr(text: str) -> QrCode:
     return QrCode(reference, noise_key, identity, secret)
 
 
+class Scan(NamedTuple):
+    """A phone scanned the code, and waits for the client to confirm."""
+
+    request: str  # the id of <pair-success>
+    account: Account
+    device_id: int
+    identity: adv.PendingIdentity
+
+
 class Offer:
     """A client that shows QR codes, until a phone scans one or the client goes."""
 
     def __init__(self, connection: Connection, device: NewDevice) -> None:
         self.connection = connection
         self.device = device
-        self.made = time.monotonic()
-        self.request: str | None = None  # the id of <pair-success>, once a phone scanned
-        self.pending: adv.PendingIdentity | None = None
+        self.scan: Scan | None = None
         self.answered = trio.Event()
-        self.refusal: str | None = None  # why it cannot be paired (any more)
+        self.linked: Device | None = None
+        self.refusal: str | None = None  # why it cannot be linked (any more)
 
     def withdraw(self, reason: str) -> None:
-        if not self.answered.is_set():
+        """No scan of its codes will succeed from now on."""
+        if self.linked is None:
             self.refusal = self.refusal or reason
-            self.answered.set()
+        self.answered.set()
 
 
 def offer(board: Switchboard, connection: Connection, device: NewDevice) -> None:
@@ -107,7 +117,7 @@ def offer(board: Switchboard, connection: Connection, device: NewDevice) -> None
     made = Offer(connection, device)
     connection.offer = made
     nodes = []
-    until = made.made + _FIRST_SECONDS + _GRACE_SECONDS
+    until = time.monotonic() + _FIRST_SECONDS + _GRACE_SECONDS
     for _ in range(_REFERENCES):
         reference = "2@" + base64.b64encode(os.urandom(48)).decode()
         nodes.append(Node("ref", {}, reference.encode()))
@@ -128,6 +138,8 @@ def offer(board: Switchboard, connection: Connection, device: NewDevice) -> None
 async def scan(board: Switchboard, qr: str, phone: str) -> Device:
     """A phone scans a QR code; returns when the device is linked.
 
+    When cancelled, the client may still confirm and then is linked.
+
     Raises:
         SandboxFailed: the code is malformed, unknown or expired, the phone has linked all the
             devices it may, or the client did not confirm.
@@ -137,22 +149,15 @@ async def scan(board: Switchboard, qr: str, phone: str) -> Device:
     code = parse_qr(qr)
     found = _find_offer(board, code)
     account = board.registry.register(number)
-    device_id = board.registry.reserve_device_id(account)
-    _vouch(board, found, account, device_id, code)
+    _vouch(board, found, account, code)
     board.flush()
     with trio.move_on_after(CONFIRM_DEADLINE):
         await found.answered.wait()
-    if not found.answered.is_set():
-        found.refusal = f"the client did not confirm within {CONFIRM_DEADLINE} s"
-    if found.refusal is not None:
+    if found.linked is None:
+        found.withdraw(f"the client did not confirm within {CONFIRM_DEADLINE} s")
+        assert found.refusal is not None
         raise SandboxFailed(found.refusal)
-    device = board.registry.link(account, device_id, found.device)
-    board.statistics.pairings += 1
-    connection = found.connection
-    # The client closes by itself, and only if it read this does it come back.
-    connection.end_stream(Node("stream:error", {"code": RESTART_REQUIRED}), grace=CONFIRM_DEADLINE)
-    board.flush()
-    return device
+    return found.linked
 
 
 def _find_offer(board: Switchboard, code: QrCode) -> Offer:
@@ -161,7 +166,7 @@ def _find_offer(board: Switchboard, code: QrCode) -> Offer:
         raise SandboxFailed("no client of this sandbox shows that QR code")
     if found.refusal is not None:
         raise SandboxFailed(found.refusal)
-    if found.request is not None:
+    if found.scan is not None:
         raise SandboxFailed("the QR code has been scanned before: ask for a new one")
     if time.monotonic() > until:
         raise SandboxFailed("the QR code has expired: scan the current one")
@@ -170,10 +175,9 @@ def _find_offer(board: Switchboard, code: QrCode) -> Offer:
     return found
 
 
-def _vouch(
-    board: Switchboard, found: Offer, account: Account, device_id: int, code: QrCode
-) -> None:
-    found.pending = adv.vouch(
+def _vouch(board: Switchboard, found: Offer, account: Account, code: QrCode) -> None:
+    device_id = board.registry.reserve_device_id(account)
+    identity = adv.vouch(
         account.signer,
         code.identity,
         code.secret,
@@ -181,34 +185,31 @@ def _vouch(
         key_index=device_id,
         now=int(time.time()),
     )
-    found.request = board.next_id()
+    found.scan = Scan(board.next_id(), account, device_id, identity)
     jid = account.jid._replace(device=device_id)
     lid = account.lid._replace(device=device_id)
-    board.send(
-        found.connection,
-        Node(
-            "iq",
-            {"from": SERVER, "type": "set", "id": found.request, "xmlns": "md", "t": now()},
-            [
-                Node(
-                    "pair-success",
-                    {},
-                    [
-                        Node("device-identity", {}, found.pending.container),
-                        Node("device", {"jid": jid, "lid": lid}),
-                        Node("platform", {"name": "android"}),
-                    ],
-                )
-            ],
-        ),
+    success = Node(
+        "pair-success",
+        {},
+        [
+            Node("device-identity", {}, identity.container),
+            Node("device", {"jid": jid, "lid": lid}),
+            Node("platform", {"name": "android"}),
+        ],
     )
+    attrs: Attrs = {"from": SERVER, "type": "set", "id": found.scan.request, "t": now()}
+    board.send(found.connection, Node("iq", {**attrs, "xmlns": "md"}, [success]))
 
 
-def confirm(found: Offer, node: Node) -> None:
-    """A client's answer to `<pair-device>` or `<pair-success>`: an iq result or error."""
-    if found.request is None or node.text("id") != found.request or found.answered.is_set():
+def confirm(board: Switchboard, found: Offer, node: Node) -> None:
+    """A client's answer to `<pair-device>` or `<pair-success>`: an iq result or error.
+
+    Raises:
+        ProtocolViolation: it confirms wrongly.
+    """
+    scanned = found.scan
+    if scanned is None or node.text("id") != scanned.request or found.answered.is_set():
         return
-    assert found.pending is not None
     error = node.child("error")
     if node.text("type") != "result" or error is not None:
         reason = f"{error.text('code')} {error.text('text')}" if error else "no reason"
@@ -216,11 +217,15 @@ def confirm(found: Offer, node: Node) -> None:
         return
     sign = node.child("pair-device-sign")
     identity = sign.child("device-identity") if sign else None
-    if identity is None:
-        raise ProtocolViolation("the client's confirmation carries no <device-identity>")
     try:
-        adv.check_device_signature(found.pending, identity.data)
+        adv.check_device_signature(scanned.identity, identity.data if identity else b"")
     except ProtocolViolation as violation:
         found.withdraw(str(violation))
         raise
+    found.linked = board.registry.link(scanned.account, scanned.device_id, found.device)
     found.answered.set()
+    board.statistics.pairings += 1
+    announce_link(board, found.linked)
+    # The client closes by itself, and only if it read this does it come back.
+    last = Node("stream:error", {"code": RESTART_REQUIRED})
+    found.connection.end_stream(last, grace=CONFIRM_DEADLINE)

@@ -28,7 +28,7 @@ from whatsappd.sandbox.certificates import load_authority, server_context
 from whatsappd.sandbox.channel import Channel
 from whatsappd.sandbox.connection import Connection
 from whatsappd.sandbox.control import FaultControl, apply_fault
-from whatsappd.sandbox.directory import announce_link, announce_removal
+from whatsappd.sandbox.directory import announce_removal
 from whatsappd.sandbox.files import PRIVATE_DIRECTORY, PRIVATE_FILE
 from whatsappd.sandbox.info import SandboxInfo
 from whatsappd.sandbox.login import device_removed
@@ -128,10 +128,7 @@ class Sandbox:
                 devices it may, or the client did not confirm.
             InvalidParams: the number is none.
         """
-        board = self._running()
-        device = await phone.scan(board, qr, phone_number)
-        announce_link(board, device)
-        board.flush()
+        device = await phone.scan(self._running(), qr, phone_number)
         return {"jid": str(device.jid), "lid": str(device.lid)}
 
     def register(self, phone_number: str, name: str | None = None) -> dict[str, Any]:

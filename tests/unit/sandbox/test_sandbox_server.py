@@ -28,6 +28,7 @@ from whatsappd.sandbox.server import Sandbox
 from whatsappd.sandbox.stanza import Node
 from whatsappd.sandbox.store import Store
 from whatsappd.sandbox.switchboard import MAX_IN_FLIGHT
+from whatsappd.sandbox.xeddsa import Signer
 
 ACME = "+15550100"
 GLOBEX = "+15550101"
@@ -181,6 +182,38 @@ async def test_a_client_that_does_not_confirm_is_not_linked(
     with pytest.raises(SandboxFailed, match="did not confirm"):
         await sandbox.scan(qr, ACME)
     assert sandbox.stats()["phones"][ACME[1:]]["devices"] == []
+
+
+async def test_a_client_that_confirms_with_another_key_is_not_linked(
+    sandbox: Sandbox, new: Callable[[], WireClient]
+) -> None:
+    client = new()
+    qr = await client.offer()
+    client.identity = Signer()
+
+    async def confirm_wrongly() -> None:
+        with pytest.raises(EOFError):
+            await client.confirm()
+
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(confirm_wrongly)
+        with pytest.raises(SandboxFailed, match="signature of its identity is wrong"):
+            await sandbox.scan(qr, ACME)
+    assert sandbox.stats()["phones"][ACME[1:]]["devices"] == []
+
+
+async def test_a_scan_that_is_cancelled_still_links_a_client_that_confirms(
+    sandbox: Sandbox, new: Callable[[], WireClient]
+) -> None:
+    client = new()
+    qr = await client.offer()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(sandbox.scan, qr, ACME)
+        await trio.testing.wait_all_tasks_blocked()
+        nursery.cancel_scope.cancel()
+    await client.confirm()
+    await client.close()
+    await client.log_in()
 
 
 async def test_a_login_with_another_noise_key_is_refused(
