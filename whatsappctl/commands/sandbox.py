@@ -73,6 +73,7 @@ def scan(company: str | None, qr: str | None, phone: str) -> None:
         from whatsappctl.waiting import wait_for_qr
 
         assert company is not None
+        _ask("sandbox.info")  # a daemon without a sandbox should say so now, not after waiting
         with client() as daemon:
             qr = wait_for_qr(daemon, company, deadline=PATIENCE)["qr"]
     _print(_ask("sandbox.scan", qr=qr, phone=phone))

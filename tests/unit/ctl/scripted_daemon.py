@@ -39,6 +39,7 @@ PARAMS = {
     "message.send": SendParams,
     "events.subscribe": SubscribeParams,
     "events.ack": AckParams,
+    "sandbox.info": NoParams,
     "sandbox.scan": ScanParams,
     "sandbox.fault": FaultParams,
 }

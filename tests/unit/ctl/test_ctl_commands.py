@@ -341,6 +341,7 @@ def test_sandbox_scans_what_a_company_shows(daemon: Daemon):
     daemon.answers = {
         "events.subscribe": SUBSCRIBED,
         "session.qr": code,
+        "sandbox.info": {},
         "sandbox.scan": {"jid": "15550100@s.whatsapp.net"},
         "sandbox.fault": {"hit": 1},
     }
@@ -355,9 +356,10 @@ def test_sandbox_scans_what_a_company_shows(daemon: Daemon):
     assert (params.phone, params.seconds, params.count, params.cut) == ("+1555", 1.5, 3, False)
 
 
-def test_sandbox_commands_explain_themselves_to_a_real_daemon(daemon: Daemon):
+@pytest.mark.parametrize("whose", [["--qr", "x"], ["acme"]])
+def test_sandbox_commands_explain_themselves_to_a_real_daemon(daemon: Daemon, whose: list[str]):
     daemon.answers = {"daemon.hello": {}}
-    result = daemon.invoke("sandbox", "scan", "--qr", "x", "--phone", "+15550100")
+    result = daemon.invoke("sandbox", "scan", *whose, "--phone", "+15550100")
     assert result.exit_code == UnknownMethod.exit_code
     assert "whatsappd run --sandbox" in result.stderr
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import os
+import pty
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from scripted_daemon import Daemon, event
+from scripted_daemon import Daemon, event, session
 
 ROOT = Path(__file__).parents[3]
 SUBSCRIBED = {"subscription": 1, "after": 0, "last_seq": 0, "gap": None}
@@ -56,6 +57,36 @@ def test_a_closed_pipe_ends_events_quietly(daemon: Daemon):
     code, errors = daemon.run(body)
     assert code == 1
     assert "Traceback" not in errors
+
+
+def test_start_on_a_terminal_draws_each_code_over_the_one_before(daemon: Daemon):
+    daemon.answers = {"session.start": session(state="starting", jid=None) | {"subscription": 1}}
+    daemon.events = [
+        event(1, "session.qr", qr="https://wa.me/1", expires_ms=5),
+        event(2, "session.qr", qr="https://wa.me/2", expires_ms=6),
+        event(3, state="connected", cause="connected", jid="15550100@s.whatsapp.net"),
+    ]
+
+    def body():
+        ours, theirs = pty.openpty()
+        command = [sys.executable, "-m", "whatsappctl", "start", "acme", "--socket", daemon.path]
+        shown = b""
+        with subprocess.Popen(command, cwd=ROOT, stdin=theirs, stdout=theirs) as process:
+            os.close(theirs)
+            while True:
+                try:
+                    shown += os.read(ours, 65536)
+                except OSError:  # the other end is closed
+                    break
+        os.close(ours)
+        return process.returncode, shown.decode()
+
+    code, shown = daemon.run(body)
+    assert code == 0
+    first, second, rest = shown.split("Scan it with the phone")
+    height = first.count("▀") and len([line for line in first.splitlines() if "\x1b[0m" in line])
+    assert f"\x1b[{height + 1}F\x1b[J" in second  # up to the first code, and away with it
+    assert "acme: connected as +15550100" in rest.replace("\r", "")
 
 
 @pytest.mark.parametrize("module", ["whatsappctl.commands.status", "whatsappctl.client"])
