@@ -18,7 +18,7 @@ from whatsappd.model.session import SessionState
 class Rule(StrEnum):
     SESSION_DOWN = "session_down"  # wanted, and not connected for too long
     QUEUE_OLD = "queue_old"  # a message waits for too long
-    RESTARTS_FREQUENT = "restarts_frequent"  # of one company's worker
+    RESTARTS_FREQUENT = "restarts_frequent"  # of one company's worker, because it misbehaved
     DISK_NEARLY_FULL = "disk_nearly_full"
     STORE_FAILING = "store_failing"
     EVENT_LOOP_LAGGING = "event_loop_lagging"
@@ -29,9 +29,9 @@ class AlertThresholds(NamedTuple):
 
     session_down_ms: int = 300_000
     queue_age_ms: int = 600_000
-    restarts: int = 3  # so many within restarts_window_ms
-    restarts_window_ms: int = 600_000
-    disk_free_bytes: int = 512 << 20
+    restarts: int = 6  # more than so many within restarts_window_ms
+    restarts_window_ms: int = 3_600_000
+    disk_free_bytes: int = 500_000_000
     event_loop_delay_ms: int = 1_000  # in two of the last LOOP_WINDOWS rounds of health checks
 
 
@@ -81,7 +81,7 @@ class SessionFacts(NamedTuple):
     down_since_ms: int | None = None  # None: connected
     oldest_queued_ms: int | None = None
     queued: int = 0
-    restarts_ms: Sequence[int] = ()  # of its worker, since the daemon started, ascending
+    crashes_ms: Sequence[int] = ()  # of its workers, since the daemon started, ascending
 
 
 class HostFacts(NamedTuple):
@@ -163,14 +163,14 @@ def _restarts_frequent(
     window_ms = thresholds.restarts_window_ms
     if not thresholds.restarts or not window_ms:
         return None
-    recent = [time_ms for time_ms in facts.restarts_ms if host.now_ms - time_ms < window_ms]
+    recent = [time_ms for time_ms in facts.crashes_ms if host.now_ms - time_ms < window_ms]
     # Open, it stays until a whole window passed without one, of which this daemon must know.
     knows_all = host.now_ms - host.started_ms >= window_ms
-    if len(recent) < thresholds.restarts and not (is_open and (recent or not knows_all)):
+    if len(recent) <= thresholds.restarts and not (is_open and (recent or not knows_all)):
         return None
     return Finding(
         recent[0] if recent else host.started_ms,
-        f"{len(recent)} restarts of the worker in the last {window_ms // 1000} s; "
+        f"{len(recent)} workers crashed or hung in the last {window_ms // 1000} s; "
         f"the session is {facts.state}: {facts.cause}",
     )
 

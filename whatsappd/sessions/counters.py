@@ -46,7 +46,7 @@ class Counters:
 
     @property
     def crashes_ms(self) -> Sequence[int]:
-        """When workers crashed or hung, in epoch milliseconds, ascending."""
+        """When workers crashed, hung, or lost WhatsApp, in epoch milliseconds, ascending."""
         return tuple(self._crashes)
 
     def transition(self, before: SessionState, cause: Cause, following: Next, now_ms: int) -> None:
@@ -57,5 +57,5 @@ class Counters:
                 self.reconnections += 1
         if following.action in (Action.KILL_AND_RETRY, Action.KILL_AND_WAIT):
             self.restarts[cause] += 1
-            if counts_as_crash(cause):
+            if counts_as_crash(cause) or cause is Cause.SILENT:
                 self._crashes.append(now_ms)

@@ -89,13 +89,14 @@ def test_a_queue_counts_also_where_the_session_is_not_wanted() -> None:
 
 def test_restarts_are_frequent_until_a_whole_window_passed_without_one() -> None:
     def frequent(*ages_ms: int, is_open: bool, started_ms: int = 0) -> bool:
-        facts = acme(restarts_ms=[NOW - age for age in ages_ms])
+        facts = acme(crashes_ms=[NOW - age for age in ages_ms])
         return holds(RESTARTS, host(started_ms=started_ms), facts, is_open=is_open)
 
     window = LIMITS.restarts_window_ms
-    assert not frequent(2, 1, is_open=False)
-    assert frequent(window - 1, 2, 1, is_open=False)
-    assert not frequent(window, 2, 1, is_open=False)
+    some = range(1, LIMITS.restarts + 1)
+    assert not frequent(*some, is_open=False)
+    assert frequent(window - 1, *some, is_open=False)
+    assert not frequent(window, *some, is_open=False)
     assert frequent(window - 1, is_open=True)
     assert not frequent(window, is_open=True)
     # A daemon that has just started cannot know.
@@ -136,7 +137,7 @@ def test_the_loop_lags_when_it_did_so_twice_and_until_it_did_not_for_a_while() -
 
 
 def test_thresholds_of_0_switch_rules_off() -> None:
-    facts = acme(state=S.FAILED, down_since_ms=0, oldest_queued_ms=0, queued=1, restarts_ms=[NOW])
+    facts = acme(state=S.FAILED, down_since_ms=0, oldest_queued_ms=0, queued=1, crashes_ms=[NOW])
     at = host(disk_free_bytes=0, loop_delays_ms=[10**6] * LOOP_WINDOWS)
     for is_open in (set[AlertKey](), {DOWN, OLD, RESTARTS, DISK, LOOP}):
         assert findings(at, [facts], NO_LIMITS, is_open) == {}
