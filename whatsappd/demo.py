@@ -7,6 +7,7 @@ phones scan the very QR strings that the RPC delivers.
 from __future__ import annotations
 
 import shlex
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -70,6 +71,9 @@ async def run_demo(keep: bool, log_level: str) -> None:
         print(f"\nDone in {timeline.total:.1f} s.", flush=True)
         if keep:
             _print_what_to_try(directory, socket, process.pid)
+    if not keep:
+        # After a failure it stays, because the log that explains it is in there.
+        await trio.to_thread.run_sync(shutil.rmtree, directory)
 
 
 async def _steps(timeline: Timeline, socket: Path, process: trio.Process) -> None:
