@@ -5,6 +5,7 @@ Everything runs in directories of the test's own, and what was started is ended 
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -13,7 +14,7 @@ import tempfile
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import trio
 
@@ -169,6 +170,47 @@ async def running_daemon(*arguments: str) -> AsyncIterator[Daemon]:
                         await daemon.process.wait()
                     daemon.process.kill()
                     await daemon.process.wait()
+
+
+class RunningSandbox(NamedTuple):
+    """A sandbox in a process of its own, which outlives the daemons that use it."""
+
+    info: Path
+    control: RpcClient
+
+    async def fault(self, kind: str, **arguments: Any) -> Any:
+        return await self.control.call("sandbox.fault", kind=kind, **arguments)
+
+    async def stats(self, *, messages: bool = False) -> Any:
+        return await self.control.call("sandbox.stats", messages=messages)
+
+
+@asynccontextmanager
+async def running_sandbox() -> AsyncIterator[RunningSandbox]:
+    """`whatsappd sandbox` on its own: give daemons `--sandbox-at` and its `info`."""
+    with tempfile.TemporaryDirectory(prefix="ws-") as name:
+        info = Path(name) / "info.json"
+        process = await trio.lowlevel.open_process(
+            [sys.executable, "-m", "whatsappd", "sandbox", "--info", str(info), "--while-stdin"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            start_new_session=True,
+        )
+        assert process.stdout is not None
+        assert process.stdin is not None
+        try:
+            with trio.fail_after(PATIENCE):
+                await process.stdout.receive_some()
+            async with open_client(json.loads(info.read_text())["control"]) as control:
+                yield RunningSandbox(info, control)
+        finally:
+            with trio.CancelScope(shield=True):
+                await process.stdin.aclose()
+                await process.stdout.aclose()
+                with trio.move_on_after(10):
+                    await process.wait()
+                process.kill()
+                await process.wait()
 
 
 def alive(pid: int) -> bool:
