@@ -8,6 +8,7 @@ the measure of what was sent. (What a receiver itself can lose is measured in
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
@@ -296,6 +297,6 @@ def out_of_order(arrivals: Arrivals) -> list[tuple[str, str]]:
     return [
         (earlier, later)
         for texts in arrivals.order.values()
-        for earlier, later in zip(texts, texts[1:], strict=False)
+        for earlier, later in itertools.pairwise(texts)
         if earlier >= later
     ]

@@ -26,7 +26,7 @@ from chaos import (
     parties,
     settled_rows,
 )
-from daemons import Daemon, RunningSandbox, running_daemon, running_sandbox
+from daemons import RunningSandbox, running_daemon, running_sandbox
 
 SEED = int(os.environ.get("WHATSAPPD_TEST_SEED", "20240611"))
 
