@@ -112,21 +112,28 @@ class Misfortunes:
         self._sandbox = sandbox
         self._people = people
         self._longest = longest  # of a freeze, in seconds
-        self._kinds: dict[Callable[[], Awaitable[None]], int] = {
-            self._kill_worker: 30,
-            self._kill_daemon: 12,
-            self._kill_fork_server: 8,
-            self._drop: 15,
-            self._freeze: 15,
-            self._delay_ack: 8,
-            self._lose_ack_and_kill: 12,
-        }
+        self._deck: list[Callable[[], Awaitable[None]]] = []
+
+    def _draw(self) -> Callable[[], Awaitable[None]]:
+        """From a shuffled deck, so that each kind has its turn also in a short run."""
+        if not self._deck:
+            self._deck = [
+                *[self._kill_worker] * 4,
+                *[self._kill_daemon] * 2,
+                *[self._kill_fork_server] * 1,
+                *[self._drop] * 2,
+                *[self._freeze] * 2,
+                *[self._delay_ack] * 1,
+                *[self._lose_ack_and_kill] * 2,
+            ]
+            self._chance.shuffle(self._deck)
+        return self._deck.pop()
 
     async def run(self, *, every: float) -> None:
         """One after the other until cancelled."""
         while True:
             await trio.sleep(every * (0.5 + self._chance.random()))
-            [what] = self._chance.choices([*self._kinds], [*self._kinds.values()])
+            what = self._draw()
             # What was begun is finished: a daemon that was killed is started again.
             with trio.CancelScope(shield=True):
                 await what()

@@ -24,7 +24,7 @@ from whatsappd.errors import (
 from whatsappd.model.jid import USER_SERVER, parse_jid
 from whatsappd.model.message import Row
 from whatsappd.model.session import SessionState
-from whatsappd.rules.send_errors import REACHOUT_TIMELOCK, classify
+from whatsappd.rules.send_errors import REACHOUT_TIMELOCK, Fate, classify
 from whatsappd.sessions.handover import settle_refusal
 from whatsappd.sessions.pacing import Pacing
 from whatsappd.sessions.session import Session
@@ -161,7 +161,7 @@ class Dispatcher:
                 secret=secret,
             )
         except WorkerFailed as error:
-            return await self._refused(row, error.message)
+            return await self._refused(handover, error.message)
         except WorkerGone:
             return _leave_to_next_worker
         except TimedOut:
@@ -170,21 +170,25 @@ class Dispatcher:
             return _leave_to_next_worker
         return lambda: outbox.acknowledged(row.id, answer["message_id"], answer["timestamp_ms"])
 
-    async def _refused(self, row: Row, error: str) -> Callable[[], Awaitable[Row | None]]:
+    async def _refused(self, handover: Handover, error: str) -> Callable[[], Awaitable[Row | None]]:
+        row, secret = handover
         verdict = classify(error)
         if verdict.code == REACHOUT_TIMELOCK:
             await self._pacing.struck()
             until_ms = self._pacing.paused_until_ms or 0
             return lambda: self._outbox.passing(row.id, verdict.reason, until_ms)
+        message_id = await self._session.trace(secret) if verdict.fate is Fate.UNKNOWN else None
         chance = random.random()
-        return lambda: settle_refusal(self._outbox, row, verdict, chance=chance)
+        return lambda: settle_refusal(
+            self._outbox, row, verdict, message_id=message_id, chance=chance
+        )
 
     async def _record(
         self, settle: Callable[[], Awaitable[Row | None]], shield: trio.CancelScope
     ) -> bool:
         """Record an outcome, however long the disk refuses it; whether the chat may go on.
 
-        If the daemon ends before the disk takes it, the next worker finds it out (see `worker.
+        If the daemon ends before the disk takes it, the next one finds it out (see `sessions.
         attempts`); so the first attempt is shielded, and the others need not hold up the end.
         """
         complained = False

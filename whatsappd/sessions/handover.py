@@ -14,6 +14,7 @@ from whatsappd.clock import now_ms
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.backoff import full_jitter
 from whatsappd.rules.send_errors import Fate, Verdict
+from whatsappd.sessions.attempts import Evidence
 from whatsappd.store.outbox import Handover, Outbox
 
 log = structlog.get_logger()
@@ -25,8 +26,15 @@ RETRY_CAP_MS = 600_000
 _CUT_OFF = "the session ended while the message was being handed over"
 
 
-async def settle_refusal(outbox: Outbox, row: Row, verdict: Verdict, *, chance: float) -> Row:
-    """Record what an attempt that whatsmeow refused came to."""
+async def settle_refusal(
+    outbox: Outbox, row: Row, verdict: Verdict, *, message_id: str | None, chance: float
+) -> Row:
+    """Record what an attempt that whatsmeow refused came to.
+
+    Args:
+        message_id: of an attempt of unknown fate, if the account's database has it: receipts then
+            tell its fate.
+    """
     match verdict.fate:
         case Fate.PERMANENT:
             return await outbox.failed(row.id, verdict.reason)
@@ -36,29 +44,30 @@ async def settle_refusal(outbox: Outbox, row: Row, verdict: Verdict, *, chance: 
             )
             return await outbox.passing(row.id, verdict.reason, now_ms() + delay)
         case Fate.UNKNOWN:
-            return await outbox.uncertain(row.id, verdict.reason)
+            return await outbox.uncertain(row.id, verdict.reason, message_id=message_id)
 
 
 async def settle_cut_off(
     outbox: Outbox,
     company: str,
     attempts: Sequence[Handover],
-    found: dict[bytes, str],
+    evidence: Evidence,
     *,
     boot_ms: int,
 ) -> None:
     """Settle attempts that ended without an answer, now that the account's database was asked.
 
     Args:
-        found: the message id of each attempt that whatsmeow began to send, by its secret. An
-            attempt that is missing there never left, and is queued again: unless the host went
-            down since, which may have taken the database's last writes along.
+        evidence: an attempt whose absence is proved is queued again: unless the host went down
+            since, which may have taken the database's last writes along.
         boot_ms: when the host came up.
     """
     for row, secret in attempts:
-        message_id = found.get(secret)
+        message_id = evidence.message_ids.get(secret)
         was_sending = row.state is OutboxState.SENDING
-        if message_id is None and (row.handed_ms or 0) < boot_ms:
+        if message_id is None and not evidence.proves_absence:
+            row_now = await outbox.untraceable(row.id, "the account was unlinked meanwhile")
+        elif message_id is None and (row.handed_ms or 0) < boot_ms:
             if not was_sending:
                 continue
             row_now = await outbox.uncertain(row.id, "the host went down while it was being sent")

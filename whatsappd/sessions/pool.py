@@ -184,12 +184,21 @@ class Pool:
             await self._gone.pop(company).wait()
             del self._sessions[company]
             del self._pacing[company]
+            await self._abandon_messages(company)
             await self._shared_pacing.contacts.remove_company(company)
             await self._companies.remove(company)
             directory = self._state.company(company)
             if directory.exists():
                 await trio.to_thread.run_sync(shutil.rmtree, directory)
         log.info("company_removed", company=company)
+
+    async def _abandon_messages(self, company: str) -> None:
+        """What is queued must not go out from another account that gets the same name one day."""
+        reason = "the company was removed"
+        await self._outbox.cancel_queued(company, reason)
+        for row, _secret in await self._outbox.interrupted(company):
+            await self._outbox.untraceable(row.id, reason)
+        await self._outbox.cancel_queued(company, reason)  # on_uncertain=resend queues again
 
     async def shut_down(self) -> None:
         """Stop all sessions at once, for the daemon's end: they stay wanted."""

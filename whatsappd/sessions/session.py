@@ -31,6 +31,7 @@ from whatsappd.rules.lifecycle import (
     start_refusal,
     step,
 )
+from whatsappd.sessions.attempts import find_attempts
 from whatsappd.sessions.checkup import Answer, Checkup, ask
 from whatsappd.sessions.counters import Counters
 from whatsappd.sessions.forkserver import ForkServer
@@ -431,11 +432,10 @@ class Session:
             attempts = await self._outbox.interrupted(self.company)
             with trio.move_on_after(self._settings.open_deadline_s) as deadline:
                 try:
-                    opened = await worker.call(
+                    await worker.call(
                         WorkerMethod.OPEN,
                         directory=str(self.directory),
                         database=DATABASE,
-                        secrets=[attempt.secret for attempt in attempts],
                         proxy=access.proxy,
                         noise_root=access.noise_root,
                         log_level=self._settings.log_level,
@@ -445,16 +445,28 @@ class Session:
                 except WorkerFailed as error:
                     await self._spawn_failed(error.message, generation)
                     return
-                await self._settle(attempts, opened["attempts"])
+                await self._settle(attempts)
                 await self._apply(Cause.OPENED, generation=generation)
             if deadline.cancelled_caught:
                 await self._apply(Cause.HUNG, generation=generation)
 
-    async def _settle(self, attempts: Sequence[Handover], found: list[tuple[bytes, str]]) -> None:
+    async def trace(self, secret: bytes) -> str | None:
+        """WhatsApp's id of an attempt that had no proper answer; None if it cannot be known."""
+        try:
+            evidence = await find_attempts(self.directory / DATABASE, [secret], jid=self.jid)
+        except StoreFailed as error:
+            self._log.error("attempt_not_traced", reason=error.message)
+            return None
+        return evidence.message_ids.get(secret)
+
+    async def _settle(self, attempts: Sequence[Handover]) -> None:
         """Before anything is sent again: settle what an earlier worker left behind."""
         try:
+            evidence = await find_attempts(
+                self.directory / DATABASE, [secret for _, secret in attempts], jid=self.jid
+            )
             await settle_cut_off(
-                self._outbox, self.company, attempts, dict(found), boot_ms=booted_ms()
+                self._outbox, self.company, attempts, evidence, boot_ms=booted_ms()
             )
         except (StoreFailed, WrongState, UnknownMessage) as error:
             # The disk is full, or somebody decided about one meanwhile. The others stay as they

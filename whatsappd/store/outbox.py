@@ -172,6 +172,18 @@ class Outbox:
             )
         )
 
+    async def untraceable(self, row_id: str, reason: str) -> Row:
+        """What could have told the attempt's fate is gone: nobody will ask for it again."""
+
+        def write(conn: sqlite3.Connection) -> Row:
+            row = rows.get(conn, row_id)
+            conn.execute("UPDATE outbox SET secret = NULL WHERE id = ?", (int(row.id, 16),))
+            if row.state is not OutboxState.SENDING:
+                return row
+            return self._ledger.lost(conn, row, reason)
+
+        return await self._database.write(write)
+
     async def never_sent(self, row_id: str, reason: str) -> Row:
         """Proof turned up that an uncertain row was not sent: it is queued again."""
         return await self._move(row_id, Cause.NEVER_SENT, reason=reason)

@@ -23,8 +23,8 @@ EVENT = "event"
 class WorkerMethod(StrEnum):
     """Requests a worker answers. Arguments and results are maps.
 
-    OPEN: directory, database, secrets, proxy, noise_root and log_level; answers the attempts
-        found, as pairs of secret and message id. It must come first, and comes once.
+    OPEN: directory, database, proxy, noise_root and log_level; answered with nothing, once no
+        other worker of the company lives any more. It must come first, and comes once.
     SEND: to, text and secret; answers message_id and timestamp_ms.
     LOOK_UP: phones; answers on_whatsapp, those of them that are.
     HEALTH: answers connected and logged_in.

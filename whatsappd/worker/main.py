@@ -32,7 +32,6 @@ from whatsappd.wire.rpc import (
     parse_message,
 )
 from whatsappd.wire.worker import EVENT, Kind, WorkerEvent, WorkerMethod
-from whatsappd.worker.attempts import find_attempts
 from whatsappd.worker.client import Client, SendError
 from whatsappd.worker.lane import Lane
 
@@ -121,7 +120,6 @@ class Worker:
         """Load the library, make the client in its directory, and start to connect."""
         os.chdir(arguments["directory"])
         self._hold_lock()
-        attempts = find_attempts(Path(arguments["database"]), arguments["secrets"])
         self._load_library()
         noise_root: bytes | None = arguments.get("noise_root")
         if noise_root is not None:
@@ -138,7 +136,7 @@ class Worker:
             emit=self._emit,
         )
         threading.Thread(target=self._client.connect, name="connect", daemon=True).start()
-        return {"attempts": [[secret, found] for secret, found in attempts.items()]}
+        return {}
 
     def _hold_lock(self) -> None:
         """Wait until no other worker of this company lives, and keep it so.

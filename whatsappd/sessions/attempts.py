@@ -1,0 +1,66 @@
+"""What became of a hand-over that had no answer: the account's own database is asked.
+
+Every attempt carries a secret of the daemon's choosing (`messageContextInfo.messageSecret`), which
+whatsmeow stores with the message's id before the frame leaves (`send.go`, PutMessageSecret). So a
+secret that is there belongs to a message that may have left, and names its id; one that is not
+there never got that far.
+
+The daemon reads, never the worker: a process that holds two SQLite libraries (Go's and Python's)
+loses the locks of one when the other closes the file (sqlite.org/howtocorrupt.html, section 2.2.1).
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Collection
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import trio
+
+from whatsappd.errors import StoreFailed
+
+
+class Evidence(NamedTuple):
+    """What the database tells about some attempts.
+
+    `message_ids` by secret. `proves_absence`: an attempt that is missing there never left. It does
+    not when the account was unlinked since, because whatsmeow then deletes its secrets.
+    """
+
+    message_ids: dict[bytes, str]
+    proves_absence: bool
+
+
+async def find_attempts(database: Path, secrets: Collection[bytes], *, jid: str | None) -> Evidence:
+    """Look `secrets` up in the account's database, which its worker may be using.
+
+    Args:
+        jid: the linked device's, at the time of the attempts; None: there is none any more.
+
+    Raises:
+        StoreFailed: the database cannot be read; nothing is known then.
+    """
+    if not secrets:
+        return Evidence({}, proves_absence=False)
+    try:
+        return await trio.to_thread.run_sync(_find, database, secrets, jid)
+    except sqlite3.Error as error:
+        raise StoreFailed(f"{database} cannot be read: {error}") from error
+
+
+def _find(database: Path, secrets: Collection[bytes], jid: str | None) -> Evidence:
+    if not database.exists():
+        return Evidence({}, proves_absence=False)
+    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
+        connection.execute("BEGIN")  # one moment for all of it
+        devices = {device for (device,) in connection.execute("SELECT jid FROM whatsmeow_device")}
+        found: dict[bytes, str] = {}
+        for secret in secrets:
+            row = connection.execute(
+                "SELECT message_id FROM whatsmeow_message_secrets WHERE key = ?", (secret,)
+            ).fetchone()
+            if row is not None:
+                found[secret] = row[0]
+    return Evidence(found, proves_absence=jid in devices)
