@@ -14,17 +14,17 @@ import signal
 import time
 from contextlib import AsyncExitStack
 from functools import partial
-from pathlib import Path
 
 import structlog
 import trio
 
+from whatsappd.api.access import AccessControl
 from whatsappd.api.table import ApiParts, build_table
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.load import load
 from whatsappd.config.settings import Settings
 from whatsappd.derive import retention, send_limits, session_settings
-from whatsappd.errors import BadConfiguration
+from whatsappd.errors import BadConfiguration, Denied
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.lock import hold_lock
 from whatsappd.logs import configure_logs
@@ -132,7 +132,10 @@ async def _run_parts(
             ),
             foreign_children=lambda: {sandbox.pid} if sandbox and sandbox.pid else set(),
         )
+        access = AccessControl(os.geteuid())
+        access.use(settings.access)
         parts = ApiParts(
+            access=access,
             mode=mode,
             state_dir=state.root,
             socket=settings.socket,
@@ -152,23 +155,29 @@ async def _run_parts(
             supervision.start_soon(audit.run)
             async with trio.open_nursery() as sessions:
                 await sessions.start(pool.run)
-                await _serve(settings.socket, settings.socket_mode, parts, stopping, started)
+                await _serve(live, parts, stopping, started)
                 await pool.shut_down()
                 sessions.cancel_scope.cancel()
             supervision.cancel_scope.cancel()
 
 
-async def _serve(
-    path: Path, mode: int, parts: ApiParts, stopping: trio.Event, started: float
-) -> None:
+async def _serve(live: LiveSettings, parts: ApiParts, stopping: trio.Event, started: float) -> None:
     """Serve the socket until `stopping`; then answer what is running, and remove the socket."""
     table, daemon_api = build_table(parts)
-    listener = open_listener(path, mode=mode)
+    path = live.settings.socket
+    listener = open_listener(path, mode=live.settings.socket_mode)
     try:
         async with trio.open_nursery() as serving:
             server: RpcServer = await serving.start(
-                partial(serve_rpc, listener.socket, table, may_speak=_gateway_trust())
+                partial(
+                    serve_rpc,
+                    listener.socket,
+                    table,
+                    allow=parts.access.allow,
+                    may_speak=_gateway_trust(),
+                )
             )
+            live.follow(lambda changed: _use_rules(parts.access, server, changed))
             daemon_api.connections = lambda: server.connections
             elapsed_ms = round((time.monotonic() - started) * 1000)
             log.info(
@@ -180,6 +189,14 @@ async def _serve(
             server.stop()
     finally:
         close_listener(listener)
+
+
+def _use_rules(access: AccessControl, server: RpcServer, settings: Settings) -> None:
+    access.use(settings.access)
+    error = Denied("the access rules were changed, and took rights from this user: connect again")
+    ended = server.end(access.took_from, error)
+    if ended:
+        log.info("connections_ended", count=ended, reason="the access rules were changed")
 
 
 async def _reload(live: LiveSettings) -> None:

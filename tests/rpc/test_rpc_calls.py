@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import socket
 import sys
+from typing import Any
 
 import msgpack
+import msgspec
 import pytest
 import trio
 
@@ -21,8 +23,7 @@ from whatsappd.errors import (
 )
 from whatsappd.rpc.client import open_client
 from whatsappd.rpc.limits import Limits
-from whatsappd.rpc.method import Method
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.method import Call, Method
 
 
 async def test_a_call_is_answered_with_the_callers_credentials(served):
@@ -180,8 +181,8 @@ async def test_requests_in_flight_are_limited_for_each_connection(serve):
 async def test_methods_can_be_denied_by_peer(serve):
     asked = []
 
-    def allow(peer: Peer, method: Method) -> None:
-        asked.append((peer.uid, method.name, method.writes))
+    def allow(call: Call, method: Method, arguments: Any) -> None:
+        asked.append((call.peer.uid, method.name, method.writes, type(arguments)))
         if method.writes:
             raise Denied("user may only read")
 
@@ -189,7 +190,12 @@ async def test_methods_can_be_denied_by_peer(serve):
         with pytest.raises(Denied, match="only read"):
             await client.call("test.send", company="a", to="b")
         assert await client.call("test.echo", value=1) == 1
-    assert asked == [(os.getuid(), "test.send", True), (os.getuid(), "test.echo", False)]
+    assert [each[:3] for each in asked] == [
+        (os.getuid(), "test.send", True),
+        (os.getuid(), "test.echo", False),
+    ]
+    # What a rule may look at is parsed and checked already.
+    assert all(issubclass(each[3], msgspec.Struct) for each in asked)
 
 
 async def test_a_notification_from_the_peer_is_a_call_without_an_answer(served):

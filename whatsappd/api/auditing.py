@@ -79,7 +79,7 @@ def _audited(method: Method, trail: AuditTrail) -> Method:
         return result
 
     wrapped = audited_async if method.is_async else audited_plain
-    return Method(method.name, method.params, wrapped, method.doc, writes=method.writes)
+    return method.with_handler(wrapped)
 
 
 def _member(result: Any, name: str) -> str | None:

@@ -8,8 +8,9 @@ from pathlib import Path
 from typing import Any
 
 from whatsappd import __version__
+from whatsappd.api.access import AccessControl
 from whatsappd.clock import now_ms
-from whatsappd.rpc.method import Call, Method, NoParams
+from whatsappd.rpc.method import Call, Concerns, Method, NoParams
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
 from whatsappd.store.events import EventLog
@@ -24,6 +25,7 @@ class DaemonApi:
     def __init__(
         self,
         *,
+        access: AccessControl,
         mode: str,
         state_dir: Path,
         socket: Path,
@@ -32,6 +34,7 @@ class DaemonApi:
         fork_server: ForkServer,
         sandbox: Callable[[], dict[str, Any] | None],
     ) -> None:
+        self._access = access
         self._mode = mode
         self._state_dir = state_dir
         self._socket = socket
@@ -46,9 +49,15 @@ class DaemonApi:
 
     def methods(self) -> list[Method]:
         return [
-            Method("daemon.hello", NoParams, self._hello, "Versions and methods.", writes=False),
-            Method("daemon.status", NoParams, self._status, "The whole picture.", writes=False),
-        ]
+            Method(
+                "daemon.hello", NoParams, self._hello, "Versions and methods.",
+                writes=False, concerns=Concerns.NONE,
+            ),
+            Method(
+                "daemon.status", NoParams, self._status, "The whole picture.",
+                writes=False, concerns=Concerns.SEVERAL,
+            ),
+        ]  # fmt: skip
 
     def _hello(self, _call: Call, _params: NoParams) -> dict[str, Any]:
         return {
@@ -61,7 +70,8 @@ class DaemonApi:
             "started_ms": self._started_ms,
         }
 
-    def _status(self, _call: Call, _params: NoParams) -> dict[str, Any]:
+    def _status(self, call: Call, _params: NoParams) -> dict[str, Any]:
+        readable = self._access.readable(call, "daemon.status")
         return {
             "version": __version__,
             "pid": os.getpid(),
@@ -77,5 +87,5 @@ class DaemonApi:
                 "problem": self._fork_server.problem,
             },
             "sandbox": self._sandbox(),
-            "companies": [status.as_wire() for status in self._pool.statuses()],
+            "companies": [status.as_wire() for status in self._pool.statuses(readable)],
         }

@@ -13,11 +13,12 @@ from typing import Annotated, Any
 import msgspec
 import trio
 
+from whatsappd.api.access import AccessControl
 from whatsappd.api.params import CompanyId, Params
 from whatsappd.errors import InvalidParams, UnknownSubscription
 from whatsappd.model.company import validate_company
 from whatsappd.model.event import EVENT_TYPES
-from whatsappd.rpc.method import Call, Method, Notifier
+from whatsappd.rpc.method import Call, Concerns, Method, Notifier
 from whatsappd.store.events import EventLog
 from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import NOTIFICATION
@@ -55,24 +56,41 @@ class AckParams(Params):
 
 
 class EventsApi:
-    def __init__(self, log: EventLog) -> None:
+    def __init__(self, log: EventLog, access: AccessControl) -> None:
         self._log = log
+        self._access = access
         self._ids = itertools.count(1)
         self._scopes: dict[tuple[int, int], trio.CancelScope] = {}  # by (connection, subscription)
+        self._cursors: dict[int, int] = {}  # by subscription
 
     @property
     def last_seq(self) -> int:
         return self._log.last_seq
 
+    def lags(self) -> list[int]:
+        """How many events each subscription has not been given yet."""
+        return [self._log.last_seq - cursor for cursor in self._cursors.values()]
+
     def methods(self) -> list[Method]:
         return [
-            Method("events.subscribe", SubscribeParams, self._subscribe, "Follow.", writes=False),
             Method(
-                "events.unsubscribe", UnsubscribeParams, self._unsubscribe, "Stop.", writes=False
+                "events.subscribe", SubscribeParams, self._subscribe, "Follow.",
+                writes=False, concerns=Concerns.SEVERAL,
             ),
-            Method("events.read", ReadParams, self._read, "A page of the log.", writes=False),
-            Method("events.ack", AckParams, self._ack, "Move a consumer's cursor.", writes=True),
-        ]
+            Method(
+                "events.unsubscribe", UnsubscribeParams, self._unsubscribe, "Stop.",
+                writes=False, concerns=Concerns.NONE,
+            ),
+            Method(
+                "events.read", ReadParams, self._read, "A page of the log.",
+                writes=False, concerns=Concerns.SEVERAL,
+            ),
+            # Whoever follows may remember how far they are: it changes nothing for others.
+            Method(
+                "events.ack", AckParams, self._ack, "Move a consumer's cursor.",
+                writes=False, concerns=Concerns.NONE,
+            ),
+        ]  # fmt: skip
 
     def watch(self, call: Call, company: str, *, after: int) -> int:
         """Subscribe a caller to one company's events behind `after`; the subscription's id."""
@@ -82,9 +100,10 @@ class EventsApi:
         """Replay behind `after` (or the consumer's cursor; without both: only what comes), then
         follow. `gap` is the oldest event there is, where older ones were asked for."""
         _check_filter(params)
+        companies = self._access.readable(call, "events.subscribe", params.companies)
         after = params.after
         if params.consumer is not None:
-            cursor = await self._log.consumer(params.consumer, after)
+            cursor = await self._log.consumer(self._own_consumer(call, params.consumer), after)
             after = cursor if after is None else after
         if after is None:
             after = self._log.last_seq
@@ -93,7 +112,7 @@ class EventsApi:
         subscription = self._begin(
             call.connection,
             after,
-            frozenset(params.companies) if params.companies is not None else None,
+            companies,
             frozenset(params.types) if params.types is not None else None,
         )
         return {
@@ -103,15 +122,16 @@ class EventsApi:
             "gap": gap,
         }
 
-    async def _read(self, _call: Call, params: ReadParams) -> dict[str, Any]:
+    async def _read(self, call: Call, params: ReadParams) -> dict[str, Any]:
         """One page, for those who ask now and then: go on with `next` as `after`.
 
         There is more while `next` is below `last_seq`, also when a filter left `events` empty.
         `gap` as in `subscribe`.
         """
         _check_filter(params)
+        companies = self._access.readable(call, "events.read", params.companies)
         batch = await self._log.read(
-            params.after, params.limit, companies=params.companies, types=params.types
+            params.after, params.limit, companies=companies, types=params.types
         )
         events: list[dict[str, Any]] = []
         following, size = batch.last, 0
@@ -138,8 +158,15 @@ class EventsApi:
         scope.cancel()
         return {"subscription": params.subscription}
 
-    async def _ack(self, _call: Call, params: AckParams) -> dict[str, Any]:
-        return {"cursor": await self._log.ack(params.consumer, params.seq)}
+    async def _ack(self, call: Call, params: AckParams) -> dict[str, Any]:
+        consumer = self._own_consumer(call, params.consumer)
+        return {"cursor": await self._log.ack(consumer, params.seq)}
+
+    def _own_consumer(self, call: Call, name: str) -> str:
+        """Users without full rights have consumers of their own: nobody moves another's cursor."""
+        if self._access.rights(call.peer).is_full:
+            return name
+        return f"uid:{call.peer.uid}:{name}"
 
     def _begin(
         self,
@@ -157,6 +184,7 @@ class EventsApi:
                     await self._follow(connection, subscription, after, companies, types)
             finally:
                 del self._scopes[id(connection), subscription]
+                self._cursors.pop(subscription, None)
 
         connection.start_soon(follow)
         return subscription
@@ -171,6 +199,7 @@ class EventsApi:
     ) -> None:
         prefix = _prefix(subscription)
         while True:
+            self._cursors[subscription] = cursor
             await self._log.wait_beyond(cursor)
             batch = await self._log.read(cursor, BATCH, companies=companies, types=types)
             if batch.gap is not None:

@@ -7,14 +7,15 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
+from whatsappd.api.access import AccessControl
 from whatsappd.api.params import MAX_KEY, MAX_TEXT, CompanyId, Params
 from whatsappd.clock import now_ms
-from whatsappd.errors import NotConnected, RateLimited
+from whatsappd.errors import InvalidParams, NotConnected, RateLimited
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.model.session import SessionState
-from whatsappd.rpc.method import Call, Method
+from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rules.delivery import SENT_OR_BEYOND
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
@@ -60,7 +61,10 @@ class ListParams(Params):
 
 
 class MessagesApi:
-    def __init__(self, pool: Pool, outbox: Outbox, settings: SessionSettings) -> None:
+    def __init__(
+        self, pool: Pool, outbox: Outbox, settings: SessionSettings, access: AccessControl
+    ) -> None:
+        self._access = access
         self._pool = pool
         self._outbox = outbox
         self._settings = settings
@@ -68,12 +72,21 @@ class MessagesApi:
     def methods(self) -> list[Method]:
         return [
             Method("message.send", SendParams, self._send, "Send a text.", writes=True),
-            Method("message.get", MessageId, self._get, "One message.", writes=False),
-            Method("message.list", ListParams, self._list, "Messages, newest first.", writes=False),
-            Method("message.cancel", MessageId, self._cancel, "Cancel a queued one.", writes=True),
+            Method(
+                "message.get", MessageId, self._get, "One message.",
+                writes=False, concerns=Concerns.SEVERAL,
+            ),
+            Method(
+                "message.list", ListParams, self._list, "Messages, newest first.",
+                writes=False, concerns=Concerns.SEVERAL,
+            ),
+            Method(
+                "message.cancel", MessageId, self._cancel, "Cancel a queued one.",
+                writes=True, concerns=Concerns.SEVERAL,
+            ),
             Method(
                 "message.resolve", ResolveParams, self._resolve, "Decide an uncertain one.",
-                writes=True,
+                writes=True, concerns=Concerns.SEVERAL,
             ),
         ]  # fmt: skip
 
@@ -131,15 +144,16 @@ class MessagesApi:
             if not created:
                 pacing.refund(new.chat)
 
-    async def _get(self, _call: Call, params: MessageId) -> dict[str, Any]:
-        return (await self._outbox.get(params.id)).as_wire()
+    async def _get(self, call: Call, params: MessageId) -> dict[str, Any]:
+        row = await self._outbox.get(params.id)
+        self._access.require(call, "message.get", row.company, write=False)
+        return row.as_wire()
 
-    async def _list(self, _call: Call, params: ListParams) -> dict[str, Any]:
+    async def _list(self, call: Call, params: ListParams) -> dict[str, Any]:
         """`next` is what to pass as `before` for the following page; nil at the end."""
-        if params.company is not None:
-            validate_company(params.company)
+        company = self._one_readable(call, params.company)
         found = await self._outbox.list_rows(
-            params.company, params.states, before=params.before, limit=params.limit + 1
+            company, params.states, before=params.before, limit=params.limit + 1
         )
         rows = _that_fit(found[: params.limit])
         more = len(found) > len(rows)
@@ -148,11 +162,32 @@ class MessagesApi:
             "next": rows[-1].id if more and rows else None,
         }
 
-    async def _cancel(self, _call: Call, params: MessageId) -> dict[str, Any]:
+    def _one_readable(self, call: Call, company: str | None) -> str | None:
+        """The company whose messages to list; None: those of all."""
+        named = None if company is None else [validate_company(company)]
+        readable = self._access.readable(call, "message.list", named)
+        if readable is None:
+            return None
+        if len(readable) != 1:
+            raise InvalidParams(
+                f"company: say which of those that you may look at: {', '.join(sorted(readable))}",
+                field="company",
+            )
+        [only] = readable
+        return only
+
+    async def _cancel(self, call: Call, params: MessageId) -> dict[str, Any]:
+        await self._require_own(call, "message.cancel", params.id)
         return (await self._outbox.cancel(params.id)).as_wire()
 
-    async def _resolve(self, _call: Call, params: ResolveParams) -> dict[str, Any]:
+    async def _resolve(self, call: Call, params: ResolveParams) -> dict[str, Any]:
+        await self._require_own(call, "message.resolve", params.id)
         return (await self._outbox.resolve(params.id, params.as_)).as_wire()
+
+    async def _require_own(self, call: Call, what: str, id: str) -> None:
+        if not self._access.rights(call.peer).is_full:
+            row = await self._outbox.get(id)
+            self._access.require(call, what, row.company, write=True)
 
 
 def _that_fit(rows: Sequence[Row]) -> Sequence[Row]:

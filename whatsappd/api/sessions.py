@@ -6,11 +6,12 @@ from typing import Any
 
 import msgspec
 
+from whatsappd.api.access import AccessControl
 from whatsappd.api.events import EventsApi
 from whatsappd.api.params import CompanyId, OneCompany, Params
 from whatsappd.errors import WrongState
 from whatsappd.model.company import validate_company
-from whatsappd.rpc.method import Call, Method, NoParams
+from whatsappd.rpc.method import Call, Concerns, Method, NoParams
 from whatsappd.rules.outreach import SendLimits, check_limit
 from whatsappd.sessions.pool import Pool
 
@@ -38,8 +39,9 @@ class RemoveParams(Params):
 
 
 class SessionsApi:
-    def __init__(self, pool: Pool, events: EventsApi) -> None:
+    def __init__(self, pool: Pool, events: EventsApi, access: AccessControl) -> None:
         self._pool = pool
+        self._access = access
         self._events = events
 
     def methods(self) -> list[Method]:
@@ -49,13 +51,16 @@ class SessionsApi:
             Method("session.restart", OneCompany, self._restart, "Stop and start.", writes=True),
             Method("session.logout", OneCompany, self._logout, "Unlink the device.", writes=True),
             Method("session.remove", RemoveParams, self._remove, "Unlink and delete.", writes=True),
-            Method("session.list", NoParams, self._list, "All sessions.", writes=False),
+            Method(
+                "session.list", NoParams, self._list, "All sessions.",
+                writes=False, concerns=Concerns.SEVERAL,
+            ),
             Method("session.status", OneCompany, self._status, "One session.", writes=False),
             Method(
                 "session.configure", ConfigureParams, self._configure, "Set limits.", writes=True
             ),
             Method("session.qr", OneCompany, self._qr, "The QR code to scan now.", writes=False),
-        ]
+        ]  # fmt: skip
 
     async def _start(self, call: Call, params: StartParams) -> dict[str, Any]:
         company = validate_company(params.company)
@@ -83,8 +88,9 @@ class SessionsApi:
         await self._pool.remove(validate_company(params.company), force=params.force)
         return {"company": params.company, "removed": True}
 
-    def _list(self, _call: Call, _params: NoParams) -> dict[str, Any]:
-        return {"sessions": [status.as_wire() for status in self._pool.statuses()]}
+    def _list(self, call: Call, _params: NoParams) -> dict[str, Any]:
+        readable = self._access.readable(call, "session.list")
+        return {"sessions": [status.as_wire() for status in self._pool.statuses(readable)]}
 
     def _status(self, _call: Call, params: OneCompany) -> dict[str, Any]:
         return self._wire(validate_company(params.company))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from whatsappd.api.access import AccessControl
 from whatsappd.api.auditing import audited
 from whatsappd.api.daemon import DaemonApi
 from whatsappd.api.events import EventsApi
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 class ApiParts(NamedTuple):
     """What the methods work on; `app` fills it in."""
 
+    access: AccessControl
     mode: str
     state_dir: Path
     socket: Path
@@ -43,9 +45,10 @@ class ApiParts(NamedTuple):
 
 def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi]:
     """The table, and the part of it that learns about the server once that runs."""
-    events = EventsApi(parts.events)
+    events = EventsApi(parts.events, parts.access)
     sandbox = parts.sandbox
     daemon = DaemonApi(
+        access=parts.access,
         mode=parts.mode,
         state_dir=parts.state_dir,
         socket=parts.socket,
@@ -56,8 +59,8 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi]:
     )
     methods = [
         *daemon.methods(),
-        *SessionsApi(parts.pool, events).methods(),
-        *MessagesApi(parts.pool, parts.outbox, parts.settings).methods(),
+        *SessionsApi(parts.pool, events, parts.access).methods(),
+        *MessagesApi(parts.pool, parts.outbox, parts.settings, parts.access).methods(),
         *events.methods(),
         *KeysApi(parts.keys, parts.audit).methods(),
     ]

@@ -83,11 +83,11 @@ DEFINITIONS = _collect()
 
 def nearest(key: str) -> str | None:
     """The setting that somebody who wrote `key` may have meant."""
+    by_name: dict[str, str] = {definition.name: key for key, definition in DEFINITIONS.items()}
     last = key.rpartition(".")[2]
-    by_name = {definition.name: definition.key for definition in DEFINITIONS.values()}
     if last in by_name:
         return by_name[last]  # in the wrong section
-    close = difflib.get_close_matches(key, DEFINITIONS, n=1)
+    close: list[str] = difflib.get_close_matches(key, DEFINITIONS, n=1)
     if close:
         return close[0]
     close = difflib.get_close_matches(last, by_name, n=1)

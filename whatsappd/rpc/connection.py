@@ -61,10 +61,8 @@ log = structlog.get_logger()
 #: Messages handled before other connections have their turn: a read can bring thousands.
 SLICE = 256
 
-#: `(peer, method)`; raises Denied when that peer may not call that method.
-Allow = Callable[[Peer, Method], None]
-
-
+#: `(call, method, parsed parameters)`; raises Denied when the caller may not do that.
+Allow = Callable[[Call, Method, Any], None]
 #: Whether that peer may name an actor for its calls.
 MaySpeak = Callable[[Peer], bool]
 
@@ -172,6 +170,12 @@ class Connection:
         await self._output.drained()
         self._closed = True
         self._nursery.cancel_scope.cancel()
+
+    def end(self, error: WhatsappdError) -> None:
+        """Close after telling the peer `error`; what is in flight is cancelled."""
+        if not self.closed:
+            self._tell(error)
+            self._reading.cancel()
 
     def stop(self) -> None:
         """Refuse new requests, and close when those in flight are answered."""
@@ -282,6 +286,7 @@ class Connection:
                 call = self._call_for(params)
                 params = params[:1]
             arguments = method.parse(params)
+            self._allow(call, method, arguments)
             if not method.is_async:
                 answer = self._pack(msgid, method.handler(call, arguments))
                 method.tally.took(perf_counter() - began)
@@ -305,6 +310,7 @@ class Connection:
         try:
             method = self._find(name)
             arguments = method.parse(params)
+            self._allow(self._call, method, arguments)
             if method.is_async:
                 self._start(method, self._call, arguments, None)
             else:
@@ -320,7 +326,6 @@ class Connection:
         method = self._table.find(name)
         if method is None:
             raise self._table.unknown(name)
-        self._allow(self._peer, method)
         return method
 
     def _call_for(self, params: list[Any]) -> Call:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
+from enum import StrEnum
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -67,6 +68,15 @@ class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """The parameters of a method that has none."""
 
 
+class Concerns(StrEnum):
+    """What a method is about, so that whoever decides on access can tell (`api.access`)."""
+
+    COMPANY = "company"  # the one that its parameter `company` names
+    SEVERAL = "several"  # the handler itself leaves out, or refuses, what is not its caller's
+    ALL = "all"  # all companies, or the daemon
+    NONE = "none"  # the caller's own connection, or nothing that anybody needs to hide
+
+
 class Method:
     """One thing that can be called.
 
@@ -76,9 +86,11 @@ class Method:
         handler: plain or async; see the module's docstring.
         doc: one line for people.
         writes: whether it changes anything, so that users bound to reading are refused.
+        concerns: by default the company that a required parameter `company` names, and without
+            one all companies: forgetting it refuses too much, never too little.
     """
 
-    __slots__ = ("doc", "handler", "is_async", "name", "params", "tally", "writes")
+    __slots__ = ("concerns", "doc", "handler", "is_async", "name", "params", "tally", "writes")
 
     def __init__(
         self,
@@ -88,6 +100,7 @@ class Method:
         doc: str,
         *,
         writes: bool,
+        concerns: Concerns | None = None,
     ) -> None:
         check_params_type(name, params)
         self.name = name
@@ -95,11 +108,23 @@ class Method:
         self.handler = handler
         self.doc = doc
         self.writes = writes
+        self.concerns = concerns or _default_concern(params)
         self.is_async = inspect.iscoroutinefunction(handler)
         self.tally = Tally()
 
     def __repr__(self) -> str:
         return f"<Method {self.name}>"
+
+    def with_handler(self, handler: Handler) -> Method:
+        """The same method with another handler, such as one that wraps this one's."""
+        return Method(
+            self.name,
+            self.params,
+            handler,
+            self.doc,
+            writes=self.writes,
+            concerns=self.concerns,
+        )
 
     def parse(self, params: Any) -> Any:
         """The struct for the `params` member of a request.
@@ -108,6 +133,14 @@ class Method:
             InvalidParams: see `params_from`.
         """
         return params_from(params, self.params)
+
+
+def _default_concern(params: type[msgspec.Struct]) -> Concerns:
+    names_one = any(
+        field.encode_name == "company" and field.required
+        for field in msgspec.structs.fields(params)
+    )
+    return Concerns.COMPANY if names_one else Concerns.ALL
 
 
 class MethodTable(Mapping[str, Method]):

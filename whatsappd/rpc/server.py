@@ -10,15 +10,17 @@ from __future__ import annotations
 import errno
 import os
 import socket
+from collections.abc import Callable
+from typing import Any
 
 import structlog
 import trio
 
-from whatsappd.errors import TooManyRequests
+from whatsappd.errors import TooManyRequests, WhatsappdError
 from whatsappd.rpc.connection import Allow, Connection, MaySpeak, Service
 from whatsappd.rpc.failures import ERROR
 from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
-from whatsappd.rpc.method import Method, MethodTable
+from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.peer import Peer, peer_of
 from whatsappd.wire.rpc import pack_notification
 
@@ -32,7 +34,7 @@ ACCEPT_PAUSE = 0.1
 _SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 
 
-def allow_all(peer: Peer, method: Method) -> None:
+def allow_all(call: Call, method: Method, arguments: Any) -> None:
     """Everybody whom the socket's file permissions let in may do everything."""
 
 
@@ -52,6 +54,16 @@ class RpcServer:
         #: Connections accepted since the start, and those refused because there were too many.
         self.accepted = 0
         self.refused = 0
+
+    def end(self, whose: Callable[[Peer], bool], error: WhatsappdError) -> int:
+        """End the connections of those peers, after telling them `error`; how many there were.
+
+        What they have in flight is cancelled, subscriptions too.
+        """
+        ended = [connection for connection in self._connections if whose(connection.peer)]
+        for connection in ended:
+            connection.end(error)
+        return len(ended)
 
     def stop(self) -> None:
         """Accept no more, refuse new requests, and let `serve_rpc` return once all are answered.
@@ -76,7 +88,7 @@ async def serve_rpc(
     Being cancelled closes all connections at once, without answers; `stop` is the orderly end.
 
     Args:
-        allow: asked before each call; raises Denied.
+        allow: asked before each call, with its parameters; raises Denied.
         may_speak: asked when a peer calls in the name of an actor (see `wire.rpc`).
     """
     stop = trio.Event()

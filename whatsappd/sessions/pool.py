@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import structlog
@@ -106,8 +106,13 @@ class Pool:
         self.get(company)
         return self._pacing[company]
 
-    def statuses(self) -> list[SessionStatus]:
-        return [self.status(company) for company in sorted(self._sessions)]
+    def statuses(self, among: Collection[str] | None = None) -> list[SessionStatus]:
+        """Of all sessions, or of those of the companies `among` that exist, by company."""
+        return [
+            self.status(company)
+            for company in sorted(self._sessions)
+            if among is None or company in among
+        ]
 
     def status(self, company: str) -> SessionStatus:
         """Raises UnknownCompany."""

@@ -1,0 +1,107 @@
+"""Who may call what: the access rules, applied to every call in one place.
+
+`rpc.connection` asks `allow` before each handler runs. What a method concerns is declared beside
+its handler (`rpc.method.Concerns`); handlers that answer about several companies ask `readable`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable
+from typing import Any
+
+import structlog
+
+from whatsappd.errors import Denied
+from whatsappd.model.access import AccessRule
+from whatsappd.rpc.method import Call, Concerns, Method
+from whatsappd.rpc.peer import Peer
+from whatsappd.rules.access import Rights, refusal, rights_of
+
+log = structlog.get_logger()
+
+#: Distinct callers whose rights, and refusals whose telling, are remembered.
+_REMEMBERED = 1000
+
+
+class AccessControl:
+    """The rules in force. `owner` is the uid that the daemon runs as."""
+
+    def __init__(self, owner: int) -> None:
+        self._owner = owner
+        self._rules: Collection[AccessRule] = ()
+        self._earlier: Collection[AccessRule] = ()
+        self._rights: dict[tuple[int, int, frozenset[int]], Rights] = {}
+        self._told: set[tuple[int, str]] = set()
+
+    def use(self, rules: Collection[AccessRule]) -> None:
+        """Decide by these rules from now on."""
+        self._earlier, self._rules = self._rules, rules
+        self._rights.clear()
+        self._told.clear()
+
+    def rights(self, peer: Peer) -> Rights:
+        who = peer[1:]
+        known = self._rights.get(who)
+        if known is None:
+            known = self._by(self._rules, peer)
+            if len(self._rights) >= _REMEMBERED:
+                self._rights.clear()
+            self._rights[who] = known
+        return known
+
+    def took_from(self, peer: Peer) -> bool:
+        """Whether the last change of the rules took anything from that peer."""
+        return not self.rights(peer).cover(self._by(self._earlier, peer))
+
+    def _by(self, rules: Collection[AccessRule], peer: Peer) -> Rights:
+        return rights_of(rules, uid=peer.uid, gids=peer.groups | {peer.gid}, owner=self._owner)
+
+    def readable(
+        self, call: Call, what: str, named: Iterable[str] | None = None
+    ) -> frozenset[str] | None:
+        """The companies to answer about: those that were named, else all that a caller may read;
+        None: all there are.
+
+        Raises:
+            Denied: one of `named` is none that the caller may read.
+        """
+        if named is None:
+            return self.rights(call.peer).reading
+        for company in named:
+            self.require(call, what, company, write=False)
+        return frozenset(named)
+
+    def allow(self, call: Call, method: Method, arguments: Any) -> None:
+        """See `rpc.connection.Allow`.
+
+        Raises:
+            Denied: the rules do not let this caller do it; the message says which rule would.
+        """
+        rights = self.rights(call.peer)
+        if rights.is_full:
+            return
+        match method.concerns:
+            case Concerns.COMPANY:
+                self.require(call, method.name, arguments.company, write=method.writes)
+            case Concerns.ALL if not rights.may_all(write=method.writes):
+                raise self._denied(call, method.name, None, write=method.writes)
+            case _ if rights.is_nothing:
+                raise self._denied(call, method.name, None, write=method.writes)
+
+    def require(self, call: Call, what: str, company: str, *, write: bool) -> None:
+        """For handlers that learn late which company a call concerns.
+
+        Raises:
+            Denied: the rules do not let this caller do `what` for `company`.
+        """
+        if not self.rights(call.peer).may(company, write=write):
+            raise self._denied(call, what, company, write=write)
+
+    def _denied(self, call: Call, what: str, company: str | None, *, write: bool) -> Denied:
+        peer = call.peer
+        if (peer.uid, what) not in self._told and len(self._told) < _REMEMBERED:
+            # Once for each: a caller that is refused must not be able to fill the log.
+            self._told.add((peer.uid, what))
+            log.warning("denied", method=what, company=company, uid=peer.uid, pid=peer.pid)
+        message = refusal(peer.uid, self.rights(peer), what, company, write=write)
+        return Denied(message, uid=peer.uid, method=what, company=company)
