@@ -173,5 +173,6 @@ def test_the_peer_of_a_client_is_who_listens(tmp_path: Path):
     listener = open_listener(tmp_path / "s")
     with socket.socket(socket.AF_UNIX) as client:
         client.connect(str(tmp_path / "s"))
-        assert peer_of(client) == (os.getpid(), os.getuid(), os.getgid())
+        groups = frozenset(os.getgroups())
+        assert peer_of(client) == (os.getpid(), os.getuid(), os.getgid(), groups)
     close_listener(listener)
