@@ -26,6 +26,9 @@ MAX_LIST = 200
 #: Leaves room in an answer for the frame around its rows.
 _LIST_BYTES = 900_000
 
+#: Ten years: longer is a slip of the finger.
+MAX_TTL_MS = 10 * 366 * 24 * 3600 * 1000
+
 #: What `wait` waits for.
 _WAITS: dict[str, frozenset[OutboxState]] = {
     "sent": SENT_OR_BEYOND,
@@ -39,13 +42,18 @@ class SendParams(Params):
     text: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY)] | None = None
     wait: Literal["queued", "sent", "delivered"] = "queued"
-    ttl_ms: Annotated[int, msgspec.Meta(ge=1)] | None = None
+    ttl_ms: Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_MS)] | None = None
     on_uncertain: OnUncertain = OnUncertain.ASK
     no_queue: bool = False
 
 
 class MessageId(Params):
     id: str
+
+
+class WaitParams(Params, rename={"for_": "for"}):
+    id: str
+    for_: Literal["sent", "delivered"] = "sent"
 
 
 class ResolveParams(Params, rename={"as_": "as"}):
@@ -74,6 +82,10 @@ class MessagesApi:
             Method("message.send", SendParams, self._send, "Send a text.", writes=True),
             Method(
                 "message.get", MessageId, self._get, "One message.",
+                writes=False, concerns=Concerns.SEVERAL,
+            ),
+            Method(
+                "message.wait", WaitParams, self._wait, "Wait until it got somewhere.",
                 writes=False, concerns=Concerns.SEVERAL,
             ),
             Method(
@@ -148,6 +160,12 @@ class MessagesApi:
         row = await self._outbox.get(params.id)
         self._access.require(call, "message.get", row.company, write=False)
         return row.as_wire()
+
+    async def _wait(self, call: Call, params: WaitParams) -> dict[str, Any]:
+        """The row when it got that far, or never will: its `state` tells."""
+        row = await self._outbox.get(params.id)
+        self._access.require(call, "message.wait", row.company, write=False)
+        return (await self._outbox.wait(params.id, _WAITS[params.for_])).as_wire()
 
     async def _list(self, call: Call, params: ListParams) -> dict[str, Any]:
         """`next` is what to pass as `before` for the following page; nil at the end."""
