@@ -71,6 +71,20 @@ class Database:
                 total += self.path.with_name(self.path.name + suffix).stat().st_size
         return total
 
+    async def probe(self) -> None:
+        """Write something that changes nothing, so that `trouble` tells how the disk is now.
+
+        Raises:
+            StoreFailed: it takes no writes.
+        """
+
+        def there_and_back(conn: sqlite3.Connection) -> None:
+            # An UPDATE to the same value writes nothing.
+            conn.execute("UPDATE event_log SET forgotten_end = forgotten_end + 1")
+            conn.execute("UPDATE event_log SET forgotten_end = forgotten_end - 1")
+
+        await self.write(there_and_back)
+
     async def write(self, write: Callable[[sqlite3.Connection], T]) -> T:
         """What `write(conn)` returns, once it is committed and synced.
 

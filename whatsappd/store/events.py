@@ -64,6 +64,15 @@ class EventLog:
         """The oldest event that still exists; `last_seq + 1` if there is none."""
         return self._forgotten_seq + 1
 
+    @property
+    def tail_events(self) -> int:
+        """Events held in memory."""
+        return len(self._tail)
+
+    @property
+    def tail_bytes(self) -> int:
+        return self._tail.bytes
+
     # --- writing ------------------------------------------------------------------------------
 
     async def append(self, *drafts: Draft) -> list[Event]:

@@ -302,6 +302,17 @@ class Outbox:
         """The company's rows by state, from memory; states without any are left out."""
         return self._watch.counts(company)
 
+    def accepted(self, company: str) -> int:
+        """Rows accepted since the daemon started."""
+        return self._watch.accepted(company)
+
+    def entered(self, company: str) -> dict[OutboxState, int]:
+        """How often one of the company's rows came into a state since the daemon started.
+
+        A row that is postponed comes into `queued` and `sending` again.
+        """
+        return self._watch.entered(company)
+
     def companies(self) -> list[str]:
         """The companies that have rows, from memory."""
         return self._watch.companies()
@@ -309,6 +320,16 @@ class Outbox:
     async def oldest_queued_ms(self, company: str) -> int | None:
         """When the row at the head of the queue was accepted; None: nothing is queued."""
         return await self._database.read(lambda conn: queue.oldest_queued_ms(conn, company))
+
+    async def oldest_queued(self) -> dict[str, int]:
+        """`oldest_queued_ms` of every company that has something queued."""
+        companies = [c for c in self._watch.companies() if OutboxState.QUEUED in self.counts(c)]
+        if not companies:
+            return {}
+        found = await self._database.read(
+            lambda conn: {c: queue.oldest_queued_ms(conn, c) for c in companies}
+        )
+        return {company: time_ms for company, time_ms in found.items() if time_ms is not None}
 
     async def sent_times(self, company: str, since_ms: int) -> Sequence[tuple[str, int]]:
         """(chat, time) of the rows handed to WhatsApp since then: a limiter's memory.

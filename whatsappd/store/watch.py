@@ -49,6 +49,8 @@ class Watch:
 
     def __init__(self, counts: dict[str, Counter[OutboxState]]) -> None:
         self._counts = defaultdict(Counter, counts)
+        self._entered: dict[str, Counter[OutboxState]] = defaultdict(Counter)
+        self._accepted: Counter[str] = Counter()
         self._waiters: dict[str, list[Waiter]] = {}
         self._versions: Counter[str] = Counter()
         self._changed: dict[str, trio.Event] = {}
@@ -58,8 +60,11 @@ class Watch:
             counts = self._counts[change.row.company]
             if change.before is not None:
                 counts[change.before] -= 1
+            else:
+                self._accepted[change.row.company] += 1
             if not change.is_gone:
                 counts[change.row.state] += 1
+                self._entered[change.row.company][change.row.state] += 1
             for waiter in self._waiters.get(change.row.id, ()):
                 waiter.see(change.row, is_gone=change.is_gone)
         for company in {change.row.company for change in changes}:
@@ -72,6 +77,14 @@ class Watch:
         """Rows by state; states without any are left out."""
         counts = self._counts.get(company, Counter())
         return {state: count for state, count in counts.items() if count}
+
+    def accepted(self, company: str) -> int:
+        """Rows made since the daemon started."""
+        return self._accepted[company]
+
+    def entered(self, company: str) -> dict[OutboxState, int]:
+        """How often a row came into a state since the daemon started."""
+        return dict(self._entered.get(company, ()))
 
     def companies(self) -> list[str]:
         return [company for company in self._counts if self.counts(company)]

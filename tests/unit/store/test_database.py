@@ -235,9 +235,23 @@ async def main():
             assert [entry.name for entry in path.parent.glob("*copy*")] == []
         else:
             raise AssertionError("the backup cannot have had room")
+        try:
+            with path.with_name("ballast").open("ab", buffering=0) as ballast:
+                while True:
+                    ballast.write(b"x" * 512)
+        except OSError:
+            pass
+        try:
+            for _ in range(100):  # the first ones go where the refused write has been
+                await database.probe()
+        except StoreFailed:
+            assert database.trouble
+        else:
+            raise AssertionError("the probes cannot all have had room")
         os.remove(path.with_name("ballast"))
-        await database.write(put("after", 20_000))
+        await database.probe()
         assert database.trouble is None
+        await database.write(put("after", 20_000))
     async with open_database(path) as database:
         assert await database.read(count) == accepted + 1
     assert check(path) == []
@@ -362,7 +376,7 @@ async def test_damage_while_running_is_an_error_with_a_remedy(path: Path) -> Non
             await database.write(put(f"{index:03}" + "x" * 60))
     content = bytearray(path.read_bytes())
     pages = len(content) // 4096
-    for page in range(pages // 2, pages):
+    for page in range(3 * pages // 4, pages):
         content[page * 4096 : (page + 1) * 4096] = os.urandom(4096)
     path.write_bytes(content)
     async with open_database(path) as database:

@@ -687,3 +687,35 @@ async def test_a_companys_queue_can_be_cancelled(outbox: Outbox) -> None:
     assert len(await outbox.cancel_queued("acme", "the company was removed")) == 4 - 1
     assert outbox.counts("acme") == {S.CANCELLED: 3, S.SENDING: 1}
     assert (await outbox.get(row.id)).state is S.SENDING
+
+
+# --- figures ----------------------------------------------------------------------------------
+
+
+async def test_what_came_into_a_state_is_counted_whether_or_not_it_is_still_there(
+    outbox: Outbox, clock
+) -> None:
+    row = await sending(outbox)
+    await outbox.passing(row.id, "try later", 0)
+    await outbox.begin(row.id)
+    await outbox.acknowledged(row.id, "WA1", 5)
+    await accepted(outbox, company="globex")
+    assert outbox.accepted("acme") == 1
+    assert outbox.entered("acme") == {S.QUEUED: 2, S.SENDING: 2, S.SENT: 1}
+    assert outbox.entered("globex") == {S.QUEUED: 1}
+    assert outbox.entered("nobody") == {}
+    clock.now_ms += 10**10
+    await outbox.retain(1)
+    assert outbox.entered("acme")[S.SENT] == 1
+
+
+async def test_the_oldest_queued_row_of_each_company_that_has_one(outbox: Outbox, clock) -> None:
+    assert await outbox.oldest_queued() == {}
+    first_ms = clock.now_ms
+    await accepted(outbox)
+    clock.now_ms += 1000
+    await accepted(outbox)
+    row = await accepted(outbox, company="globex")
+    assert await outbox.oldest_queued() == {"acme": first_ms, "globex": first_ms + 1000}
+    await outbox.cancel(row.id)
+    assert await outbox.oldest_queued() == {"acme": first_ms}
