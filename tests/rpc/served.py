@@ -1,0 +1,186 @@
+"""What tests of the RPC talk to: methods that know nothing of WhatsApp, and a raw peer.
+
+The raw peer speaks MessagePack by itself, so that a mistake of ours in both ends cannot hide.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgpack
+import msgspec
+import trio
+
+from whatsappd.errors import NotConnected
+from whatsappd.rpc.listener import Listener
+from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
+from whatsappd.rpc.server import RpcServer
+
+
+class Size(msgspec.Struct, forbid_unknown_fields=True):
+    size: int
+
+
+class Value(msgspec.Struct, forbid_unknown_fields=True):
+    value: Any = None
+
+
+class Send(msgspec.Struct, forbid_unknown_fields=True):
+    company: str
+    to: str
+    wait: Literal["queued", "sent", "delivered"] = "queued"
+    companies: list[str] = []
+
+
+class Behaviour:
+    """The methods' side of a test: what was called, and when the slow ones may answer."""
+
+    def __init__(self) -> None:
+        self.gate = trio.Event()
+        self.waiting = 0
+        self.cancelled = trio.Event()
+        self.subscribed = 0
+
+    def hello(self, call: Call, params: NoParams) -> dict[str, Any]:
+        return {"pid": call.peer.pid, "uid": call.peer.uid, "gid": call.peer.gid}
+
+    def echo(self, call: Call, params: Value) -> Any:
+        return params.value
+
+    def big(self, call: Call, params: Size) -> bytes:
+        return bytes(params.size)
+
+    def boom(self, call: Call, params: NoParams) -> None:
+        raise ZeroDivisionError("the secret of acme")
+
+    def refuse(self, call: Call, params: NoParams) -> None:
+        raise NotConnected("acme is not connected", company="acme")
+
+    def unpackable(self, call: Call, params: NoParams) -> Any:
+        return object()
+
+    def send(self, call: Call, params: Send) -> dict[str, Any]:
+        return {"to": params.to}
+
+    async def wait(self, call: Call, params: Value) -> Any:
+        self.waiting += 1
+        try:
+            await self.gate.wait()
+        except trio.Cancelled:
+            self.cancelled.set()
+            raise
+        finally:
+            self.waiting -= 1
+        return params.value
+
+    async def wait_boom(self, call: Call, params: NoParams) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._refuse)
+
+    async def _refuse(self) -> None:
+        raise NotConnected("acme is not connected")
+
+    def subscribe(self, call: Call, params: Size) -> str:
+        """`size` notifications after the answer."""
+
+        async def notify() -> None:
+            self.subscribed += 1
+            try:
+                for number in range(params.size):
+                    await call.connection.notify("event", {"number": number})
+            finally:
+                self.subscribed -= 1
+
+        call.connection.start_soon(notify)
+        return "subscribed"
+
+    def subscribe_badly(self, call: Call, params: NoParams) -> str:
+        async def fail() -> None:
+            raise RuntimeError("a defect in a subscription")
+
+        call.connection.start_soon(fail)
+        return "subscribed"
+
+    def table(self) -> MethodTable:
+        return MethodTable(
+            [
+                Method("daemon.hello", NoParams, self.hello, "Who calls.", writes=False),
+                Method("test.echo", Value, self.echo, "", writes=False),
+                Method("test.big", Size, self.big, "", writes=False),
+                Method("test.boom", NoParams, self.boom, "", writes=False),
+                Method("test.refuse", NoParams, self.refuse, "", writes=False),
+                Method("test.unpackable", NoParams, self.unpackable, "", writes=False),
+                Method("test.send", Send, self.send, "", writes=True),
+                Method("test.wait", Value, self.wait, "", writes=False),
+                Method("test.wait_boom", NoParams, self.wait_boom, "", writes=False),
+                Method("test.subscribe", Size, self.subscribe, "", writes=False),
+                Method("test.subscribe_badly", NoParams, self.subscribe_badly, "", writes=False),
+            ]
+        )
+
+
+class Served:
+    """A running server and what tests do with it."""
+
+    def __init__(self, listener: Listener, server: RpcServer, behaviour: Behaviour) -> None:
+        self.listener = listener
+        self.server = server
+        self.behaviour = behaviour
+        self.path = listener.path
+        self.peers: list[RawPeer] = []
+
+    async def raw(self) -> RawPeer:
+        """A new connection; closed with the server at the latest."""
+        self.peers.append(await RawPeer.connect(self.path))
+        return self.peers[-1]
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """Wait for a change inside the server, which runs in this very loop."""
+        with trio.fail_after(5):
+            while not condition():
+                await trio.sleep(0.001)
+
+
+class RawPeer:
+    """A client that sends any bytes, and reads MessagePack values."""
+
+    def __init__(self, sock: trio.socket.SocketType) -> None:
+        self.sock = sock
+        self._unpacker = msgpack.Unpacker(max_buffer_size=1 << 26)
+
+    @classmethod
+    async def connect(cls, path: str) -> RawPeer:
+        sock = trio.socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+        await sock.connect(path)
+        return cls(sock)
+
+    async def send(self, data: bytes) -> None:
+        view = memoryview(data)
+        while view:
+            view = view[await self.sock.send(view) :]
+
+    async def request(self, msgid: int, method: str, **arguments: Any) -> None:
+        await self.send(msgpack.packb([0, msgid, method, [arguments] if arguments else []]))
+
+    async def receive(self) -> Any:
+        """The next value; None at the end of the stream."""
+        with trio.fail_after(10):
+            while True:
+                for value in self._unpacker:
+                    return value
+                try:
+                    data = await self.sock.recv(65536)
+                except ConnectionResetError:
+                    return None
+                if not data:
+                    return None
+                self._unpacker.feed(data)
+
+    async def call(self, method: str, **arguments: Any) -> Any:
+        await self.request(77, method, **arguments)
+        return await self.receive()
+
+    def close(self) -> None:
+        self.sock.close()
