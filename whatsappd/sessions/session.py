@@ -331,7 +331,7 @@ class Session:
             "why": str(cause),
             "cause": self.cause,
             "next_try_ms": self.next_try_ms,
-            "worker_pid": self._worker.pid if self._worker else None,
+            "worker_pid": self._worker.pid if self._worker and self.state in ALIVE else None,
             "jid": self.jid,
         }
         await self._log_drafts([Draft(self.company, SESSION_STATE, data)])
