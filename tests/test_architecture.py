@@ -27,10 +27,19 @@ ALLOWED: dict[str, set[str]] = {
     "state": {"errors", "model"},
     "lock": {"errors", "clock"},
     "logs": set(),
+    "systemd": {"errors"},
     "config": {"errors", "model"},
     "derive": {"config", "rules", "sessions"},
     "sessions": {"errors", "clock", "model", "wire", "rules", "store", "limits", "state"},
-    "api": {"", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"},
+    "api": {
+        *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
+        *("metrics", "monitoring"),
+    },
+    "metrics": {"model", "wire", "rpc.tally"},
+    "monitoring": {
+        *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
+        "metrics",
+    },
     "ctl": {"", "errors", "model", "wire"},
 }
 #: The places where parts meet may import everything of the daemon.

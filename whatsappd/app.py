@@ -12,24 +12,35 @@ import pwd
 import resource
 import signal
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from functools import partial
+from pathlib import Path
 
 import structlog
 import trio
 
 from whatsappd.api.access import AccessControl
 from whatsappd.api.table import ApiParts, build_table
+from whatsappd.config.access import group_id
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.load import load
 from whatsappd.config.settings import Settings
-from whatsappd.derive import retention, send_limits, session_settings
-from whatsappd.errors import BadConfiguration, Denied
+from whatsappd.derive import alert_thresholds, retention, send_limits, session_settings
+from whatsappd.errors import BadConfiguration, Denied, StoreFailed
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.lock import hold_lock
 from whatsappd.logs import configure_logs
+from whatsappd.monitoring.loop import LoopClock
+from whatsappd.monitoring.monitor import Monitor, Watched
+from whatsappd.monitoring.scrape import Scrape, Served
 from whatsappd.rpc.connection import MaySpeak
-from whatsappd.rpc.listener import check_path, close_listener, open_listener
+from whatsappd.rpc.listener import (
+    Listener,
+    check_path,
+    close_listener,
+    inherited_listener,
+    open_listener,
+)
 from whatsappd.rpc.server import RpcServer, root_and_this_user, serve_rpc
 from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.sessions.forkserver import ForkServer
@@ -40,13 +51,22 @@ from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.process import become_subreaper
 from whatsappd.sessions.settings import WhatsAppAccess
 from whatsappd.state import REAL, SANDBOX, StateDirectory
+from whatsappd.store.alerts import Alerts
 from whatsappd.store.audit import AuditTrail
 from whatsappd.store.companies import Companies
 from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import open_database
+from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import open_event_log
 from whatsappd.store.keys import open_keys
 from whatsappd.store.outbox import open_outbox
+from whatsappd.systemd import (
+    Launch,
+    Notify,
+    extend_while_stopping,
+    keep_alive,
+    show_status,
+    take_launch,
+)
 
 log = structlog.get_logger()
 
@@ -71,7 +91,10 @@ async def run_daemon(live: LiveSettings) -> None:
     settings = live.settings
     for warning in live.warnings:
         log.warning("configuration_doubtful", reason=warning)
-    check_path(str(settings.socket))
+    launch = take_launch(os.environ)
+    listener = inherited_listener(launch.socket) if launch.socket is not None else None
+    socket = Path(listener.path) if listener else settings.socket
+    check_path(str(socket))
     os.umask(0o077)
     _raise_descriptor_limit()
     become_subreaper()
@@ -80,12 +103,12 @@ async def run_daemon(live: LiveSettings) -> None:
     mode = SANDBOX if settings.is_sandboxed else REAL
     async with AsyncExitStack() as stack:
         purpose = f"the state directory {state.root}"
-        stack.enter_context(hold_lock(state.lock, socket=settings.socket, purpose=purpose))
+        stack.enter_context(hold_lock(state.lock, socket=socket, purpose=purpose))
         state.claim_mode(mode)
         with trio.CancelScope() as hurry:
             async with trio.open_nursery() as signals:
-                stopping = await signals.start(_watch_signals, hurry, live)
-                await _run_parts(live, state, mode, stopping, started)
+                stopping = await signals.start(_watch_signals, hurry, live, launch.notify)
+                await _run_parts(live, state, mode, launch, listener, stopping, started)
                 signals.cancel_scope.cancel()
     log.info("stopped")
 
@@ -94,10 +117,13 @@ async def _run_parts(
     live: LiveSettings,
     state: StateDirectory,
     mode: str,
+    launch: Launch,
+    listener: Listener | None,
     stopping: trio.Event,
     started: float,
 ) -> None:
     settings = live.settings
+    notify = launch.notify
     supervision_settings = session_settings(settings)
     live.follow(lambda changed: configure_logs(changed.log_level, changed.log_format))
     async with AsyncExitStack() as stack:
@@ -112,6 +138,7 @@ async def _run_parts(
         live.follow(lambda changed: housekeeping.keep(retention(changed)))
         sandbox = await _open_sandbox(settings, state, stack)
         fork_server = ForkServer(environment=_worker_environment(sandbox))
+        limiter = MemoryLimiter()
         pool = Pool(
             state=state,
             fork_server=fork_server,
@@ -123,7 +150,7 @@ async def _run_parts(
             access=sandbox.access if sandbox else WhatsAppAccess,
             settings=supervision_settings,
             pacing=Shared(
-                limiter=MemoryLimiter(),
+                limiter=limiter,
                 companies=companies,
                 contacts=contacts,
                 events=events,
@@ -132,13 +159,27 @@ async def _run_parts(
             ),
             foreign_children=lambda: {sandbox.pid} if sandbox and sandbox.pid else set(),
         )
+        clock = LoopClock()
+        trio.lowlevel.add_instrument(clock)
+        watched = Watched(
+            state_dir=state.root,
+            database=database,
+            outbox=outbox,
+            pool=pool,
+            fork_server=fork_server,
+            alerts=Alerts(database, events),
+            thresholds=lambda: alert_thresholds(live.settings),
+            limiter=lambda: limiter.health,
+            interval_s=supervision_settings.health_interval_s,
+        )
+        monitor = Monitor(watched, clock)
         access = AccessControl(os.geteuid())
         access.use(settings.access)
         parts = ApiParts(
             access=access,
             mode=mode,
             state_dir=state.root,
-            socket=settings.socket,
+            socket=Path(listener.path) if listener else settings.socket,
             events=events,
             outbox=outbox,
             keys=keys,
@@ -147,25 +188,58 @@ async def _run_parts(
             fork_server=fork_server,
             sandbox=sandbox,
             settings=supervision_settings,
+            monitor=monitor,
+            scrape=Scrape(watched, monitor, clock, events, mode),
         )
         async with trio.open_nursery() as supervision:
             supervision.start_soon(fork_server.run)
             supervision.start_soon(housekeeping.run)
             supervision.start_soon(keys.run)
             supervision.start_soon(audit.run)
+            if launch.watchdog_s is not None:
+                trouble = partial(_trouble, database)
+                supervision.start_soon(keep_alive, notify, launch.watchdog_s, trouble)
             async with trio.open_nursery() as sessions:
                 await sessions.start(pool.run)
-                await _serve(live, parts, stopping, started)
+                sessions.start_soon(monitor.run)
+                await _serve(live, parts, listener, notify, stopping, started)
+                sessions.start_soon(extend_while_stopping, notify, pool.count_workers)
                 await pool.shut_down()
                 sessions.cancel_scope.cancel()
             supervision.cancel_scope.cancel()
 
 
-async def _serve(live: LiveSettings, parts: ApiParts, stopping: trio.Event, started: float) -> None:
+async def _trouble(database: Database) -> str | None:
+    """What is wrong with the daemon as a whole, for the watchdog; None if nothing is.
+
+    That this runs says that the event loop turns. A disk that refuses writes is no reason to be
+    killed: a new daemon would find the same disk.
+    """
+    with suppress(StoreFailed):
+        await database.write(lambda _conn: None)
+    return None
+
+
+async def _serve(
+    live: LiveSettings,
+    parts: ApiParts,
+    inherited: Listener | None,
+    notify: Notify,
+    stopping: trio.Event,
+    started: float,
+) -> None:
     """Serve the socket until `stopping`; then answer what is running, and remove the socket."""
-    table, daemon_api = build_table(parts)
-    path = live.settings.socket
-    listener = open_listener(path, mode=live.settings.socket_mode)
+    settings = live.settings
+    table, daemon_api, events_api = build_table(parts)
+    listener = inherited or open_listener(
+        settings.socket,
+        mode=settings.socket_mode,
+        group=group_id(settings.socket_group) if settings.socket_group else None,
+    )
+
+    async def changed() -> None:
+        await parts.events.wait_beyond(parts.events.last_seq)
+
     try:
         async with trio.open_nursery() as serving:
             server: RpcServer = await serving.start(
@@ -179,13 +253,22 @@ async def _serve(live: LiveSettings, parts: ApiParts, stopping: trio.Event, star
             )
             live.follow(lambda changed: _use_rules(parts.access, server, changed))
             daemon_api.connections = lambda: server.connections
+            parts.scrape.served = Served(server, table, events_api.lags)
             elapsed_ms = round((time.monotonic() - started) * 1000)
             log.info(
-                "ready", socket=str(path), mode=parts.mode, pid=os.getpid(), elapsed_ms=elapsed_ms
+                "ready",
+                socket=listener.path,
+                mode=parts.mode,
+                pid=os.getpid(),
+                elapsed_ms=elapsed_ms,
             )
+            notify.ready(parts.pool.describe())
+            if notify.is_heard:
+                serving.start_soon(show_status, notify, parts.pool.describe, changed)
             _settle_memory()
             await stopping.wait()
             log.info("stopping", within_s=STOP_WITHIN)
+            notify.stopping()
             server.stop()
     finally:
         close_listener(listener)
@@ -199,7 +282,13 @@ def _use_rules(access: AccessControl, server: RpcServer, settings: Settings) -> 
         log.info("connections_ended", count=ended, reason="the access rules were changed")
 
 
-async def _reload(live: LiveSettings) -> None:
+async def _reload(live: LiveSettings, notify: Notify) -> None:
+    notify.reloading()
+    await _take_settings(live)
+    notify.ready("reloaded")
+
+
+async def _take_settings(live: LiveSettings) -> None:
     """Read the settings again; wrong ones change nothing."""
     try:
         # In a thread: looking up users and groups may wait for a directory service.
@@ -264,14 +353,18 @@ def _raise_descriptor_limit() -> None:
 
 
 async def _watch_signals(
-    hurry: trio.CancelScope, live: LiveSettings, *, task_status: trio.TaskStatus[trio.Event]
+    hurry: trio.CancelScope,
+    live: LiveSettings,
+    notify: Notify,
+    *,
+    task_status: trio.TaskStatus[trio.Event],
 ) -> None:
     stopping = trio.Event()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
         task_status.started(stopping)
         async for number in received:
             if number == signal.SIGHUP:
-                await _reload(live)
+                await _reload(live, notify)
             elif stopping.is_set():
                 log.warning("stopping_at_once")
                 hurry.cancel()

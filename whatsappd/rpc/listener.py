@@ -42,13 +42,17 @@ class Listener(NamedTuple):
     inode: tuple[int, int] | None
 
 
-def open_listener(path: str | os.PathLike[str], *, mode: int = 0o660) -> Listener:
+def open_listener(
+    path: str | os.PathLike[str], *, mode: int = 0o660, group: int | None = None
+) -> Listener:
     """Listen on `path`; its directory is made if it is missing, with mode 0750.
 
     Blocks for at most PROBE_WITHIN seconds, when a file is there already.
 
     Args:
         mode: the socket file's permissions, whatever the umask; connecting needs write permission.
+        group: the gid that the socket, and its directory if it has to be made, are given to;
+            None: our own.
 
     Raises:
         AlreadyRunning: somebody answers there; `data.pid` is the process that listens.
@@ -57,13 +61,13 @@ def open_listener(path: str | os.PathLike[str], *, mode: int = 0o660) -> Listene
     path = os.fspath(path)
     check_path(path)
     try:
-        Path(path).parent.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+        _make_directory(Path(path).parent, group)
         # Between finding a socket stale and binding our own, nobody else may do the same.
         directory = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
             _make_way(path)
-            return _listen(path, mode)
+            return _listen(path, mode, group)
         finally:
             os.close(directory)
     except OSError as error:
@@ -169,13 +173,40 @@ def _make_way(path: str) -> None:
     )
 
 
-def _listen(path: str, mode: int) -> Listener:
+def _make_directory(directory: Path, group: int | None) -> None:
+    if directory.is_dir():
+        return
+    directory.mkdir(mode=DIRECTORY_MODE, parents=True, exist_ok=True)
+    if group is not None:
+        _give(directory, group)
+    directory.chmod(DIRECTORY_MODE)  # whatever the umask: the group must be able to enter
+
+
+def _give(path: Path, group: int) -> None:
+    """Change a file's group.
+
+    Raises:
+        BadStateDirectory: this user may not.
+    """
+    try:
+        os.chown(path, -1, group)
+    except PermissionError as error:
+        raise BadStateDirectory(
+            f"socket_group: this user may not give {path} to group {group}: make the user a "
+            "member of that group, or leave socket_group out",
+            path=str(path),
+        ) from error
+
+
+def _listen(path: str, mode: int, group: int | None) -> Listener:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.setblocking(False)
         # bind() takes the file's mode from the socket's, less the umask: never more than `mode`.
         os.fchmod(sock.fileno(), mode)
         sock.bind(path)
+        if group is not None:
+            _give(Path(path), group)
         Path(path).chmod(mode)
         sock.listen(BACKLOG)
     except BaseException:

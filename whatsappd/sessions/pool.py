@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import random
 import shutil
+from collections import Counter
 from collections.abc import Callable, Collection
 from functools import partial
 
@@ -74,7 +75,6 @@ class Pool:
                 await self._add(company.company)
             await self._recover({company.company for company in remembered if company.wanted})
             task_status.started()
-            nursery.start_soon(self._check_health)
             limiter = trio.CapacityLimiter(self._settings.start_parallel)
             for company in remembered:
                 if company.wanted:
@@ -101,6 +101,10 @@ class Pool:
             )
         return session
 
+    def sessions(self) -> list[Session]:
+        """All sessions, by company."""
+        return [self._sessions[company] for company in sorted(self._sessions)]
+
     def pacing(self, company: str) -> Pacing:
         """A company's limits. Raises UnknownCompany."""
         self.get(company)
@@ -113,6 +117,19 @@ class Pool:
             for company in sorted(self._sessions)
             if among is None or company in among
         ]
+
+    def count_workers(self) -> int:
+        """Sessions that have a process at present."""
+        return sum(session.status().worker_pid is not None for session in self._sessions.values())
+
+    def describe(self) -> str:
+        """All sessions in one line, for `systemctl status`."""
+        states = Counter(session.state.value for session in self._sessions.values())
+        if not states:
+            return "no companies yet"
+        connected = states.pop("connected", 0)
+        others = "".join(f", {count} {state}" for state, count in sorted(states.items()))
+        return f"{connected} of {len(self._sessions)} companies connected{others}"
 
     def status(self, company: str) -> SessionStatus:
         """Raises UnknownCompany."""
@@ -274,14 +291,22 @@ class Pool:
                 while session.state in (SessionState.STARTING, SessionState.CONNECTING):
                     await session.wait_changed()
 
-    async def _check_health(self) -> None:
-        while True:
-            await trio.sleep(self._settings.health_interval_s)
-            async with trio.open_nursery() as nursery:
-                for session in self._sessions.values():
-                    nursery.start_soon(session.check_health)
-            for pid in reap_orphans(self._known_children()):
-                log.info("orphan_reaped", pid=pid)
+    async def check_health(self) -> None:
+        """One round: ask every session's worker how it is, all at once; reap stray children.
+
+        Takes no longer than the slowest worker may.
+        """
+        async with trio.open_nursery() as nursery:
+            for session in self._sessions.values():
+                nursery.start_soon(self._check_one, session)
+        for pid in reap_orphans(self._known_children()):
+            log.info("orphan_reaped", pid=pid)
+
+    async def _check_one(self, session: Session) -> None:
+        try:
+            await session.check_health()
+        except Exception as error:
+            log.error("health_check_defect", company=session.company, exc_info=error)
 
     def _known_children(self) -> set[int]:
         known = self._foreign_children()
