@@ -7,6 +7,7 @@ is the one place where the two vocabularies meet.
 from __future__ import annotations
 
 from whatsappd.config.settings import Settings
+from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.outreach import SendLimits
 from whatsappd.sessions.housekeeping import Retention
 from whatsappd.sessions.settings import SessionSettings
@@ -38,6 +39,16 @@ def send_limits(settings: Settings) -> SendLimits:
         per_phone_per_minute=settings.limits.per_phone_per_minute,
         cold_per_hour=settings.outreach.cold_per_hour,
         cold_per_day=settings.outreach.cold_per_day,
+    )
+
+
+def alert_thresholds(settings: Settings) -> AlertThresholds:
+    alerts = settings.alerts
+    return AlertThresholds(
+        session_down_ms=_ms(alerts.session_down_for),
+        queue_age_ms=_ms(alerts.queue_older_than),
+        restarts=alerts.restarts_per_hour,
+        disk_free_bytes=alerts.disk_free_below,
     )
 
 

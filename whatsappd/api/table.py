@@ -11,8 +11,11 @@ from whatsappd.api.daemon import DaemonApi
 from whatsappd.api.events import EventsApi
 from whatsappd.api.keys import KeysApi
 from whatsappd.api.messages import MessagesApi
+from whatsappd.api.monitoring import MonitoringApi
 from whatsappd.api.sandbox import forwarded_methods
 from whatsappd.api.sessions import SessionsApi
+from whatsappd.monitoring.monitor import Monitor
+from whatsappd.monitoring.scrape import Scrape
 from whatsappd.rpc.method import MethodTable
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
@@ -41,10 +44,12 @@ class ApiParts(NamedTuple):
     fork_server: ForkServer
     sandbox: SandboxHandle | None
     settings: SessionSettings
+    monitor: Monitor
+    scrape: Scrape
 
 
-def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi]:
-    """The table, and the part of it that learns about the server once that runs."""
+def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
+    """The table, and those parts of it that know or learn about the server once that runs."""
     events = EventsApi(parts.events, parts.access)
     sandbox = parts.sandbox
     daemon = DaemonApi(
@@ -59,6 +64,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi]:
     )
     methods = [
         *daemon.methods(),
+        *MonitoringApi(parts.monitor, parts.scrape, parts.access).methods(),
         *SessionsApi(parts.pool, events, parts.access).methods(),
         *MessagesApi(parts.pool, parts.outbox, parts.settings, parts.access).methods(),
         *events.methods(),
@@ -68,4 +74,4 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi]:
         methods += forwarded_methods(lambda: sandbox.control)
     table = MethodTable(audited(methods, parts.audit))
     daemon.method_names = list(table)
-    return table, daemon
+    return table, daemon, events

@@ -79,6 +79,7 @@ class Pool:
             for company in remembered:
                 if company.wanted:
                     nursery.start_soon(self._bring_back, company.company, limiter)
+            await trio.sleep_forever()
 
     async def _recover(self, wanted: set[str]) -> None:
         """Rows whose attempt the last daemon's end cut off: the next worker of their company finds

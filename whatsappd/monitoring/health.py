@@ -1,0 +1,158 @@
+"""The daemon's own health: checks of what all sessions rely on.
+
+What a session's state means is judged in `rules.health`; here is the rest. `monitor` makes the
+report, for `daemon.health`, for the alerts and for systemd's watchdog.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+from whatsappd.limits.port import LimiterHealth
+from whatsappd.monitoring.procfs import Disk
+from whatsappd.rules.alerts import AlertThresholds
+from whatsappd.rules.health import Judgement
+from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.session import Session
+
+#: Of the open-file limit; above it, the next thing to be opened may be one too many.
+_DESCRIPTORS_USED = 0.9
+
+
+class Check(NamedTuple):
+    """`detail` says how it is; `remedy` what to do, if it is not well."""
+
+    name: str
+    ok: bool
+    detail: str
+    remedy: str | None = None
+
+    def as_wire(self) -> dict[str, Any]:
+        return self._asdict()
+
+
+class SessionHealth(NamedTuple):
+    """One session in a report. Times are epoch milliseconds."""
+
+    company: str
+    wanted: bool
+    state: str
+    judgement: Judgement
+    checked_ms: int | None  # when its worker was last asked; None: not yet
+    answered_ms: int | None  # how long the worker took to answer
+    failures: int  # checks in a row that found it not well
+
+    def as_wire(self) -> dict[str, Any]:
+        judgement = self.judgement
+        return {
+            "ok": judgement.ok,
+            "wanted": self.wanted,
+            "state": self.state,
+            "detail": judgement.detail,
+            "remedy": judgement.remedy,
+            "checked_ms": self.checked_ms,
+            "answered_ms": self.answered_ms,
+            "failures": self.failures,
+        }
+
+
+class Report(NamedTuple):
+    checks: Sequence[Check]
+    sessions: Sequence[SessionHealth]
+
+    @property
+    def healthy(self) -> bool:
+        return all(check.ok for check in self.checks) and all(
+            session.judgement.ok for session in self.sessions
+        )
+
+    def as_wire(self) -> dict[str, Any]:
+        return {
+            "healthy": self.healthy,
+            "checks": [check.as_wire() for check in self.checks],
+            "sessions": {session.company: session.as_wire() for session in self.sessions},
+        }
+
+
+def health_of(session: Session) -> SessionHealth:
+    checkup = session.checkup
+    return SessionHealth(
+        company=session.company,
+        wanted=session.wanted,
+        state=str(session.state),
+        judgement=session.judgement(),
+        checked_ms=checkup.time_ms if checkup else None,
+        answered_ms=checkup.answer.took_ms if checkup else None,
+        failures=checkup.failures if checkup else 0,
+    )
+
+
+def check_store(trouble: str | None) -> Check:
+    if trouble is None:
+        return Check("store", True, "it takes writes")
+    return Check(
+        "store", False, trouble,
+        "make room where the state directory is, or mend its disk; nothing new is accepted "
+        "meanwhile, and what was accepted stays",
+    )  # fmt: skip
+
+
+def check_fork_server(fork_server: ForkServer) -> Check:
+    if fork_server.pid is None:
+        return Check(
+            "fork_server", False, "it is being started again; running workers live on",
+            "wait a moment; if that lasts, the daemon's log has its reasons",
+        )  # fmt: skip
+    if fork_server.problem is not None:
+        words = f"it works, but slowly: preloading failed ({fork_server.problem})"
+        return Check("fork_server", True, words)
+    return Check("fork_server", True, f"pid {fork_server.pid}")
+
+
+def check_event_loop(longest_ms: int, thresholds: AlertThresholds) -> Check:
+    detail = f"everything waited for at most {longest_ms} ms lately"
+    if thresholds.event_loop_delay_ms and longest_ms >= thresholds.event_loop_delay_ms:
+        remedy = "the host is overloaded, or the daemon is: look at its load and at the metrics"
+        return Check("event_loop", False, detail, remedy)
+    return Check("event_loop", True, detail)
+
+
+def check_disk(disk: Disk | None, thresholds: AlertThresholds) -> Check:
+    if disk is None:
+        return Check(
+            "disk", False, "the state directory's disk does not answer", "look at its mount"
+        )
+    detail = f"{disk.free >> 20} MiB of {disk.total >> 20} MiB are free"
+    if disk.free < thresholds.disk_free_bytes:
+        remedy = "make room, or keep less history (retention in the configuration)"
+        return Check("disk", False, detail, remedy)
+    return Check("disk", True, detail)
+
+
+def check_descriptors(used: int, limit: int) -> Check:
+    detail = f"{used} of {limit} file descriptors are in use"
+    if used > limit * _DESCRIPTORS_USED:
+        return Check("descriptors", False, detail, "raise LimitNOFILE= in the service's unit")
+    return Check("descriptors", True, detail)
+
+
+def check_limiter(health: LimiterHealth) -> Check:
+    if health.trouble is None:
+        return Check("limiter", True, f"limits are kept in {health.kind}")
+    return Check(
+        "limiter", False, f"limits are kept in memory, for this daemon alone: {health.trouble}",
+        "bring Redis back; the limits are shared again by themselves",
+    )  # fmt: skip
+
+
+def check_sessions(sessions: Sequence[SessionHealth]) -> Check:
+    wanted = sum(session.wanted for session in sessions)
+    ill = [session.company for session in sessions if not session.judgement.ok]
+    if not ill:
+        return Check("sessions", True, f"all of {wanted} wanted sessions are well")
+    shown = ", ".join(ill[:5]) + (", …" if len(ill) > 5 else "")
+    return Check(
+        "sessions", False, f"{len(ill)} of {wanted} wanted sessions are not well: {shown}",
+        "each has its remedy",
+    )  # fmt: skip

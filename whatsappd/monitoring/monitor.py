@@ -1,0 +1,202 @@
+"""The one task that watches: every 30 s a round of health checks, and what follows from it.
+
+Started by `app`. Whoever wants to know how the daemon is asks here, between the rounds too.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import structlog
+import trio
+
+from whatsappd.clock import now_ms
+from whatsappd.errors import StoreFailed
+from whatsappd.limits.port import LimiterHealth
+from whatsappd.model.message import OutboxState
+from whatsappd.monitoring import health, procfs
+from whatsappd.monitoring.health import Report, health_of
+from whatsappd.monitoring.loop import LoopClock
+from whatsappd.rules.alerts import (
+    LOOP_WINDOWS,
+    AlertKey,
+    AlertThresholds,
+    Change,
+    HostFacts,
+    Rule,
+    SessionFacts,
+    changes,
+    findings,
+)
+from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.session import Session
+from whatsappd.store.alerts import Alerts
+from whatsappd.store.database import Database
+from whatsappd.store.outbox import Outbox
+
+log = structlog.get_logger()
+
+#: Rounds that may be missed before the monitor, and with it the daemon, counts as stuck.
+_MISSED_ROUNDS = 3
+#: Changes that wait for the store to take them. Rules that flap for days must not fill the memory.
+_MAX_UNRECORDED = 1000
+
+
+class Watched(NamedTuple):
+    """What is watched. `thresholds` and `limiter` are asked anew each time."""
+
+    state_dir: Path
+    database: Database
+    outbox: Outbox
+    pool: Pool
+    fork_server: ForkServer
+    alerts: Alerts
+    thresholds: Callable[[], AlertThresholds]
+    limiter: Callable[[], LimiterHealth]
+    interval_s: float
+
+
+class Monitor:
+    """`run` must be running; `report` can be asked at any time."""
+
+    def __init__(self, watched: Watched, clock: LoopClock) -> None:
+        self._watched = watched
+        self._clock = clock
+        self.started_ms = now_ms()
+        self._delays_ms: deque[int] = deque(maxlen=LOOP_WINDOWS)
+        self._round_at = trio.current_time()
+        self._open: dict[AlertKey, int] = {}
+        self._unrecorded: deque[Change] = deque(maxlen=_MAX_UNRECORDED)
+
+    async def run(self) -> None:
+        """Look at everything once in an interval, until cancelled."""
+        watched = self._watched
+        self._open = {key: found.since_ms for key, found in (await watched.alerts.all()).items()}
+        while True:
+            due = trio.current_time() + watched.interval_s
+            await trio.sleep_until(due)
+            late_s = trio.current_time() - due
+            await watched.pool.check_health()
+            self._delays_ms.append(round(max(late_s, self._clock.take_longest()) * 1000))
+            await self._prove_store()
+            await self._look_for_alerts()
+            self._round_at = trio.current_time()
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether rounds end when they should: what systemd's watchdog is to be told.
+
+        False only when a restart may help. A disk that is full, or a session that is down, is told
+        by the report and by alerts instead.
+        """
+        patience_s = _MISSED_ROUNDS * self._watched.interval_s + 30
+        return trio.current_time() - self._round_at < patience_s
+
+    @property
+    def loop_longest_ms(self) -> int:
+        """The longest time that everything had to wait, in this and the last round."""
+        return max(round(self._clock.longest_s * 1000), *[0, *self._delays_ms][-1:])
+
+    def open_alerts(self) -> dict[Rule, int]:
+        """How many alerts of each rule are open."""
+        counts = Counter(key.rule for key in self._open)
+        return {rule: counts[rule] for rule in Rule}
+
+    async def report(self, companies: frozenset[str] | None = None) -> Report:
+        """How everything is now.
+
+        Args:
+            companies: the sessions to tell about; None: all.
+        """
+        watched = self._watched
+        thresholds = watched.thresholds()
+        disk, descriptors = await trio.to_thread.run_sync(self._ask_kernel)
+        sessions = [
+            health_of(session)
+            for session in watched.pool.sessions()
+            if companies is None or session.company in companies
+        ]
+        checks = [
+            health.check_store(watched.database.trouble),
+            health.check_fork_server(watched.fork_server),
+            health.check_event_loop(self.loop_longest_ms, thresholds),
+            health.check_disk(disk, thresholds),
+            health.check_descriptors(descriptors, procfs.descriptor_limit()),
+            health.check_limiter(watched.limiter()),
+            health.check_sessions(sessions),
+        ]
+        return Report(checks, sessions)
+
+    def _ask_kernel(self) -> tuple[procfs.Disk | None, int]:
+        return procfs.disk_of(self._watched.state_dir), procfs.open_descriptors()
+
+    async def _prove_store(self) -> None:
+        """After a refused write nobody may come to write again: find out whether it is over."""
+        database = self._watched.database
+        if database.trouble is not None:
+            try:
+                await database.probe()
+            except StoreFailed as error:
+                log.debug("store_still_failing", reason=error.message)
+
+    # --- alerts -------------------------------------------------------------------------------
+
+    async def _look_for_alerts(self) -> None:
+        watched = self._watched
+        try:
+            oldest = await watched.outbox.oldest_queued()
+        except StoreFailed as error:
+            log.error("queue_not_read", reason=error.message)
+            oldest = {}
+        disk = await trio.to_thread.run_sync(procfs.disk_of, watched.state_dir)
+        host = HostFacts(
+            now_ms=now_ms(),
+            started_ms=self.started_ms,
+            disk_free_bytes=disk.free if disk else None,
+            store_trouble=watched.database.trouble,
+            loop_delays_ms=tuple(self._delays_ms),
+        )
+        sessions = [self._facts(session, oldest) for session in watched.pool.sessions()]
+        found = findings(host, sessions, watched.thresholds(), self._open.keys())
+        for change in list(changes(self._open, found)):
+            self._take(change)
+        await self._record()
+
+    def _facts(self, session: Session, oldest: dict[str, int]) -> SessionFacts:
+        company = session.company
+        return SessionFacts(
+            company=company,
+            wanted=session.wanted,
+            state=session.state,
+            cause=session.cause,
+            down_since_ms=session.down_since_ms,
+            oldest_queued_ms=oldest.get(company),
+            queued=self._watched.outbox.counts(company).get(OutboxState.QUEUED, 0),
+            crashes_ms=session.counters.crashes_ms,
+        )
+
+    def _take(self, change: Change) -> None:
+        key = change.key
+        if change.is_raised:
+            self._open[key] = change.since_ms
+            log.warning("alert_raised", rule=key.rule, company=key.company, detail=change.detail)
+        else:
+            del self._open[key]
+            log.info("alert_cleared", rule=key.rule, company=key.company)
+        self._unrecorded.append(change)
+
+    async def _record(self) -> None:
+        """Log what changed. While the store takes nothing it waits here, in order."""
+        if not self._unrecorded:
+            return
+        changes = tuple(self._unrecorded)
+        try:
+            await self._watched.alerts.record(changes)
+        except StoreFailed as error:
+            log.error("alerts_not_logged", reason=error.message, waiting=len(changes))
+            return
+        self._unrecorded.clear()

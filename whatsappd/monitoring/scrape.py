@@ -1,0 +1,176 @@
+"""Gathering the figures when somebody asks for metrics; nothing is done in between.
+
+The objects' own figures are copied in trio; the kernel is asked, and the text made, in a thread.
+"""
+
+from __future__ import annotations
+
+import platform
+from collections.abc import Callable, Sequence
+from importlib.metadata import version
+from typing import NamedTuple
+
+import trio
+
+from whatsappd import __version__
+from whatsappd.clock import now_ms
+from whatsappd.errors import StoreFailed
+from whatsappd.monitoring import procfs
+from whatsappd.monitoring.health import Check
+from whatsappd.monitoring.loop import LoopClock
+from whatsappd.monitoring.monitor import Monitor, Watched
+from whatsappd.monitoring.snapshot import CompanyFigures, MethodFigures, Snapshot
+from whatsappd.rpc.method import MethodTable
+from whatsappd.rpc.server import RpcServer
+from whatsappd.rpc.tally import Tally
+from whatsappd.sessions.session import Session
+from whatsappd.store.events import EventLog
+
+#: Seconds for asking the kernel about all workers' memory; those it does not come to are left out.
+MEMORY_WITHIN = 1.0
+
+
+class Served(NamedTuple):
+    """What exists only once the socket is served."""
+
+    server: RpcServer
+    table: MethodTable
+    subscriber_lags: Callable[[], Sequence[int]]
+
+
+class Scrape:
+    """Makes metrics. `served` is set by the composition root."""
+
+    def __init__(
+        self, watched: Watched, monitor: Monitor, clock: LoopClock, events: EventLog, mode: str
+    ) -> None:
+        self._watched = watched
+        self._monitor = monitor
+        self._clock = clock
+        self._events = events
+        self._mode = mode
+        # One at a time: a second scraper waits instead of taking another thread's time.
+        self._one = trio.CapacityLimiter(1)
+        self.served: Served | None = None
+
+    async def text(self, companies: frozenset[str] | None = None) -> str:
+        """All metrics as Prometheus text.
+
+        Args:
+            companies: those to tell about; None: all.
+        """
+        watched = self._watched
+        oldest: dict[str, int] = {}
+        lags: dict[str, int] = {}
+        try:
+            oldest = await watched.outbox.oldest_queued()
+            for consumer in await self._events.list_consumers():
+                lags[consumer.name] = self._events.last_seq - consumer.cursor
+        except StoreFailed:
+            pass  # the figures that say so are told all the same
+        report = await self._monitor.report(companies)
+        snapshot = self._snapshot(companies, report.checks, oldest, lags)
+        pids = {
+            session.company: pid
+            for session in watched.pool.sessions()
+            if (pid := session.status().worker_pid) is not None
+        }
+        return await trio.to_thread.run_sync(
+            _complete_and_render, snapshot, watched, pids, limiter=self._one
+        )
+
+    def _snapshot(
+        self,
+        companies: frozenset[str] | None,
+        checks: Sequence[Check],
+        oldest: dict[str, int],
+        lags: dict[str, int],
+    ) -> Snapshot:
+        watched, served = self._watched, self.served
+        return Snapshot(
+            now_ms=now_ms(),
+            started_ms=self._monitor.started_ms,
+            versions={"version": __version__, "mode": self._mode},
+            companies=[
+                self._company(session, oldest.get(session.company))
+                for session in watched.pool.sessions()
+                if companies is None or session.company in companies
+            ],
+            alerts=self._monitor.open_alerts(),
+            checks={check.name: check.ok for check in checks},
+            methods=_methods(served.table) if served else [],
+            connections=served.server.connections if served else 0,
+            connections_accepted=served.server.accepted if served else 0,
+            connections_refused=served.server.refused if served else 0,
+            fork_server_up=watched.fork_server.pid is not None,
+            fork_server_restarts=watched.fork_server.restarts,
+            first_seq=self._events.first_seq,
+            last_seq=self._events.last_seq,
+            tail_events=self._events.tail_events,
+            tail_bytes=self._events.tail_bytes,
+            subscriber_lags=served.subscriber_lags() if served else [],
+            consumer_lags=lags,
+            database_bytes=0,
+            database_trouble=watched.database.trouble is not None,
+            disk=None,
+            tasks=trio.lowlevel.current_statistics().tasks_living,
+            loop_busy_s=self._clock.busy_s,
+            loop_longest_s=self._monitor.loop_longest_ms / 1000,
+        )
+
+    def _company(self, session: Session, oldest_ms: int | None) -> CompanyFigures:
+        company, counters = session.company, session.counters
+        outbox = self._watched.outbox
+        return CompanyFigures(
+            company=company,
+            state=session.state,
+            is_wanted=session.wanted,
+            is_well=session.judgement().ok,
+            health_ok=counters.health_ok,
+            health_failed=counters.health_failed,
+            connections=counters.connections,
+            reconnections=counters.reconnections,
+            restarts=dict(counters.restarts),
+            errors=counters.errors,
+            last_error_ms=session.last_error_ms,
+            last_inbound_ms=session.last_inbound_ms,
+            qr_codes=counters.qr_codes,
+            inbound=dict(counters.inbound),
+            accepted=outbox.accepted(company),
+            entered=outbox.entered(company),
+            rows=outbox.counts(company),
+            oldest_queued_ms=oldest_ms,
+            limiter_waits=counters.limiter_waits,
+            limiter_wait_s=counters.limiter_wait_s,
+            is_outreach_paused=self._watched.pool.pacing(company).paused_until_ms is not None,
+        )
+
+
+def _methods(table: MethodTable) -> list[MethodFigures]:
+    """Of the methods that were called; calls of what there is not are under `unknown`."""
+    tallies: list[tuple[str, Tally]] = [(name, table[name].tally) for name in table]
+    tallies.append(("unknown", table.unknown_tally))
+    return [
+        MethodFigures(name, tuple(tally.counts), tally.seconds, dict(tally.errors))
+        for name, tally in tallies
+        if tally.requests
+    ]
+
+
+def _complete_and_render(snapshot: Snapshot, watched: Watched, pids: dict[str, int]) -> str:
+    """In a thread: ask the kernel, and make the text."""
+    from whatsappd.monitoring.exposition import render
+
+    memory = procfs.memory_of_all(pids, MEMORY_WITHIN)
+    versions = {"neonize": version("neonize"), "python": platform.python_version()}
+    return render(
+        snapshot._replace(
+            versions={**snapshot.versions, **versions},
+            companies=[
+                figures._replace(memory=memory.get(figures.company))
+                for figures in snapshot.companies
+            ],
+            database_bytes=watched.database.size,
+            disk=procfs.disk_of(watched.state_dir),
+        )
+    )

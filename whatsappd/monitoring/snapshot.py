@@ -1,0 +1,80 @@
+"""The figures of one moment, as `metrics` turns them into text.
+
+`scrape` fills it in, in trio, without a wait between two figures of one company; all of it is a
+copy, because the text is made in a thread.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import NamedTuple
+
+from whatsappd.model.message import OutboxState
+from whatsappd.model.session import SessionState
+from whatsappd.monitoring.procfs import Disk, Memory
+from whatsappd.rules.alerts import Rule
+from whatsappd.rules.lifecycle import Cause
+from whatsappd.wire.worker import Kind
+
+
+class CompanyFigures(NamedTuple):
+    """Of one company. Counts are since the daemon started, times epoch milliseconds."""
+
+    company: str
+    state: SessionState
+    is_wanted: bool
+    is_well: bool
+    health_ok: int
+    health_failed: int
+    connections: int
+    reconnections: int
+    restarts: Mapping[Cause, int]
+    errors: int
+    last_error_ms: int | None
+    last_inbound_ms: int | None
+    qr_codes: int
+    inbound: Mapping[Kind, int]
+    accepted: int
+    entered: Mapping[OutboxState, int]
+    rows: Mapping[OutboxState, int]  # as they are now
+    oldest_queued_ms: int | None
+    limiter_waits: int
+    limiter_wait_s: float
+    is_outreach_paused: bool
+    memory: Memory | None = None
+
+
+class MethodFigures(NamedTuple):
+    """Of one RPC method: requests by bucket of `rpc.tally.BOUNDS`, not cumulated."""
+
+    method: str
+    counts: Sequence[int]
+    seconds: float
+    errors: Mapping[str, int]
+
+
+class Snapshot(NamedTuple):
+    now_ms: int
+    started_ms: int
+    versions: Mapping[str, str]
+    companies: Sequence[CompanyFigures]
+    alerts: Mapping[Rule, int]  # open ones
+    checks: Mapping[str, bool]  # of the daemon and its host
+    methods: Sequence[MethodFigures]
+    connections: int
+    connections_accepted: int
+    connections_refused: int
+    fork_server_up: bool
+    fork_server_restarts: int
+    first_seq: int
+    last_seq: int
+    tail_events: int
+    tail_bytes: int
+    subscriber_lags: Sequence[int]
+    consumer_lags: Mapping[str, int]
+    database_bytes: int
+    database_trouble: bool
+    disk: Disk | None
+    tasks: int
+    loop_busy_s: float
+    loop_longest_s: float
