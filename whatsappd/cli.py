@@ -199,6 +199,68 @@ def demo(ctx: click.Context, keep: bool, log_level: str) -> None:
 
 @main.command()
 @click.option(
+    "--bind",
+    default="127.0.0.1:8080",
+    show_default=True,
+    metavar="ADDRESS",
+    help="Where to listen: HOST:PORT, or unix:/PATH.",
+)
+@click.option("--socket", type=_PATH, help="The daemon's socket. Default: as whatsappctl.")
+@click.option("--tls-cert", type=_PATH, metavar="FILE", help="Serve HTTPS: the certificate chain.")
+@click.option("--tls-key", type=_PATH, metavar="FILE", help="And its private key.")
+@click.option("--allow-public", is_flag=True, help="Listen without TLS where others can connect.")
+@click.option("--no-auth", is_flag=True, help="No API keys; on loopback and Unix sockets only.")
+@click.option(
+    "--behind-proxy", is_flag=True, help="Believe X-Forwarded-For, which our own proxy sets."
+)
+@_log_level
+def gateway(
+    bind: str,
+    socket: Path | None,
+    tls_cert: Path | None,
+    tls_key: Path | None,
+    allow_public: bool,
+    no_auth: bool,
+    behind_proxy: bool,
+    log_level: str,
+) -> None:
+    """REST, WebSocket and server-sent events for programs elsewhere; a client of the daemon.
+
+    \b
+    whatsappctl keys create "web shop" --scope send
+    whatsappd gateway
+    curl -H "Authorization: Bearer wak_..." http://127.0.0.1:8080/v1/sessions
+
+    The documentation of the API is at /docs. The daemon may start later, and restart.
+    """
+    import trio
+
+    try:
+        from whatsappd.gateway.run import run_gateway
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in ("fastapi", "hypercorn", "pydantic"):
+            raise
+        raise click.UsageError(
+            f"the gateway needs {error.name}: install it with pip install 'whatsappd[gateway]'"
+        ) from error
+    from whatsappd.gateway.settings import GatewaySettings, parse_bind
+    from whatsappd.model.paths import socket_to_reach
+
+    configure_logs(log_level)
+    settings = GatewaySettings(
+        bind=parse_bind(bind),
+        socket=(socket or Path(socket_to_reach())).absolute(),
+        tls_cert=tls_cert,
+        tls_key=tls_key,
+        allow_public=allow_public,
+        no_auth=no_auth,
+        behind_proxy=behind_proxy,
+    )
+    trio.run(run_gateway, settings)
+
+
+@main.command()
+@click.option(
     "--info",
     "info_file",
     type=_PATH,

@@ -1,0 +1,189 @@
+"""Who is it, and what may they do: API keys, and the hook for other schemes.
+
+`door` asks an `Authenticator` before anything else of a request is looked at. To add a scheme
+(mTLS, OIDC, a signed header of your proxy), write another class with `identify`, and give it to
+`app.make_app`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+from collections import OrderedDict
+from collections.abc import Mapping
+from typing import NamedTuple, Protocol
+
+import structlog
+import trio
+
+from whatsappd.errors import Denied
+from whatsappd.gateway.link import DaemonLink
+from whatsappd.gateway.problems import HttpError, unauthenticated
+
+log = structlog.get_logger()
+
+READ, SEND, ADMIN = "read", "send", "admin"
+_RANK = {READ: 0, SEND: 1, ADMIN: 2}
+
+#: Seconds for which a key that was good is believed: what a revocation may take.
+BELIEVED_FOR = 3.0
+MAX_BELIEVED = 10_000
+#: Wrong keys from one address in that many seconds; then it has to wait, also with a right one.
+MAX_FAILURES = 10
+FAILURE_PERIOD = 60.0
+MAX_ADDRESSES = 10_000
+
+#: In a WebSocket's Sec-WebSocket-Protocol, for browsers, which cannot set Authorization there.
+SUBPROTOCOL = "whatsappd.v1"
+SUBPROTOCOL_KEY = "bearer."
+
+
+class Identity(NamedTuple):
+    """Somebody who came in. `companies` None: all of them."""
+
+    actor: str  # for the audit trail: `key:ID`
+    name: str
+    scope: str
+    companies: frozenset[str] | None
+
+    def check_scope(self, needed: str) -> None:
+        """Raises Denied if that scope is not included."""
+        if _RANK[self.scope] < _RANK[needed]:
+            raise Denied(
+                f"this key's scope is {self.scope}; {needed} is needed for that",
+                scope=self.scope,
+                needed=needed,
+            )
+
+    def check_company(self, company: str) -> None:
+        """Raises Denied if the key is not for that company."""
+        if self.companies is not None and company not in self.companies:
+            raise Denied(f"this key is not for the company {company}", company=company)
+
+    def among(self, asked: list[str] | None) -> list[str] | None:
+        """The companies to look at when `asked` were named (None: all that may be seen).
+
+        Raises:
+            Denied: one of those that were named is not for this key.
+        """
+        for company in asked or ():
+            self.check_company(company)
+        if asked:
+            return asked
+        return None if self.companies is None else sorted(self.companies)
+
+    def consumer(self, name: str) -> str:
+        """The daemon's name for a consumer: keys bound to companies have names of their own."""
+        return name if self.companies is None else f"{self.actor}:{name}"
+
+
+#: Who comes in with --no-auth.
+ANYBODY = Identity("anonymous", "anonymous", ADMIN, None)
+
+
+class Authenticator(Protocol):
+    async def identify(self, headers: Mapping[str, str], address: str) -> Identity:
+        """Who sends these headers (names in lower case) from that address.
+
+        Called for each request, and again now and then while a stream lasts.
+
+        Raises:
+            HttpError: 401, or 429 after too many failures.
+            WhatsappdError: nobody can tell just now (503).
+        """
+
+
+class NoAuthentication:
+    """Everybody may do everything: on loopback, when somebody said so."""
+
+    async def identify(self, _headers: Mapping[str, str], _address: str) -> Identity:
+        return ANYBODY
+
+
+class ApiKeys:
+    """`Authorization: Bearer wak_…`, checked by the daemon."""
+
+    def __init__(self, link: DaemonLink) -> None:
+        self._link = link
+        # By digest, so that no dump of this process's memory from here holds keys.
+        self._believed: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
+        self._failures = Failures()
+
+    async def identify(self, headers: Mapping[str, str], address: str) -> Identity:
+        key = presented_key(headers)
+        if key is None:
+            raise unauthenticated("send an API key: Authorization: Bearer wak_…")
+        digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
+        found = self._believed.get(digest)
+        if found is not None and trio.current_time() < found[1]:
+            return found[0]
+        wait = self._failures.wait(address)
+        if wait:
+            raise HttpError(
+                429,
+                "too_many_failures",
+                f"too many wrong keys came from your address: try again in {wait} s",
+                headers={"Retry-After": str(wait)},
+            )
+        try:
+            checked = await self._link.call("key.check", {"key": key[:1000]})
+        except Denied as error:
+            self._believed.pop(digest, None)
+            self._failures.add(address)
+            raise unauthenticated("the API key is unknown or revoked") from error
+        companies = checked["companies"]
+        identity = Identity(
+            f"key:{checked['id']}",
+            checked["name"],
+            checked["scope"],
+            None if companies is None else frozenset(companies),
+        )
+        self._believed[digest] = identity, trio.current_time() + BELIEVED_FOR
+        if len(self._believed) > MAX_BELIEVED:
+            self._believed.popitem(last=False)
+        return identity
+
+
+def presented_key(headers: Mapping[str, str]) -> str | None:
+    """The key of a request, wherever it stands."""
+    scheme, _, key = headers.get("authorization", "").partition(" ")
+    if scheme.lower() == "bearer" and key.strip():
+        return key.strip()
+    for offered in headers.get("sec-websocket-protocol", "").split(","):
+        if offered.strip().startswith(SUBPROTOCOL_KEY):
+            return offered.strip().removeprefix(SUBPROTOCOL_KEY)
+    return None
+
+
+class Failures:
+    """Wrong keys by address, bounded: the address that failed longest ago is forgotten first."""
+
+    def __init__(self) -> None:
+        self._times: OrderedDict[str, list[float]] = OrderedDict()
+
+    def add(self, address: str) -> None:
+        times = self._times.setdefault(_network(address), [])
+        times.append(trio.current_time())
+        del times[:-MAX_FAILURES]
+        self._times.move_to_end(_network(address))
+        if len(self._times) > MAX_ADDRESSES:
+            self._times.popitem(last=False)
+
+    def wait(self, address: str) -> int:
+        """Whole seconds until that address may try again; 0: now."""
+        times = self._times.get(_network(address), [])
+        if len(times) < MAX_FAILURES:
+            return 0
+        return max(0, math.ceil(times[0] + FAILURE_PERIOD - trio.current_time()))
+
+
+def _network(address: str) -> str:
+    # Whoever has one IPv6 address has 2^64 of them.
+    if ":" not in address:
+        return address
+    import ipaddress
+
+    try:
+        return str(ipaddress.ip_network((address, 64), strict=False))
+    except ValueError:
+        return address

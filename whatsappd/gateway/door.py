@@ -1,0 +1,225 @@
+"""The door: what every request passes before the routes see it (an ASGI middleware).
+
+In this order: is there room, is it from this host's own pages (without authentication only), who is
+it, is the body of a sane size and kind. The answer to any "no" is a problem, and a line in the log
+without the secret. A request that fails below is answered here too, so that nothing undocumented
+leaves.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Mapping
+from typing import Any
+from urllib.parse import urlsplit
+
+import structlog
+import trio
+from starlette.datastructures import Headers
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from whatsappd.errors import Internal, TooLarge, TooManyRequests, WhatsappdError
+from whatsappd.gateway.auth import Authenticator, presented_key
+from whatsappd.gateway.problems import HttpError, problem
+
+log = structlog.get_logger()
+
+#: Bytes of a request's body: the longest text (65,536 characters), each escaped as twelve.
+MAX_BODY = 1024 * 1024
+#: Seconds that a body may take to arrive.
+BODY_WITHIN = 30.0
+#: Requests at the same time, streams not counted.
+MAX_REQUESTS = 512
+
+#: Below it, everybody must say who they are. What is beside it (the documentation) is public.
+GUARDED = "/v1/"
+_LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]", "::1"}
+
+
+class Door:
+    """Wraps the routes.
+
+    Args:
+        local_only: no authentication: so refuse what a web page of elsewhere sends through the
+            browser of somebody on this host.
+        behind_proxy: see `GatewaySettings`.
+    """
+
+    def __init__(
+        self,
+        routes: ASGIApp,
+        authenticator: Authenticator,
+        *,
+        local_only: bool,
+        behind_proxy: bool,
+    ) -> None:
+        self._routes = routes
+        self._authenticator = authenticator
+        self._local_only = local_only
+        self._behind_proxy = behind_proxy
+        self._requests = 0
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] not in ("http", "websocket"):
+            return
+        headers = Headers(scope=scope)
+        address = self._address(scope, headers)
+        scope.setdefault("state", {})["address"] = address
+        began = False
+
+        async def watched_send(message: Message) -> None:
+            nonlocal began
+            began = True
+            await send(message)
+
+        try:
+            await self._admit(scope, headers, address, receive, watched_send)
+        except (HttpError, WhatsappdError) as error:
+            log_refusal(scope, error)
+            if not began:
+                await _refuse(scope, receive, send, error)
+        except Exception as error:  # noqa: BLE001 - a request's error ends its request only
+            told = defect(scope, error)
+            if not began:
+                await _refuse(scope, receive, send, told)
+
+    async def _admit(
+        self, scope: Scope, headers: Headers, address: str, receive: Receive, send: Send
+    ) -> None:
+        if self._local_only:
+            _check_origin(headers)
+        if scope["path"].startswith(GUARDED):
+            scope["state"]["identity"] = await self._authenticator.identify(headers, address)
+        if scope["type"] == "websocket" or _is_stream(headers):
+            await self._routes(scope, receive, send)
+            return
+        if self._requests >= MAX_REQUESTS:
+            raise TooManyRequests("the gateway has too much to do: try again later")
+        self._requests += 1
+        try:
+            body = await _body(scope, headers, receive)
+            await self._routes(scope, _replay(body, receive), send)
+        finally:
+            self._requests -= 1
+
+    def _address(self, scope: Scope, headers: Headers) -> str:
+        if self._behind_proxy:
+            last = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+            if last:
+                return last[:64]
+        client = scope.get("client")
+        return str(client[0]) if client and client[0] else "local"
+
+
+def log_refusal(scope: Scope, error: HttpError | WhatsappdError) -> None:
+    """One line for an answer that is an error: who asked for what from where; no secret."""
+    state = scope.get("state", {})
+    identity = state.get("identity")
+    status = error.status if isinstance(error, HttpError) else error.http_status
+    # What is merely not found or in another state is daily business.
+    write = log.info if status in (401, 403, 408, 413, 415, 429) or status >= 500 else log.debug
+    write(
+        "request_refused",
+        status=status,
+        error=error.name,
+        method=scope.get("method", "WEBSOCKET"),
+        path=scope["path"][:200],
+        address=state.get("address"),
+        actor=identity.actor if identity else _claimed(Headers(scope=scope)),
+    )
+
+
+def defect(scope: Scope, error: Exception) -> Internal:
+    """Log an error that nobody foresaw, once; what the caller is told has its reference only."""
+    state = scope.setdefault("state", {})
+    if "defect" not in state:
+        reference = secrets.token_hex(4)
+        log.error("request_failed", path=scope["path"][:200], reference=reference, exc_info=error)
+        state["defect"] = Internal(
+            f"a defect of the gateway; its log has the details under {reference}",
+            reference=reference,
+        )
+    told = state["defect"]
+    assert isinstance(told, Internal)
+    return told
+
+
+def _claimed(headers: Headers) -> str | None:
+    """Whose key was shown, by its public id; never the key."""
+    key = presented_key(headers)
+    if key is None:
+        return None
+    parts = key.split("_")
+    return f"key:{parts[1]}?" if key.startswith("wak_") and len(parts[1]) == 8 else "no key of ours"
+
+
+def _check_origin(headers: Mapping[str, str]) -> None:
+    host = headers.get("host", "")
+    name = urlsplit(f"//{host}").hostname if host else None
+    if host and name not in _LOCAL_HOSTS:
+        # DNS rebinding: a page of elsewhere whose name now leads to this host.
+        raise HttpError(403, "foreign_host", f"without authentication, not under {host!r:.80}")
+    origin = headers.get("origin")
+    if origin is not None and urlsplit(origin).netloc != host:
+        raise HttpError(403, "foreign_origin", "without authentication, no requests of other pages")
+
+
+def _is_stream(headers: Mapping[str, str]) -> bool:
+    return "text/event-stream" in headers.get("accept", "")
+
+
+async def _body(scope: Scope, headers: Headers, receive: Receive) -> bytes:
+    declared = headers.get("content-length", "0")
+    if not declared.isdecimal() or int(declared) > MAX_BODY:
+        raise TooLarge(f"a body has at most {MAX_BODY} bytes", limit=MAX_BODY)
+    parts: list[bytes] = []
+    size = 0
+    with trio.move_on_after(BODY_WITHIN) as slow:
+        while True:
+            message = await receive()
+            if message["type"] != "http.request":
+                raise HttpError(400, "incomplete", "the request ended before its body")
+            parts.append(message.get("body", b""))
+            size += len(parts[-1])
+            if size > MAX_BODY:
+                raise TooLarge(f"a body has at most {MAX_BODY} bytes", limit=MAX_BODY)
+            if not message.get("more_body", False):
+                break
+    if slow.cancelled_caught:
+        raise HttpError(408, "too_slow", f"the body did not arrive within {BODY_WITHIN:.0f} s")
+    kind = headers.get("content-type", "").partition(";")[0].strip().lower()
+    if size and scope["path"].startswith(GUARDED) and kind != "application/json":
+        raise HttpError(
+            415, "unsupported_media_type", "bodies are JSON: send Content-Type: application/json"
+        )
+    return b"".join(parts)
+
+
+def _replay(body: bytes, receive: Receive) -> Receive:
+    given = False
+
+    async def replay() -> Message:
+        nonlocal given
+        if given:
+            return await receive()
+        given = True
+        return {"type": "http.request", "body": body, "more_body": False}
+
+    return replay
+
+
+async def _refuse(
+    scope: Scope, receive: Receive, send: Send, error: HttpError | WhatsappdError
+) -> None:
+    answer = problem(error)
+    if scope["type"] == "http":
+        await answer(scope, receive, send)
+        return
+    # The handshake's answer: extension "WebSocket Denial Response" of the ASGI specification.
+    start: dict[str, Any] = {
+        "type": "websocket.http.response.start",
+        "status": answer.status_code,
+        "headers": answer.raw_headers,
+    }
+    await send(start)
+    await send({"type": "websocket.http.response.body", "body": answer.body})

@@ -1,0 +1,197 @@
+"""TCP and Unix listeners that bound what their clients can make us hold.
+
+Hypercorn sends with cancellation shielded: a client that stops reading would block a stream, and
+the end of the process, for ever. So every accepted stream gives its sends a deadline here, and the
+kernel is told to give up peers that vanished. Used by `run`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from collections import Counter
+from pathlib import Path
+
+import structlog
+import trio
+
+from whatsappd.errors import AlreadyRunning, InvalidParams
+from whatsappd.gateway.settings import Bind
+
+log = structlog.get_logger()
+
+#: Connections at a time, and from one other host.
+MAX_CONNECTIONS = 2048
+MAX_PER_ADDRESS = 512
+#: Seconds without any progress, after which a client that does not read is cut off.
+SEND_STALLED_AFTER = 30.0
+#: Milliseconds until the kernel gives up a peer that acknowledges nothing (tcp(7)).
+USER_TIMEOUT_MS = 60_000
+#: Bytes that the kernel holds for a client that reads slowly. Its default grows to 4 MB, and a
+#: thousand streams would hold 4 GB.
+SEND_BUFFER = 256 * 1024
+_SLICE = 64 * 1024
+BACKLOG = 1024
+
+
+class GuardedStream(trio.abc.HalfCloseableStream):
+    """A socket's stream whose sends end. `socket` is what Hypercorn looks for."""
+
+    def __init__(self, stream: trio.SocketStream, address: str | None) -> None:
+        self._stream = stream
+        self.socket = stream.socket
+        self.address = address
+
+    async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        view = memoryview(data)
+        for start in range(0, len(view), _SLICE):
+            with trio.move_on_after(SEND_STALLED_AFTER) as stalled:
+                await self._stream.send_all(view[start : start + _SLICE])
+            if stalled.cancelled_caught:
+                log.info("client_cut", address=self.address, reason="it does not read")
+                await trio.aclose_forcefully(self._stream)
+                raise trio.BrokenResourceError("the client does not read")
+
+    async def wait_send_all_might_not_block(self) -> None:
+        await self._stream.wait_send_all_might_not_block()
+
+    async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+        return await self._stream.receive_some(max_bytes)
+
+    async def send_eof(self) -> None:
+        await self._stream.send_eof()
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+
+class GuardedListener(trio.abc.Listener[GuardedStream]):
+    """Accepts while there is room; else a client is hung up on at once. Owns its socket."""
+
+    def __init__(self, listening: socket.socket) -> None:
+        self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
+        self._is_tcp = listening.family != socket.AF_UNIX
+        self._open: dict[GuardedStream, None] = {}
+        self._by_address: Counter[str] = Counter()
+        self._empty = trio.Event()
+        self.refused = 0
+
+    @property
+    def connections(self) -> int:
+        return len(self._open)
+
+    async def accept(self) -> GuardedStream:
+        while True:
+            stream = await self._listener.accept()
+            address = self._address(stream)
+            if self._has_room(address):
+                break
+            self.refused += 1
+            log.warning("connection_refused", address=address, connections=len(self._open))
+            await trio.aclose_forcefully(stream)
+        if self._is_tcp:
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        guarded = GuardedStream(stream, address)
+        self._open[guarded] = None
+        if address is not None:
+            self._by_address[address] += 1
+        return guarded
+
+    def release(self, stream: GuardedStream) -> None:
+        """Whoever served the stream is done with it."""
+        del self._open[stream]
+        if stream.address is not None:
+            self._by_address[stream.address] -= 1
+            if not self._by_address[stream.address]:
+                del self._by_address[stream.address]
+        if not self._open:
+            self._empty.set()
+
+    async def wait_empty(self) -> None:
+        """Wait until nothing is open."""
+        while self._open:
+            self._empty = trio.Event()
+            await self._empty.wait()
+
+    async def cut_all(self) -> None:
+        """Close what is still open, also under sends that do not end."""
+        for stream in list(self._open):
+            await trio.aclose_forcefully(stream)
+
+    async def aclose(self) -> None:
+        await self._listener.aclose()
+
+    def _has_room(self, address: str | None) -> bool:
+        if len(self._open) >= MAX_CONNECTIONS:
+            return False
+        return address is None or self._by_address[address] < MAX_PER_ADDRESS
+
+    def _address(self, stream: trio.SocketStream) -> str | None:
+        """The other host's address; None for this host, whose proxy may bring everybody."""
+        if not self._is_tcp:
+            return None
+        try:
+            address = str(stream.socket.getpeername()[0])
+        except OSError:
+            return None  # it left already; serving it will find out
+        return None if address == "::1" or address.startswith("127.") else address
+
+
+def open_socket(bind: Bind) -> socket.socket:
+    """A listening socket.
+
+    Raises:
+        AlreadyRunning: somebody else listens there.
+        InvalidParams: there is no such address here, or no permission.
+    """
+    if bind.path is not None:
+        return _open_unix(bind.path)
+    family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
+    listening = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        listening.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listening.bind((bind.host, bind.port))
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise _cannot_bind(bind, error) from error
+    listening.setblocking(False)
+    return listening
+
+
+def _open_unix(path: Path) -> socket.socket:
+    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
+            if path.is_socket() and asking.connect_ex(str(path)) != 0:
+                path.unlink()  # left behind by a gateway that was killed
+        # The proxy that connects is in our group, most likely.
+        before = os.umask(0o117)
+        try:
+            listening.bind(str(path))
+        finally:
+            os.umask(before)
+        listening.listen(BACKLOG)
+    except OSError as error:
+        listening.close()
+        raise _cannot_bind(Bind("", 0, path), error) from error
+    listening.setblocking(False)
+    return listening
+
+
+def _cannot_bind(bind: Bind, error: OSError) -> AlreadyRunning | InvalidParams:
+    import errno
+
+    if error.errno == errno.EADDRINUSE:
+        return AlreadyRunning(f"something else listens on {bind} already: give another --bind")
+    return InvalidParams(f"bind: cannot listen on {bind}: {error.strerror or error}", field="bind")
+
+
+def forget_socket(bind: Bind) -> None:
+    """Remove a Unix socket's file when its gateway ends."""
+    if bind.path is not None:
+        with contextlib.suppress(FileNotFoundError):
+            bind.path.unlink()

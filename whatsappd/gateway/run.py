@@ -1,0 +1,148 @@
+"""The gateway's process: opens the link and the listener, serves until SIGTERM, ends in order.
+
+`whatsappd gateway` runs `run_gateway`. The accept loop is ours and not `hypercorn.trio.serve`'s,
+because that one's sends cannot be ended (see `listener`); all of HTTP and WebSocket is Hypercorn's.
+"""
+
+from __future__ import annotations
+
+import resource
+import signal
+from functools import partial
+from typing import Any
+
+import structlog
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.tcp_server import TCPServer
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.typing import ConnectionState
+from hypercorn.utils import wrap_app
+
+from whatsappd.gateway.app import make_app
+from whatsappd.gateway.auth import ApiKeys, NoAuthentication
+from whatsappd.gateway.link import DaemonLink
+from whatsappd.gateway.listener import GuardedListener, GuardedStream, forget_socket, open_socket
+from whatsappd.gateway.settings import GatewaySettings
+
+log = structlog.get_logger()
+
+#: Seconds that requests still have when the gateway is told to stop.
+STOP_WITHIN = 5.0
+#: Bytes of all headers of a request.
+MAX_HEADERS = 16 * 1024
+#: Seconds for a request's headers to arrive, and that an idle connection is kept.
+IDLE_FOR = 15.0
+HANDSHAKE_WITHIN = 10.0
+#: Bytes of a WebSocket message from a client: acks are tiny.
+MAX_WS_MESSAGE = 4096
+
+
+async def run_gateway(
+    settings: GatewaySettings, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+) -> None:
+    """Serve until SIGTERM or SIGINT; the daemon may come and go meanwhile.
+
+    Raises:
+        InvalidParams: the settings would let strangers in, or cannot be used.
+        AlreadyRunning: the address is taken.
+    """
+    settings.check()
+    _raise_descriptor_limit()
+    config = _config(settings)
+    link = DaemonLink(settings.socket)
+    authenticator = NoAuthentication() if settings.no_auth else ApiKeys(link)
+    app = make_app(
+        link, authenticator, local_only=settings.no_auth, behind_proxy=settings.behind_proxy
+    )
+    listening = open_socket(settings.bind)
+    port: int = listening.getsockname()[1] if settings.bind.path is None else 0
+    listener = GuardedListener(listening)
+    stopping: trio.Event = app.state.stopping
+    try:
+        async with trio.open_nursery() as linking:
+            linking.start_soon(link.run)
+            async with trio.open_nursery() as serving:
+                with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+                    await serving.start(_serve, app, config, listener, stopping)
+                    log.info(
+                        "gateway_ready",
+                        bind=str(settings.bind._replace(port=port)),
+                        tls=settings.has_tls,
+                        authentication=not settings.no_auth,
+                        daemon=str(settings.socket),
+                    )
+                    task_status.started(port)
+                    await anext(received)
+                    log.info("gateway_stopping", within_s=STOP_WITHIN)
+                    stopping.set()
+            linking.cancel_scope.cancel()
+    finally:
+        forget_socket(settings.bind)
+    log.info("gateway_stopped")
+
+
+async def _serve(
+    app: Any,
+    config: Config,
+    listener: GuardedListener,
+    stopping: trio.Event,
+    *,
+    task_status: trio.TaskStatus[None],
+) -> None:
+    """Serve until `stopping`; then requests have STOP_WITHIN seconds to end."""
+    context = WorkerContext(None)
+    wrapped = wrap_app(app, config.wsgi_max_body_size, "asgi")
+    tls = config.create_ssl_context()
+    accepting: Any = listener
+    if tls is not None:
+        accepting = trio.SSLListener(listener, tls, https_compatible=True)
+
+    async def handle(stream: Any) -> None:
+        guarded: GuardedStream = stream if tls is None else stream.transport_stream
+        try:
+            await TCPServer(wrapped, config, context, ConnectionState({}), stream)
+        except Exception as error:  # ends this connection only
+            log.warning("connection_failed", address=guarded.address, exc_info=error)
+        finally:
+            with trio.CancelScope(shield=True):
+                await trio.aclose_forcefully(guarded)  # at once, whatever it is in the middle of
+            listener.release(guarded)
+
+    async with trio.open_nursery() as connections:
+        async with trio.open_nursery() as nursery:
+            await nursery.start(
+                partial(trio.serve_listeners, handle, [accepting], handler_nursery=connections)
+            )
+            task_status.started()
+            await stopping.wait()
+            nursery.cancel_scope.cancel()
+        await listener.aclose()
+        await context.terminated.set()  # idle connections end at once
+        with trio.move_on_after(STOP_WITHIN):
+            await listener.wait_empty()
+        await listener.cut_all()
+        connections.cancel_scope.cancel()
+
+
+def _config(settings: GatewaySettings) -> Config:
+    config = Config()
+    config.h11_max_incomplete_size = MAX_HEADERS
+    config.h2_max_header_list_size = MAX_HEADERS
+    config.keep_alive_timeout = IDLE_FOR
+    config.ssl_handshake_timeout = HANDSHAKE_WITHIN
+    config.websocket_max_message_size = MAX_WS_MESSAGE
+    config.include_server_header = False
+    config.accesslog = None
+    config.errorlog = None  # `door` and `_serve` log what fails
+    if settings.tls_cert is not None and settings.tls_key is not None:
+        config.certfile = str(settings.tls_cert)
+        config.keyfile = str(settings.tls_key)
+    return config
+
+
+def _raise_descriptor_limit() -> None:
+    # A stream holds two descriptors: its client's, and its connection to the daemon.
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if soft < hard:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))

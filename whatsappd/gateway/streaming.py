@@ -1,0 +1,229 @@
+"""Following the log for one client: what WebSocket and server-sent events have in common.
+
+Each stream has a connection to the daemon of its own, so the daemon's own limit on unread bytes,
+and a deadline for each send here, bound what a slow reader can hold. Nobody is left waiting without
+a word: the client learns why a stream ends, and resumes from the last `seq` it handled.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Any, NamedTuple, Protocol
+
+import msgspec
+import trio
+from starlette.requests import HTTPConnection
+
+from whatsappd.errors import InvalidParams, TooManyRequests, Unreachable, WhatsappdError
+from whatsappd.gateway.asking import Asking
+from whatsappd.gateway.auth import Authenticator
+from whatsappd.gateway.models import CONSUMER_PATTERN, MAX_SEQ
+from whatsappd.gateway.problems import HttpError
+from whatsappd.rpc.client import RpcClient
+
+#: Streams at a time. Each holds a connection to the daemon, which has 2048 for everybody.
+MAX_STREAMS = 1500
+#: Seconds between heartbeats, so that clients and proxies know that a quiet stream lives.
+HEARTBEAT_EVERY = 20.0
+#: Seconds between looks at whether the key still is good.
+RECHECK_EVERY = 3.0
+#: Seconds that one send may take. Whoever takes longer is dropped, told so if it reads again
+#: before the listener cuts it (`listener.SEND_STALLED_AFTER`).
+SLOW_AFTER = 5.0
+
+# Close codes of the WebSocket; RFC 6455 leaves 4000 to 4999 to applications.
+GOING_AWAY = 1001  # the gateway stops: connect again
+UNAUTHENTICATED = 4401  # the key was revoked
+TOO_SLOW = 4408  # did not read: resume from the last seq
+DAEMON_AWAY = 4503  # the daemon went away: connect again, it will be back
+BAD_MESSAGE = 4400  # what the client sent is no {"ack": SEQ}
+
+
+class Ended(Exception):
+    """Ends a stream; the client is told `code` and `reason`."""
+
+    def __init__(self, code: int, reason: str) -> None:
+        super().__init__(reason)
+        self.code = code
+        self.reason = reason
+
+
+class Wanted(NamedTuple):
+    """What a client wants to follow, checked against its key."""
+
+    after: int | None
+    companies: list[str] | None
+    types: list[str] | None
+    consumer: str | None
+
+    def arguments(self) -> dict[str, Any]:
+        return {name: value for name, value in self._asdict().items() if value is not None}
+
+
+def wanted_by(connection: HTTPConnection, asking: Asking) -> Wanted:
+    """What the query asks for; `Last-Event-ID` goes before `after`.
+
+    Raises:
+        InvalidParams: a parameter is wrong.
+        Denied: a company is not for this key.
+    """
+    query = connection.query_params
+    for name in query:
+        if name not in ("after", "company", "type", "consumer"):
+            raise InvalidParams(
+                f"{name:.80}: there is no such parameter "
+                "(accepted: after, company, type, consumer)",
+                field=name[:80],
+            )
+    text = connection.headers.get("last-event-id") or query.get("after")
+    after = None
+    if text is not None:
+        if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= MAX_SEQ):
+            raise InvalidParams(f"after: {text!r:.80} is no event's number", field="after")
+        after = int(text)
+    consumer = query.get("consumer")
+    if consumer is not None:
+        import re
+
+        if re.fullmatch(CONSUMER_PATTERN, consumer) is None:
+            raise InvalidParams(
+                "consumer: use 1 to 48 characters of A-Z, a-z, 0-9 and '._:@-'", field="consumer"
+            )
+        consumer = asking.identity.consumer(consumer)
+    return Wanted(
+        after, asking.identity.among(query.getlist("company")), query.getlist("type") or None,
+        consumer,
+    )  # fmt: skip
+
+
+class Outlet(Protocol):
+    """How one kind of stream words things. Each returns when its bytes have left."""
+
+    async def event(self, event: dict[str, Any]) -> None: ...
+    async def gap(self, first_seq: int) -> None: ...
+    async def heartbeat(self, last_seq: int) -> None: ...
+
+
+class Streams:
+    """All streams of this gateway: their number, and how to end them. One per process."""
+
+    def __init__(self, authenticator: Authenticator, stopping: trio.Event) -> None:
+        self._authenticator = authenticator
+        self._stopping = stopping
+        self.open = 0
+
+    @asynccontextmanager
+    async def subscribed(
+        self, asking: Asking, wanted: Wanted
+    ) -> AsyncIterator[tuple[RpcClient, dict[str, Any]]]:
+        """A connection that follows what is wanted, and the daemon's answer to that.
+
+        Raises:
+            TooManyRequests: there are too many streams.
+            WhatsappdError: what the daemon answered.
+        """
+        if self.open >= MAX_STREAMS:
+            raise TooManyRequests(f"{MAX_STREAMS} streams are open: try again later")
+        self.open += 1
+        try:
+            async with asking.link.connection() as client:
+                yield client, await client.request("events.subscribe", wanted.arguments())
+        finally:
+            self.open -= 1
+
+    async def follow(
+        self,
+        connection: HTTPConnection,
+        client: RpcClient,
+        after: int,
+        outlet: Outlet,
+        *others: Callable[[], Awaitable[None]],
+    ) -> None:
+        """Hand on what the daemon notifies, until something ends it; `others` run beside it.
+
+        Raises:
+            Ended: why.
+        """
+        ended: list[Ended] = []
+        last = _Last(after)
+        async with trio.open_nursery() as nursery:
+
+            async def guarded(part: Callable[[], Awaitable[None]]) -> None:
+                try:
+                    await part()
+                except Ended as end:
+                    ended.append(end)
+                except WhatsappdError as error:
+                    ended.append(Ended(DAEMON_AWAY, error.message))
+                nursery.cancel_scope.cancel()
+
+            for part in (
+                lambda: _hand_on(client, outlet, last),
+                lambda: _beat(outlet, last),
+                lambda: self._recheck(connection),
+                self._stop,
+                *others,
+            ):
+                nursery.start_soon(guarded, part)
+        if ended:
+            raise ended[0]
+
+    async def _recheck(self, connection: HTTPConnection) -> None:
+        while True:
+            await trio.sleep(RECHECK_EVERY)
+            try:
+                await self._authenticator.identify(connection.headers, connection.state.address)
+            except HttpError as error:
+                if error.status == 401:
+                    raise Ended(UNAUTHENTICATED, error.message) from error
+            except Unreachable:
+                pass  # then this stream's own connection ends as well, and tells more
+
+    async def _stop(self) -> None:
+        await self._stopping.wait()
+        raise Ended(GOING_AWAY, "the gateway stops: connect again")
+
+
+class _Last:
+    """The newest event that was handed on."""
+
+    def __init__(self, seq: int) -> None:
+        self.seq = seq
+
+
+async def _hand_on(client: RpcClient, outlet: Outlet, last: _Last) -> None:
+    async for notice in client.notifications:
+        if notice.method == "event":
+            event = notice.arguments["event"]
+            await outlet.event(event)
+            last.seq = event["seq"]
+        elif notice.method == "events.gap":
+            await outlet.gap(notice.arguments["first_seq"])
+    raise Ended(DAEMON_AWAY, "the daemon closed the stream: connect again and resume")
+
+
+async def _beat(outlet: Outlet, last: _Last) -> None:
+    while True:
+        await trio.sleep(HEARTBEAT_EVERY)
+        await outlet.heartbeat(last.seq)
+
+
+class Sender:
+    """Sends one after the other, and drops a client that takes too long to read."""
+
+    def __init__(self, send: Callable[[Any], Awaitable[None]]) -> None:
+        self._send = send
+        self._turn = trio.Lock()
+
+    async def __call__(self, message: Any) -> None:
+        """Raises Ended if the client took more than SLOW_AFTER seconds to take it."""
+        async with self._turn:
+            began = trio.current_time()
+            await self._send(message)
+            if trio.current_time() - began > SLOW_AFTER:
+                raise Ended(TOO_SLOW, "you read too slowly: resume from the last seq you handled")
+
+
+def json_text(value: Any) -> str:
+    return msgspec.json.encode(value).decode()
