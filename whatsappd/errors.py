@@ -217,7 +217,7 @@ class SendFailed(WhatsappdError):
 
     code = 304
     name = "send_failed"
-    http_status = 502
+    http_status = 409  # not 502: HTTP clients repeat that by themselves, and this will not change
 
 
 class UnknownSubscription(WhatsappdError):

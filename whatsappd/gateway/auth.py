@@ -28,7 +28,8 @@ _RANK = {READ: 0, SEND: 1, ADMIN: 2}
 #: Seconds for which a key that was good is believed: what a revocation may take.
 BELIEVED_FOR = 3.0
 MAX_BELIEVED = 10_000
-#: Wrong keys from one address in that many seconds; then it has to wait, also with a right one.
+#: Wrong keys from one address in that many seconds; then it has to wait before it shows another
+#: one that was not seen before.
 MAX_FAILURES = 10
 FAILURE_PERIOD = 60.0
 MAX_ADDRESSES = 10_000
@@ -117,7 +118,9 @@ class ApiKeys:
         found = self._believed.get(digest)
         if found is not None and trio.current_time() < found[1]:
             return found[0]
-        wait = self._failures.wait(address)
+        # A key that was good before still is asked about: a stranger behind the same proxy must not
+        # be able to shut its owner out.
+        wait = self._failures.wait(address) if found is None else 0
         if wait:
             raise HttpError(
                 429,
@@ -139,6 +142,7 @@ class ApiKeys:
             None if companies is None else frozenset(companies),
         )
         self._believed[digest] = identity, trio.current_time() + BELIEVED_FOR
+        self._believed.move_to_end(digest)
         if len(self._believed) > MAX_BELIEVED:
             self._believed.popitem(last=False)
         return identity
