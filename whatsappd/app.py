@@ -197,7 +197,7 @@ async def _run_parts(
             supervision.start_soon(keys.run)
             supervision.start_soon(audit.run)
             if launch.watchdog_s is not None:
-                trouble = partial(_trouble, database)
+                trouble = partial(_trouble, database, monitor)
                 supervision.start_soon(keep_alive, notify, launch.watchdog_s, trouble)
             async with trio.open_nursery() as sessions:
                 await sessions.start(pool.run)
@@ -209,7 +209,7 @@ async def _run_parts(
             supervision.cancel_scope.cancel()
 
 
-async def _trouble(database: Database) -> str | None:
+async def _trouble(database: Database, monitor: Monitor) -> str | None:
     """What is wrong with the daemon as a whole, for the watchdog; None if nothing is.
 
     That this runs says that the event loop turns. A disk that refuses writes is no reason to be
@@ -217,7 +217,7 @@ async def _trouble(database: Database) -> str | None:
     """
     with suppress(StoreFailed):
         await database.write(lambda _conn: None)
-    return None
+    return None if monitor.is_alive else "the rounds of health checks do not end any more"
 
 
 async def _serve(

@@ -144,6 +144,7 @@ class Writer:
         conn = self._conn
         marks = [participant.mark() for participant in participants]
         self._refused = None
+        changes = conn.total_changes
         try:
             conn.execute("BEGIN IMMEDIATE")
             for job in jobs:
@@ -161,7 +162,8 @@ class Writer:
             failure = as_store_failed(error) or error
             self.trouble = str(failure)
             return failure
-        self.trouble = self._refused
+        if self._refused is not None or conn.total_changes != changes:  # else it proves nothing
+            self.trouble = self._refused
         return None
 
     def _in_savepoint(

@@ -246,6 +246,8 @@ async def main():
                 await database.probe()
         except StoreFailed:
             assert database.trouble
+            await database.write(lambda conn: None)
+            assert database.trouble  # writing nothing proves nothing
         else:
             raise AssertionError("the probes cannot all have had room")
         os.remove(path.with_name("ballast"))
