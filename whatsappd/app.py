@@ -188,6 +188,7 @@ async def _run_parts(
             fork_server=fork_server,
             sandbox=sandbox,
             settings=supervision_settings,
+            log_level=partial(_log_level, live),
             monitor=monitor,
             scrape=Scrape(watched, monitor, clock, events, mode),
         )
@@ -272,6 +273,12 @@ async def _serve(
             server.stop()
     finally:
         close_listener(listener)
+
+
+def _log_level(live: LiveSettings, level: str | None) -> str:
+    if level is not None:
+        live.set("log_level", level)
+    return live.settings.log_level
 
 
 def _use_rules(access: AccessControl, server: RpcServer, settings: Settings) -> None:

@@ -77,6 +77,7 @@ def main() -> None:
     whatsappd demo             try all of it, without a phone
     whatsappd run              the daemon; talk to it with whatsappctl
     whatsappd run --sandbox    the daemon with a loopback WhatsApp
+    whatsappd check            its settings and its state directory
     """
 
 
@@ -171,6 +172,31 @@ def run(sources: Sources) -> None:
     configuration = load(sources)
     configure_logs(configuration.settings.log_level, configuration.settings.log_format)
     trio.run(run_daemon, LiveSettings(sources, configuration))
+
+
+@main.command()
+@_configured
+@click.option("--sample", is_flag=True, help="Print a commented configuration file, and end.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+@click.pass_context
+def check(ctx: click.Context, sources: Sources, sample: bool, as_json: bool) -> None:
+    """Show the settings in force, and check the state directory and its databases.
+
+    Takes the options of `whatsappd run`, changes nothing, and may run beside the daemon. Exit
+    codes: 0 all is well, 1 something is not, 2 the configuration is wrong.
+    """
+    import json
+
+    from whatsappd.check import inspect
+    from whatsappd.config.load import load
+    from whatsappd.config.reference import sample as written_sample
+
+    if sample:
+        click.echo(written_sample(), nl=False)
+        return
+    report = inspect(load(sources), sources)
+    click.echo(json.dumps(report.as_wire()) if as_json else "\n".join(report.lines()))
+    ctx.exit(0 if report.is_ok else EXIT_FAILED)
 
 
 @main.command()

@@ -46,6 +46,24 @@ def hold_lock(path: Path, *, socket: Path, purpose: str) -> Iterator[None]:
         os.close(descriptor)
 
 
+def holder_of(path: Path) -> int | None:
+    """The pid of the process that holds the lock file at `path`; None if nobody does.
+
+    It is the kernel's list that is asked (proc_locks(5)): taking the lock to find out could make a
+    daemon that starts at that moment give up.
+    """
+    try:
+        found = path.stat()
+    except FileNotFoundError:
+        return None
+    place = f"{os.major(found.st_dev):02x}:{os.minor(found.st_dev):02x}:{found.st_ino}"
+    for line in Path("/proc/locks").read_text().splitlines():
+        fields = line.split()  # "1: FLOCK  ADVISORY  WRITE 4711 fd:01:1234 0 EOF"
+        if fields[1] == "FLOCK" and fields[5] == place:
+            return int(fields[4])
+    return None
+
+
 def _already_running(path: Path, descriptor: int, purpose: str) -> AlreadyRunning:
     try:
         holder = json.loads(os.pread(descriptor, 4096, 0))

@@ -5,10 +5,11 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from whatsappd import __version__
 from whatsappd.api.access import AccessControl
+from whatsappd.api.params import Params
 from whatsappd.clock import now_ms
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
 from whatsappd.sessions.forkserver import ForkServer
@@ -19,8 +20,13 @@ from whatsappd.store.events import EventLog
 PROTOCOL = 1
 
 
+class ConfigureParams(Params):
+    log_level: Literal["debug", "info", "warning", "error"] | None = None
+
+
 class DaemonApi:
-    """`mode` is "real" or "sandbox"; `sandbox()` tells of the sandbox, in sandbox mode."""
+    """`mode` is "real" or "sandbox"; `sandbox()` tells of the sandbox, in sandbox mode.
+    `log_level(level)` sets the log level, unless that is None, and gives the one in force."""
 
     def __init__(
         self,
@@ -33,6 +39,7 @@ class DaemonApi:
         events: EventLog,
         fork_server: ForkServer,
         sandbox: Callable[[], dict[str, Any] | None],
+        log_level: Callable[[str | None], str],
     ) -> None:
         self._access = access
         self._mode = mode
@@ -42,6 +49,7 @@ class DaemonApi:
         self._events = events
         self._fork_server = fork_server
         self._sandbox = sandbox
+        self._log_level = log_level
         self._started_ms = now_ms()
         #: Set by the composition root once the server and its table exist.
         self.connections: Callable[[], int] = lambda: 0
@@ -52,6 +60,10 @@ class DaemonApi:
             Method(
                 "daemon.hello", NoParams, self._hello, "Versions and methods.",
                 writes=False, concerns=Concerns.NONE,
+            ),
+            Method(
+                "daemon.configure", ConfigureParams, self._configure, "Change it as it runs.",
+                writes=True, concerns=Concerns.ALL,
             ),
             Method(
                 "daemon.status", NoParams, self._status, "The whole picture.",
@@ -69,6 +81,10 @@ class DaemonApi:
             "methods": self.method_names,
             "started_ms": self._started_ms,
         }
+
+    def _configure(self, _call: Call, params: ConfigureParams) -> dict[str, Any]:
+        """Change what is given, until the next reload or start; all values then in force."""
+        return {"log_level": self._log_level(params.log_level)}
 
     def _status(self, call: Call, _params: NoParams) -> dict[str, Any]:
         readable = self._access.readable(call, "daemon.status")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -44,6 +45,7 @@ class ApiParts(NamedTuple):
     fork_server: ForkServer
     sandbox: SandboxHandle | None
     settings: SessionSettings
+    log_level: Callable[[str | None], str]
     monitor: Monitor
     scrape: Scrape
 
@@ -61,6 +63,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
         events=parts.events,
         fork_server=parts.fork_server,
         sandbox=lambda: sandbox.info.as_wire() if sandbox else None,
+        log_level=parts.log_level,
     )
     methods = [
         *daemon.methods(),

@@ -70,35 +70,49 @@ def _sync_directory(directory: Path) -> None:
         os.close(descriptor)
 
 
+def check_account(path: Path) -> list[str]:
+    """What is wrong with a company's own database, which is the client library's, one finding
+    each; empty if it is sound. As `check`, it changes nothing."""
+    return _try_to(_damage, path)
+
+
 def check(path: Path) -> list[str]:
     """What is wrong with the database at `path`, one finding each; empty if it is sound.
 
     Reads the whole file (seconds per gigabyte). Changes nothing, and may run beside the daemon.
     """
+    return _try_to(_findings, path)
+
+
+def _try_to(look: Callable[[sqlite3.Connection], list[str]], path: Path) -> list[str]:
     if not path.exists():
         return [f"{path} does not exist"]
     try:
         try:
-            return _check(connect_reader(path))
+            return _look(look, connect_reader(path))
         except sqlite3.OperationalError:
             # Even a reader makes a `-wal` beside the file, which a read-only disk refuses.
             if os.access(path.parent, os.W_OK) or path.with_name(path.name + "-wal").exists():
                 raise
-            return _check(connect_still(path))
+            return _look(look, connect_still(path))
     except sqlite3.Error as error:
         return [str(as_store_failed(error) or error)]
 
 
-def _check(conn: sqlite3.Connection) -> list[str]:
+def _look(look: Callable[[sqlite3.Connection], list[str]], conn: sqlite3.Connection) -> list[str]:
     with closing(conn):
         conn.execute("BEGIN")
-        return _findings(conn)
+        return look(conn)
+
+
+def _damage(conn: sqlite3.Connection) -> list[str]:
+    return [str(line) for (line,) in conn.execute("PRAGMA integrity_check(100)") if line != "ok"]
 
 
 def _findings(conn: sqlite3.Connection) -> list[str]:
     if conn.execute("PRAGMA application_id").fetchone()[0] != APPLICATION_ID:
         return ["this is no database of whatsappd"]
-    found = [str(line) for (line,) in conn.execute("PRAGMA integrity_check(100)") if line != "ok"]
+    found = _damage(conn)
     if found:
         return found  # what a damaged file says about its rows is worth nothing
     version, known = schema_version(conn), migrations()[-1].number
