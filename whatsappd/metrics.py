@@ -2,8 +2,8 @@
 
 `monitoring.exposition` makes text of them when somebody asks; nothing runs in between. Labels are
 bounded: companies, words of our own (states, causes, methods, rules, names of errors and checks),
-and consumers, of which there are at most 1000. Never a phone number. A company costs about 3 kB of
-text, so hundreds of them are fine.
+and consumers, of which there are at most 1000. Never a phone number. A company costs 2.6 kB of text
+(0.1 kB compressed), so hundreds of them are fine.
 """
 
 from __future__ import annotations

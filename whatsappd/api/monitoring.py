@@ -5,13 +5,28 @@ Callers bound to some companies are told about those only, and about the daemon 
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
+import trio
+
 from whatsappd.api.access import AccessControl
+from whatsappd.api.params import Params
+from whatsappd.errors import TooLarge
 from whatsappd.metrics import CONTENT_TYPE
 from whatsappd.monitoring.monitor import Monitor
 from whatsappd.monitoring.scrape import Scrape
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
+from whatsappd.wire.frames import MAX_MESSAGE
+
+#: Leaves room for the frame around it.
+_MAX_TEXT = MAX_MESSAGE - 1024
+#: Of gzip: a twentieth of the size, and three times as fast as the default.
+_LEVEL = 1
+
+
+class MetricsParams(Params):
+    gzip: bool = False
 
 
 class MonitoringApi:
@@ -27,7 +42,7 @@ class MonitoringApi:
                 writes=False, concerns=Concerns.SEVERAL,
             ),
             Method(
-                "daemon.metrics", NoParams, self._metrics, "All figures, as Prometheus text.",
+                "daemon.metrics", MetricsParams, self._metrics, "All figures, as Prometheus text.",
                 writes=False, concerns=Concerns.SEVERAL,
             ),
         ]  # fmt: skip
@@ -36,6 +51,17 @@ class MonitoringApi:
         companies = self._access.readable(call, "daemon.health")
         return (await self._monitor.report(companies)).as_wire()
 
-    async def _metrics(self, call: Call, _params: NoParams) -> dict[str, Any]:
+    async def _metrics(self, call: Call, params: MetricsParams) -> dict[str, Any]:
+        """`text`, or with `gzip` the same compressed, as `body`."""
         companies = self._access.readable(call, "daemon.metrics")
-        return {"content_type": CONTENT_TYPE, "text": await self._scrape.text(companies)}
+        text = await self._scrape.text(companies)
+        if params.gzip:
+            body = await trio.to_thread.run_sync(gzip.compress, text.encode(), _LEVEL)
+            return {"content_type": CONTENT_TYPE, "content_encoding": "gzip", "body": body}
+        if len(text) > _MAX_TEXT:
+            raise TooLarge(
+                f"the metrics have {len(text)} bytes, more than one answer holds: ask for them "
+                "with gzip: true",
+                limit=_MAX_TEXT,
+            )
+        return {"content_type": CONTENT_TYPE, "text": text}
