@@ -28,6 +28,7 @@ from whatsappd.config.settings import Settings
 from whatsappd.derive import alert_thresholds, retention, send_limits, session_settings
 from whatsappd.errors import BadConfiguration, Denied, StoreFailed
 from whatsappd.limits.memory import MemoryLimiter
+from whatsappd.limits.port import Limiter, LimiterHealth
 from whatsappd.lock import hold_lock
 from whatsappd.logs import configure_logs
 from whatsappd.monitoring.loop import LoopClock
@@ -138,7 +139,7 @@ async def _run_parts(
         live.follow(lambda changed: housekeeping.keep(retention(changed)))
         sandbox = await _open_sandbox(settings, state, stack)
         fork_server = ForkServer(environment=_worker_environment(sandbox))
-        limiter = MemoryLimiter()
+        limiter = await _open_limiter(settings.limits.redis_url, stack)
         pool = Pool(
             state=state,
             fork_server=fork_server,
@@ -321,6 +322,27 @@ async def _open_sandbox(
     if settings.sandbox:
         return await stack.enter_async_context(own_sandbox(state.sandbox))
     return None
+
+
+async def _open_limiter(redis_url: str, stack: AsyncExitStack) -> Limiter:
+    if not redis_url:
+        return MemoryLimiter()
+    try:
+        from whatsappd.limits.redis import open_redis_limiter
+    except ImportError as error:
+        raise BadConfiguration(
+            f"limits.redis_url: {error.name} is missing; install whatsappd[redis], or leave "
+            "redis_url out",
+            problems=[],
+        ) from error
+
+    def on_change(health: LimiterHealth) -> None:
+        if health.trouble is None:
+            log.info("redis_in_use")
+        else:
+            log.warning("redis_away", reason=health.trouble, instead="limits in memory")
+
+    return await stack.enter_async_context(open_redis_limiter(redis_url, on_change=on_change))
 
 
 def _gateway_trust() -> MaySpeak:

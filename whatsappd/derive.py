@@ -27,6 +27,8 @@ def session_settings(settings: Settings) -> SessionSettings:
         connect_deadline_ms=_ms(sessions.connect_deadline),
         health_interval_s=sessions.health_interval,
         health_deadline_s=sessions.health_deadline,
+        settle_ms=_ms(sessions.settle_time),
+        silence_limit_ms=_ms(sessions.silence_limit),
         start_parallel=sessions.start_parallel,
         queue_limit=settings.queue.limit,
     )

@@ -186,6 +186,20 @@ class SupervisionSettings(NamedTuple):
             "A session that is still connecting after this is started anew.",
         ),
     ] = 60.0
+    settle_time: Annotated[
+        float,
+        Setting(
+            Duration("1s", "1h"),
+            "How long a session may (re)connect before health counts it as ill.",
+        ),
+    ] = 180.0
+    silence_limit: Annotated[
+        float,
+        Setting(
+            Duration("1s", "1d"),
+            "A session that has reconnected in vain for this long gets a new worker.",
+        ),
+    ] = 600.0
     start_parallel: Annotated[
         int, Setting(Count(1, 1000), "Sessions that are brought back at the same time at boot.")
     ] = 8
