@@ -156,3 +156,9 @@ def test_the_top_level_holds_only_what_it_may() -> None:
     )
     top = {line.split("/")[0] for line in listed.stdout.splitlines()}
     assert {name for name in top if not name.startswith(".")} <= allowed
+
+
+def test_test_modules_have_names_of_their_own() -> None:
+    """pytest imports them by their bare names."""
+    names = [path.name for path in (ROOT / "tests").rglob("test_*.py")]
+    assert sorted(names) == sorted(set(names))
