@@ -50,8 +50,8 @@ Exit codes:
   1  failed                        7  conflict, or not in this state
   2  wrong usage                   9  no such company or message
   3  whatsappd does not run       10  not allowed
-  4  not connected               130  interrupted
-  5  rate limited
+  4  not connected                11  uncertain whether it was sent
+  5  rate limited                130  interrupted
 
 \b
 Examples:

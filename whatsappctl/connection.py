@@ -44,7 +44,7 @@ class Connection:
 
     def __init__(self, path: str, *, deadline: float | None) -> None:
         self.path = path
-        self._sock = _connect(path, deadline)
+        self._sock = connect(path, deadline)
         self._frames = FrameReader()
         self._answers: dict[int, Response] = {}
         self._awaited: set[int] = set()
@@ -178,7 +178,8 @@ def _left(until: float | None) -> float | None:
     return left
 
 
-def _connect(path: str, deadline: float | None) -> socket.socket:
+def connect(path: str, deadline: float | None) -> socket.socket:
+    """A socket connected to the daemon; raises as `Connection` does."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(deadline)

@@ -25,6 +25,7 @@ EXIT_CONFLICT = 7
 EXIT_ALREADY_RUNNING = 8
 EXIT_NOT_FOUND = 9
 EXIT_DENIED = 10
+EXIT_UNCERTAIN = 11
 
 
 class WhatsappdError(Exception):
@@ -220,6 +221,15 @@ class SendFailed(WhatsappdError):
     http_status = 409  # not 502: HTTP clients repeat that by themselves, and this will not change
 
 
+class Uncertain(WhatsappdError):
+    """Nobody knows whether the message was sent. Raised by clients that waited for it."""
+
+    code = 305
+    name = "uncertain"
+    exit_code = EXIT_UNCERTAIN
+    http_status = 502
+
+
 class UnknownSubscription(WhatsappdError):
     code = 310
     name = "unknown_subscription"
@@ -239,6 +249,24 @@ class UnknownKey(WhatsappdError):
 
     code = 320
     name = "unknown_key"
+    exit_code = EXIT_NOT_FOUND
+    http_status = 404
+
+
+class UnknownWebhook(WhatsappdError):
+    """No webhook has that id."""
+
+    code = 321
+    name = "unknown_webhook"
+    exit_code = EXIT_NOT_FOUND
+    http_status = 404
+
+
+class UnknownDeadLetter(WhatsappdError):
+    """The webhook has no dead letter of that id."""
+
+    code = 322
+    name = "unknown_dead_letter"
     exit_code = EXIT_NOT_FOUND
     http_status = 404
 

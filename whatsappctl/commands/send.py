@@ -3,23 +3,32 @@
 from __future__ import annotations
 
 import sys
-from typing import Any
+from typing import IO, TYPE_CHECKING, Any
 
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
 from whatsappctl.output import plain, print_json
-from whatsappd.errors import SendFailed, TimedOut
+from whatsappd.errors import SendFailed, Stopping, TimedOut, Uncertain, Unreachable
 
-#: States that a message does not leave by itself, and that are not what was asked for.
-ENDS = ("failed", "expired", "cancelled", "uncertain")
+if TYPE_CHECKING:
+    from whatsappctl.client import Client
+
+#: States that a message does not leave, and that nobody asks for.
+ENDS = ("failed", "expired", "cancelled")
 
 
 @click.command("send")
 @common_options
-@company_argument()
-@click.argument("to")
+@company_argument(required=False)
+@click.argument("to", required=False)
 @click.argument("text", required=False)
+@click.option(
+    "--batch",
+    type=click.File("rb"),
+    metavar="FILE",
+    help="Send many: FILE has a message a line, as JSON; - is stdin. See below.",
+)
 @click.option(
     "--wait",
     type=click.Choice(["queued", "sent", "delivered"]),
@@ -32,7 +41,8 @@ ENDS = ("failed", "expired", "cancelled", "uncertain")
     "--timeout",
     type=click.FloatRange(min=0),
     metavar="SECONDS",
-    help="With --wait: stop waiting after this time, with exit code 6. The message stays queued.",
+    help="With --wait or --batch: end after this time, with exit code 6. What was accepted goes "
+    "on.",
 )
 @click.option(
     "--key",
@@ -51,48 +61,122 @@ ENDS = ("failed", "expired", "cancelled", "uncertain")
     "(the default), or risk sending it twice.",
 )
 @click.option(
-    "--no-queue", is_flag=True, help="Fail if it cannot be sent now, rather than let it wait."
+    "--no-queue",
+    is_flag=True,
+    help="Fail if it cannot be sent now, rather than let it wait: not connected is exit code 4, "
+    "and a reached limit 5, with the time to wait.",
+)
+@click.option(
+    "--skip-bad",
+    is_flag=True,
+    help="With --batch: send the good lines although there are bad ones.",
+)
+@click.option(
+    "--key-prefix",
+    metavar="TEXT",
+    help="With --batch: put this before every line's key. With a new prefix, a file that was sent "
+    "before is sent once more.",
 )
 def command(
-    company: str,
-    to: str,
+    company: str | None,
+    to: str | None,
     text: str | None,
+    batch: IO[bytes] | None,
     wait: str,
     timeout: float | None,
     key: str | None,
+    skip_bad: bool,
+    key_prefix: str | None,
     **choices: Any,
 ) -> None:
     """Send TEXT from COMPANY's account to TO, a phone number or a JID.
 
     Without TEXT, or with -, the text is read from stdin. Prints the message's id and state. Once
-    that is printed the message will not be lost: it is sent when the session is connected.
+    that is printed the message will not be lost: it is sent when the session is connected and the
+    limits allow. Exit code 1 says that it failed, expired or was cancelled; 11 that it is uncertain
+    whether it was sent.
 
     \b
     whatsappctl send acme +15550100 "Your order is ready."
     report | whatsappctl send acme 1234-5678@g.us --wait sent --timeout 60
+
+    With --batch, each line of FILE is an object with "to" and "text", and if wanted "company"
+    (else COMPANY), "key", "ttl" (seconds) and "on_uncertain". All lines are checked before the
+    first is sent. It can be interrupted, and run again to complete it: every line has a key, so
+    nothing is sent twice. A line without "key" gets one made of its company, recipient and text,
+    and of how many equal lines precede it. --json prints a result for each line.
+
+    \b
+    whatsappctl send acme --batch news.ndjson --key-prefix "$(date +%F)-"
+    make-reminders | whatsappctl send --batch - --json >results.ndjson
     """
+    if batch is not None:
+        if wait != "queued" or key is not None or choices["no_queue"] or to is not None:
+            raise click.UsageError("--batch goes without TO, TEXT, --wait, --key and --no-queue")
+        from whatsappctl.commands._batch import send_batch
+
+        send_batch(
+            batch,
+            company=company,
+            skip_bad=skip_bad,
+            key_prefix=key_prefix or "",
+            timeout=timeout,
+            **_arguments(**choices),
+        )
+        return
+    if skip_bad or key_prefix is not None:
+        raise click.UsageError("--skip-bad and --key-prefix go with --batch")
+    if company is None or to is None:
+        raise click.UsageError("give COMPANY and TO, or --batch FILE")
     if text is None or text == "-":
         text = _read_text()
-    arguments: dict[str, Any] = {"to": to, "text": text, **_arguments(**choices)}
     with client() as daemon:
-        if wait == "queued":
-            row = daemon.send(company, key=key, **arguments)
-        else:
-            # In two steps, so that the id is known when the waiting ends early; with a key, the
-            # second cannot send anything again.
-            key = key or _new_key()
-            row = daemon.send(company, key=key, **arguments)
-            try:
-                row = daemon.send(company, key=key, wait=wait, deadline=timeout, **arguments)
-            except TimedOut as error:
-                _print_row(row)
-                raise TimedOut(
-                    f"message {row['id']} is not {wait} after {timeout:g} s; it stays queued",
-                    id=row["id"],
-                ) from error
+        row = daemon.send(company, to, text, key=key, **_arguments(**choices))
+        if wait != "queued":
+            row = _wait(daemon, row, wait, timeout)
     _print_row(row)
+    if row["state"] == "uncertain":
+        raise Uncertain(_uncertain(row), id=row["id"])
     if row["state"] in ENDS:
-        raise SendFailed(f"message {row['id']} is {row['state']}: {row['reason']}", id=row["id"])
+        raise SendFailed(
+            f"message {row['id']} is {row['state']}: {row['reason'] or 'no reason is known'}",
+            id=row["id"],
+            state=row["state"],
+        )
+
+
+def _wait(daemon: Client, row: dict[str, Any], goal: str, timeout: float | None) -> dict[str, Any]:
+    from whatsappctl.waiting import wait_for_message
+
+    accepted = row
+    try:
+        return wait_for_message(
+            daemon,
+            row,
+            goal,
+            deadline=timeout,
+            on_uncertain=lambda row: click.echo(plain(_uncertain(row)), err=True),
+        )
+    except KeyboardInterrupt:
+        _print_row(accepted)
+        raise
+    except (TimedOut, Unreachable, Stopping) as error:
+        _print_row({**accepted, "state": error.data.get("state", accepted["state"])})
+        if isinstance(error, TimedOut):
+            raise
+        # Whoever reads "unreachable" should not send it again.
+        raise type(error)(
+            f"message {accepted['id']} is accepted and safe, but nobody can tell how far it is: "
+            f"{error.message}",
+            id=accepted["id"],
+        ) from error
+
+
+def _uncertain(row: dict[str, Any]) -> str:
+    return (
+        f"message {row['id']} is uncertain, nobody knows whether it was sent ({row['reason']}): "
+        f"a receipt may still tell, or decide with `whatsappctl outbox resolve {row['id']}`"
+    )
 
 
 def _arguments(ttl: float | None, on_uncertain: str | None, no_queue: bool) -> dict[str, Any]:
@@ -114,12 +198,6 @@ def _read_text() -> str:
     if not text:
         raise click.UsageError("there is no text: give it as TEXT or on stdin")
     return text
-
-
-def _new_key() -> str:
-    from secrets import token_hex
-
-    return f"whatsappctl-{token_hex(8)}"
 
 
 def _print_row(row: dict[str, Any]) -> None:

@@ -16,11 +16,11 @@ import trio
 from click.testing import CliRunner, Result
 
 from whatsappctl.cli import cli
-from whatsappd.api.events import AckParams, SubscribeParams
-from whatsappd.api.messages import SendParams
+from whatsappd.api.events import AckParams, ReadParams, SubscribeParams
+from whatsappd.api.messages import ListParams, MessageId, ResolveParams, SendParams
 from whatsappd.api.params import OneCompany
 from whatsappd.api.sandbox import FaultParams, ScanParams
-from whatsappd.api.sessions import RemoveParams, StartParams
+from whatsappd.api.sessions import ConfigureParams, RemoveParams, StartParams
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
 from whatsappd.rpc.server import RpcServer, serve_rpc
@@ -36,8 +36,14 @@ PARAMS = {
     "session.remove": RemoveParams,
     "session.status": OneCompany,
     "session.qr": OneCompany,
+    "session.configure": ConfigureParams,
     "message.send": SendParams,
+    "message.get": MessageId,
+    "message.list": ListParams,
+    "message.cancel": MessageId,
+    "message.resolve": ResolveParams,
     "events.subscribe": SubscribeParams,
+    "events.read": ReadParams,
     "events.ack": AckParams,
     "sandbox.info": NoParams,
     "sandbox.scan": ScanParams,

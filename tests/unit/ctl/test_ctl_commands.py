@@ -33,7 +33,6 @@ STATUS = {
     "sandbox": None,
     "companies": [session(), session("globex", "backing_off", cause="no such host", jid=None)],
 }
-ROW = {"id": "00aa", "state": "queued", "reason": None}
 VERBS = [verb for verbs in SECTIONS.values() for verb in verbs]
 
 
@@ -220,63 +219,6 @@ def test_qr_waits_for_a_session_that_is_just_starting(daemon: Daemon):
     }
     daemon.events = [event(1, "session.qr", qr="https://wa.me/1")]
     assert daemon.invoke("qr", "acme").stdout == "https://wa.me/1\n"
-
-
-def test_send_prints_id_and_state(daemon: Daemon):
-    daemon.answers = {"message.send": ROW}
-    result = daemon.invoke("send", "acme", "+15550100", "Your order", "--ttl", "1.5", "--key", "k")
-    assert result.stdout == "00aa queued\n"
-    [params] = daemon.called("message.send")
-    assert (params.text, params.ttl_ms, params.key, params.wait) == (
-        "Your order",
-        1500,
-        "k",
-        "queued",
-    )
-
-
-@pytest.mark.parametrize("arguments", [[], ["-"]])
-def test_send_reads_stdin(daemon: Daemon, arguments: list[str]):
-    daemon.answers = {"message.send": ROW}
-    daemon.invoke("send", "acme", "+15550100", *arguments, input="two\nlines\n")
-    assert daemon.called("message.send")[0].text == "two\nlines"
-    assert daemon.invoke("send", "acme", "+15550100", input="\n").exit_code == 2
-
-
-def test_send_that_waits_sends_once_under_one_key(daemon: Daemon):
-    daemon.answers = {"message.send": [ROW, ROW | {"state": "delivered"}]}
-    result = daemon.invoke("send", "acme", "+15550100", "hi", "--wait", "delivered")
-    assert (result.exit_code, result.stdout) == (0, "00aa delivered\n")
-    first, second = daemon.called("message.send")
-    assert first.key == second.key is not None
-    assert (first.wait, second.wait) == ("queued", "delivered")
-
-
-def test_send_that_stops_waiting_still_tells_the_id(daemon: Daemon):
-    hanging = [False]
-
-    def answer(params):
-        if params.wait == "queued":
-            return ROW
-        hanging[0] = True
-        import time
-
-        time.sleep(0.2)
-        return ROW
-
-    daemon.answers = {"message.send": answer}
-    result = daemon.invoke("send", "acme", "+15550100", "hi", "--wait", "sent", "--timeout", "0.05")
-    assert hanging == [True]
-    assert (result.exit_code, result.stdout) == (6, "00aa queued\n")
-    assert "00aa is not sent after 0.05 s" in result.stderr
-
-
-@pytest.mark.parametrize("state", ["failed", "expired", "cancelled", "uncertain"])
-def test_send_fails_when_the_message_will_not_arrive(daemon: Daemon, state: str):
-    daemon.answers = {"message.send": [ROW, {"id": "00aa", "state": state, "reason": "bad number"}]}
-    result = daemon.invoke("send", "acme", "+15550100", "hi", "--wait", "sent")
-    assert (result.exit_code, result.stdout) == (1, f"00aa {state}\n")
-    assert "bad number" in result.stderr
 
 
 def test_events_for_people(daemon: Daemon):

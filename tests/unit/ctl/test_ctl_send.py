@@ -1,0 +1,140 @@
+"""`whatsappctl send`: one message, and how waiting for it ends."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from scripted_daemon import Daemon, event
+
+from whatsappctl import waiting
+from whatsappd.errors import NotConnected, QueueFull, RateLimited
+
+SUBSCRIBED = {"subscription": 1, "after": 0, "last_seq": 0, "gap": None}
+ROW = {"id": "00aa", "company": "acme", "state": "queued", "reason": None, "message_id": None}
+SENDING = ("send", "acme", "+15550100", "hi")
+
+
+def becomes(*states: str, id: str = "00aa") -> list:
+    return [
+        event(seq, "outbox.state", id=id, state=state, reason=f"because {state}", message_id="M")
+        for seq, state in enumerate(states, 1)
+    ]
+
+
+def test_send_prints_id_and_state(daemon: Daemon):
+    daemon.answers = {"message.send": ROW}
+    result = daemon.invoke("send", "acme", "+15550100", "Your order", "--ttl", "1.5", "--key", "k")
+    assert result.stdout == "00aa queued\n"
+    [params] = daemon.called("message.send")
+    assert (params.text, params.ttl_ms, params.key, params.wait) == (
+        "Your order",
+        1500,
+        "k",
+        "queued",
+    )
+
+
+@pytest.mark.parametrize("arguments", [[], ["-"]])
+def test_send_reads_stdin(daemon: Daemon, arguments: list[str]):
+    daemon.answers = {"message.send": ROW}
+    daemon.invoke("send", "acme", "+15550100", *arguments, input="two\nlines\n")
+    assert daemon.called("message.send")[0].text == "two\nlines"
+    assert daemon.invoke("send", "acme", "+15550100", input="\n").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("goal", "state"), [("sent", "sent"), ("sent", "read"), ("delivered", "delivered")]
+)
+def test_waiting_ends_when_the_message_got_that_far(daemon: Daemon, goal: str, state: str):
+    daemon.answers = {"message.send": ROW, "message.get": ROW, "events.subscribe": SUBSCRIBED}
+    daemon.events = becomes("failed", id="other") + becomes("sending", state)
+    result = daemon.invoke(*SENDING, "--wait", goal, "--json")
+    assert result.exit_code == 0
+    assert json.loads(result.stdout) == ROW | {
+        "state": state, "reason": f"because {state}", "message_id": "M",
+    }  # fmt: skip
+    assert len(daemon.called("message.send")) == 1
+    [asked] = daemon.called("events.subscribe")
+    assert (asked.companies, asked.types) == (["acme"], ["outbox.state"])
+
+
+def test_waiting_ends_at_once_when_it_got_that_far_before(daemon: Daemon):
+    sent = ROW | {"state": "sent"}
+    daemon.answers = {"message.send": ROW, "message.get": sent, "events.subscribe": SUBSCRIBED}
+    assert daemon.invoke(*SENDING, "--wait", "sent").stdout == "00aa sent\n"
+
+
+def test_sent_is_not_delivered(daemon: Daemon):
+    daemon.answers = {"message.send": ROW, "message.get": ROW, "events.subscribe": SUBSCRIBED}
+    daemon.events = becomes("sending", "sent")
+    result = daemon.invoke(*SENDING, "--wait", "delivered", "--timeout", "0.1")
+    assert (result.exit_code, result.stdout) == (6, "00aa sent\n")
+    assert "00aa is not delivered after 0.1 s, but sent; it goes on" in result.stderr
+
+
+@pytest.mark.parametrize("state", ["failed", "expired", "cancelled"])
+@pytest.mark.parametrize("waits", [True, False])
+def test_send_fails_when_the_message_will_not_arrive(daemon: Daemon, state: str, waits: bool):
+    row = ROW | {"state": state, "reason": "bad number"}
+    daemon.answers = {"message.send": row, "message.get": row, "events.subscribe": SUBSCRIBED}
+    result = daemon.invoke(*SENDING, *(["--wait", "sent"] if waits else []))
+    assert (result.exit_code, result.stdout) == (1, f"00aa {state}\n")
+    assert "bad number" in result.stderr
+
+
+def test_an_uncertain_message_has_an_exit_code_of_its_own(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(waiting, "UNCERTAIN_FOR", 0.05)
+    daemon.answers = {"message.send": ROW, "message.get": ROW, "events.subscribe": SUBSCRIBED}
+    daemon.events = becomes("sending", "uncertain")
+    result = daemon.invoke(*SENDING, "--wait", "sent")
+    assert (result.exit_code, result.stdout) == (11, "00aa uncertain\n")
+    assert "because uncertain" in result.stderr
+    assert "whatsappctl outbox resolve 00aa" in result.stderr
+
+
+def test_a_message_that_was_uncertain_for_a_moment_is_waited_for(daemon: Daemon):
+    daemon.answers = {"message.send": ROW, "message.get": ROW, "events.subscribe": SUBSCRIBED}
+    daemon.events = becomes("sending", "uncertain", "queued", "sending", "sent")
+    result = daemon.invoke(*SENDING, "--wait", "sent")
+    assert (result.exit_code, result.stdout) == (0, "00aa sent\n")
+    assert "uncertain" in result.stderr
+
+
+def test_a_daemon_that_stops_meanwhile_has_the_message(daemon: Daemon):
+    daemon.answers = {"message.send": ROW, "message.get": ROW, "events.subscribe": SUBSCRIBED}
+    daemon.then = daemon.stop
+    result = daemon.invoke(*SENDING, "--wait", "sent")
+    assert (result.exit_code, result.stdout) == (3, "00aa queued\n")
+    assert "00aa is accepted and safe" in result.stderr
+
+
+@pytest.mark.parametrize(
+    ("error", "code", "word"),
+    [
+        (RateLimited("acme: try again in 12.5 s", retry_after_ms=12500), 5, "again in 12.5 s"),
+        (QueueFull("10000 messages wait"), 5, "10000"),
+        (NotConnected("acme is not connected"), 4, "not connected"),
+    ],
+)
+def test_what_cannot_be_queued_has_its_exit_code(daemon: Daemon, error, code: int, word: str):
+    daemon.answers = {"message.send": error}
+    result = daemon.invoke(*SENDING, "--no-queue", "--on-uncertain", "resend")
+    assert (result.exit_code, result.stdout) == (code, "")
+    assert word in result.stderr
+    [params] = daemon.called("message.send")
+    assert (params.no_queue, params.on_uncertain) == (True, "resend")
+    result = daemon.invoke(*SENDING, "--no-queue", "--json")
+    assert json.loads(result.stderr)["error"]["data"] == error.data
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [["acme"], [], ["acme", "+15550100", "hi", "--skip-bad"], [*SENDING[1:], "--key-prefix", "x"]],
+)
+def test_what_makes_no_sense_is_wrong_usage(daemon: Daemon, arguments: list[str]):
+    daemon.answers = {"message.send": ROW}
+    assert daemon.invoke("send", *arguments).exit_code == 2
+    assert daemon.calls == []

@@ -1,0 +1,210 @@
+"""The lines of a batch: one JSON object each, checked before any of them is sent.
+
+For `send --batch`. A batch may be longer than memory: it is read twice, once to check it and once
+to send it, and what cannot be read twice (a pipe) is copied to a temporary file first.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import sqlite3
+import stat
+import tempfile
+from collections.abc import Iterator
+from hashlib import sha256
+from typing import IO, Any, NamedTuple
+
+from whatsappd.errors import InvalidParams
+from whatsappd.model.company import validate_company
+from whatsappd.model.jid import parse_recipient
+
+#: As in `whatsappd.api`, which a client cannot import: characters of a text, and of a key.
+MAX_TEXT = 65_536
+MAX_KEY = 200
+MAX_TTL_MS = 10 * 366 * 24 * 3600 * 1000
+#: Bytes of one line: a text of MAX_TEXT characters fits however JSON escapes them.
+MAX_LINE = 1 << 20
+
+FIELDS = ("company", "to", "text", "key", "ttl", "on_uncertain")
+ON_UNCERTAIN = ("ask", "resend")
+
+
+class Defaults(NamedTuple):
+    """What holds for lines that do not say it themselves.
+
+    `companies` are those that exist; `key_prefix` stands before every key, given or derived.
+    """
+
+    company: str | None
+    ttl_ms: int | None
+    on_uncertain: str | None
+    key_prefix: str
+    companies: frozenset[str]
+
+
+class Line(NamedTuple):
+    """A line that can be sent: `arguments` are those of `message.send`."""
+
+    number: int  # in the file, from 1
+    chat: tuple[str, str]  # company and JID: messages of one chat keep their order
+    arguments: dict[str, Any]
+
+
+class BadLine(NamedTuple):
+    """A line that cannot be sent, and all that is wrong with it."""
+
+    number: int
+    problems: list[str]
+
+
+def rereadable(file: IO[bytes]) -> IO[bytes]:
+    """`file`, or a temporary copy of all that it will bring if it cannot be read twice."""
+    try:
+        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return file
+    except OSError:
+        pass  # no real file: a test's, or a pipe's wrapper
+    copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
+    shutil.copyfileobj(file, copy)
+    copy.seek(0)
+    return copy
+
+
+def lines(file: IO[bytes], defaults: Defaults) -> Iterator[Line | BadLine]:
+    """The lines from where `file` stands, in order; empty ones are left out."""
+    seen = Occurrences()
+    number = 0
+    while raw := file.readline(MAX_LINE + 1):
+        number += 1
+        if len(raw) > MAX_LINE:
+            while raw and not raw.endswith(b"\n"):
+                raw = file.readline(MAX_LINE)
+            yield BadLine(number, [f"the line exceeds {MAX_LINE} bytes"])
+            continue
+        if number == 1:
+            raw = raw.removeprefix(b"\xef\xbb\xbf")
+        if not raw.strip():
+            continue
+        yield _line(number, raw, defaults, seen)
+
+
+class Occurrences:
+    """How often each content came before, on disk, so that a batch of any length fits."""
+
+    def __init__(self) -> None:
+        self._database = sqlite3.connect("", isolation_level=None)  # temporary and unnamed
+        self._database.execute("PRAGMA journal_mode = OFF")
+        self._database.execute(
+            "CREATE TABLE seen (content BLOB PRIMARY KEY, times INTEGER) WITHOUT ROWID"
+        )
+        # Never ended, because nothing of it is to be kept.
+        self._database.execute("BEGIN")
+
+    def count(self, content: bytes) -> int:
+        """1 for the first line with this content, 2 for the second, …"""
+        [times] = self._database.execute(
+            "INSERT INTO seen VALUES (?, 1)"
+            " ON CONFLICT DO UPDATE SET times = times + 1 RETURNING times",
+            (content,),
+        ).fetchone()
+        return int(times)
+
+
+def _line(number: int, raw: bytes, defaults: Defaults, seen: Occurrences) -> Line | BadLine:
+    try:
+        given = json.loads(raw)
+    except (ValueError, RecursionError) as error:
+        return BadLine(number, [f"no JSON: {error}"])
+    if not isinstance(given, dict):
+        return BadLine(number, ['no JSON object, such as {"to": "+15550100", "text": "Hello"}'])
+    problems = [
+        f"{name!r:.80}: there is no such field (accepted: {', '.join(FIELDS)})"
+        for name in given
+        if name not in FIELDS
+    ]
+    company = _company(given, defaults, problems)
+    chat = _chat(given, problems)
+    text = given.get("text")
+    if not _is_text(text, MAX_TEXT):
+        problems.append(f"text: must be a string of 1 to {MAX_TEXT} characters")
+    key = given.get("key")
+    if key is not None and not _is_text(key, MAX_KEY - len(defaults.key_prefix)):
+        problems.append(f"key: must be a string of 1 to {MAX_KEY} characters with its prefix")
+    arguments = {"company": company, "to": chat, "text": text}
+    arguments.update(_choices(given, defaults, problems))
+    if problems:
+        return BadLine(number, problems)
+    if key is None:
+        key = _derived_key(company, chat, str(text), seen)
+    arguments["key"] = defaults.key_prefix + key
+    return Line(number, (company, chat), arguments)
+
+
+def _company(given: dict[str, Any], defaults: Defaults, problems: list[str]) -> str:
+    company = given.get("company", defaults.company)
+    if company is None:
+        problems.append("company: is missing; give it in the line, or once on the command line")
+        return ""
+    try:
+        validate_company(company)
+    except InvalidParams as error:
+        problems.append(error.message)
+        return ""
+    if company not in defaults.companies:
+        problems.append(f"company: there is no {company}; `whatsappctl start {company}` makes it")
+    return str(company)
+
+
+def _chat(given: dict[str, Any], problems: list[str]) -> str:
+    to = given.get("to")
+    if not isinstance(to, str):
+        problems.append("to: must be a string: a phone number (+15550100) or a JID")
+        return ""
+    try:
+        return str(parse_recipient(to))
+    except InvalidParams as error:
+        problems.append(error.message)
+        return ""
+
+
+def _choices(
+    given: dict[str, Any], defaults: Defaults, problems: list[str]
+) -> Iterator[tuple[str, Any]]:
+    ttl_ms = defaults.ttl_ms
+    if (ttl := given.get("ttl")) is not None:
+        ttl_ms = 0
+        # The comparison is false for what JSON calls NaN, too.
+        if isinstance(ttl, (int, float)) and ttl is not True and 0 < ttl * 1000 <= MAX_TTL_MS:
+            ttl_ms = max(1, int(ttl * 1000))
+        else:
+            problems.append("ttl: must be a number of seconds, above 0 and at most ten years")
+    if ttl_ms is not None:
+        yield "ttl_ms", ttl_ms
+    on_uncertain = given.get("on_uncertain", defaults.on_uncertain)
+    if on_uncertain is not None:
+        if on_uncertain not in ON_UNCERTAIN:
+            problems.append(f"on_uncertain: must be one of {', '.join(ON_UNCERTAIN)}")
+        yield "on_uncertain", on_uncertain
+
+
+def _is_text(value: Any, longest: int) -> bool:
+    if not isinstance(value, str) or not 1 <= len(value) <= longest:
+        return False
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a surrogate pair, which JSON can write
+        return False
+    return True
+
+
+def _derived_key(company: str, chat: str, text: str, seen: Occurrences) -> str:
+    """The same for the same content, so that running a file again sends nothing twice.
+
+    Not of the line's number or the file's name: lines may be mended, moved and added in between.
+    The second of two equal lines is a message of its own.
+    """
+    content = sha256(json.dumps([company, chat, text]).encode()).digest()
+    times = seen.count(content)
+    return f"batch-{content.hex()[:40]}" + (f"-{times}" if times > 1 else "")
