@@ -13,6 +13,7 @@ import sqlite3
 import stat
 import tempfile
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from hashlib import sha256
 from typing import IO, Any, NamedTuple
 
@@ -59,35 +60,40 @@ class BadLine(NamedTuple):
     problems: list[str]
 
 
-def rereadable(file: IO[bytes]) -> IO[bytes]:
+@contextmanager
+def rereadable(file: IO[bytes]) -> Iterator[IO[bytes]]:
     """`file`, or a temporary copy of all that it will bring if it cannot be read twice."""
+    if _is_regular(file):
+        yield file
+        return
+    with tempfile.TemporaryFile() as copy:
+        shutil.copyfileobj(file, copy)
+        copy.seek(0)
+        yield copy
+
+
+def _is_regular(file: IO[bytes]) -> bool:
     try:
-        if stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-            return file
-    except OSError:
-        pass  # no real file: a test's, or a pipe's wrapper
-    copy: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - lives as long as the command
-    shutil.copyfileobj(file, copy)
-    copy.seek(0)
-    return copy
+        return stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+    except OSError:  # no real file, such as a test's
+        return False
 
 
 def lines(file: IO[bytes], defaults: Defaults) -> Iterator[Line | BadLine]:
     """The lines from where `file` stands, in order; empty ones are left out."""
-    seen = Occurrences()
     number = 0
-    while raw := file.readline(MAX_LINE + 1):
-        number += 1
-        if len(raw) > MAX_LINE:
-            while raw and not raw.endswith(b"\n"):
-                raw = file.readline(MAX_LINE)
-            yield BadLine(number, [f"the line exceeds {MAX_LINE} bytes"])
-            continue
-        if number == 1:
-            raw = raw.removeprefix(b"\xef\xbb\xbf")
-        if not raw.strip():
-            continue
-        yield _line(number, raw, defaults, seen)
+    with closing(Occurrences()) as seen:
+        while raw := file.readline(MAX_LINE + 1):
+            number += 1
+            if len(raw) > MAX_LINE:
+                while raw and not raw.endswith(b"\n"):
+                    raw = file.readline(MAX_LINE)
+                yield BadLine(number, [f"the line exceeds {MAX_LINE} bytes"])
+                continue
+            if number == 1:
+                raw = raw.removeprefix(b"\xef\xbb\xbf")
+            if raw.strip():
+                yield _line(number, raw, defaults, seen)
 
 
 class Occurrences:
@@ -101,6 +107,9 @@ class Occurrences:
         )
         # Never ended, because nothing of it is to be kept.
         self._database.execute("BEGIN")
+
+    def close(self) -> None:
+        self._database.close()
 
     def count(self, content: bytes) -> int:
         """1 for the first line with this content, 2 for the second, …"""

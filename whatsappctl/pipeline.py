@@ -11,7 +11,7 @@ import socket
 from typing import Any
 
 from whatsappctl.connection import connect
-from whatsappd.errors import Malformed, Unreachable, error_from_wire
+from whatsappd.errors import Malformed, Unreachable, WhatsappdError, error_from_wire
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import (
     Notification,
@@ -31,6 +31,7 @@ class Pipeline:
         self._sock.setblocking(False)
         self._frames = FrameReader()
         self._unsent = bytearray()
+        self._last_word: WhatsappdError | None = None
 
     @property
     def unsent(self) -> int:
@@ -52,6 +53,8 @@ class Pipeline:
         Raises:
             WhatsappdError: the connection is lost, and why. What was posted may have been done.
         """
+        if self._last_word is not None:
+            raise self._last_word
         writing = [self._sock] if self._unsent else []
         readable, writable, _ = select.select([self._sock, wake], writing, [], max(0.0, timeout))
         if writable:
@@ -77,15 +80,13 @@ class Pipeline:
             raise Unreachable(f"the connection to whatsappd is lost: {error.strerror}") from error
         if not data:
             raise Unreachable(f"whatsappd at {self.path} closed the connection")
-        return [answer for value in self._frames.feed(data) if (answer := _answer(value))]
-
-
-def _answer(value: Any) -> Response | None:
-    message = parse_message(value)
-    if isinstance(message, Response):
-        return message
-    if not isinstance(message, Notification):
-        raise Malformed("whatsappd sent a request")
-    if message.method == "error":
-        raise error_from_wire(named_arguments(message.params))
-    return None
+        answers = []
+        for message in map(parse_message, self._frames.feed(data)):
+            if isinstance(message, Response):
+                answers.append(message)
+            elif not isinstance(message, Notification):
+                raise Malformed("whatsappd sent a request")
+            elif message.method == "error":
+                # It closes the connection behind this; the answers before it count.
+                self._last_word = error_from_wire(named_arguments(message.params))
+        return answers

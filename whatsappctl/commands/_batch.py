@@ -47,26 +47,25 @@ def send_batch(
         path = daemon.path
         known = frozenset(session["company"] for session in daemon.sessions())
     defaults = Defaults(company, ttl_ms, on_uncertain, key_prefix, known)
-    file = rereadable(file)
-    start = file.tell()
     account = Account()
-    for line in lines(file, defaults):
-        if isinstance(line, BadLine):
-            account.bad += 1
-            _tell_bad(line)
-        else:
-            account.good += 1
-    if account.bad and not skip_bad:
-        click.echo(
-            f"whatsappctl: nothing was sent: {account.bad} of {account.good + account.bad} lines "
-            "are bad (--skip-bad sends the others)",
-            err=True,
-        )
-        click.get_current_context().exit(EXIT_USAGE)
-    file.seek(start)
-    _send(
-        path, (line for line in lines(file, defaults) if isinstance(line, Line)), account, timeout
-    )
+    with rereadable(file) as again:
+        start = again.tell()
+        for line in lines(again, defaults):
+            if isinstance(line, BadLine):
+                account.bad += 1
+                _tell_bad(line)
+            else:
+                account.good += 1
+        if account.bad and not skip_bad:
+            click.echo(
+                f"whatsappctl: nothing was sent: {account.bad} of {account.good + account.bad} "
+                "lines are bad (--skip-bad sends the others)",
+                err=True,
+            )
+            click.get_current_context().exit(EXIT_USAGE)
+        again.seek(start)
+        good = (line for line in lines(again, defaults) if isinstance(line, Line))
+        _send(path, good, account, timeout)
 
 
 def _send(path: str, good: Iterator[Line], account: Account, timeout: float | None) -> None:
