@@ -35,6 +35,11 @@ SECTIONS: dict[str, dict[str, str]] = {
         "send": "Send a text message.",
         "events": "Follow what happens: messages, receipts, states.",
     },
+    "Health": {
+        "health": "Whether all is well; the exit code says it.",
+        "metrics": "All figures, for Prometheus.",
+        "doctor": "Examine the installation, with remedies.",
+    },
     "More": {
         "keys": "API keys for the gateway.",
         "call": "Call any method of the daemon, with JSON.",

@@ -78,6 +78,18 @@ def table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     return "\n".join(lines)
 
 
+def finding_lines(found: Iterable[tuple[str, str, str, str | None]]) -> list[str]:
+    """Name, level, detail and remedy of each finding, the remedy on a line of its own."""
+    found = list(found)
+    width = max((len(name) for name, *_ in found), default=0)
+    lines = []
+    for name, level, detail, remedy in found:
+        lines.append(f"{level:<4}  {plain(name):<{width}}  {plain(detail)}")
+        if remedy is not None:
+            lines.append(f"{'':<4}  {'':<{width}}  -> {plain(remedy)}")
+    return lines
+
+
 def json_text(value: Any) -> str:
     """One line of JSON. Bytes become base64."""
     from json import dumps

@@ -18,6 +18,7 @@ from click.testing import CliRunner, Result
 from whatsappctl.cli import cli
 from whatsappd.api.events import AckParams, ReadParams, SubscribeParams
 from whatsappd.api.messages import ListParams, MessageId, ResolveParams, SendParams
+from whatsappd.api.monitoring import MetricsParams
 from whatsappd.api.params import OneCompany
 from whatsappd.api.sandbox import FaultParams, ScanParams
 from whatsappd.api.sessions import ConfigureParams, RemoveParams, StartParams
@@ -28,6 +29,8 @@ from whatsappd.rpc.server import RpcServer, serve_rpc
 PARAMS = {
     "daemon.hello": NoParams,
     "daemon.status": NoParams,
+    "daemon.health": NoParams,
+    "daemon.metrics": MetricsParams,
     "session.list": NoParams,
     "session.start": StartParams,
     "session.stop": OneCompany,
