@@ -58,6 +58,7 @@ from whatsappd.store.companies import Companies
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import open_event_log
+from whatsappd.store.intake import Intake
 from whatsappd.store.keys import open_keys
 from whatsappd.store.outbox import open_outbox
 from whatsappd.systemd import (
@@ -145,7 +146,9 @@ async def _run_parts(
             fork_server=fork_server,
             companies=companies,
             inbound=InboundLog(
-                events, outbox, contacts, retry_s=supervision_settings.retry_store_s
+                events,
+                Intake(database, events, outbox, contacts),
+                retry_s=supervision_settings.retry_store_s,
             ),
             outbox=outbox,
             access=sandbox.access if sandbox else WhatsAppAccess,

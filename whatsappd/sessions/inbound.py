@@ -17,9 +17,8 @@ from whatsappd.model.event import (
     Draft,
 )
 from whatsappd.model.jid import parse_jid
-from whatsappd.store.contacts import Contacts
 from whatsappd.store.events import EventLog
-from whatsappd.store.outbox import Outbox
+from whatsappd.store.intake import Arrival, Intake, Receipt
 from whatsappd.wire.worker import Kind, WorkerEvent
 
 log = structlog.get_logger()
@@ -42,12 +41,9 @@ _OUTBOX_RECEIPTS = {
 class InboundLog:
     """Writes the events of all sessions, in the order each session brings them."""
 
-    def __init__(
-        self, events: EventLog, outbox: Outbox, contacts: Contacts, *, retry_s: float
-    ) -> None:
+    def __init__(self, events: EventLog, intake: Intake, *, retry_s: float) -> None:
         self._events = events
-        self._outbox = outbox
-        self._contacts = contacts
+        self._intake = intake
         self._retry_s = retry_s
 
     async def append(self, drafts: list[Draft]) -> None:
@@ -58,59 +54,54 @@ class InboundLog:
         """
         await self._events.append(*drafts)
 
-    async def take(self, company: str, events: list[WorkerEvent]) -> None:
-        """Log what WhatsApp sent, and tell the outbox of receipts. Returns when it is durable.
+    async def taken(self, company: str) -> int:
+        """The number of the company's last event that is on disk: where its worker goes on.
+
+        Raises:
+            StoreFailed: the disk cannot be read.
+        """
+        return await self._intake.taken(company)
+
+    async def take(self, company: str, events: list[WorkerEvent]) -> int | None:
+        """Store what WhatsApp sent. Returns the last number when all of it is durable.
 
         While the disk takes nothing it tries again for ever: there is no other copy.
         """
         if not events:
-            return
-        drafts = [Draft(company, _TYPES[event.kind], event.data) for event in events]
+            return None
+        arrivals = [_arrival(company, event) for event in events]
         complained = False
         while True:
             try:
-                await self._events.append(*drafts)
-                break
+                await self._intake.take(company, arrivals)
+                return events[-1].number
             except StoreFailed as error:
                 if not complained:
                     log.error("inbound_waits_for_store", company=company, reason=error.message)
                 complained = True
                 await trio.sleep(self._retry_s)
-        await self._take_people(company, events)
-        for event in events:
-            if event.kind is Kind.RECEIPT:
-                await self._take_receipt(company, event)
 
-    async def _take_people(self, company: str, events: list[WorkerEvent]) -> None:
-        """Who wrote to the company, or was written to from its phone, is no stranger to it."""
-        people = {
-            str(parse_jid(address).account)
-            for event in events
-            if event.kind is Kind.MESSAGE and not event.data["is_group"]
-            for address in (
-                (event.data["chat"], event.data["recipient_alt"])
-                if event.data["from_me"]
-                else (event.data["sender"], event.data["sender_alt"])
-            )
-            if address
-        }
-        if people:
-            try:
-                await self._contacts.add(company, people)
-            except StoreFailed as error:
-                log.warning("contacts_not_stored", company=company, reason=error.message)
 
-    async def _take_receipt(self, company: str, event: WorkerEvent) -> None:
-        kind = _OUTBOX_RECEIPTS.get(event.data["receipt"])
-        if kind is None or event.data["from_me"]:
-            return  # a retry, or one of our own account's devices
-        try:
-            await self._outbox.receipt(
-                company,
-                event.data["message_ids"],
-                kind,
-                event.data["timestamp_ms"],
-            )
-        except StoreFailed as error:
-            # The receipt itself is in the log; only the row's state lags behind.
-            log.error("receipt_not_applied", company=company, reason=error.message)
+def _arrival(company: str, event: WorkerEvent) -> Arrival:
+    return Arrival(
+        Draft(company, _TYPES[event.kind], event.data),
+        number=event.number,
+        receipt=_receipt(event) if event.kind is Kind.RECEIPT else None,
+        people=_people(event) if event.kind is Kind.MESSAGE else (),
+    )
+
+
+def _receipt(event: WorkerEvent) -> Receipt | None:
+    kind = _OUTBOX_RECEIPTS.get(event.data["receipt"])
+    if kind is None or event.data["from_me"]:
+        return None  # a retry, or one of our own account's devices
+    return Receipt(event.data["message_ids"], kind, event.data["timestamp_ms"])
+
+
+def _people(event: WorkerEvent) -> set[str]:
+    """Who wrote to the company, or was written to from its phone, is no stranger to it."""
+    data = event.data
+    if data["is_group"]:
+        return set()
+    addresses = ("chat", "recipient_alt") if data["from_me"] else ("sender", "sender_alt")
+    return {str(parse_jid(data[name]).account) for name in addresses if data[name]}

@@ -41,7 +41,7 @@ from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.sessions.worker import Worker
 from whatsappd.store.companies import Companies
 from whatsappd.store.outbox import Handover, Outbox
-from whatsappd.wire.worker import Kind, WorkerEvent, WorkerMethod
+from whatsappd.wire.worker import INBOUND, Kind, WorkerEvent, WorkerMethod
 
 log = structlog.get_logger()
 
@@ -399,7 +399,7 @@ class Session:
             with scope:
                 try:
                     await self._work_once(generation)
-                except WorkerFailed as error:
+                except (WorkerFailed, StoreFailed) as error:
                     await self._spawn_failed(error.message, generation)
                 except OSError as error:
                     await self._spawn_failed(f"{self.directory}: {error.strerror}", generation)
@@ -417,7 +417,9 @@ class Session:
         worker = self._worker = Worker(self.company, spawned)
 
         async def on_events(events: list[WorkerEvent]) -> None:
-            await self._take_events(events, generation)
+            taken = await self._take_events(events, generation)
+            if taken is not None:
+                await worker.confirm(taken)
 
         async with trio.open_nursery() as nursery:
 
@@ -430,12 +432,14 @@ class Session:
             await nursery.start(run_worker)
             access = self._access()
             attempts = await self._outbox.interrupted(self.company)
+            taken = await self._inbound.taken(self.company)
             with trio.move_on_after(self._settings.open_deadline_s) as deadline:
                 try:
                     await worker.call(
                         WorkerMethod.OPEN,
                         directory=str(self.directory),
                         database=DATABASE,
+                        taken=taken,
                         proxy=access.proxy,
                         noise_root=access.noise_root,
                         log_level=self._settings.log_level,
@@ -475,19 +479,23 @@ class Session:
 
     # --- the worker's news -------------------------------------------------------------------
 
-    async def _take_events(self, events: list[WorkerEvent], generation: int) -> None:
-        """Log what arrived from WhatsApp, and act on what is about the session, in order."""
+    async def _take_events(self, events: list[WorkerEvent], generation: int) -> int | None:
+        """Log what arrived from WhatsApp, and act on what is about the session, in order.
+
+        Returns the number of the last event that is on disk now, if that is news.
+        """
         messages: list[WorkerEvent] = []
+        taken: int | None = None
         for event in events:
-            if event.kind in (Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE):
+            if event.kind in INBOUND:
                 self.last_inbound_ms = now_ms()
                 self.counters.inbound[event.kind] += 1
                 messages.append(event)
                 continue
-            await self._inbound.take(self.company, messages)
+            taken = await self._inbound.take(self.company, messages) or taken
             messages = []
             await self._take_news(event, generation)
-        await self._inbound.take(self.company, messages)
+        return await self._inbound.take(self.company, messages) or taken
 
     async def _take_news(self, event: WorkerEvent, generation: int) -> None:
         match event.kind:

@@ -27,10 +27,11 @@ from whatsappd.wire.rpc import (
     Notification,
     Response,
     named_arguments,
+    pack_notification,
     pack_request,
     parse_message,
 )
-from whatsappd.wire.worker import WorkerEvent, WorkerMethod, parse_worker_event
+from whatsappd.wire.worker import TAKEN, WorkerEvent, WorkerMethod, parse_worker_event
 
 log = structlog.get_logger()
 
@@ -121,6 +122,14 @@ class Worker:
         if answer.response.error is not None:
             raise error_from_wire(answer.response.error)
         return answer.response.result
+
+    async def confirm(self, number: int) -> None:
+        """Tell the worker that its inbound events up to `number` are on disk."""
+        try:
+            async with self._send_lock:
+                await self._channel.send_all(pack_notification(TAKEN, {"number": number}))
+        except (trio.BrokenResourceError, trio.ClosedResourceError):
+            pass  # it is gone; its successor is told where to go on
 
     async def shut_down(self, grace: float) -> None:
         """Let the client disconnect for at most `grace` seconds, then end the process.

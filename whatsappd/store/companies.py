@@ -92,6 +92,8 @@ class Companies:
         def write(conn: sqlite3.Connection) -> None:
             _get(conn, company)
             conn.execute("DELETE FROM companies WHERE company = ?", (company,))
+            # The workers of a new company of that name count from 1 again.
+            conn.execute("DELETE FROM inbound WHERE company = ?", (company,))
 
         await self._database.write(write)
 

@@ -30,15 +30,23 @@ class Contacts:
         if not unknown:
             return unknown
         found = await self._database.read(lambda conn: _find(conn, company, unknown))
-        self._remember(company, found)
+        self.remember(company, found)
         return unknown - found
 
     async def add(self, company: str, chats: Collection[str]) -> None:
         """From now on these are no strangers. Writes only what is new."""
-        new = [chat for chat in chats if (company, chat) not in self._remembered]
+        new = self.unknown(company, chats)
         if new:
-            await self._database.write(lambda conn: _add(conn, company, new))
-            self._remember(company, new)
+            await self._database.write(lambda conn: self.stage(conn, company, new))
+            self.remember(company, new)
+
+    def unknown(self, company: str, chats: Collection[str]) -> list[str]:
+        """Those of `chats` that `add` would write."""
+        return [chat for chat in chats if (company, chat) not in self._remembered]
+
+    def stage(self, conn: sqlite3.Connection, company: str, chats: Collection[str]) -> None:
+        """`add` in a function given to `Database.write`; call `remember` once it is committed."""
+        _add(conn, company, chats)
 
     async def remove_company(self, company: str) -> None:
         """Forget everybody the company knew."""
@@ -48,7 +56,7 @@ class Contacts:
         for known in [known for known in self._remembered if known[0] == company]:
             del self._remembered[known]
 
-    def _remember(self, company: str, chats: Collection[str]) -> None:
+    def remember(self, company: str, chats: Collection[str]) -> None:
         for chat in chats:
             self._remembered[company, chat] = None
         while len(self._remembered) > REMEMBERED:

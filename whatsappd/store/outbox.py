@@ -206,20 +206,29 @@ class Outbox:
         Raises:
             InvalidParams: another kind.
         """
+        return await self._database.write(
+            lambda conn: self.stage_receipt(conn, company, message_ids, kind, time_ms)
+        )
+
+    def stage_receipt(
+        self,
+        conn: sqlite3.Connection,
+        company: str,
+        message_ids: Sequence[str],
+        kind: str,
+        time_ms: int,
+    ) -> Sequence[Row]:
+        """`receipt`, in a function given to `Database.write`."""
         if kind not in RECEIPTS:
             raise InvalidParams(
                 f"kind: {kind!r:.40} is none of {', '.join(RECEIPTS)}", field="kind"
             )
         cause = Cause(kind)
-
-        def write(conn: sqlite3.Connection) -> Sequence[Row]:
-            changed = [
-                self._ledger.receipt(conn, company, message_id, cause, time_ms)
-                for message_id in message_ids
-            ]
-            return [row for row in changed if row is not None]
-
-        return await self._database.write(write)
+        changed = [
+            self._ledger.receipt(conn, company, message_id, cause, time_ms)
+            for message_id in message_ids
+        ]
+        return [row for row in changed if row is not None]
 
     # --- start, time --------------------------------------------------------------------------
 

@@ -18,13 +18,16 @@ from typing import Any, NamedTuple
 from whatsappd.errors import Malformed
 
 EVENT = "event"
+#: Tells a worker that its events up to `number` are on disk.
+TAKEN = "taken"
 
 
 class WorkerMethod(StrEnum):
     """Requests a worker answers. Arguments and results are maps.
 
-    OPEN: directory, database, proxy, noise_root and log_level; answered with nothing, once no
-        other worker of the company lives any more. It must come first, and comes once.
+    OPEN: directory, database, taken (the number of the last event that is on disk), proxy,
+        noise_root and log_level; answered with nothing, once no other worker of the company lives
+        any more. It must come first, and comes once.
     SEND: to, text and secret; answers message_id and timestamp_ms.
     LOOK_UP: phones; answers on_whatsapp, those of them that are.
     HEALTH: answers connected and logged_in.
@@ -62,13 +65,23 @@ class Kind(StrEnum):
     ENDED = "ended"  # {error}: connect() returned or raised; nothing more will come
 
 
+#: What comes from WhatsApp once and never again: numbered, and confirmed when it is on disk.
+INBOUND = frozenset({Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE})
+
+
 class WorkerEvent(NamedTuple):
     company: str
     kind: Kind
     data: dict[str, Any]
+    number: int | None = None  # of an INBOUND event; grows by one, from worker to worker
 
     def as_arguments(self) -> dict[str, Any]:
-        return {"company": self.company, "kind": str(self.kind), "data": self.data}
+        return {
+            "company": self.company,
+            "kind": str(self.kind),
+            "data": self.data,
+            "number": self.number,
+        }
 
 
 def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
@@ -78,9 +91,14 @@ def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
         Malformed: it is none.
     """
     match arguments:
-        case {"company": str(company), "kind": str(kind), "data": dict(data)}:
+        case {
+            "company": str(company),
+            "kind": str(kind),
+            "data": dict(data),
+            "number": int() | None as number,
+        }:
             try:
-                return WorkerEvent(company, Kind(kind), data)
+                return WorkerEvent(company, Kind(kind), data, number)
             except ValueError:
                 pass
     raise Malformed(f"a worker sent no event: {arguments!r:.200}")

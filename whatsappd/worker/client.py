@@ -11,6 +11,7 @@ import ctypes
 import importlib
 import sys
 import threading
+import time
 from collections.abc import Callable
 from typing import Any
 
@@ -29,6 +30,11 @@ _DATABASE_OPTIONS = "?_journal_mode=WAL&_busy_timeout=5000&_foreign_keys=on&x="
 #: An hour: idle workers then cost the host nothing that whatsmeow does not need.
 _PATIENCE_S = 3600.0
 
+#: Seconds without an event after which neonize's queue counts as empty; an event takes some 0.1 ms.
+QUIET = 0.05
+#: Seconds for that at the most.
+DRAIN_WITHIN = 1.0
+
 
 class Client:
     """One company's neonize client, with its database in the current directory.
@@ -46,6 +52,8 @@ class Client:
         vars(self._neonize)["ThreadEvent"] = _PatientEvent
         self._emit = emit
         self._begun = False  # set by the first event; see `health`
+        self._handled = 0  # events
+        self._drained = False
         self._proxy = self._neonize.ProxySettings(proxy) if proxy else None
         props = self._neonize.DeviceProps(
             os="whatsappd", platformType=self._neonize.DeviceProps.CHROME
@@ -68,6 +76,25 @@ class Client:
         """Disconnect; `connect` then returns, unless the account was never paired."""
         if self._begun:
             self._client.stop()
+
+    def drain(self) -> None:
+        """Disconnect, and wait until whatsmeow has handed on what it acknowledged to WhatsApp.
+
+        Up to 100 events wait in neonize's own queue. Nothing tells when it is empty, but it is
+        when no event came for a while.
+        """
+        if not self._begun or self._drained:
+            return
+        self._drained = True
+        disconnecting = threading.Thread(target=self._client.disconnect, daemon=True)
+        disconnecting.start()
+        deadline = time.monotonic() + DRAIN_WITHIN
+        handled = None
+        while time.monotonic() < deadline and (
+            disconnecting.is_alive() or handled != self._handled
+        ):
+            handled = self._handled
+            time.sleep(QUIET)
 
     def logout(self) -> None:
         """Unlink this device at WhatsApp.
@@ -158,6 +185,7 @@ class Client:
             data = make()
             if data is not None:
                 self._emit(kind, data)
+            self._handled += 1
         except Exception:  # noqa: BLE001 -- whatever it is, the process reports it and ends
             threading.excepthook(
                 threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))

@@ -2,7 +2,8 @@
 
 The main thread reads requests; each kind of blocking call has a lane (a thread) of its own, so
 that a health check is answered while a send waits. When the channel closes, the daemon is gone or
-has done with us: the process ends at once, whatever its threads are doing.
+has done with us: what it has not confirmed is saved for the next worker, and the process ends,
+whatever its threads are doing.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -24,6 +26,7 @@ from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
 from whatsappd.model.jid import parse_jid
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import (
+    Notification,
     Request,
     named_arguments,
     pack_error,
@@ -31,9 +34,10 @@ from whatsappd.wire.rpc import (
     pack_result,
     parse_message,
 )
-from whatsappd.wire.worker import EVENT, Kind, WorkerEvent, WorkerMethod
+from whatsappd.wire.worker import EVENT, INBOUND, TAKEN, Kind, WorkerEvent, WorkerMethod
 from whatsappd.worker.client import Client, SendError
 from whatsappd.worker.lane import Lane
+from whatsappd.worker.spool import SPOOL, Spool
 
 _PR_SET_NAME = 15
 
@@ -53,12 +57,15 @@ def run_worker(company: str, channel: socket.socket, load_library: Callable[[], 
     """
     _name_process(f"wa {company}")
     os.umask(0o077)
-    # Ctrl-C reaches the whole foreground group; only the daemon decides what it means.
+    # Ctrl-C reaches the whole foreground group, systemd's SIGTERM all of its unit; only the daemon
+    # decides what they mean.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
     threading.excepthook = _die_of_exception
     worker = Worker(company, channel, load_library)
     try:
         worker.serve()
+        worker.leave()
     except BaseException:
         logging.getLogger(__name__).exception("the worker's channel failed")
         _exit(EXIT_CRASHED)
@@ -74,6 +81,7 @@ class Worker:
         self._load_library = load_library
         self._write_lock = threading.Lock()
         self._client: Client | None = None
+        self._spool: Spool | None = None
         self._lanes = {
             WorkerMethod.SEND: Lane("send"),
             WorkerMethod.LOGOUT: Lane("logout"),
@@ -84,11 +92,28 @@ class Worker:
 
     def serve(self) -> None:
         reader = FrameReader()
-        while data := self._channel.recv(READ_SIZE):
+        while data := self._receive():
             for value in reader.feed(data):
                 message = parse_message(value)
-                assert isinstance(message, Request), message
-                self._accept(message)
+                if isinstance(message, Request):
+                    self._accept(message)
+                else:
+                    assert isinstance(message, Notification)
+                    assert message.method == TAKEN
+                    assert self._spool is not None
+                    self._spool.confirmed(named_arguments(message.params)["number"])
+
+    def leave(self) -> None:
+        """Save what came from WhatsApp and may not have reached the disk."""
+        if self._client is not None and self._spool is not None:
+            self._client.drain()
+            self._spool.save()
+
+    def _receive(self) -> bytes:
+        try:
+            return self._channel.recv(READ_SIZE)
+        except ConnectionError:
+            return b""  # the daemon died with something unread
 
     def _accept(self, request: Request) -> None:
         method = WorkerMethod(request.method)
@@ -120,6 +145,9 @@ class Worker:
         """Load the library, make the client in its directory, and start to connect."""
         os.chdir(arguments["directory"])
         self._hold_lock()
+        self._spool = Spool(Path(SPOOL), taken=arguments["taken"])
+        for packed in self._spool.waiting:
+            self._write(packed)
         self._load_library()
         noise_root: bytes | None = arguments.get("noise_root")
         if noise_root is not None:
@@ -163,6 +191,7 @@ class Worker:
         return {}
 
     def _stop(self, _arguments: dict[str, Any]) -> dict[str, Any]:
+        self._opened().drain()
         self._opened().stop()
         return {}
 
@@ -173,15 +202,17 @@ class Worker:
 
     def _emit(self, kind: Kind, data: dict[str, Any]) -> None:
         event = WorkerEvent(self._company, kind, data)
-        self._write(pack_notification(EVENT, event.as_arguments()))
+        if kind in INBOUND:
+            assert self._spool is not None
+            self._write(self._spool.add(event))
+        else:
+            self._write(pack_notification(EVENT, event.as_arguments()))
 
     def _write(self, packed: bytes) -> None:
-        try:
-            with self._write_lock:
-                self._channel.sendall(packed)
-        except OSError:
-            # The daemon is gone; the main thread sees the same and would end us a moment later.
-            _exit(EXIT_CHANNEL_CLOSED)
+        # Only one thread brings inbound events, so they are written in the order of their numbers.
+        with self._write_lock, suppress(OSError):
+            # On an error the daemon is gone; the main thread sees the same, and ends us.
+            self._channel.sendall(packed)
 
 
 def _quiet_neonize(level: str) -> None:

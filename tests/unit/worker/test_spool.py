@@ -1,0 +1,102 @@
+"""The worker's unconfirmed events: numbered, confirmed, and left to the next worker."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whatsappd.wire.frames import FrameReader
+from whatsappd.wire.rpc import Notification, named_arguments, parse_message
+from whatsappd.wire.worker import Kind, WorkerEvent, parse_worker_event
+from whatsappd.worker.spool import MAX_EVENT, Spool
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "inbox.spool"
+
+
+def event(text: str, **data: Any) -> WorkerEvent:
+    return WorkerEvent("acme", Kind.MESSAGE, {"text": text, **data})
+
+
+def unpacked(packed: bytes) -> WorkerEvent:
+    reader = FrameReader(max_message=4 * MAX_EVENT)
+    [value] = [
+        value
+        for start in range(0, len(packed), 65536)
+        for value in reader.feed(packed[start : start + 65536])
+    ]
+    message = parse_message(value)
+    assert isinstance(message, Notification)
+    return parse_worker_event(named_arguments(message.params))
+
+
+def waiting(spool: Spool) -> list[tuple[int | None, str]]:
+    return [(found.number, found.data["text"]) for found in map(unpacked, spool.waiting)]
+
+
+def test_numbers_go_on_behind_what_the_daemon_has(file: Path) -> None:
+    spool = Spool(file, taken=41)
+    assert unpacked(spool.add(event("a"))).number == 42
+    assert unpacked(spool.add(event("b"))).number == 43
+
+
+def test_what_is_confirmed_is_forgotten(file: Path) -> None:
+    spool = Spool(file, taken=0)
+    for text in "abc":
+        spool.add(event(text))
+    spool.confirmed(2)
+    assert waiting(spool) == [(3, "c")]
+    spool.save()
+    assert waiting(Spool(file, taken=2)) == [(3, "c")]
+
+
+def test_the_next_worker_leaves_out_what_the_daemon_turned_out_to_have(file: Path) -> None:
+    spool = Spool(file, taken=0)
+    for text in "abc":
+        spool.add(event(text))
+    spool.save()
+    heir = Spool(file, taken=2)
+    assert waiting(heir) == [(3, "c")]
+    assert unpacked(heir.add(event("d"))).number == 4
+    heir.save()
+    assert waiting(Spool(file, taken=2)) == [(3, "c"), (4, "d")]
+
+
+def test_a_file_with_nothing_new_does_not_take_numbers_back(file: Path) -> None:
+    spool = Spool(file, taken=0)
+    spool.add(event("a"))
+    spool.save()
+    heir = Spool(file, taken=7)
+    assert waiting(heir) == []
+    assert unpacked(heir.add(event("b"))).number == 8
+    heir.confirmed(8)
+    heir.save()
+    assert not file.exists()
+
+
+def test_a_damaged_file_is_reported_and_stops_nobody(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(file, taken=0)
+    spool.add(event("a"))
+    spool.save()
+    file.write_bytes(file.read_bytes() + b"\xc1 no MessagePack")
+    with caplog.at_level(logging.ERROR):
+        heir = Spool(file, taken=0)
+    assert "damaged" in caplog.text
+    assert unpacked(heir.add(event("b"))).number is not None
+
+
+def test_an_event_too_large_for_the_log_arrives_without_what_makes_it_so(file: Path) -> None:
+    spool = Spool(file, taken=0)
+    packed = spool.add(event("x" * MAX_EVENT, raw=b"y" * MAX_EVENT, message_id="A"))
+    assert len(packed) < MAX_EVENT
+    found = unpacked(packed)
+    assert found.data["shortened"] is True
+    assert found.data["message_id"] == "A"
+    assert "raw" not in found.data
