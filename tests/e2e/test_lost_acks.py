@@ -169,9 +169,9 @@ async def test_a_removed_company_leaves_nothing_that_a_new_one_of_its_name_would
 async def test_a_receipt_tells_the_fate_of_a_message_whose_ack_timed_out() -> None:
     async with two_daemons() as world:
         await world.sandbox.fault("lose_acks", phone=SENDER, count=1)
-        row = await world.client.call("message.send", company="acme", to=RECEIVER, text="once")
+        await world.client.call("message.send", company="acme", to=RECEIVER, text="once")
         with trio.fail_after(100):  # whatsmeow waits 75 s
-            row = await world.client.call(
+            await world.client.call(
                 "message.send", company="acme", to=RECEIVER, text="next", wait="delivered"
             )
         rows = (await world.client.call("message.list", company="acme"))["rows"]
