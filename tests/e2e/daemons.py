@@ -34,6 +34,10 @@ class Daemon:
         self.socket = directory / "d.sock"
         self.log_file = directory / "daemon.log"
         self.arguments = arguments
+        #: What its environment has beside ours, what command starts it, and what it inherits.
+        self.environment: dict[str, str] = {}
+        self.wrapper: list[str] = []
+        self.descriptors: tuple[int, ...] = ()
         self.process: trio.Process | None = None
 
     @property
@@ -60,6 +64,7 @@ class Daemon:
         with self.log_file.open("ab") as log:
             self.process = await trio.lowlevel.open_process(
                 [
+                    *self.wrapper,
                     *(sys.executable, "-m", "whatsappd", "run", "--log-level", "info"),
                     *("--state-dir", str(self.state_dir), "--socket", str(self.socket)),
                     *self.arguments,
@@ -68,6 +73,8 @@ class Daemon:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, **self.environment},
+                pass_fds=self.descriptors,
             )
         return self.process
 
@@ -151,11 +158,14 @@ async def link(client: RpcClient, events: Events, company: str, phone: str) -> d
 
 
 @asynccontextmanager
-async def running_daemon(*arguments: str) -> AsyncIterator[Daemon]:
+async def running_daemon(
+    *arguments: str, prepare: Callable[[Daemon], None] = lambda _daemon: None
+) -> AsyncIterator[Daemon]:
     """A daemon in a directory of its own, stopped at the end however the test ends."""
     # Short, because a Unix socket's path may have 107 bytes and pytest's are long.
     with tempfile.TemporaryDirectory(prefix="wd-") as name:
         daemon = Daemon(Path(name), *arguments)
+        prepare(daemon)
         await daemon.start()
         try:
             yield daemon
