@@ -45,6 +45,7 @@ _ALWAYS = {
     403: "The key's scope or companies do not allow it.",
     422: "A field is wrong; `errors` names it.",
     429: "Too many wrong keys, or a limit is reached; see `Retry-After`.",
+    431: "The headers are too large.",
     500: "A defect; the log has the details under the reference.",
     503: "The daemon is away, or there is too much to do; see `Retry-After`.",
 }

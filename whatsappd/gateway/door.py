@@ -26,6 +26,8 @@ log = structlog.get_logger()
 
 #: Bytes of a request's body: the longest text (65,536 characters), each escaped as twelve.
 MAX_BODY = 1024 * 1024
+#: Bytes of all headers of a request.
+MAX_HEADERS = 16 * 1024
 #: Seconds that a body may take to arrive.
 BODY_WITHIN = 30.0
 #: Requests at the same time, streams not counted.
@@ -86,6 +88,11 @@ class Door:
     async def _admit(
         self, scope: Scope, headers: Headers, address: str, receive: Receive, send: Send
     ) -> None:
+        if sum(len(name) + len(value) + 4 for name, value in headers.raw) > MAX_HEADERS:
+            # Hypercorn counts them only while they are incomplete.
+            raise HttpError(
+                431, "headers_too_large", f"headers have at most {MAX_HEADERS} bytes together"
+            )
         if self._local_only:
             _check_origin(headers)
         if scope["path"].startswith(GUARDED):
@@ -117,7 +124,7 @@ def log_refusal(scope: Scope, error: HttpError | WhatsappdError) -> None:
     identity = state.get("identity")
     status = error.status if isinstance(error, HttpError) else error.http_status
     # What is merely not found or in another state is daily business.
-    write = log.info if status in (401, 403, 408, 413, 415, 429) or status >= 500 else log.debug
+    write = log.info if status in (401, 403, 408, 413, 415, 429, 431) or status >= 500 else log.debug
     write(
         "request_refused",
         status=status,

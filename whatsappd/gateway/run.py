@@ -21,6 +21,7 @@ from hypercorn.utils import wrap_app
 
 from whatsappd.gateway.app import make_app
 from whatsappd.gateway.auth import ApiKeys, NoAuthentication
+from whatsappd.gateway.door import MAX_HEADERS
 from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.listener import GuardedListener, GuardedStream, forget_socket, open_socket
 from whatsappd.gateway.settings import GatewaySettings

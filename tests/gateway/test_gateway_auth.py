@@ -1,0 +1,151 @@
+"""Who comes in, for what, and what is told to those who do not."""
+
+from __future__ import annotations
+
+import httpx
+import pytest
+import trio
+from daemons import running_daemon
+from gateways import Stack, running_gateway
+from websockets import Refused, open_websocket
+
+#: What each scope may do, by the least scope that is needed.
+ROUTES = [
+    ("GET", "/v1/sessions", "read"),
+    ("GET", "/v1/sessions/acme", "read"),
+    ("GET", "/v1/sessions/acme/messages", "read"),
+    ("GET", "/v1/sessions/acme/messages/1234567890abcdef", "read"),
+    ("GET", "/v1/events", "read"),
+    ("GET", "/v1/health", "read"),
+    ("GET", "/v1/metrics", "read"),
+    ("POST", "/v1/sessions/acme/messages", "send"),
+    ("POST", "/v1/sessions/acme/messages/1234567890abcdef/cancel", "send"),
+    ("POST", "/v1/sessions/acme/messages/1234567890abcdef/resolve", "send"),
+    ("POST", "/v1/sessions", "admin"),
+    ("PUT", "/v1/sessions/acme", "admin"),
+    ("PATCH", "/v1/sessions/acme", "admin"),
+    ("DELETE", "/v1/sessions/acme", "admin"),
+    ("POST", "/v1/sessions/acme/start", "admin"),
+    ("POST", "/v1/sessions/acme/stop", "admin"),
+    ("POST", "/v1/sessions/acme/restart", "admin"),
+    ("POST", "/v1/sessions/acme/logout", "admin"),
+    ("GET", "/v1/sessions/acme/qr", "admin"),
+    ("GET", "/v1/sessions/acme/pairing", "admin"),
+]
+RANK = ["read", "send", "admin"]
+
+
+async def test_each_route_needs_its_scope_and_its_company(stack: Stack) -> None:
+    async with stack.http() as http:
+        document = (await http.get("/openapi.json")).json()
+    guarded = {
+        (method.upper(), path)
+        for path, item in document["paths"].items()
+        if path.startswith("/v1/")
+        for method in item
+    }
+    assert len(guarded) == len(ROUTES), "a route is missing from this table"
+
+    async with stack.http() as http:
+        for scope in RANK:
+            key = await stack.key(scope)
+            elsewhere = await stack.key(scope, ["globex"])
+            for method, path, needed in ROUTES:
+                # No body: a route that lets us in complains about that.
+                answer = await http.request(method, path, headers=_bearer(key))
+                allowed = RANK.index(scope) >= RANK.index(needed)
+                assert (answer.status_code != 403) == allowed, (scope, method, path, answer.text)
+                assert answer.status_code not in (401, 500)
+                if "acme" in path:
+                    bound = await http.request(method, path, headers=_bearer(elsewhere))
+                    assert bound.status_code == 403
+                    assert bound.json()["name"] == "denied"
+        for method, path, _ in ROUTES:
+            assert (await http.request(method, path)).status_code == 401
+
+
+async def test_a_key_for_some_companies_sees_nothing_of_others(stack: Stack) -> None:
+    async with stack.daemon.client() as client:
+        for company in ("acme", "globex"):
+            await client.call("session.start", company=company)
+    key = await stack.key("admin", ["globex"])
+    async with stack.http(key) as http:
+        found = (await http.get("/v1/sessions")).json()["sessions"]
+        assert [each["company"] for each in found] == ["globex"]
+        events = (await http.get("/v1/events")).json()["events"]
+        assert {event["company"] for event in events} == {"globex"}
+        assert (await http.get("/v1/events?company=acme")).status_code == 403
+        assert (await http.post("/v1/sessions", json={"company": "acme"})).status_code == 403
+        assert (await http.get("/v1/health")).status_code == 403
+    with pytest.raises(Refused) as refused:
+        async with open_websocket(stack.gateway.port, "company=acme", key=key):
+            pass
+    assert refused.value.status == 403
+    assert refused.value.problem["name"] == "denied"
+
+
+async def test_wrong_keys_are_counted_refused_and_logged_without_the_secret(stack: Stack) -> None:
+    good = await stack.make_key()
+    wrong = good["key"][:-4] + "AAAA"
+    async with stack.http() as http:
+        assert (await http.get("/v1/sessions", headers=_bearer(good["key"]))).status_code == 200
+        statuses = []
+        for _ in range(12):
+            answer = await http.get("/v1/sessions", headers=_bearer(wrong))
+            statuses.append(answer.status_code)
+        assert statuses == [401] * 10 + [429] * 2
+        assert int(answer.headers["Retry-After"]) > 0
+        assert answer.json()["name"] == "too_many_failures"
+        # Whoever was let in before is not shut out by a stranger at the same address, ...
+        assert (await http.get("/v1/sessions", headers=_bearer(good["key"]))).status_code == 200
+        # ... until the key is revoked, which works within seconds.
+        async with stack.daemon.client() as client:
+            await client.call("key.revoke", id=good["id"])
+        with trio.fail_after(6):
+            while (await http.get("/v1/sessions", headers=_bearer(good["key"]))).is_success:
+                await trio.sleep(0.1)
+    log = stack.gateway.log()
+    for secret in (good["key"], wrong, good["key"][-30:]):
+        assert secret not in log
+    refused = [line for line in stack.gateway.lines() if line["event"] == "request_refused"]
+    assert [line["status"] for line in refused[:12]] == statuses
+    assert refused[0]["actor"] == f"key:{good['id']}?"
+    assert refused[0]["address"] == "127.0.0.1"
+
+
+async def test_a_browser_offers_its_key_as_a_subprotocol(stack: Stack) -> None:
+    key = await stack.key("read")
+    offered = ["whatsappd.v1", f"bearer.{key}"]
+    async with open_websocket(stack.gateway.port, subprotocols=offered) as events:
+        assert events.accepted.subprotocol == "whatsappd.v1"
+        assert "ready" in await events.receive()
+    with pytest.raises(Refused) as refused:
+        async with open_websocket(stack.gateway.port, subprotocols=["whatsappd.v1"]):
+            pass
+    assert refused.value.status == 401
+
+
+async def test_without_authentication_only_this_host_s_own_pages_come_in() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        running_gateway(daemon, "--no-auth") as gateway,
+        httpx.AsyncClient(base_url=gateway.url) as http,
+    ):
+        own = f"127.0.0.1:{gateway.port}"
+        for headers, status in [
+            ({}, 200),
+            ({"Host": own, "Origin": f"http://{own}"}, 200),
+            ({"Origin": "https://evil.example"}, 403),
+            ({"Origin": "null"}, 403),
+            ({"Host": "evil.example"}, 403),
+        ]:
+            answer = await http.post("/v1/sessions/acme/stop", headers=headers)
+            assert answer.status_code == (404 if status == 200 else status), headers
+        with pytest.raises(Refused) as refused:
+            async with open_websocket(gateway.port, headers={"Origin": "https://evil.example"}):
+                pass
+        assert refused.value.status == 403
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"Authorization": f"Bearer {key}"}

@@ -1,0 +1,152 @@
+"""WebSocket and server-sent events: replay, resume, acks, and what becomes of slow readers."""
+
+from __future__ import annotations
+
+import json
+import signal
+
+import pytest
+import trio
+from gateways import Stack, make_events
+from websockets import Closed, Refused, open_websocket
+
+from whatsappd.gateway.streaming import SLOW_AFTER
+
+
+async def test_a_slow_reader_is_told_so_and_resumes_without_loss(stack: Stack) -> None:
+    await make_events(stack.daemon, "acme", 2500)
+    async with stack.daemon.client() as client:
+        last = (await client.call("daemon.status"))["last_seq"]
+    assert last > 5000
+    key = await stack.key("read")
+    async with open_websocket(
+        stack.gateway.port, "after=0", key=key, receive_buffer=4096
+    ) as events:
+        await trio.sleep(SLOW_AFTER + 1)  # being slow is what is tested
+        messages, closed = await events.rest()
+    assert closed.code == 4408
+    assert "resume" in closed.reason
+    seqs = [message["event"]["seq"] for message in messages if "event" in message]
+    assert seqs == list(range(1, len(seqs) + 1))
+    assert len(seqs) < last
+
+    async with open_websocket(stack.gateway.port, f"after={seqs[-1]}", key=key) as events:
+        while seqs[-1] < last:
+            seqs.append((await events.event())["seq"])
+    assert seqs == list(range(1, last + 1))
+
+
+async def test_a_consumer_goes_on_where_it_acknowledged(stack: Stack) -> None:
+    await make_events(stack.daemon, "acme", 50)
+    key = await stack.key("read")
+    async with open_websocket(stack.gateway.port, "consumer=crm&after=0", key=key) as events:
+        for seq in (1, 2, 3):
+            assert (await events.event())["seq"] == seq
+        await events.send({"ack": 3})
+        while "acked" not in (message := await events.receive()):
+            pass
+        assert message == {"acked": 3}
+        await events.send({"ack": 10**6})
+        while "error" not in (message := await events.receive()):
+            pass
+        assert message["error"]["name"] == "invalid_params"
+    async with open_websocket(stack.gateway.port, "consumer=crm", key=key) as events:
+        assert (await events.receive())["ready"]["after"] == 3
+        assert (await events.event())["seq"] == 4
+    # A key that is bound to companies has consumers of its own.
+    bound = await stack.key("read", ["acme"])
+    async with open_websocket(stack.gateway.port, "consumer=crm&after=0", key=bound) as events:
+        assert (await events.receive())["ready"]["after"] == 0
+
+
+async def test_anything_but_an_ack_ends_the_stream(stack: Stack) -> None:
+    key = await stack.key("read")
+    for text, code in [
+        ("", 4400),
+        ("no json", 4400),
+        ("[]", 4400),
+        ('{"ack": -1}', 4400),
+        ('{"ack": true}', 4400),
+        ('{"ack": 1, "x": 2}', 4400),
+        ("[" * 4000, 4400),
+        ("x" * 10_000, 1009),  # RFC 6455: message too big
+    ]:
+        async with open_websocket(stack.gateway.port, "consumer=crm", key=key) as events:
+            await events.send_text(text)
+            _, closed = await events.rest()
+        assert closed.code == code, text[:20]
+
+
+async def test_what_is_wrong_with_a_stream_is_said_before_it_begins(stack: Stack) -> None:
+    key = await stack.key("read")
+    for query, field in [
+        ("after=-1", "after"),
+        ("after=99999999999999999999", "after"),
+        ("after=5", "after"),  # beyond the end
+        ("type=no.such", "types"),
+        ("consumer=two%20words", "consumer"),
+        ("company=..", "companies"),
+        ("nonsense=1", "nonsense"),
+    ]:
+        with pytest.raises(Refused) as refused:
+            async with open_websocket(stack.gateway.port, query, key=key):
+                pass
+        assert refused.value.status == 422, query
+        assert refused.value.problem["errors"][0]["field"] == field
+
+
+async def test_filters_hold_for_the_replay_and_for_what_comes(stack: Stack) -> None:
+    await make_events(stack.daemon, "acme", 50)
+    await make_events(stack.daemon, "globex", 50)
+    key = await stack.key("read")
+    query = "after=0&company=globex&type=session.state"
+    async with open_websocket(stack.gateway.port, query, key=key) as events:
+        await events.receive()
+        assert (await events.receive())["event"]["company"] == "globex"
+        async with stack.daemon.client() as client:
+            await client.call("session.start", company="acme")
+            await client.call("session.start", company="globex")
+            while True:
+                event = (await events.receive())["event"]
+                assert (event["company"], event["type"]) == ("globex", "session.state")
+                if event["data"]["state"] == "pairing":
+                    break
+
+
+async def test_server_sent_events_replay_follow_and_resume(stack: Stack) -> None:
+    await make_events(stack.daemon, "acme", 50)
+    headers = {"Accept": "text/event-stream", "Last-Event-ID": "5"}
+    async with (
+        stack.http(await stack.key("read")) as http,
+        http.stream("GET", "/v1/events?after=0", headers=headers) as stream,
+    ):
+        assert stream.status_code == 200
+        assert stream.headers["Content-Type"].startswith("text/event-stream")
+        lines = stream.aiter_lines()
+        fields: list[tuple[str, str]] = []
+        async for line in lines:
+            name, _, value = line.partition(": ")
+            if name:
+                fields.append((name, value))
+            if len(fields) >= 7:
+                break
+        assert fields[0] == ("id", "6")
+        assert fields[1][0] == "event"
+        assert json.loads(fields[2][1])["seq"] == 6
+        assert fields[3] == ("id", "7")
+
+        assert await stack.gateway.stop(signal.SIGTERM) == 0
+        rest = [line async for line in lines]
+        place = rest.index("event: stream.ended")
+        assert json.loads(rest[place + 1].removeprefix("data: "))["code"] == 1001
+
+
+async def test_a_revoked_key_s_streams_end_within_seconds(stack: Stack) -> None:
+    key = await stack.make_key("read")
+    async with open_websocket(stack.gateway.port, key=key["key"]) as events:
+        await events.receive()
+        async with stack.daemon.client() as client:
+            await client.call("key.revoke", id=key["id"])
+        with trio.fail_after(10), pytest.raises(Closed) as closed:
+            await events.receive()
+    assert closed.value.code == 4401
