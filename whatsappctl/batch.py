@@ -12,7 +12,7 @@ import shutil
 import sqlite3
 import stat
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Generator, Iterator
 from contextlib import closing, contextmanager
 from hashlib import sha256
 from typing import IO, Any, NamedTuple
@@ -79,7 +79,7 @@ def _is_regular(file: IO[bytes]) -> bool:
         return False
 
 
-def lines(file: IO[bytes], defaults: Defaults) -> Iterator[Line | BadLine]:
+def lines(file: IO[bytes], defaults: Defaults) -> Generator[Line | BadLine, None, None]:
     """The lines from where `file` stands, in order; empty ones are left out."""
     number = 0
     with closing(Occurrences()) as seen:

@@ -32,7 +32,9 @@ SECTIONS: dict[str, dict[str, str]] = {
         "remove": "Unlink a company, and delete what is stored of it.",
     },
     "Messages and events": {
-        "send": "Send a text message.",
+        "send": "Send a text message, or many from a file.",
+        "outbox": "The accepted messages: list, show, cancel, resolve.",
+        "limits": "How fast a company may send.",
         "events": "Follow what happens: messages, receipts, states.",
     },
     "Health": {
@@ -41,6 +43,8 @@ SECTIONS: dict[str, dict[str, str]] = {
         "doctor": "Examine the installation, with remedies.",
     },
     "More": {
+        "backup": "Copy the daemon's database while it runs.",
+        "configure": "Change the daemon's log level while it runs.",
         "keys": "API keys for the gateway.",
         "call": "Call any method of the daemon, with JSON.",
         "sandbox": "Be the phones, and the troubles, of a sandbox daemon.",

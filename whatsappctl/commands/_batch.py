@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
 from typing import IO, TYPE_CHECKING, Any
 
 import click
@@ -64,8 +64,9 @@ def send_batch(
             )
             click.get_current_context().exit(EXIT_USAGE)
         again.seek(start)
-        good = (line for line in lines(again, defaults) if isinstance(line, Line))
-        _send(path, good, account, timeout)
+        with closing(lines(again, defaults)) as found:
+            good = (line for line in found if isinstance(line, Line))
+            _send(path, good, account, timeout)
 
 
 def _send(path: str, good: Iterator[Line], account: Account, timeout: float | None) -> None:

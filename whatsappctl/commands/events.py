@@ -3,19 +3,22 @@
 from __future__ import annotations
 
 import gc
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from whatsappctl.common import client, common_options, options
 from whatsappctl.output import clock, number, plain, print_json
+from whatsappd.model.event import Event
 
 if TYPE_CHECKING:
     from whatsappctl.stream import EventStream
-    from whatsappd.model.event import Event
 
 #: Events printed before a consumer's place is moved, when they come without a pause.
 ACK_EVERY = 100
+#: Events asked for at a time, when the newest is not waited for.
+PAGE = 500
 
 
 @click.command("events")
@@ -24,7 +27,8 @@ ACK_EVERY = 100
     "--after",
     type=click.IntRange(min=0),
     metavar="SEQ",
-    help="Begin behind this number; 0: with the oldest. Default: only new events.",
+    help="Begin behind this number; 0: with the oldest. Default: only new events, and with "
+    "--no-follow all.",
 )
 @click.option(
     "--company",
@@ -46,27 +50,39 @@ ACK_EVERY = 100
     help="Begin where this consumer left off, and keep its place: what is printed is acknowledged.",
 )
 @click.option("--count", type=click.IntRange(min=1), metavar="N", help="End after this many.")
+@click.option(
+    "--follow/--no-follow",
+    default=True,
+    show_default=True,
+    help="Wait for further events, or end with the newest there is.",
+)
 def command(
     after: int | None,
     companies: tuple[str, ...],
     types: tuple[str, ...],
     consumer: str | None,
     count: int | None,
+    follow: bool,
 ) -> None:
     """Follow events as they happen: messages, receipts, state changes. Ctrl-C ends it.
 
-    With --json each event is one line (NDJSON). With --consumer it can be killed and run again:
-    nothing is missed, and what was printed but not yet acknowledged is printed again.
+    With --json each event is one line (NDJSON), written in one piece. It can be killed at any
+    moment and run again without missing an event. With --consumer, whose place the daemon keeps,
+    the last ones may be printed twice, because an event is acknowledged after it is printed: look
+    at their seq. With --after and the last seq that you have, none is.
 
     \b
     whatsappctl events --type message.received --company acme
     whatsappctl events --json --consumer crm | ./import-into-crm
+    whatsappctl events --json --after 0 --no-follow >all.ndjson
     """
     gc.enable()  # `cli.main` does without it, but this may run for months
+    wanted: dict[str, Any] = {"companies": companies or None, "types": types or None}
+    if not follow:
+        _print_what_there_is(after, consumer, wanted, count)
+        return
     with client() as daemon:
-        stream = daemon.events(
-            after=after, companies=companies or None, types=types or None, consumer=consumer
-        )
+        stream = daemon.events(after=after, consumer=consumer, **wanted)
     with stream:
         try:
             _follow(stream, count)
@@ -77,7 +93,7 @@ def command(
 def _follow(stream: EventStream, count: int | None) -> None:
     _tell_gap(stream.gap)
     gap = stream.gap
-    show = _print_json if options().json else _print_line
+    show = _printer()
     unacknowledged = 0
     for printed, event in enumerate(stream, 1):
         if stream.gap != gap:
@@ -91,6 +107,40 @@ def _follow(stream: EventStream, count: int | None) -> None:
             unacknowledged = 0
         if done:
             return
+
+
+def _print_what_there_is(
+    after: int | None, consumer: str | None, wanted: dict[str, Any], count: int | None
+) -> None:
+    """Page by page up to the newest event of now; each page is acknowledged when it is printed."""
+    show = _printer()
+    with client() as daemon:
+        if consumer is not None:
+            with daemon.events(after=after, consumer=consumer) as stream:
+                after = stream.after
+        cursor, last = after or 0, None
+        gap = None
+        while last is None or cursor < last:
+            limit = PAGE if count is None else min(PAGE, count)
+            page = daemon.call("events.read", after=cursor, limit=limit, **wanted)
+            last = page["last_seq"] if last is None else last
+            if page["gap"] != gap:
+                gap = page["gap"]
+                _tell_gap(gap)
+            events = [Event(**event) for event in page["events"] if event["seq"] <= last]
+            for event in events:
+                show(event)
+            cursor = page["next"]
+            if consumer is not None and cursor > (after or 0):
+                daemon.call("events.ack", consumer=consumer, seq=min(cursor, last))
+            if count is not None:
+                count -= len(events)
+                if count == 0:
+                    return
+
+
+def _printer() -> Callable[[Event], None]:
+    return _print_json if options().json else _print_line
 
 
 def _tell_gap(first: int | None) -> None:

@@ -16,6 +16,7 @@ import trio
 from click.testing import CliRunner, Result
 
 from whatsappctl.cli import cli
+from whatsappd.api.daemon import ConfigureParams as DaemonParams
 from whatsappd.api.events import AckParams, ReadParams, SubscribeParams
 from whatsappd.api.messages import ListParams, MessageId, ResolveParams, SendParams
 from whatsappd.api.monitoring import MetricsParams
@@ -29,6 +30,7 @@ from whatsappd.rpc.server import RpcServer, serve_rpc
 PARAMS = {
     "daemon.hello": NoParams,
     "daemon.status": NoParams,
+    "daemon.configure": DaemonParams,
     "daemon.health": NoParams,
     "daemon.metrics": MetricsParams,
     "session.list": NoParams,

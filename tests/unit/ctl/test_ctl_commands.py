@@ -247,6 +247,48 @@ def test_events_as_ndjson_with_a_consumer_are_acknowledged(daemon: Daemon):
     assert (asked.companies, asked.types) == (["acme"], ["session.state"])
 
 
+def pages(*seqs: int, last: int):
+    """`events.read` of a log whose filter lets `seqs` through."""
+
+    def answer(params):
+        found = [seq for seq in seqs if seq > params.after][: params.limit]
+        end = found[-1] if len(found) == params.limit else last
+        events = [event(seq) for seq in found]
+        return {"events": events, "next": end, "last_seq": last, "gap": None}
+
+    return answer
+
+
+def test_events_that_are_not_followed_end_with_the_newest(
+    daemon: Daemon, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("whatsappctl.commands.events.PAGE", 2)
+    daemon.answers = {"events.read": pages(1, 3, 4, 8, 9, last=10)}
+
+    def seqs(*arguments: str) -> list[int]:
+        result = daemon.invoke("events", "--json", "--no-follow", *arguments)
+        assert result.exit_code == 0
+        return [json.loads(line)["seq"] for line in result.stdout.splitlines()]
+
+    assert seqs() == [1, 3, 4, 8, 9]
+    assert seqs("--after", "4") == [8, 9]
+    assert seqs("--count", "3", "--type", "alert", "--company", "acme") == [1, 3, 4]
+    asked = daemon.called("events.read")[-1]
+    assert (asked.limit, asked.types, asked.companies) == (1, ["alert"], ["acme"])
+
+
+def test_a_consumer_need_not_follow(daemon: Daemon):
+    daemon.answers = {
+        "events.subscribe": {**SUBSCRIBED, "after": 3},
+        "events.read": pages(1, 4, 8, last=10),
+        "events.ack": {"cursor": 10},
+    }
+    result = daemon.invoke("events", "--json", "--no-follow", "--consumer", "crm")
+    assert [json.loads(line)["seq"] for line in result.stdout.splitlines()] == [4, 8]
+    [acknowledged] = daemon.called("events.ack")
+    assert (acknowledged.consumer, acknowledged.seq) == ("crm", 10)
+
+
 def test_events_end_with_a_clear_word_when_the_daemon_stops(daemon: Daemon):
     daemon.answers = {"events.subscribe": SUBSCRIBED}
     daemon.events = [event(1)]

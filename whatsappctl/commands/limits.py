@@ -1,0 +1,60 @@
+"""`whatsappctl limits`."""
+
+from __future__ import annotations
+
+import click
+
+from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.output import plain, print_json
+
+#: The names in the RPC (and in `whatsappd.rules.outreach.SendLimits`), and for people.
+NAMES = {
+    "per_minute": "messages a minute",
+    "per_phone_per_minute": "messages a minute to one number",
+    "cold_per_hour": "first messages an hour",
+    "cold_per_day": "first messages a day",
+}
+
+_LIMIT = click.IntRange(min=0)
+
+
+@click.command("limits")
+@common_options
+@company_argument()
+@click.option("--per-minute", type=_LIMIT, metavar="N", help="Messages a minute.")
+@click.option(
+    "--per-phone",
+    "per_phone_per_minute",
+    type=_LIMIT,
+    metavar="N",
+    help="Messages a minute to the same number.",
+)
+@click.option(
+    "--cold-per-hour",
+    type=_LIMIT,
+    metavar="N",
+    help="First messages an hour: to people never written to or heard from.",
+)
+@click.option("--cold-per-day", type=_LIMIT, metavar="N", help="First messages a day.")
+@click.option("--reset", is_flag=True, help="Give all others the daemon's defaults again.")
+def command(company: str, reset: bool, **given: int | None) -> None:
+    """Show how fast COMPANY may send, or change it. 0 switches a limit off.
+
+    Changes hold at once, and also after a restart. Messages above a limit wait for their turn.
+    WhatsApp restricts and bans accounts that write much, above all to strangers: raise with care.
+
+    \b
+    whatsappctl limits acme
+    whatsappctl limits acme --per-minute 10 --cold-per-day 50
+    whatsappctl limits acme --reset
+    """
+    changes = {
+        name: value for name, value in given.items() if value is not None or reset
+    }  # None gives a limit its default again
+    with client() as daemon:
+        answer = daemon.request("session.configure", {"company": company, **changes})
+    if options().json:
+        print_json(answer)
+        return
+    for name, value in answer["limits"].items():
+        click.echo(f"{plain(NAMES.get(name, name)) + ':':<33}{value or 'off'}")
