@@ -550,12 +550,12 @@ class Session:
 
     async def check_health(self) -> None:
         """Ask the worker how it is, and have it replaced if `rules.health` says so."""
-        worker, generation = self._worker, self._generation
+        worker, generation, since_ms = self._worker, self._generation, self.since_ms
         answer = Answer()
         if worker is not None and self.state in ALIVE and self.state is not SessionState.STARTING:
             answer = await ask(worker, self._settings.health_deadline_s)
-        if generation != self._generation:
-            answer = Answer()  # it was about a worker that has been ended meanwhile
+        if (generation, since_ms) != (self._generation, self.since_ms):
+            answer = Answer()  # it was about another worker, or another state of it
         last = self.checkup
         is_same = last is not None and last.generation == self._generation
         disagreements = last.judgement.disagreements if last and is_same else 0
@@ -575,8 +575,12 @@ class Session:
     def judgement(self) -> Judgement:
         """How the session is now, as far as the last check can tell."""
         last = self.checkup
-        is_same = last is not None and last.generation == self._generation
-        return self._judge(last.answer if last and is_same else Answer(), 0)
+        is_about_now = (
+            last is not None
+            and last.generation == self._generation
+            and last.time_ms >= self.since_ms
+        )
+        return self._judge(last.answer if last and is_about_now else Answer(), 0)
 
     def _judge(self, answer: Answer, disagreements: int) -> Judgement:
         settings = self._settings
