@@ -108,10 +108,11 @@ class LazyGroup(click.Group):
             ) from error
 
     def invoke(self, ctx: click.Context) -> Any:
+        given = ctx.ensure_object(Options)  # before the verb's context is made, which shares it
         try:
             return super().invoke(ctx)
         except WhatsappdError as error:
-            fail(error, as_json=ctx.ensure_object(Options).json)
+            fail(error, as_json=given.json)
         except KeyboardInterrupt:
             click.echo(err=True)
             ctx.exit(130)

@@ -135,6 +135,18 @@ def test_errors_as_json(daemon: Daemon):
     assert json.loads(result.stderr)["error"]["name"] == "unknown_company"
 
 
+@pytest.mark.parametrize(
+    "arguments",
+    [["status", "--json"], ["--json", "status"], ["sandbox", "stats", "--json"]],
+)
+def test_errors_are_json_wherever_the_option_stands(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+):
+    monkeypatch.setenv("WHATSAPPD_SOCKET", str(tmp_path / "none"))
+    result = CliRunner().invoke(cli, arguments)
+    assert json.loads(result.stderr)["error"]["name"] == "unreachable"
+
+
 def test_no_daemon_is_one_line_that_says_how_to_start_it(tmp_path: Path):
     result = CliRunner().invoke(cli, ["status", "--socket", str(tmp_path / "none")])
     assert result.exit_code == 3
