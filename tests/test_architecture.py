@@ -40,7 +40,7 @@ ALLOWED: dict[str, set[str]] = {
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
         "metrics",
     },
-    "gateway": {"", "errors", "model", "wire", "rpc.client", "config"},
+    "gateway": {"", "errors", "model", "wire", "rules", "rpc.client", "config"},
     "ctl": {"", "errors", "model", "wire"},
 }
 #: The places where parts meet may import everything of the daemon.

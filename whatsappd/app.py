@@ -61,6 +61,7 @@ from whatsappd.store.events import open_event_log
 from whatsappd.store.intake import Intake
 from whatsappd.store.keys import open_keys
 from whatsappd.store.outbox import open_outbox
+from whatsappd.store.webhooks import Webhooks
 from whatsappd.systemd import (
     Launch,
     Notify,
@@ -188,6 +189,7 @@ async def _run_parts(
             outbox=outbox,
             keys=keys,
             audit=audit,
+            webhooks=Webhooks(database, events),
             pool=pool,
             fork_server=fork_server,
             sandbox=sandbox,

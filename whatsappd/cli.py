@@ -22,6 +22,8 @@ from whatsappd.logs import LEVELS, configure_logs
 if TYPE_CHECKING:
     from whatsappd.config.sources import Sources
 
+#: What the extra `gateway` installs.
+_GATEWAY_NEEDS = ("fastapi", "hypercorn", "pydantic", "httpcore")
 _PATH = click.Path(path_type=Path, dir_okay=True)
 
 
@@ -239,6 +241,13 @@ def demo(ctx: click.Context, keep: bool, log_level: str) -> None:
 @click.option(
     "--behind-proxy", is_flag=True, help="Believe X-Forwarded-For, which our own proxy sets."
 )
+@click.option(
+    "--allow-private-webhooks",
+    "private_webhooks",
+    is_flag=True,
+    help="Deliver webhooks to addresses that are not on the Internet, too: this host, your "
+    "network. Else only those webhooks that an administrator allowed it.",
+)
 @_log_level
 def gateway(
     bind: str,
@@ -248,6 +257,7 @@ def gateway(
     allow_public: bool,
     no_auth: bool,
     behind_proxy: bool,
+    private_webhooks: bool,
     log_level: str,
 ) -> None:
     """REST, WebSocket and server-sent events for programs elsewhere; a client of the daemon.
@@ -264,7 +274,7 @@ def gateway(
     try:
         from whatsappd.gateway.run import run_gateway
     except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in ("fastapi", "hypercorn", "pydantic"):
+        if (error.name or "").partition(".")[0] not in _GATEWAY_NEEDS:
             raise
         raise click.UsageError(
             f"the gateway needs {error.name}: install it with pip install 'whatsappd[gateway]'"
@@ -281,6 +291,7 @@ def gateway(
         allow_public=allow_public,
         no_auth=no_auth,
         behind_proxy=behind_proxy,
+        private_webhooks=private_webhooks,
     )
     trio.run(run_gateway, settings)
 

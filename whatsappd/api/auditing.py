@@ -14,7 +14,15 @@ from whatsappd.errors import WhatsappdError
 from whatsappd.rpc.method import Call, Method
 from whatsappd.store.audit import AuditTrail, Line
 
-_NOT_AUDITED = frozenset({"events.ack"})
+_NOT_AUDITED = frozenset(
+    {
+        "events.ack",
+        # What is listed, and the bookkeeping of whoever delivers.
+        *("webhook.list", "webhook.get", "webhook.dead_letters"),
+        *("webhook.deliver", "webhook.work", "webhook.progress", "webhook.tested"),
+        *("webhook.next_resend", "webhook.resent"),
+    }
+)
 
 
 def audited(methods: Iterable[Method], trail: AuditTrail) -> list[Method]:

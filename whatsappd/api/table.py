@@ -15,6 +15,7 @@ from whatsappd.api.messages import MessagesApi
 from whatsappd.api.monitoring import MonitoringApi
 from whatsappd.api.sandbox import forwarded_methods
 from whatsappd.api.sessions import SessionsApi
+from whatsappd.api.webhooks import WebhooksApi
 from whatsappd.monitoring.monitor import Monitor
 from whatsappd.monitoring.scrape import Scrape
 from whatsappd.rpc.method import MethodTable
@@ -25,6 +26,7 @@ from whatsappd.store.audit import AuditTrail
 from whatsappd.store.events import EventLog
 from whatsappd.store.keys import Keys
 from whatsappd.store.outbox import Outbox
+from whatsappd.store.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from whatsappd.sandboxing import SandboxHandle
@@ -41,6 +43,7 @@ class ApiParts(NamedTuple):
     outbox: Outbox
     keys: Keys
     audit: AuditTrail
+    webhooks: Webhooks
     pool: Pool
     fork_server: ForkServer
     sandbox: SandboxHandle | None
@@ -72,6 +75,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
         *MessagesApi(parts.pool, parts.outbox, parts.settings, parts.access).methods(),
         *events.methods(),
         *KeysApi(parts.keys, parts.audit).methods(),
+        *WebhooksApi(parts.webhooks, parts.events).methods(),
     ]
     if sandbox is not None:
         methods += forwarded_methods(lambda: sandbox.control)

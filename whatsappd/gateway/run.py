@@ -25,13 +25,12 @@ from whatsappd.gateway.door import MAX_HEADERS
 from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.listener import GuardedListener, GuardedStream, forget_socket, open_socket
 from whatsappd.gateway.settings import GatewaySettings
+from whatsappd.gateway.webhooks.deliverer import run_deliverer
 
 log = structlog.get_logger()
 
 #: Seconds that requests still have when the gateway is told to stop.
 STOP_WITHIN = 5.0
-#: Bytes of all headers of a request.
-MAX_HEADERS = 16 * 1024
 #: Seconds for a request's headers to arrive, and that an idle connection is kept.
 IDLE_FOR = 15.0
 HANDSHAKE_WITHIN = 10.0
@@ -63,6 +62,9 @@ async def run_gateway(
     try:
         async with trio.open_nursery() as linking:
             linking.start_soon(link.run)
+            linking.start_soon(
+                partial(run_deliverer, settings.socket, allow_private=settings.private_webhooks)
+            )
             async with trio.open_nursery() as serving:
                 with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
                     await serving.start(_serve, app, config, listener, stopping)

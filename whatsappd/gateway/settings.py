@@ -56,7 +56,11 @@ def parse_bind(text: str) -> Bind:
 
 
 class GatewaySettings(NamedTuple):
-    """`behind_proxy`: believe the last X-Forwarded-For entry, which our own proxy wrote."""
+    """Of one process.
+
+    `behind_proxy`: believe the last X-Forwarded-For entry, which our own proxy wrote.
+    `private_webhooks`: let every webhook reach addresses that are not on the Internet.
+    """
 
     bind: Bind
     socket: Path  # the daemon's
@@ -65,6 +69,7 @@ class GatewaySettings(NamedTuple):
     allow_public: bool = False
     no_auth: bool = False
     behind_proxy: bool = False
+    private_webhooks: bool = False
 
     @property
     def has_tls(self) -> bool:

@@ -1,0 +1,434 @@
+"""Webhooks end to end: a real daemon, the real deliverer, and a receiver on loopback."""
+
+from __future__ import annotations
+
+import signal
+import time
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import pytest
+import trio
+from daemons import PATIENCE, Daemon, running_daemon
+from gateways import make_events, running_gateway
+from receivers import Receiver, running_receiver, verify
+
+from whatsappd.errors import InvalidParams, UnknownDeadLetter, UnknownWebhook, Unreachable
+from whatsappd.gateway.webhooks.deliverer import run_deliverer
+from whatsappd.rules.webhooks import Policy
+
+#: Short waits; patience where a test does not want the event to be given up.
+BRISK = Policy(timeout_ms=2000, attempts=3, base_ms=5, cap_ms=20, pause_after_ms=60_000)
+PATIENT = BRISK._replace(attempts=10_000)
+
+
+@pytest.fixture
+async def daemon() -> AsyncIterator[Daemon]:
+    async with running_daemon("--sandbox") as daemon:
+        yield daemon
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with running_receiver() as receiver:
+        yield receiver
+
+
+@asynccontextmanager
+async def delivering(daemon: Daemon, policy: Policy = BRISK) -> AsyncIterator[trio.Nursery]:
+    """The gateway's deliverer, in this process, with a policy of the test's own."""
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(run_deliverer, daemon.socket, policy)
+        yield nursery
+        nursery.cancel_scope.cancel()
+
+
+async def create(daemon: Daemon, receiver: Receiver, **wanted: Any) -> dict[str, Any]:
+    async with daemon.client() as client:
+        given = {"url": receiver.url, "allow_private": True, "after": 0, **wanted}
+        return await client.call("webhook.create", **given)
+
+
+async def call(daemon: Daemon, method: str, **arguments: Any) -> Any:
+    async with daemon.client() as client:
+        return await client.call(f"webhook.{method}", **arguments)
+
+
+async def until_state(daemon: Daemon, identity: str, state: str) -> dict[str, Any]:
+    async with daemon.client() as client:
+        with trio.fail_after(PATIENCE):
+            while True:
+                found = await client.call("webhook.get", id=identity)
+                if found["state"] == state:
+                    return found
+                await trio.sleep(0.02)
+
+
+async def logged(daemon: Daemon, company: str | None = None) -> list[dict[str, Any]]:
+    """The whole log."""
+    found: list[dict[str, Any]] = []
+    async with daemon.client() as client:
+        after = 0
+        while True:
+            page = await client.call("events.read", after=after, limit=500)
+            found += page["events"]
+            after = page["next"]
+            if after >= page["last_seq"]:
+                return [each for each in found if company in (None, each["company"])]
+
+
+def seqs(events: list[dict[str, Any]], company: str) -> list[int]:
+    return [event["seq"] for event in events if event["company"] == company]
+
+
+def first_times(values: list[int]) -> list[int]:
+    return list(dict.fromkeys(values))
+
+
+async def test_every_event_arrives_signed_and_in_the_order_of_its_company(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    made = await create(daemon, receiver)
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 100)
+        await make_events(daemon, "globex", 100)
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
+        # Nothing is new: whoever delivers says how far it came, at the latest at its end.
+    assert len(receiver.accepted) == len(events)
+    for company in ("acme", "globex"):
+        assert seqs(receiver.accepted, company) == seqs(events, company)
+    by_seq = {event["seq"]: event for event in events}
+    assert all(event == by_seq[event["seq"]] for event in receiver.accepted)
+    for each in receiver.received:
+        assert verify(made["secret"], each.headers, each.body)
+        assert not verify(made["secret"], each.headers, each.body + b" ")
+        assert abs(int(each.headers["webhook-timestamp"]) - time.time()) < 60
+        event = each.event
+        assert each.headers["webhook-id"] == f"evt_{event['seq']}_{event['time_ms']}"
+    found = await call(daemon, "get", id=made["id"])
+    assert (found["cursor"], found["behind"], found["state"]) == (len(events), 0, "ok")
+    assert found["delivered"] == len(events)
+    assert "secret" not in found
+    assert made["secret"] not in daemon.log()
+
+
+async def test_filters_choose_companies_and_types(daemon: Daemon, receiver: Receiver) -> None:
+    await create(daemon, receiver, companies=["acme"], types=["outbox.state"])
+    async with delivering(daemon):
+        await make_events(daemon, "globex", 50)
+        await make_events(daemon, "acme", 50)
+        await receiver.until(lambda: len(receiver.accepted) >= 100)
+    assert {(each["company"], each["type"]) for each in receiver.accepted} == {
+        ("acme", "outbox.state")
+    }
+
+
+async def test_refusals_are_tried_again_and_the_order_holds(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    made = await create(daemon, receiver)
+    tries: dict[int, int] = {}
+
+    def every_fifth_fails_twice(event: dict[str, Any]) -> int:
+        tries[event["seq"]] = tries.get(event["seq"], 0) + 1
+        return 503 if event["seq"] % 5 == 0 and tries[event["seq"]] <= 2 else 200
+
+    receiver.answer = every_fifth_fails_twice
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 50)
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
+    assert [each["seq"] for each in receiver.accepted] == [each["seq"] for each in events]
+    ids = {each.headers["webhook-id"] for each in receiver.received if each.event["seq"] == 5}
+    assert len(ids) == 1
+    found = await call(daemon, "get", id=made["id"])
+    assert found["failures"] == 2 * (len(events) // 5)
+    assert found["dead_letters"] == 0
+
+
+async def test_a_receiver_that_was_down_gets_everything(daemon: Daemon, receiver: Receiver) -> None:
+    made = await create(daemon, receiver)
+    receiver.stop()
+    # BRISK gives an event up after three failures, but not because of a receiver that is away.
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 200)
+        found = await until_state(daemon, made["id"], "failing")
+        assert "cannot connect" in found["last_error"]
+        events = await logged(daemon)
+        await receiver.start()
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
+        assert (await until_state(daemon, made["id"], "ok"))["dead_letters"] == 0
+    assert [each["seq"] for each in receiver.accepted] == [each["seq"] for each in events]
+
+
+async def test_one_slow_company_or_receiver_does_not_hold_up_others(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    async with running_receiver() as slow, delivering(daemon, PATIENT):
+        release = trio.Event()
+
+        async def wait(_event: dict[str, Any]) -> None:
+            await release.wait()
+
+        async def acme_waits(event: dict[str, Any]) -> None:
+            if event["company"] == "acme":
+                await release.wait()
+
+        slow.before, receiver.before = wait, acme_waits
+        await create(daemon, slow)
+        await create(daemon, receiver)
+        await make_events(daemon, "acme", 50)
+        await make_events(daemon, "globex", 50)
+        globex = seqs(await logged(daemon), "globex")
+        await receiver.until(lambda: len(seqs(receiver.accepted, "globex")) >= len(globex))
+        assert seqs(receiver.accepted, "acme") == []
+        assert slow.accepted == []
+        release.set()
+        total = len(await logged(daemon))
+        await slow.until(lambda: len(slow.accepted) >= total)
+        assert slow.at_once <= 4
+
+
+async def test_a_killed_gateway_loses_nothing(daemon: Daemon, receiver: Receiver) -> None:
+    await create(daemon, receiver)
+    await make_events(daemon, "acme", 300)
+    await make_events(daemon, "globex", 300)
+    events = await logged(daemon)
+    for kill_at in (100, 300, 600):
+        async with running_gateway(daemon) as gateway:
+            await receiver.until(lambda at=kill_at: len(receiver.received) >= at)
+            await gateway.stop(signal.SIGKILL)
+    async with running_gateway(daemon):
+        wanted = {event["seq"] for event in events}
+        await receiver.until(lambda: {each["seq"] for each in receiver.accepted} >= wanted)
+    for company in ("acme", "globex"):
+        # What comes again comes again in order; without repetitions it is the log.
+        assert first_times(seqs(receiver.accepted, company)) == seqs(events, company)
+
+
+async def test_a_gateway_that_stops_in_order_repeats_nothing(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    await create(daemon, receiver)
+    await make_events(daemon, "acme", 200)
+    events = await logged(daemon)
+
+    async def slowly(_event: dict[str, Any]) -> None:
+        await trio.sleep(0.005)
+
+    receiver.before = slowly
+    async with delivering(daemon):
+        await receiver.until(lambda: len(receiver.received) >= 100)
+    async with delivering(daemon):
+        await receiver.until(lambda: len(first_times(seqs(receiver.accepted, "acme")))
+                             >= len(events))  # fmt: skip
+    # The one that was under way when it stopped may come twice.
+    assert len(receiver.accepted) <= len(events) + 1
+
+
+async def test_the_daemon_may_restart(daemon: Daemon, receiver: Receiver) -> None:
+    await create(daemon, receiver)
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 50)
+        await daemon.stop()
+        await daemon.start()
+        await make_events(daemon, "globex", 50)
+        events = await logged(daemon)
+        wanted = {event["seq"] for event in events}
+        await receiver.until(lambda: {each["seq"] for each in receiver.accepted} >= wanted)
+
+
+async def test_a_poisonous_event_becomes_a_dead_letter_and_can_be_sent_again(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    made = await create(daemon, receiver)
+    is_mended = False
+    receiver.answer = lambda event: 422 if event["seq"] == 7 and not is_mended else 200
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 50)
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events) - 1)
+        assert 7 not in seqs(receiver.accepted, "acme")
+        refused = [each for each in receiver.received if each.status == 422]
+        assert len(refused) == BRISK.attempts
+        assert any(each.event["type"] == "webhook.ping" for each in receiver.received)
+
+        found = await call(daemon, "dead_letters", id=made["id"])
+        [letter] = found["dead_letters"]
+        assert letter["seq"] == 7
+        assert letter["attempts"] == BRISK.attempts
+        assert letter["reason"] == "status 422: no, thank you"
+        assert found["next"] is None
+
+        with pytest.raises(UnknownDeadLetter):
+            await call(daemon, "resend", id=made["id"], letters=[letter["id"], 999])
+        # It refuses still: the letter stays, with one more attempt.
+        await call(daemon, "resend", id=made["id"], letters=[letter["id"]])
+        await receiver.until(lambda: len([r for r in receiver.received if r.status == 422]) == 4)
+        with trio.fail_after(PATIENCE):
+            while True:
+                [letter] = (await call(daemon, "dead_letters", id=made["id"]))["dead_letters"]
+                if not letter["resend"]:
+                    break
+                await trio.sleep(0.02)
+        assert letter["attempts"] == BRISK.attempts + 1
+        is_mended = True
+        assert (await call(daemon, "resend", id=made["id"]))["count"] == 1
+        await receiver.until(lambda: 7 in seqs(receiver.accepted, "acme"))
+        with trio.fail_after(PATIENCE):
+            while (await call(daemon, "get", id=made["id"]))["dead_letters"]:
+                await trio.sleep(0.02)
+
+
+async def test_dead_letters_can_be_discarded(daemon: Daemon, receiver: Receiver) -> None:
+    made = await create(daemon, receiver)
+    receiver.answer = lambda event: 400 if event["seq"] in (3, 4) else 200
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 50)
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events) - 2)
+    found = await call(daemon, "dead_letters", id=made["id"], limit=1)
+    assert found["next"] == found["dead_letters"][0]["id"]
+    assert (await call(daemon, "discard", id=made["id"]))["count"] == 2
+    assert (await call(daemon, "get", id=made["id"]))["dead_letters"] == 0
+
+
+async def test_after_long_failure_it_pauses_with_an_alert_and_resumes_by_itself(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    made = await create(daemon, receiver, types=["outbox.state"], companies=["acme", "globex"])
+    receiver.answer = lambda event: 500
+    policy = BRISK._replace(pause_after_ms=200, cap_ms=50)
+    async with delivering(daemon, policy):
+        await make_events(daemon, "acme", 50)
+        await make_events(daemon, "globex", 50)
+        paused = await until_state(daemon, made["id"], "paused")
+        assert paused["last_error"].startswith("status 500")
+        assert paused["paused_since_ms"] is not None
+        [raised] = [each for each in await logged(daemon) if each["type"] == "alert"]
+        assert raised["data"]["rule"] == "webhook_failing"
+        assert raised["data"]["state"] == "raised"
+        assert raised["data"]["webhook"] == made["id"]
+        assert "/hook" not in raised["data"]["detail"]
+
+        # From now on only the oldest event is tried, and whether the receiver is well.
+        before = len(receiver.received)
+        await receiver.until(lambda: len(receiver.received) >= before + 10)
+        events = [each.event for each in receiver.received[before + 2 :]]
+        assert len({each["seq"] for each in events if each["type"] != "webhook.ping"}) == 1
+
+    # Also another gateway begins paused: it does not ring again.
+    async with delivering(daemon, policy):
+        before = len(receiver.received)
+        await receiver.until(lambda: len(receiver.received) >= before + 4)
+        receiver.answer = lambda event: 200
+        wanted = {each["seq"] for each in await logged(daemon) if each["type"] == "outbox.state"}
+        await receiver.until(lambda: {each["seq"] for each in receiver.accepted} >= wanted)
+        await until_state(daemon, made["id"], "ok")
+    alerts = [each["data"]["state"] for each in await logged(daemon) if each["type"] == "alert"]
+    assert alerts == ["raised", "cleared"]
+    assert (await call(daemon, "get", id=made["id"]))["dead_letters"] == 0
+
+
+async def test_redirects_are_not_followed(daemon: Daemon, receiver: Receiver) -> None:
+    made = await create(daemon, receiver)
+    async with running_receiver() as elsewhere, delivering(daemon, PATIENT):
+        receiver.answer = lambda event: (307, [("location", elsewhere.url)])
+        await make_events(daemon, "acme", 50)
+        found = await until_state(daemon, made["id"], "failing")
+        await receiver.until(lambda: len(receiver.received) >= 5)
+        assert "redirects are not followed" in found["last_error"]
+        assert elsewhere.connections == 0
+
+
+async def test_addresses_of_our_own_are_refused_at_the_door_and_on_the_way(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    for url in (
+        "https://127.0.0.1/hook",
+        "https://[::1]/hook",
+        "https://[::ffff:10.0.0.1]/hook",
+        "https://169.254.169.254/latest/meta-data",
+        "https://2130706433/",
+        "https://0x7f.1/",
+        "http://example.com/hook",
+        "ftp://example.com/",
+        "https://user:password@example.com/",
+        "https:///nothing",
+        "https://example.com/#there",
+        "https://example.com:0/",
+        "https://exa mple.com/",
+    ):
+        with pytest.raises(InvalidParams, match="url"):
+            await create(daemon, receiver, url=url, allow_private=False)
+    # A name that leads here: nobody can know before it is looked up.
+    made = await create(
+        daemon, receiver, url=f"https://localhost:{receiver.port}/hook", allow_private=False
+    )
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 50)
+        found = await until_state(daemon, made["id"], "failing")
+        assert "not on the Internet" in found["last_error"]
+        tested = await call(daemon, "test", id=made["id"])
+        assert tested["ok"] is False
+        assert "not on the Internet" in tested["error"]
+        assert receiver.connections == 0
+        # An administrator says that it is meant: at once it works.
+        await call(daemon, "update", id=made["id"], url=receiver.url, allow_private=True)
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
+        with pytest.raises(InvalidParams, match="allow_private"):
+            await call(daemon, "update", id=made["id"], allow_private=False)
+
+
+async def test_a_test_delivery_tells_what_the_receiver_says(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    made = await create(daemon, receiver, enabled=False)
+    with pytest.raises(Unreachable, match="whatsappd gateway"):
+        await call(daemon, "test", id=made["id"])
+    async with delivering(daemon):
+        with trio.fail_after(PATIENCE):
+            while not (await call(daemon, "list"))["delivering"]:
+                await trio.sleep(0.02)
+        good = await call(daemon, "test", id=made["id"])
+        assert (good["ok"], good["status"], good["error"]) == (True, 200, None)
+        receiver.answer = lambda event: 403
+        bad = await call(daemon, "test", id=made["id"])
+        assert (bad["ok"], bad["status"]) == (False, 403)
+    assert [each.event["type"] for each in receiver.received] == ["webhook.test"] * 2
+    assert verify(made["secret"], receiver.received[0].headers, receiver.received[0].body)
+
+
+async def test_disabled_keeps_its_place_and_a_new_secret_signs_from_now_on(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    made = await create(daemon, receiver)
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 50)
+        first = len(await logged(daemon))
+        await receiver.until(lambda: len(receiver.accepted) >= first)
+        await call(daemon, "update", id=made["id"], enabled=False)
+        await make_events(daemon, "acme", 50)
+        events = await logged(daemon)
+        changed = await call(daemon, "update", id=made["id"], enabled=True, rotate_secret=True)
+        assert changed["secret"] != made["secret"]
+        await receiver.until(lambda: len(first_times(seqs(receiver.accepted, "acme")))
+                             >= len(events))  # fmt: skip
+    last = receiver.received[-1]
+    assert verify(changed["secret"], last.headers, last.body)
+    assert not verify(made["secret"], last.headers, last.body)
+    await call(daemon, "remove", id=made["id"])
+    with pytest.raises(UnknownWebhook):
+        await call(daemon, "get", id=made["id"])
+
+
+async def test_two_gateways_do_not_deliver_twice(daemon: Daemon, receiver: Receiver) -> None:
+    await create(daemon, receiver)
+    async with running_gateway(daemon), delivering(daemon):
+        await make_events(daemon, "acme", 100)
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
+    assert [each["seq"] for each in receiver.accepted] == [each["seq"] for each in events]

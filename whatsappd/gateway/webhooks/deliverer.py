@@ -1,0 +1,244 @@
+"""All webhooks: keeps a connection to the daemon, and a `Delivery` for each webhook behind it.
+
+`gateway.run` starts it beside the routes. There is one deliverer at a time: while another gateway
+delivers, this one waits for its end. When the connection ends everything here does, and the next
+connection goes on at the cursors that the daemon has.
+"""
+
+from __future__ import annotations
+
+import ssl
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import structlog
+import trio
+
+from whatsappd.errors import Unreachable, WhatsappdError
+from whatsappd.gateway.webhooks.delivery import (
+    Delivering,
+    Delivery,
+    made_up,
+    open_shared_receiver,
+)
+from whatsappd.gateway.webhooks.signing import body_of, id_of
+from whatsappd.rpc.client import RpcClient, open_client
+from whatsappd.rules.webhooks import Policy
+
+log = structlog.get_logger()
+
+#: Seconds between attempts to become the deliverer.
+RETRY_EVERY = 1.0
+#: Seconds before a delivery that failed for a defect of ours begins anew.
+DEFECT_PAUSE = 5.0
+STOP_WITHIN = 3.0
+DEFAULT_POLICY = Policy()
+
+
+class _Running(NamedTuple):
+    revision: int
+    scope: trio.CancelScope
+    ended: trio.Event
+
+
+class LogFeed:
+    """How far the log is, as the daemon notifies."""
+
+    def __init__(self) -> None:
+        self._last_seq = 0
+        self._grown = trio.Event()
+
+    def publish(self, last_seq: int) -> None:
+        self._last_seq = max(last_seq, self._last_seq)
+        self._grown.set()
+        self._grown = trio.Event()
+
+    async def wait_beyond(self, seq: int) -> None:
+        await trio.lowlevel.checkpoint()
+        while self._last_seq <= seq:
+            await self._grown.wait()
+
+
+class _Stopping:
+    """That the deliverer is told to end; what runs under `until` is cancelled then."""
+
+    def __init__(self) -> None:
+        self.is_set = False
+        self._scope = trio.CancelScope()
+
+    def set(self) -> None:
+        self.is_set = True
+        self._scope.cancel()
+
+    def until(self) -> trio.CancelScope:
+        self._scope = trio.CancelScope()
+        if self.is_set:
+            self._scope.cancel()
+        return self._scope
+
+
+async def run_deliverer(
+    socket: Path, policy: Policy = DEFAULT_POLICY, *, allow_private: bool = False
+) -> None:
+    """Deliver webhooks until cancelled, whenever the daemon at `socket` is there.
+
+    Cancelled, it tells the daemon first how far it came, within STOP_WITHIN seconds.
+
+    Args:
+        allow_private: let every webhook reach addresses that are not on the Internet.
+    """
+    # In a thread: reading the system's certificates takes 30 ms.
+    tls = await trio.to_thread.run_sync(ssl.create_default_context)
+    stopping, told = _Stopping(), None
+    async with trio.open_nursery() as outer:
+        # The connection outlives the deliveries, which have something to say at their end.
+        with trio.CancelScope(shield=True) as lasting:
+
+            async def watch() -> None:
+                try:
+                    await trio.sleep_forever()
+                finally:
+                    stopping.set()
+                    lasting.deadline = trio.current_time() + STOP_WITHIN
+
+            outer.start_soon(watch)
+            while not stopping.is_set:
+                reason = await _connected(socket, policy, tls, allow_private, stopping)
+                if reason != told and not stopping.is_set:
+                    log.info("webhooks_wait", reason=reason)
+                told = reason
+                with stopping.until():
+                    await trio.sleep(RETRY_EVERY)
+        outer.cancel_scope.cancel()
+
+
+async def _connected(
+    socket: Path, policy: Policy, tls: ssl.SSLContext, allow_private: bool, stopping: _Stopping
+) -> str:
+    """One connection; why it is over."""
+    try:
+        async with open_client(socket) as client:
+            with stopping.until():
+                await client.call("webhook.deliver")
+                log.info("webhooks_delivering")
+                shared = Delivering(client, LogFeed(), policy, tls, allow_private)
+                await _Deliverer(shared).run()
+    except WhatsappdError as error:
+        return error.message
+    except Exception as error:
+        ours = error.split(WhatsappdError) if isinstance(error, ExceptionGroup) else (None, error)
+        if ours[1] is not None:
+            log.error("webhooks_failed", exc_info=error)
+    return "the connection to whatsappd is lost"
+
+
+class _Deliverer:
+    """What one connection's time needs."""
+
+    def __init__(self, shared: Delivering) -> None:
+        self._shared = shared
+        self._client: RpcClient = shared.client
+        self._running: dict[str, _Running] = {}
+        self._resending: set[str] = set()
+        self._testing: set[str] = set()
+        self._changed = trio.Event()
+
+    async def run(self) -> None:
+        feed = self._shared.feed
+        assert isinstance(feed, LogFeed)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._supervise, nursery)
+            async for notice in self._client.notifications:
+                if notice.method == "webhook.due":
+                    feed.publish(notice.arguments["last_seq"])
+                elif notice.method == "webhook.changed":
+                    self._changed.set()
+            raise Unreachable("the connection to whatsappd is lost")
+
+    async def _supervise(self, nursery: trio.Nursery) -> None:
+        while True:
+            self._changed = trio.Event()
+            work = await self._client.call("webhook.work")
+            webhooks = {each["id"]: each for each in work["webhooks"]}
+            await self._stop_others(webhooks)
+            if self._changed.is_set():
+                continue  # while the others ended; the cursors above are old now
+            for webhook in webhooks.values():
+                if webhook["enabled"] and webhook["id"] not in self._running:
+                    nursery.start_soon(self._run_one, webhook, self._begin(webhook))
+            for test in work["tests"]:
+                if test["token"] not in self._testing and test["id"] in webhooks:
+                    self._testing.add(test["token"])
+                    nursery.start_soon(self._test, test["token"], webhooks[test["id"]])
+            for identity in work["resend"]:
+                if identity not in self._resending and identity in webhooks:
+                    self._resending.add(identity)
+                    nursery.start_soon(self._resend, webhooks[identity])
+            await self._changed.wait()
+
+    def _begin(self, webhook: dict[str, Any]) -> _Running:
+        running = _Running(webhook["revision"], trio.CancelScope(), trio.Event())
+        self._running[webhook["id"]] = running
+        return running
+
+    async def _stop_others(self, webhooks: dict[str, dict[str, Any]]) -> None:
+        """End those that were removed, disabled or configured anew; they say how far they came."""
+        over = [
+            running
+            for identity, running in self._running.items()
+            if identity not in webhooks
+            or not webhooks[identity]["enabled"]
+            or webhooks[identity]["revision"] != running.revision
+        ]
+        for running in over:
+            running.scope.cancel()
+        for running in over:
+            await running.ended.wait()
+            self._changed.set()
+
+    async def _run_one(self, webhook: dict[str, Any], running: _Running) -> None:
+        log.info("webhook_begun", webhook=webhook["id"], cursor=webhook["cursor"])
+        try:
+            with running.scope:
+                try:
+                    await Delivery(webhook, self._shared).run()
+                except* Unreachable:
+                    raise
+                except* Exception as group:
+                    # A defect, or an answer nobody foresaw: it must not hold up other webhooks.
+                    log.error("webhook_failed", webhook=webhook["id"], exc_info=group)
+                    await trio.sleep(DEFECT_PAUSE)
+        finally:
+            del self._running[webhook["id"]]
+            running.ended.set()
+            self._changed.set()
+
+    async def _test(self, token: str, webhook: dict[str, Any]) -> None:
+        async with open_shared_receiver(webhook, self._shared) as receiver:
+            outcome = await receiver.post(*made_up("webhook.test"))
+        await self._client.call("webhook.tested", token=token, result=outcome.as_wire())
+        self._testing.discard(token)
+
+    async def _resend(self, webhook: dict[str, Any]) -> None:
+        identity = webhook["id"]
+        try:
+            async with open_shared_receiver(webhook, self._shared) as receiver:
+                while True:
+                    due = await self._client.call("webhook.next_resend", id=identity)
+                    if due["letter"] is None:
+                        break
+                    event = due["event"]
+                    outcome = await receiver.post(id_of(event), body_of(event))
+                    log.info(
+                        "webhook_resent", webhook=identity, seq=event["seq"], reason=outcome.error
+                    )
+                    await self._client.call(
+                        "webhook.resent", id=identity, letter=due["letter"], refusal=outcome.error
+                    )
+        except Unreachable:
+            raise
+        except WhatsappdError as error:
+            log.warning("webhook_not_resent", webhook=identity, reason=error.message)
+        finally:
+            self._resending.discard(identity)
+            self._changed.set()  # somebody may have asked again meanwhile

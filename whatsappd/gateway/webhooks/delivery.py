@@ -1,0 +1,290 @@
+"""One webhook: from the log to its receiver, in the order of each company, at least once.
+
+Started by `deliverer`, once for each webhook that is enabled, and again when it is configured anew.
+What it learns about the receiver it tells the daemon (`webhook.progress`), now and then, at once
+when it pauses or resumes, and when it ends.
+"""
+
+from __future__ import annotations
+
+import random
+import secrets
+import ssl
+import time
+from typing import Any, NamedTuple, Protocol
+
+import structlog
+import trio
+
+from whatsappd.errors import QueueFull, StoreFailed, Unreachable, WhatsappdError
+from whatsappd.gateway.webhooks.post import CONNECTIONS, Outcome, Receiver, open_receiver
+from whatsappd.gateway.webhooks.signing import body_of, id_of
+from whatsappd.gateway.webhooks.window import Event, Window
+from whatsappd.rpc.client import RpcClient
+from whatsappd.rules.webhooks import Policy
+
+log = structlog.get_logger()
+
+#: Events that are read and have not ended; one company's troubles may hold up the others after it.
+READ_AHEAD = 300
+PAGE = 100
+#: Seconds between reports to the daemon. What was delivered since the last one is delivered again
+#: if this process is killed.
+REPORT_EVERY = 0.5
+#: Events that were none of ours, and seconds, after which their passing is reported too.
+SKIPPED_MANY = 1000
+SKIPPED_LONG = 5.0
+REPORT_WITHIN = 1.0
+
+
+class Feed(Protocol):
+    """Tells when the log has grown."""
+
+    async def wait_beyond(self, seq: int) -> None: ...
+
+
+class Delivering(NamedTuple):
+    """What all deliveries of a process share."""
+
+    client: RpcClient
+    feed: Feed
+    policy: Policy
+    tls: ssl.SSLContext
+    allow_private: bool  # for all webhooks
+
+
+class Delivery:
+    """`run` it once. `webhook` is as the daemon's `webhook.work` has it."""
+
+    def __init__(self, webhook: dict[str, Any], shared: Delivering) -> None:
+        self._webhook = webhook
+        self._client = shared.client
+        self._feed = shared.feed
+        self._policy = shared.policy
+        self._shared = shared
+        self._log = log.bind(webhook=webhook["id"])
+        self._window = Window(webhook["cursor"])
+        self._room = trio.Event()
+        self._attempts = trio.CapacityLimiter(CONNECTIONS)
+        # how the receiver is
+        self._failing_since_ms: int | None = webhook["failing_since_ms"]
+        self._paused_since_ms: int | None = webhook["paused_since_ms"]
+        self._resumed = trio.Event()
+        self._last_success_ms: int | None = None
+        self._last_error: str | None = None
+        # what the daemon does not know yet
+        self._reported = self._window.cursor
+        self._delivered = 0
+        self._failures = 0
+        self._reporting = trio.Lock()
+        self._news = trio.Event()
+        self._urgent = trio.Event()
+
+    async def run(self) -> None:
+        """Deliver until cancelled.
+
+        Raises:
+            Unreachable: the daemon is gone.
+        """
+        async with open_shared_receiver(self._webhook, self._shared) as receiver:
+            try:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._tell)
+                    await self._read(receiver, nursery)
+            finally:
+                with trio.move_on_after(REPORT_WITHIN, shield=True):
+                    await self._report_last()
+
+    # --- from the log -------------------------------------------------------------------------
+
+    async def _read(self, receiver: Receiver, nursery: trio.Nursery) -> None:
+        window, webhook = self._window, self._webhook
+        while True:
+            while len(window) >= READ_AHEAD:
+                self._room = trio.Event()
+                await self._room.wait()
+            page = await self._client.call(
+                "events.read",
+                after=window.read,
+                limit=PAGE,
+                companies=webhook["companies"],
+                types=webhook["types"],
+            )
+            if page["gap"] is not None:
+                self._tell_gap(window.read, page["gap"])
+            for company in window.add(page["events"], page["next"]):
+                nursery.start_soon(self._deliver_company, receiver, company)
+            if page["next"] >= page["last_seq"]:
+                await self._until_more()
+            elif window.cursor - self._reported >= SKIPPED_MANY:
+                self._news.set()
+
+    async def _until_more(self) -> None:
+        window = self._window
+        if window.cursor - self._reported >= SKIPPED_MANY:
+            self._news.set()
+        with trio.move_on_after(SKIPPED_LONG):
+            await self._feed.wait_beyond(window.read)
+            return
+        if window.cursor > self._reported:
+            self._news.set()
+        await self._feed.wait_beyond(window.read)
+
+    def _tell_gap(self, after: int, first: int) -> None:
+        self._log.error("webhook_events_gone", after=after, first=first)
+        self._last_error = (
+            f"the events {after + 1} to {first - 1} were deleted by the log's retention before "
+            "they could be delivered"
+        )
+        self._news.set()
+
+    # --- to the receiver ----------------------------------------------------------------------
+
+    async def _deliver_company(self, receiver: Receiver, company: str) -> None:
+        while (event := self._window.head(company)) is not None:
+            await self._deliver(receiver, event)
+            self._window.end(company)
+            self._room.set()
+            self._news.set()
+
+    async def _deliver(self, receiver: Receiver, event: Event) -> None:
+        """Return when the receiver took it, or when it is a dead letter."""
+        body, failures = body_of(event), 0
+        while True:
+            while self._paused_since_ms is not None and event["seq"] != self._window.oldest:
+                await self._resumed.wait()
+            async with self._attempts:
+                outcome = await receiver.post(id_of(event), body)
+            if outcome.ok:
+                self._delivered += 1
+                self._succeeded()
+                return
+            failures += 1
+            self._failed(event, outcome, failures)
+            if (
+                self._policy.is_hopeless(failures)
+                and await self._accepts_ping(receiver)
+                and await self._bury(event, failures, outcome)
+            ):
+                return
+            wait_ms = self._policy.wait_ms(failures, random.random())
+            await trio.sleep(wait_ms / 1000)
+
+    async def _accepts_ping(self, receiver: Receiver) -> bool:
+        """Whether the receiver is well, and it is the event that it cannot take."""
+        async with self._attempts:
+            outcome = await receiver.post(*made_up("webhook.ping"))
+        if outcome.ok:
+            self._succeeded()
+        return outcome.ok
+
+    async def _bury(self, event: Event, failures: int, outcome: Outcome) -> bool:
+        refused = {"event": event, "attempts": failures, "reason": outcome.error}
+        try:
+            await self._report([refused])
+        except (QueueFull, StoreFailed) as error:
+            # Then it stays where it is: nothing is thrown away.
+            self._log.error("webhook_dead_letter_not_kept", seq=event["seq"], reason=error.message)
+            self._last_error = error.message
+            return False
+        self._log.warning(
+            "webhook_dead_letter", seq=event["seq"], attempts=failures, reason=outcome.error
+        )
+        return True
+
+    def _succeeded(self) -> None:
+        self._last_success_ms = _now_ms()
+        self._failing_since_ms = None
+        if self._paused_since_ms is not None:
+            self._paused_since_ms = None
+            self._log.info("webhook_resumed")
+            self._resumed.set()
+            self._tell_at_once()
+        self._news.set()
+
+    def _failed(self, event: Event, outcome: Outcome, failures: int) -> None:
+        now = _now_ms()
+        self._failures += 1
+        self._last_error = outcome.error
+        if self._failing_since_ms is None:
+            self._failing_since_ms = now
+        self._log.info(
+            "webhook_attempt_failed", seq=event["seq"], attempt=failures, reason=outcome.error
+        )
+        if self._paused_since_ms is None and self._policy.should_pause(self._failing_since_ms, now):
+            self._paused_since_ms = now
+            self._resumed = trio.Event()
+            self._log.warning("webhook_paused", reason=outcome.error)
+            self._tell_at_once()
+        self._news.set()
+
+    # --- to the daemon ------------------------------------------------------------------------
+
+    def _tell_at_once(self) -> None:
+        self._news.set()
+        self._urgent.set()
+
+    async def _tell(self) -> None:
+        while True:
+            await self._news.wait()
+            with trio.move_on_after(REPORT_EVERY):
+                await self._urgent.wait()
+            self._news, self._urgent = trio.Event(), trio.Event()
+            try:
+                await self._report()
+            except Unreachable:
+                raise
+            except WhatsappdError as error:
+                # Removed meanwhile, or the disk is full: what counts is still here.
+                self._log.warning("webhook_progress_not_kept", reason=error.message)
+                await trio.sleep(REPORT_EVERY)
+                self._news.set()
+
+    async def _report(self, dead: list[dict[str, Any]] | None = None) -> None:
+        async with self._reporting:
+            delivered, failures, cursor = self._delivered, self._failures, self._window.cursor
+            await self._client.call(
+                "webhook.progress",
+                id=self._webhook["id"],
+                revision=self._webhook["revision"],
+                cursor=cursor,
+                delivered=delivered,
+                failures=failures,
+                last_success_ms=self._last_success_ms,
+                failing_since_ms=self._failing_since_ms,
+                paused_since_ms=self._paused_since_ms,
+                last_error=self._last_error,
+                dead=dead or [],
+            )
+            self._delivered -= delivered
+            self._failures -= failures
+            self._reported = cursor
+
+    async def _report_last(self) -> None:
+        if self._news.is_set() or self._window.cursor > self._reported:
+            try:
+                await self._report()
+            except WhatsappdError as error:
+                self._log.debug("webhook_progress_not_kept", reason=error.message)
+
+
+def open_shared_receiver(webhook: dict[str, Any], shared: Delivering) -> Any:
+    """The receiver of a webhook, by the process's settings and its own."""
+    return open_receiver(
+        webhook["url"],
+        webhook["secret"],
+        allow_private=shared.allow_private or webhook["allow_private"],
+        timeout_s=shared.policy.timeout_ms / 1000,
+        tls=shared.tls,
+    )
+
+
+def made_up(kind: str) -> tuple[str, bytes]:
+    """Identity and body of an event that is not in the log."""
+    token = secrets.token_hex(8)
+    event = {"seq": 0, "time_ms": _now_ms(), "company": "", "type": kind, "data": {}}
+    return f"{kind.partition('.')[2]}_{token}", body_of(event)
+
+
+def _now_ms() -> int:
+    return int(time.time() * 1000)

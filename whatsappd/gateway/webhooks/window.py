@@ -1,0 +1,68 @@
+"""Which events of a webhook are read and not yet delivered, and how far its cursor may move.
+
+Events of one company leave in their order; companies do not wait for each other. So events end
+out of the log's order, and the cursor is held by the oldest that has not ended.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Iterable
+from typing import Any
+
+Event = dict[str, Any]
+
+
+class Window:
+    """PURE. `cursor` begins as the daemon has it."""
+
+    def __init__(self, cursor: int) -> None:
+        self._read = cursor  # up to here everything was read
+        self._pending: dict[int, Event] = {}  # by seq, in the log's order
+        self._lanes: dict[str, deque[Event]] = {}
+
+    def __len__(self) -> int:
+        """Events that have not ended."""
+        return len(self._pending)
+
+    @property
+    def read(self) -> int:
+        """Where to go on reading."""
+        return self._read
+
+    @property
+    def cursor(self) -> int:
+        """Everything up to and including this event has ended, or is none of ours."""
+        return self.oldest - 1 if self._pending else self._read
+
+    @property
+    def oldest(self) -> int:
+        """The seq of the oldest event that has not ended. Only while there is one."""
+        return next(iter(self._pending))
+
+    def add(self, events: Iterable[Event], read: int) -> list[str]:
+        """Take a page of the log that was read up to `read`; the companies that had nothing
+        pending, and have now: each wants somebody to deliver it."""
+        begun = []
+        for event in events:
+            company = event["company"]
+            if company not in self._lanes:
+                self._lanes[company] = deque()
+                begun.append(company)
+            self._lanes[company].append(event)
+            self._pending[event["seq"]] = event
+        self._read = read
+        return begun
+
+    def head(self, company: str) -> Event | None:
+        """The event that this company is at; None if it has no more (and is forgotten then)."""
+        lane = self._lanes[company]
+        if lane:
+            return lane[0]
+        del self._lanes[company]
+        return None
+
+    def end(self, company: str) -> None:
+        """The head of that company is delivered, or given up."""
+        event = self._lanes[company].popleft()
+        del self._pending[event["seq"]]

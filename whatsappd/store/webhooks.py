@@ -1,0 +1,492 @@
+"""Webhooks: who wants to be told of which events, how far each is, and what it refused.
+
+Delivering is the gateway's business (`gateway.webhooks`); all that must survive is here. The cursor
+of a webhook is the named consumer `webhook:ID`; an event that was refused is a dead letter before
+the cursor passes it. Pausing and resuming are logged as `alert`, in one transaction with the state.
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+import secrets
+import sqlite3
+import string
+from collections.abc import Callable, Collection, Sequence
+from typing import Any, NamedTuple
+from urllib.parse import urlsplit
+
+import msgspec
+import trio
+
+from whatsappd.clock import now_ms
+from whatsappd.errors import InvalidParams, QueueFull, UnknownDeadLetter, UnknownWebhook
+from whatsappd.model.event import ALERT, Draft
+from whatsappd.store import consumers
+from whatsappd.store.database import Database
+from whatsappd.store.events import EventLog
+from whatsappd.wire.frames import pack
+
+#: Each is a receiver that somebody runs, and some connections and memory of the gateway.
+MAX_WEBHOOKS = 100
+MAX_DESCRIPTION = 200
+#: Per webhook. When they are full nothing is thrown away: the webhook waits for somebody to look.
+MAX_DEAD_LETTERS = 10_000
+MAX_REASON = 500
+#: Secrets begin with it (Standard Webhooks); behind it 32 random bytes in base64.
+SECRET_PREFIX = "whsec_"  # noqa: S105 - a secret's mark, not one
+
+_DECODER = msgspec.msgpack.Decoder(dict[str, Any])
+_ALPHABET = string.ascii_lowercase + string.digits
+_COLUMNS = (
+    "id, revision, url, companies, types, description, allow_private, enabled, secret, created_ms,"
+    " updated_ms, delivered, failures, last_success_ms, failing_since_ms, paused_since_ms,"
+    " last_error"
+)
+_LETTER = "id, webhook, seq, time_ms, company, type, dead_ms, attempts, reason, resend"
+
+
+class Wanted(NamedTuple):
+    """What somebody configured. `companies` and `types` None: all."""
+
+    url: str
+    companies: tuple[str, ...] | None = None
+    types: tuple[str, ...] | None = None
+    description: str = ""
+    allow_private: bool = False
+    enabled: bool = True
+
+
+class Webhook(NamedTuple):
+    """A webhook and how it fares. Times are epoch milliseconds."""
+
+    id: str
+    revision: int
+    wanted: Wanted
+    secret: str
+    created_ms: int
+    updated_ms: int
+    delivered: int
+    failures: int  # attempts that failed
+    last_success_ms: int | None
+    failing_since_ms: int | None  # the first failure since the last success
+    paused_since_ms: int | None
+    last_error: str | None
+    cursor: int  # the seq up to which everything is delivered, or a dead letter
+    dead_letters: int
+
+    @property
+    def state(self) -> str:
+        if not self.wanted.enabled:
+            return "disabled"
+        if self.paused_since_ms is not None:
+            return "paused"
+        return "ok" if self.failing_since_ms is None else "failing"
+
+    def as_wire(self) -> dict[str, Any]:
+        """Without the secret."""
+        wire = {name: value for name, value in self._asdict().items() if name != "wanted"}
+        del wire["secret"]
+        wanted = self.wanted._asdict()
+        for name in ("companies", "types"):
+            wanted[name] = None if wanted[name] is None else list(wanted[name])
+        return {**wire, **wanted, "state": self.state}
+
+
+class DeadLetter(NamedTuple):
+    id: int
+    webhook: str
+    seq: int
+    time_ms: int
+    company: str
+    type: str
+    dead_ms: int
+    attempts: int
+    reason: str
+    resend: int  # 1: somebody asked for one more attempt, which is due
+
+    def as_wire(self) -> dict[str, Any]:
+        return {**self._asdict(), "resend": bool(self.resend)}
+
+
+class Refused(NamedTuple):
+    """An event that becomes a dead letter."""
+
+    event: dict[str, Any]
+    attempts: int
+    reason: str
+
+
+class Progress(NamedTuple):
+    """What the deliverer tells of one webhook. Counts are since it last told.
+
+    `revision`: of the configuration it worked by; what it thinks of the receiver
+    (`failing_since_ms` and so on) is ignored if somebody changed that meanwhile.
+    """
+
+    id: str
+    revision: int
+    cursor: int
+    delivered: int
+    failures: int
+    last_success_ms: int | None
+    failing_since_ms: int | None
+    paused_since_ms: int | None
+    last_error: str | None
+    dead: Sequence[Refused]
+
+
+class Webhooks:
+    """All webhooks of one database."""
+
+    def __init__(
+        self, database: Database, log: EventLog, *, clock: Callable[[], int] = now_ms
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._clock = clock
+        self._changed = trio.Event()
+
+    def changed(self) -> trio.Event:
+        """Set when a configuration changes, or somebody asks to send a dead letter again."""
+        return self._changed
+
+    def _tell(self) -> None:
+        self._changed.set()
+        self._changed = trio.Event()
+
+    # --- configuration ------------------------------------------------------------------------
+
+    async def all(self) -> list[Webhook]:
+        """Every webhook, the oldest first."""
+        return await self._database.read(_all)
+
+    async def get(self, identity: str) -> Webhook:
+        """Raises UnknownWebhook."""
+        return await self._database.read(lambda conn: _get(conn, identity))
+
+    async def create(self, wanted: Wanted, after: int | None) -> Webhook:
+        """A new webhook, which begins behind the event `after`; None: with what comes.
+
+        Raises:
+            InvalidParams: there are too many, or `after` is beyond the log.
+        """
+        last = self._log.last_seq
+        if after is not None and after > last:
+            raise InvalidParams(f"after: the log ends at {last}", field="after", last=last)
+        start = last if after is None else after
+        identity = "".join(secrets.choice(_ALPHABET) for _ in range(8))
+        secret, now = new_secret(), self._clock()
+
+        def write(conn: sqlite3.Connection) -> Webhook:
+            (count,) = conn.execute("SELECT count(*) FROM webhooks").fetchone()
+            if count >= MAX_WEBHOOKS:
+                raise InvalidParams(
+                    f"url: there are {count} webhooks already: remove those that nobody needs",
+                    field="url",
+                )
+            conn.execute(
+                "INSERT INTO webhooks (id, revision, url, companies, types, description,"
+                " allow_private, enabled, secret, created_ms, updated_ms)"
+                " VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (identity, *_row(wanted), secret, now, now),
+            )
+            consumers.find_or_create(conn, consumer_name(identity), start, now)
+            return _get(conn, identity)
+
+        made = await self._database.write(write)
+        self._tell()
+        return made
+
+    async def update(
+        self, identity: str, change: Callable[[Wanted], Wanted], *, rotate_secret: bool = False
+    ) -> Webhook:
+        """Configure anew. The receiver gets another chance: whatever it was paused for is over.
+
+        Args:
+            change: from what is configured to what shall be; what it raises is raised here.
+
+        Raises:
+            UnknownWebhook: there is none.
+        """
+        now, secret = self._clock(), new_secret()
+
+        def write(conn: sqlite3.Connection) -> Webhook:
+            found = _get(conn, identity)
+            conn.execute(
+                "UPDATE webhooks SET revision = revision + 1, url = ?, companies = ?, types = ?,"
+                " description = ?, allow_private = ?, enabled = ?, secret = ?, updated_ms = ?,"
+                " failing_since_ms = NULL, paused_since_ms = NULL WHERE id = ?",
+                (
+                    *_row(change(found.wanted)),
+                    secret if rotate_secret else found.secret,
+                    now,
+                    identity,
+                ),
+            )
+            self._stage_alert(found, None, "its configuration was changed")
+            return _get(conn, identity)
+
+        updated = await self._database.write(write)
+        self._tell()
+        return updated
+
+    async def remove(self, identity: str) -> None:
+        """Remove a webhook, its cursor and its dead letters. Raises UnknownWebhook."""
+
+        def write(conn: sqlite3.Connection) -> None:
+            found = _get(conn, identity)
+            conn.execute("DELETE FROM webhook_dead_letters WHERE webhook = ?", (identity,))
+            conn.execute("DELETE FROM webhooks WHERE id = ?", (identity,))
+            conn.execute("DELETE FROM consumers WHERE name = ?", (consumer_name(identity),))
+            self._stage_alert(found, None, "it was removed")
+
+        await self._database.write(write)
+        self._tell()
+
+    # --- delivery -----------------------------------------------------------------------------
+
+    async def progress(self, report: Progress) -> int:
+        """Take what the deliverer reports, all or nothing; returns the cursor.
+
+        Raises:
+            UnknownWebhook: somebody removed it meanwhile.
+            QueueFull: there is no room for more dead letters; nothing was taken.
+        """
+        if report.cursor > self._log.last_seq:
+            raise InvalidParams(
+                f"cursor: there is no event {report.cursor}",
+                field="cursor",
+                last=self._log.last_seq,
+            )
+        now = self._clock()
+
+        def write(conn: sqlite3.Connection) -> int:
+            found = _get(conn, report.id)
+            if report.dead and found.dead_letters + len(report.dead) > MAX_DEAD_LETTERS:
+                raise QueueFull(
+                    f"the webhook {report.id} has {found.dead_letters} dead letters: "
+                    "`whatsappctl webhooks dead` shows them; resend or discard some"
+                )
+            conn.executemany(
+                "INSERT OR IGNORE INTO webhook_dead_letters"
+                " (webhook, seq, time_ms, company, type, dead_ms, attempts, reason, event)"
+                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                [_letter_row(report.id, refused, now) for refused in report.dead],
+            )
+            conn.execute(
+                "UPDATE webhooks SET delivered = delivered + ?, failures = failures + ?,"
+                " last_success_ms = coalesce(?, last_success_ms) WHERE id = ?",
+                (report.delivered, report.failures, report.last_success_ms, report.id),
+            )
+            if report.revision == found.revision:
+                error = report.last_error and report.last_error[:MAX_REASON]
+                detail = error if report.paused_since_ms else "it takes events again"
+                conn.execute(
+                    "UPDATE webhooks SET failing_since_ms = ?, paused_since_ms = ?,"
+                    " last_error = coalesce(?, last_error) WHERE id = ?",
+                    (report.failing_since_ms, report.paused_since_ms, error, report.id),
+                )
+                self._stage_alert(found, report.paused_since_ms, detail)
+            name = consumer_name(report.id)
+            return consumers.acknowledge(conn, name, report.cursor, now)
+
+        return await self._database.write(write)
+
+    def _stage_alert(self, was: Webhook, paused_since_ms: int | None, detail: str | None) -> None:
+        if (was.paused_since_ms is None) == (paused_since_ms is None):
+            return
+        companies = was.wanted.companies
+        company = companies[0] if companies is not None and len(companies) == 1 else None
+        # Not the URL: its path may be the receiver's secret, and alerts go to many places.
+        host = urlsplit(was.wanted.url).hostname
+        data = {
+            "rule": "webhook_failing",
+            "state": "cleared" if paused_since_ms is None else "raised",
+            "company": company,
+            "since_ms": paused_since_ms or was.paused_since_ms,
+            "detail": f"webhook {was.id} to {host}: {detail}",
+            "webhook": was.id,
+        }
+        self._log.stage([Draft(company or "", ALERT, data)])
+
+    # --- dead letters -------------------------------------------------------------------------
+
+    async def dead_letters(
+        self, identity: str, *, after: int = 0, limit: int = 100
+    ) -> list[DeadLetter]:
+        """Those with ids above `after`, the oldest first. Raises UnknownWebhook."""
+
+        def read(conn: sqlite3.Connection) -> list[DeadLetter]:
+            _get(conn, identity)
+            rows = conn.execute(
+                f"SELECT {_LETTER} FROM webhook_dead_letters"  # noqa: S608 - ours
+                " WHERE webhook = ? AND id > ? ORDER BY id LIMIT ?",
+                (identity, after, limit),
+            )
+            return [DeadLetter(*columns) for columns in rows]
+
+        return await self._database.read(read)
+
+    async def resend(self, identity: str, letters: Collection[int] | None) -> int:
+        """Ask for one more attempt of those letters, None: all; returns how many.
+
+        Raises:
+            UnknownWebhook, UnknownDeadLetter: one is not there; nothing was asked for.
+        """
+
+        def write(conn: sqlite3.Connection) -> int:
+            sql = "UPDATE webhook_dead_letters SET resend = 1 WHERE webhook = ?"
+            return _each(conn, sql, identity, letters)
+
+        count = await self._database.write(write)
+        self._tell()
+        return count
+
+    async def discard(self, identity: str, letters: Collection[int] | None) -> int:
+        """Delete those letters, None: all; returns how many. Raises as `resend` does."""
+
+        def write(conn: sqlite3.Connection) -> int:
+            return _each(
+                conn, "DELETE FROM webhook_dead_letters WHERE webhook = ?", identity, letters
+            )
+
+        return await self._database.write(write)
+
+    async def due_resend(self, identity: str) -> tuple[int, dict[str, Any]] | None:
+        """The next letter that somebody asked to send again, with its event; None: no more."""
+
+        def read(conn: sqlite3.Connection) -> tuple[int, dict[str, Any]] | None:
+            row = conn.execute(
+                "SELECT id, event FROM webhook_dead_letters"
+                " WHERE webhook = ? AND resend = 1 ORDER BY id LIMIT 1",
+                (identity,),
+            ).fetchone()
+            return None if row is None else (row[0], _DECODER.decode(row[1]))
+
+        return await self._database.read(read)
+
+    async def with_resends(self) -> list[str]:
+        """The webhooks that have letters to send again."""
+
+        def read(conn: sqlite3.Connection) -> list[str]:
+            return [
+                row[0]
+                for row in conn.execute(
+                    "SELECT DISTINCT webhook FROM webhook_dead_letters WHERE resend = 1"
+                )
+            ]
+
+        return await self._database.read(read)
+
+    async def resent(self, identity: str, letter: int, refusal: str | None) -> None:
+        """What became of the one more attempt; None: the receiver took it."""
+
+        def write(conn: sqlite3.Connection) -> None:
+            if refusal is None:
+                sql = "DELETE FROM webhook_dead_letters WHERE webhook = ? AND id = ?"
+                if conn.execute(sql, (identity, letter)).rowcount:
+                    conn.execute(
+                        "UPDATE webhooks SET delivered = delivered + 1 WHERE id = ?", (identity,)
+                    )
+            else:
+                conn.execute(
+                    "UPDATE webhook_dead_letters SET resend = 0, attempts = attempts + 1,"
+                    " reason = ? WHERE webhook = ? AND id = ?",
+                    (refusal[:MAX_REASON], identity, letter),
+                )
+
+        await self._database.write(write)
+
+
+def consumer_name(identity: str) -> str:
+    return f"webhook:{identity}"
+
+
+def new_secret() -> str:
+    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+
+
+def _all(conn: sqlite3.Connection, where: str = "", values: Sequence[str] = ()) -> list[Webhook]:
+    rows = conn.execute(
+        f"SELECT {_COLUMNS}, cursor, (SELECT count(*) FROM webhook_dead_letters AS letters"  # noqa: S608 - ours
+        "  WHERE letters.webhook = webhooks.id)"
+        " FROM webhooks JOIN (SELECT name, cursor FROM consumers) ON name = 'webhook:' || id"
+        f" {where} ORDER BY created_ms, id",
+        values,
+    )
+    return [_webhook(*row) for row in rows]
+
+
+def _get(conn: sqlite3.Connection, identity: str) -> Webhook:
+    found = _all(conn, "WHERE id = ?", [identity])
+    if not found:
+        raise UnknownWebhook(
+            f"there is no webhook {identity!r:.40}: `whatsappctl webhooks list` shows their ids",
+            id=identity[:40],
+        )
+    return found[0]
+
+
+def _webhook(
+    identity: str,
+    revision: int,
+    url: str,
+    companies: str | None,
+    types: str | None,
+    description: str,
+    allow_private: int,
+    enabled: int,
+    *rest: Any,
+) -> Webhook:
+    wanted = Wanted(
+        url, _names(companies), _names(types), description, bool(allow_private), bool(enabled)
+    )
+    return Webhook(identity, revision, wanted, *rest)
+
+
+def _row(wanted: Wanted) -> tuple[Any, ...]:
+    lists = [
+        None if each is None else json.dumps(each) for each in (wanted.companies, wanted.types)
+    ]
+    return (
+        wanted.url,
+        *lists,
+        wanted.description,
+        int(wanted.allow_private),
+        int(wanted.enabled),
+    )
+
+
+def _names(text: str | None) -> tuple[str, ...] | None:
+    return None if text is None else tuple(json.loads(text))
+
+
+def _letter_row(webhook: str, refused: Refused, now: int) -> tuple[Any, ...]:
+    event = refused.event
+    return (
+        webhook,
+        event["seq"],
+        event["time_ms"],
+        event["company"],
+        event["type"],
+        now,
+        refused.attempts,
+        refused.reason[:MAX_REASON],
+        pack(event),
+    )
+
+
+def _each(conn: sqlite3.Connection, sql: str, webhook: str, letters: Collection[int] | None) -> int:
+    _get(conn, webhook)
+    if letters is None:
+        return conn.execute(sql, (webhook,)).rowcount
+    for letter in letters:
+        if not conn.execute(f"{sql} AND id = ?", (webhook, letter)).rowcount:
+            raise UnknownDeadLetter(
+                f"the webhook {webhook} has no dead letter {letter}: "
+                f"`whatsappctl webhooks dead {webhook}` shows them",
+                id=webhook,
+                letter=letter,
+            )
+    return len(letters)
