@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from whatsappctl.client import Client
 
 #: Seconds for a message that became uncertain: most of those are looked up and settled at once.
-UNCERTAIN_FOR = 15.0
+UNCERTAIN_FOR = 10.0
 
 _SENT = ("sent", "delivered", "read", "played")
 #: By what `send --wait` waits for.
