@@ -21,7 +21,10 @@ class Gateway:
 
     def __init__(self, directory: Path, socket: Path, *arguments: str) -> None:
         self.log_file = directory / "gateway.log"
-        self.arguments = ("--bind", "127.0.0.1:0", "--socket", str(socket), *arguments)
+        self.command = [
+            *(sys.executable, "-m", "whatsappd", "gateway", "--log-level", "debug"),
+            *("--bind", "127.0.0.1:0", "--socket", str(socket), *arguments),
+        ]
         self.process: trio.Process | None = None
         self.port = 0
 
@@ -33,18 +36,23 @@ class Gateway:
         before = len(self.log())
         with self.log_file.open("ab") as log:
             self.process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", "whatsappd", "gateway", "--log-level", "debug",
-                 *self.arguments],
-                stdin=subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True,
-            )  # fmt: skip
+                self.command,
+                stdin=subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                start_new_session=True,
+            )
         with trio.fail_after(PATIENCE):
-            while True:
-                for line in self.lines(before):
-                    if line.get("event") == "gateway_ready":
-                        self.port = int(line["bind"].rpartition(":")[2])
-                        return
+            while not self.find_port(before):
                 assert self.process.poll() is None, self.log()
                 await trio.sleep(0.02)
+
+    def find_port(self, after: int = 0) -> bool:
+        """Whether the gateway said (behind that place of its log) where it listens."""
+        for line in self.lines(after):
+            if line.get("event") == "gateway_ready":
+                self.port = int(line["bind"].rpartition(":")[2])
+        return self.port != 0
 
     def log(self) -> str:
         return self.log_file.read_text() if self.log_file.exists() else ""
@@ -65,6 +73,10 @@ class Stack(NamedTuple):
 
     daemon: Daemon
     gateway: Gateway
+
+    async def last_seq(self) -> int:
+        async with self.daemon.client() as client:
+            return (await client.call("daemon.status"))["last_seq"]
 
     async def key(self, scope: str = "admin", companies: list[str] | None = None) -> str:
         return (await self.make_key(scope, companies))["key"]

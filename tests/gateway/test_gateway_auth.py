@@ -31,6 +31,15 @@ ROUTES = [
     ("POST", "/v1/sessions/acme/logout", "admin"),
     ("GET", "/v1/sessions/acme/qr", "admin"),
     ("GET", "/v1/sessions/acme/pairing", "admin"),
+    ("GET", "/v1/webhooks", "admin"),
+    ("POST", "/v1/webhooks", "admin"),
+    ("GET", "/v1/webhooks/12345678", "admin"),
+    ("PATCH", "/v1/webhooks/12345678", "admin"),
+    ("DELETE", "/v1/webhooks/12345678", "admin"),
+    ("POST", "/v1/webhooks/12345678/test", "admin"),
+    ("GET", "/v1/webhooks/12345678/dead-letters", "admin"),
+    ("POST", "/v1/webhooks/12345678/dead-letters/resend", "admin"),
+    ("POST", "/v1/webhooks/12345678/dead-letters/discard", "admin"),
 ]
 RANK = ["read", "send", "admin"]
 
@@ -84,7 +93,10 @@ async def test_a_key_for_some_companies_sees_nothing_of_others(stack: Stack) -> 
     assert refused.value.problem["name"] == "denied"
 
 
-async def test_wrong_keys_are_counted_refused_and_logged_without_the_secret(stack: Stack) -> None:
+async def test_wrong_keys_are_counted_refused_and_logged_without_the_secret(
+    own_stack: Stack,
+) -> None:
+    stack = own_stack
     good = await stack.make_key()
     wrong = good["key"][:-4] + "AAAA"
     async with stack.http() as http:

@@ -124,7 +124,9 @@ def log_refusal(scope: Scope, error: HttpError | WhatsappdError) -> None:
     identity = state.get("identity")
     status = error.status if isinstance(error, HttpError) else error.http_status
     # What is merely not found or in another state is daily business.
-    write = log.info if status in (401, 403, 408, 413, 415, 429, 431) or status >= 500 else log.debug
+    write = (
+        log.info if status in (401, 403, 408, 413, 415, 429, 431) or status >= 500 else log.debug
+    )
     write(
         "request_refused",
         status=status,
