@@ -118,10 +118,10 @@ async def test_a_worker_that_answers_nothing_is_replaced_within_two_intervals(
 async def test_reconnecting_in_vain_ends_in_a_new_worker_with_the_reason(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    async with watched(monkeypatch, SESSIONS_SILENCE_LIMIT="2s") as (_, client, events):
+    async with watched(monkeypatch, SESSIONS_SILENCE_LIMIT="1s") as (_, client, events):
         await link(client, events, "acme", ACME)
         start = len(events.seen)
-        await client.call("sandbox.fault", kind="refuse_dials", seconds=10)
+        await client.call("sandbox.fault", kind="refuse_dials", seconds=6)
         await client.call("sandbox.fault", kind="drop", phone=ACME)
         await events.state("acme", "reconnecting", start=start)
         replaced = await events.state("acme", "backing_off", start=start)
@@ -182,12 +182,12 @@ async def test_an_alert_is_raised_once_and_cleared_once_across_a_restart(
             # It is wanted, so it asks to be linked again. Nothing was mended by the restart.
             start = raised["seq"]
             shown = await later.of_type("acme", "session.qr", start=start)
-            await rounds(again, "acme", 4)
+            await rounds(again, "acme", 3)
             assert alerts(later) == [("session_down", "raised")]
             await again.call("sandbox.scan", qr=shown["data"]["qr"], phone=ACME)
             cleared = await alert(later, "session_down", "cleared")
             assert cleared["data"]["since_ms"] == raised["data"]["since_ms"]
-            await rounds(again, "acme", 8)
+            await rounds(again, "acme", 6)
             assert alerts(later) == [("session_down", "raised"), ("session_down", "cleared")]
 
 

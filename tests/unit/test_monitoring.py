@@ -1,0 +1,92 @@
+"""The parts of monitoring that need no daemon: the loop's clock, /proc, the checks."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+
+import trio
+
+from whatsappd.limits.port import LimiterHealth
+from whatsappd.metrics import METRICS
+from whatsappd.monitoring import health, procfs
+from whatsappd.monitoring.loop import LoopClock
+from whatsappd.monitoring.procfs import Disk
+from whatsappd.rules.alerts import AlertThresholds
+from whatsappd.rules.health import Judgement
+
+THRESHOLDS = AlertThresholds()
+
+
+async def test_the_clock_sees_the_longest_time_that_everything_waited() -> None:
+    clock = LoopClock()
+    trio.lowlevel.add_instrument(clock)
+    try:
+        await trio.sleep(0.01)
+        clock.take_longest()
+        time.sleep(0.05)  # noqa: ASYNC251 - what it must notice
+        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint()
+        assert clock.longest_s >= 0.05
+        busy = clock.busy_s
+        await trio.sleep(0.2)  # waiting is not work
+        assert clock.busy_s - busy < 0.1
+        assert clock.take_longest() >= 0.05
+        assert clock.longest_s < 0.05
+    finally:
+        trio.lowlevel.remove_instrument(clock)
+
+
+def test_memory_of_processes_and_of_none() -> None:
+    memory = procfs.memory_of(os.getpid())
+    assert memory is not None
+    assert 1e6 < memory.private <= memory.proportional < 1e10
+    assert procfs.memory_of(0) is None
+    pids = {"me": os.getpid(), "nobody": 0}
+    assert set(procfs.memory_of_all(pids, 10)) == {"me"}
+    assert procfs.memory_of_all(pids, -1) == {}  # out of time
+
+
+def test_a_disk_that_is_gone_is_told_as_such(tmp_path: Path) -> None:
+    found = procfs.disk_of(tmp_path)
+    assert found is not None
+    assert 0 < found.free <= found.total
+    assert procfs.disk_of(tmp_path / "missing") is None
+    assert not health.check_disk(None, THRESHOLDS).ok
+
+
+def test_descriptors_are_counted() -> None:
+    before = procfs.open_descriptors()
+    with Path("/dev/null").open():
+        assert procfs.open_descriptors() == before + 1
+    assert health.check_descriptors(9, 10).ok
+    assert not health.check_descriptors(10, 10).ok
+
+
+def test_each_check_that_fails_has_a_remedy() -> None:
+    ill = health.SessionHealth("acme", True, "failed", Judgement(False, "x", "y"), None, None, 1)
+    failed = [
+        health.check_store("the disk is full"),
+        health.check_event_loop(THRESHOLDS.event_loop_delay_ms, THRESHOLDS),
+        health.check_disk(Disk(1, 2), THRESHOLDS),
+        health.check_descriptors(10, 10),
+        health.check_limiter(LimiterHealth("redis", "no answer")),
+        health.check_sessions([ill]),
+    ]
+    for check in failed:
+        assert not check.ok
+        assert check.remedy
+    assert not health.Report(failed, []).healthy
+    assert not health.Report([], [ill]).healthy
+    assert health.Report([], []).healthy
+
+
+def test_a_check_that_is_switched_off_always_passes() -> None:
+    nothing = AlertThresholds(0, 0, 0, 0, 0, 0)
+    assert health.check_event_loop(10**6, nothing).ok
+    assert health.check_disk(Disk(0, 1), nothing).ok
+
+
+def test_the_table_of_metrics_is_light() -> None:
+    assert len(METRICS) > 40
