@@ -5,9 +5,12 @@ from __future__ import annotations
 import os
 import re
 import signal
+import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -15,6 +18,7 @@ import trio
 from daemons import PATIENCE, Daemon, Events, following, link, running_daemon
 from prometheus_client.parser import text_string_to_metric_families
 
+from whatsappd.errors import StoreFailed
 from whatsappd.rpc.client import RpcClient
 
 #: The shortest that the settings allow: a round of health checks in a second.
@@ -189,6 +193,58 @@ async def test_an_alert_is_raised_once_and_cleared_once_across_a_restart(
             assert cleared["data"]["since_ms"] == raised["data"]["since_ms"]
             await rounds(again, "acme", 6)
             assert alerts(later) == [("session_down", "raised"), ("session_down", "cleared")]
+
+
+def can_mount() -> bool:
+    return not subprocess.run(["unshare", "-rm", "true"], capture_output=True).returncode
+
+
+def fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file:
+        while True:
+            file.write(bytes(65536))
+
+
+async def send_for_ever(client: RpcClient) -> None:
+    while True:
+        await client.call("message.send", company="acme", to=GLOBEX, text="x" * 999)
+
+
+@pytest.mark.skipif(not can_mount(), reason="no mount namespaces here, so no disk of our own")
+async def test_a_full_disk_is_an_alert_and_ends_no_worker(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in SHORT.items():
+        monkeypatch.setenv(name, value)
+    with tempfile.TemporaryDirectory(prefix="wd-") as name:
+        daemon = Daemon(Path(name), "--sandbox")
+        daemon.state_dir.mkdir(mode=0o700)
+        mount = f'mount -t tmpfs -o size=32m,mode=700 none {daemon.state_dir} && exec "$@"'
+        daemon.wrapper = ["unshare", "-rm", "sh", "-c", mount, "sh"]
+        await daemon.start()
+        # Its disk, as it sees it.
+        ballast = Path(f"/proc/{daemon.pid}/root{daemon.state_dir}/ballast")
+        try:
+            async with daemon.client() as client, following(client) as events:
+                await link(client, events, "acme", ACME)
+                pid = (await client.call("session.status", company="acme"))["worker_pid"]
+                with pytest.raises(OSError, match="No space"):
+                    fill(ballast)
+                with pytest.raises(StoreFailed):  # once the write-ahead log has used up its room
+                    await send_for_ever(client)
+                with trio.fail_after(PATIENCE):
+                    while not (await figures(client))("alerts", rule="store_failing"):
+                        await trio.sleep(0.1)
+                report = await client.call("daemon.health")
+                assert not report["healthy"]
+                [store] = [check for check in report["checks"] if check["name"] == "store"]
+                assert "full" in store["detail"]
+                assert "make room" in store["remedy"]
+                ballast.unlink()
+                await alert(events, "store_failing", "raised")
+                await alert(events, "store_failing", "cleared")
+                assert (await client.call("session.status", company="acme"))["worker_pid"] == pid
+        finally:
+            with trio.CancelScope(shield=True):
+                await daemon.stop()
 
 
 async def test_an_old_queue_is_an_alert_until_it_is_sent(monkeypatch: pytest.MonkeyPatch) -> None:

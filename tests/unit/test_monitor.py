@@ -1,0 +1,142 @@
+"""The monitor's rounds: alerts wait for a store that fails, and what was open stays open."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from types import SimpleNamespace
+
+import pytest
+import trio
+import trio.testing
+
+from whatsappd.errors import StoreFailed
+from whatsappd.limits.port import LimiterHealth
+from whatsappd.monitoring.loop import LoopClock
+from whatsappd.monitoring.monitor import Monitor, Watched
+from whatsappd.rules.alerts import AlertKey, AlertThresholds, Change, Finding, Rule
+
+STORE = AlertKey(Rule.STORE_FAILING)
+REMOVED = AlertKey(Rule.SESSION_DOWN, "removed")
+
+
+class World:
+    """What a monitor watches, as simple as it gets; `Watched` knows no difference."""
+
+    def __init__(self) -> None:
+        self.trouble: str | None = None
+        self.log_takes = True
+        self.hangs = False
+        self.opened: dict[AlertKey, Finding] = {}
+        self.recorded: list[Change] = []
+        self.rounds = 0
+        self.again = trio.Event()
+
+    def watched(self, interval_s: float) -> Watched:
+        return Watched(
+            state_dir=Path("/"),
+            database=self,  # type: ignore[arg-type]
+            outbox=self,  # type: ignore[arg-type]
+            pool=self,  # type: ignore[arg-type]
+            fork_server=SimpleNamespace(pid=1, problem=None),  # type: ignore[arg-type]
+            alerts=self,  # type: ignore[arg-type]
+            thresholds=lambda: AlertThresholds(disk_free_bytes=0),
+            limiter=lambda: LimiterHealth("memory"),
+            interval_s=interval_s,
+        )
+
+    # the pool
+    def sessions(self) -> list[object]:
+        return []
+
+    async def check_health(self) -> None:
+        self.rounds += 1
+        self.again.set()
+        self.again = trio.Event()
+        if self.hangs:
+            await trio.sleep_forever()
+
+    # the database and the outbox
+    async def probe(self) -> None:
+        raise StoreFailed("still full")
+
+    async def oldest_queued(self) -> dict[str, int]:
+        return {}
+
+    # the alerts
+    async def all(self) -> dict[AlertKey, Finding]:
+        return self.opened
+
+    async def record(self, changes: Sequence[Change]) -> None:
+        if not self.log_takes:
+            raise StoreFailed("full")
+        self.recorded += changes
+
+    async def some_rounds(self) -> None:
+        """Wait until at least one whole round has passed."""
+        until = self.rounds + 2
+        with trio.fail_after(10):
+            while self.rounds < until:
+                await self.again.wait()
+
+    def told(self) -> list[tuple[AlertKey, bool]]:
+        return [(change.key, change.is_raised) for change in self.recorded]
+
+
+@pytest.fixture
+def world() -> World:
+    return World()
+
+
+async def test_an_alert_about_the_store_is_logged_when_the_store_takes_it(
+    world: World, nursery: trio.Nursery
+) -> None:
+    monitor = Monitor(world.watched(0.005), LoopClock())
+    nursery.start_soon(monitor.run)
+    world.trouble, world.log_takes = "the disk is full", False
+    await world.some_rounds()
+    assert world.recorded == []
+    assert monitor.open_alerts()[Rule.STORE_FAILING] == 1  # but health and metrics tell it
+    report = await monitor.report()
+    assert not report.healthy
+    world.trouble = None
+    await world.some_rounds()
+    world.log_takes = True
+    await world.some_rounds()
+    assert world.told() == [(STORE, True), (STORE, False)]
+    assert (await monitor.report()).healthy
+
+
+async def test_what_was_open_before_the_start_is_not_raised_again(
+    world: World, nursery: trio.Nursery
+) -> None:
+    world.opened = {STORE: Finding(5, "full"), REMOVED: Finding(6, "down")}
+    world.trouble = "the disk is full"
+    nursery.start_soon(Monitor(world.watched(0.005), LoopClock()).run)
+    await world.some_rounds()
+    assert world.told() == [(REMOVED, False)]
+    world.trouble = None
+    await world.some_rounds()
+    assert world.told() == [(REMOVED, False), (STORE, False)]
+    assert world.recorded[1].since_ms == 5
+
+
+async def test_rounds_that_do_not_end_are_what_the_watchdog_is_for(world: World) -> None:
+    clock = trio.testing.MockClock()
+
+    async def main() -> None:
+        monitor = Monitor(world.watched(30), LoopClock())
+        async with trio.open_nursery() as rounds:
+            rounds.start_soon(monitor.run)
+            await trio.testing.wait_all_tasks_blocked()
+            world.hangs = True
+            clock.jump(31)
+            await trio.testing.wait_all_tasks_blocked()
+            assert world.rounds == 1
+            assert monitor.is_alive
+            clock.jump(200)
+            assert not monitor.is_alive
+            rounds.cancel_scope.cancel()
+
+    world.again = trio.Event()
+    await trio.to_thread.run_sync(lambda: trio.run(main, clock=clock))
