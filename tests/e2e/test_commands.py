@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -273,6 +274,28 @@ async def test_a_full_queue_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
         assert code == 0
         assert "200 messages of acme wait" in err
         assert len(set(ids)) == count
+
+
+async def test_the_readme_s_batch_works_when_pasted(tmp_path: Path) -> None:
+    [script] = re.findall(
+        r"<!-- test:batch -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
+    )
+    shim = tmp_path / "whatsappctl"
+    shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m whatsappctl "$@"\n')
+    shim.chmod(0o755)
+    async with running_daemon("--sandbox") as daemon:
+        with trio.fail_after(PATIENCE):
+            pasted = await trio.run_process(
+                ["bash", "-euo", "pipefail", "-c", script],
+                cwd=tmp_path,
+                env={**environment(daemon), "PATH": f"{tmp_path}:{os.environ['PATH']}"},
+                capture_stdout=True,
+            )
+    printed = pasted.stdout.decode()
+    # What the comments promise.
+    assert all(promise in printed for promise in re.findall(r"# (\d+ lines: .*)", script))
+    assert (tmp_path / "results.ndjson").read_text().count("\n") == 1000
+    assert (tmp_path / "events.ndjson").read_text().count('"state": "queued"') >= 1000
 
 
 @asynccontextmanager
