@@ -270,10 +270,12 @@ async def _serve(
                 elapsed_ms=elapsed_ms,
             )
             notify.ready(parts.pool.describe())
-            if notify.is_heard:
-                serving.start_soon(show_status, notify, parts.pool.describe, changed)
             _settle_memory()
-            await stopping.wait()
+            async with trio.open_nursery() as showing:
+                if notify.is_heard:
+                    showing.start_soon(show_status, notify, parts.pool.describe, changed)
+                await stopping.wait()
+                showing.cancel_scope.cancel()
             log.info("stopping", within_s=STOP_WITHIN)
             notify.stopping()
             server.stop()
