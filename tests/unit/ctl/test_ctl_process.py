@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import itertools
+import json
 import os
 import pty
 import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
+from typing import Any
 
 import pytest
 from scripted_daemon import Daemon, event, session
@@ -126,3 +131,107 @@ def test_the_package_offers_its_client_lazily():
         [sys.executable, "-c", program], cwd=ROOT, check=True, capture_output=True, text=True
     )
     assert printed.stdout.strip() == "Client"
+
+
+def batch_daemon(daemon: Daemon, *, slow: float = 0.0) -> None:
+    rows = itertools.count(1)
+
+    def accept(params: Any) -> dict[str, Any]:
+        time.sleep(slow)
+        return {
+            "id": f"{next(rows):016x}", "company": "acme", "state": "queued", "key": params.key,
+            "created_ms": 1 << 60,
+        }  # fmt: skip
+
+    daemon.answers = {"session.list": {"sessions": [session()]}, "message.send": accept}
+
+
+def batch_file(directory: Path, count: int) -> str:
+    file = directory / "batch"
+    file.write_text(
+        "".join(f'{{"to": "+1555{number:07}", "text": "x"}}\n' for number in range(count))
+    )
+    return str(file)
+
+
+def test_a_batch_on_a_terminal_shows_how_far_it_is(daemon: Daemon, tmp_path: Path):
+    batch_daemon(daemon)
+    arguments = ("send", "acme", "--batch", batch_file(tmp_path, 500), "--socket", daemon.path)
+
+    def body():
+        ours, theirs = pty.openpty()
+        shown = b""
+        with subprocess.Popen(
+            [sys.executable, "-m", "whatsappctl", *arguments],
+            cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=theirs,
+        ) as process:  # fmt: skip
+            os.close(theirs)
+            while True:
+                try:
+                    shown += os.read(ours, 65536)
+                except OSError:  # the other end is closed
+                    break
+            assert process.stdout is not None
+            printed = process.stdout.read()
+        os.close(ours)
+        return process.returncode, printed, shown.decode()
+
+    code, printed, shown = daemon.run(body)
+    assert (code, printed) == (0, b"500 lines: 500 accepted\n")
+    assert "sending" in shown
+    assert "500/500" in shown
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_batch_that_is_interrupted_waits_for_its_answers_and_gives_an_account(
+    daemon: Daemon, tmp_path: Path, number: signal.Signals
+):
+    batch_daemon(daemon, slow=0.002)
+    arguments = ("send", "acme", "--batch", batch_file(tmp_path, 3000), "--socket", daemon.path)
+
+    def body():
+        with start(*arguments, "--json") as process:
+            assert process.stdout is not None
+            process.stdout.readline()
+            process.send_signal(number)
+            out, err = process.communicate(timeout=20)
+            return process.returncode, 1 + out.count("\n"), json.loads(err)
+
+    code, printed, told = daemon.run(body)
+    assert code == 130
+    assert printed == told["summary"]["accepted"] == len(daemon.called("message.send"))
+    assert told["summary"]["in_doubt"] == 0
+    assert told["summary"]["left"] == 3000 - printed > 0
+
+
+def test_a_second_ctrl_c_does_not_wait_and_counts_what_is_in_doubt(daemon: Daemon, tmp_path: Path):
+    batch_daemon(daemon)
+    accept = daemon.answers["message.send"]
+    release = threading.Event()
+
+    def hang(params: Any) -> Any:
+        if len(daemon.called("message.send")) > 50:
+            release.wait(20)
+        return accept(params)
+
+    daemon.answers["message.send"] = hang
+    arguments = ("send", "acme", "--batch", batch_file(tmp_path, 3000), "--socket", daemon.path)
+
+    def body():
+        try:
+            with start(*arguments) as process:
+                while len(daemon.called("message.send")) <= 50:
+                    time.sleep(0.01)
+                # Signals of one kind merge while they are pending.
+                process.send_signal(signal.SIGINT)
+                time.sleep(0.5)
+                process.send_signal(signal.SIGINT)
+                _, err = process.communicate(timeout=3)
+                return process.returncode, err
+        finally:
+            release.set()
+
+    code, err = daemon.run(body)
+    assert code == 130
+    assert "whatsappctl: interrupted: 3000 lines: " in err
+    assert "sent without an answer); run the same again" in err
