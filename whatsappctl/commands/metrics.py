@@ -19,13 +19,19 @@ from whatsappctl.output import print_json
     metavar="FILE",
     help="Write them to FILE, all at once, for node_exporter's textfile collector (*.prom).",
 )
-def command(file: Path | None) -> None:
+@click.option("--rules", is_flag=True, help="Print sample alerting rules for Prometheus instead.")
+@click.option("--dashboard", is_flag=True, help="Print a dashboard for Grafana (JSON) instead.")
+def command(file: Path | None, rules: bool, dashboard: bool) -> None:
     """Print all figures in Prometheus' text format.
 
     \b
     whatsappctl metrics | grep whatsappd_session_connected
     whatsappctl metrics --file /var/lib/node_exporter/whatsappd.prom
+    whatsappctl metrics --rules > /etc/prometheus/rules/whatsappd.yml
     """
+    if rules or dashboard:
+        click.echo(_sample("prometheus-rules.yml" if rules else "grafana-dashboard.json"), nl=False)
+        return
     from gzip import decompress
 
     with client() as daemon:
@@ -38,6 +44,12 @@ def command(file: Path | None) -> None:
         print_json({"content_type": answer["content_type"], "text": body.decode()})
     else:
         click.echo(body, nl=False)
+
+
+def _sample(name: str) -> str:
+    from importlib.resources import files
+
+    return (files("whatsappd.monitoring") / name).read_text()
 
 
 def _replace(file: Path, content: bytes) -> None:

@@ -86,6 +86,15 @@ def test_metrics_replace_a_file_that_anybody_may_read(daemon: Daemon, tmp_path: 
     assert "No such file" in result.stderr
 
 
+@pytest.mark.parametrize(
+    ("option", "begins"), [("--rules", "# Prometheus alerting"), ("--dashboard", "{")]
+)
+def test_samples_are_printed_without_a_daemon(option: str, begins: str) -> None:
+    result = CliRunner().invoke(cli, ["metrics", option])
+    assert result.exit_code == 0
+    assert result.stdout.startswith(begins)
+
+
 @pytest.fixture
 def state(tmp_path: Path) -> Path:
     directory = tmp_path / "state"
