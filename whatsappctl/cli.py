@@ -46,6 +46,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "backup": "Copy the daemon's database while it runs.",
         "configure": "Change the daemon's log level while it runs.",
         "keys": "API keys for the gateway.",
+        "webhooks": "URLs that are told what happens.",
         "call": "Call any method of the daemon, with JSON.",
         "sandbox": "Be the phones, and the troubles, of a sandbox daemon.",
         "completion": "Print the completion script for a shell.",

@@ -37,6 +37,7 @@ class Receiver:
         self.received: list[Received] = []
         self.answer: Answer = lambda event: 200
         self.before: Callable[[dict[str, Any]], Any] | None = None
+        self.text = b""  # of the answers
         self.connections = 0
         self.at_once = 0
         self._now = 0
@@ -121,7 +122,7 @@ class Receiver:
         self.received.append(Received(headers, body, status))
         self._more.set()
         self._more = trio.Event()
-        text = b"no, thank you" if status >= 300 else b""
+        text = self.text if self.text else b"no, thank you" if status >= 300 else b""
         answered = [*more, ("content-length", str(len(text)))]
         return b"".join(
             connection.send(part) or b""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -11,7 +13,7 @@ from typing import Any
 import pytest
 import trio
 from daemons import PATIENCE, Daemon, running_daemon
-from gateways import make_events, running_gateway
+from gateways import Stack, make_events, running_gateway
 from receivers import Receiver, running_receiver, verify
 
 from whatsappd.errors import InvalidParams, UnknownDeadLetter, UnknownWebhook, Unreachable
@@ -252,13 +254,14 @@ async def test_a_poisonous_event_becomes_a_dead_letter_and_can_be_sent_again(
         await receiver.until(lambda: len(receiver.accepted) >= len(events) - 1)
         assert 7 not in seqs(receiver.accepted, "acme")
         refused = [each for each in receiver.received if each.status == 422]
-        assert len(refused) == BRISK.attempts
+        # Once more after the ping.
+        assert len(refused) == BRISK.attempts + 1
         assert any(each.event["type"] == "webhook.ping" for each in receiver.received)
 
         found = await call(daemon, "dead_letters", id=made["id"])
         [letter] = found["dead_letters"]
         assert letter["seq"] == 7
-        assert letter["attempts"] == BRISK.attempts
+        assert letter["attempts"] == BRISK.attempts + 1
         assert letter["reason"] == "status 422: no, thank you"
         assert found["next"] is None
 
@@ -266,14 +269,14 @@ async def test_a_poisonous_event_becomes_a_dead_letter_and_can_be_sent_again(
             await call(daemon, "resend", id=made["id"], letters=[letter["id"], 999])
         # It refuses still: the letter stays, with one more attempt.
         await call(daemon, "resend", id=made["id"], letters=[letter["id"]])
-        await receiver.until(lambda: len([r for r in receiver.received if r.status == 422]) == 4)
+        await receiver.until(lambda: len([r for r in receiver.received if r.status == 422]) == 5)
         with trio.fail_after(PATIENCE):
             while True:
                 [letter] = (await call(daemon, "dead_letters", id=made["id"]))["dead_letters"]
                 if not letter["resend"]:
                     break
                 await trio.sleep(0.02)
-        assert letter["attempts"] == BRISK.attempts + 1
+        assert letter["attempts"] == BRISK.attempts + 2
         is_mended = True
         assert (await call(daemon, "resend", id=made["id"]))["count"] == 1
         await receiver.until(lambda: 7 in seqs(receiver.accepted, "acme"))
@@ -432,3 +435,129 @@ async def test_two_gateways_do_not_deliver_twice(daemon: Daemon, receiver: Recei
         events = await logged(daemon)
         await receiver.until(lambda: len(receiver.accepted) >= len(events))
     assert [each["seq"] for each in receiver.accepted] == [each["seq"] for each in events]
+
+
+async def test_rest_makes_shows_changes_tests_and_removes_webhooks(receiver: Receiver) -> None:
+    async with running_daemon("--sandbox") as daemon, running_gateway(daemon) as gateway:
+        stack = Stack(daemon, gateway)
+        async with stack.http(await stack.key("admin")) as http:
+            made = await http.post(
+                "/v1/webhooks",
+                json={"url": receiver.url, "allow_private": True, "companies": ["acme"]},
+            )
+            assert made.status_code == 201, made.text
+            secret = made.json()["secret"]
+            where = made.headers["Location"]
+            assert (await http.get(where)).json()["secret"] is None
+            tested = await http.post(f"{where}/test")
+            assert tested.json()["ok"] is True, tested.text
+            assert verify(secret, receiver.received[0].headers, receiver.received[0].body)
+
+            changed = await http.patch(where, json={"companies": None, "types": ["alert"]})
+            assert (changed.json()["companies"], changed.json()["types"]) == (None, ["alert"])
+            rotated = await http.patch(where, json={"rotate_secret": True})
+            assert rotated.json()["secret"] not in (None, secret)
+            wrong = await http.patch(where, json={"url": "https://user@example.com/"})
+            assert (wrong.status_code, wrong.json()["errors"][0]["field"]) == (422, "url")
+            assert (await http.get(f"{where}/dead-letters")).json()["dead_letters"] == []
+            unknown = await http.post(f"{where}/dead-letters/resend", json={"letters": [1]})
+            assert unknown.status_code == 404
+
+            bound = await stack.key("admin", ["acme"])
+            async with stack.http(bound) as other:
+                # For all companies: it is not theirs, and so is not there.
+                assert (await other.get("/v1/webhooks")).json()["webhooks"] == []
+                assert (await other.get(where)).status_code == 404
+                url = "https://hooks.shop.example/"
+                own = {"url": url, "companies": ["acme"]}
+                for denied in (
+                    {"url": url},
+                    {"url": url, "companies": ["acme", "globex"]},
+                    {**own, "allow_private": True},
+                ):
+                    answer = await other.post("/v1/webhooks", json=denied)
+                    assert answer.status_code == 403, answer.text
+                theirs = (await other.post("/v1/webhooks", json=own)).headers["Location"]
+                for denied in ({"companies": None}, {"allow_private": True}):
+                    assert (await other.patch(theirs, json=denied)).status_code == 403
+                assert (await http.patch(theirs, json={"allow_private": True})).status_code == 200
+                # What is let in for one address is not let in for another.
+                answer = await other.patch(theirs, json={"url": "http://127.0.0.1:1/"})
+                assert answer.status_code == 403
+                assert (await other.patch(theirs, json={"enabled": False})).status_code == 200
+
+            assert (await http.delete(where)).status_code == 204
+            assert (await http.get(where)).status_code == 404
+        assert secret not in gateway.log() + daemon.log()
+
+
+async def test_what_a_receiver_answers_is_read_to_a_small_bound(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    receiver.text = b"x" * 5_000_000
+    made = await create(daemon, receiver)
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 50)
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
+        receiver.answer = lambda event: 500
+        with trio.fail_after(PATIENCE):
+            while (await call(daemon, "list"))["delivering"] is False:
+                await trio.sleep(0.02)
+        tested = await call(daemon, "test", id=made["id"])
+    assert len(tested["error"]) < 300
+
+
+async def test_a_receiver_that_never_answers_times_out(daemon: Daemon, receiver: Receiver) -> None:
+    async def never(_event: dict[str, Any]) -> None:
+        await trio.sleep_forever()
+
+    receiver.before = never
+    made = await create(daemon, receiver)
+    async with delivering(daemon, PATIENT._replace(timeout_ms=100)):
+        await make_events(daemon, "acme", 50)
+        found = await until_state(daemon, made["id"], "failing")
+        assert found["last_error"] == "no answer within 0.1 s"
+        receiver.before = None
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
+
+
+async def test_whatsappctl_webhooks(daemon: Daemon, receiver: Receiver) -> None:
+    async def ctl(*arguments: str, code: int = 0) -> tuple[str, str]:
+        done = await trio.run_process(
+            [sys.executable, "-m", "whatsappctl", "--socket", str(daemon.socket), "webhooks",
+             *arguments],
+            capture_stdout=True, capture_stderr=True, check=False,
+        )  # fmt: skip
+        assert done.returncode == code, done
+        return done.stdout.decode(), done.stderr.decode()
+
+    async with delivering(daemon):
+        with trio.fail_after(PATIENCE):
+            while not (await call(daemon, "list"))["delivering"]:
+                await trio.sleep(0.02)
+        secret, told = await ctl("create", receiver.url, "--allow-private", "--company", "acme")
+        identity = told.split()[1].rstrip(":")
+        assert secret.startswith("whsec_")
+        assert "all events of acme" in told
+        assert "status 200" in (await ctl("test", identity))[0]
+        receiver.answer = lambda event: 400 if event["type"] != "webhook.ping" else 200
+        assert "status 400" in (await ctl("test", identity, code=1))[1]
+        await make_events(daemon, "acme", 50)
+        with trio.fail_after(PATIENCE):
+            while not (await call(daemon, "get", id=identity))["dead_letters"]:
+                await trio.sleep(0.02)
+        assert receiver.url in (await ctl("list"))[0]
+        shown, _ = await ctl("show", identity)
+        assert "status 400" in shown
+        assert secret.strip() not in shown
+        assert "no, thank you" in (await ctl("dead", identity))[0]
+        _, told = await ctl("update", identity, "--disable", "--all-companies")
+        assert "all events of all companies; disabled" in told
+        [letter, *_] = json.loads((await ctl("dead", identity, "--json"))[0])["dead_letters"]
+        assert "1 to be sent again" in (await ctl("resend", identity, str(letter["id"])))[1]
+        assert "deleted" in (await ctl("discard", identity))[1]
+        assert (await ctl("remove", identity))[1] == f"removed {identity}\n"
+        await ctl("show", identity, code=9)
+        await ctl("create", "https://127.0.0.1/", code=2)

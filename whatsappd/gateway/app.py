@@ -24,8 +24,12 @@ from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.models import Problem
 from whatsappd.gateway.problems import MEDIA_TYPE, HttpError, problem
 from whatsappd.gateway.streaming import Streams
+from whatsappd.gateway.webhooks import routes as webhooks
 
-ROUTERS = (sessions.router, messages.router, events.router, system.router, system.hidden)
+ROUTERS = (
+    *(sessions.router, messages.router, events.router, webhooks.router),
+    *(system.router, system.hidden),
+)
 
 _DESCRIPTION = """\
 Many WhatsApp accounts, one per company, over REST, WebSocket and server-sent events.
@@ -166,6 +170,8 @@ def _describe(path: str, method: str, operation: dict[str, Any]) -> None:
     possible = dict(_ALWAYS)
     if "{company}" in path:
         possible |= _WITH_COMPANY
+    if "{webhook_id}" in path:
+        possible[404] = "There is no such webhook or dead letter."
     if path.endswith("/qr"):
         possible[409] = "No code is shown now; `data.state` says how the session is."
     if path in ("/v1/health", "/v1/metrics"):

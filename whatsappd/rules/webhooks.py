@@ -22,8 +22,8 @@ class Policy(NamedTuple):
     Args:
         timeout_ms: for one delivery, from looking up the name to the answer.
         attempts: failures of one event before it may become a dead letter. It does only if the
-            receiver accepts a `webhook.ping` right afterwards: then the event is the trouble. Else
-            the receiver is, and its events wait for it.
+            receiver then accepts a `webhook.ping` and refuses the event once more: then the event
+            is the trouble. Else the receiver is, and its events wait for it.
         base_ms, cap_ms: the waits between attempts double from one to the other, with full jitter.
         pause_after_ms: after so long without any success the webhook counts as paused: an alert
             is raised, and only its oldest event is tried until the receiver is back.

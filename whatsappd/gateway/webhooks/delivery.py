@@ -149,7 +149,7 @@ class Delivery:
 
     async def _deliver(self, receiver: Receiver, event: Event) -> None:
         """Return when the receiver took it, or when it is a dead letter."""
-        body, failures = body_of(event), 0
+        body, failures, is_receiver_well = body_of(event), 0, False
         while True:
             while self._paused_since_ms is not None and event["seq"] != self._window.oldest:
                 await self._resumed.wait()
@@ -161,12 +161,15 @@ class Delivery:
                 return
             failures += 1
             self._failed(event, outcome, failures)
-            if (
-                self._policy.is_hopeless(failures)
-                and await self._accepts_ping(receiver)
-                and await self._bury(event, failures, outcome)
-            ):
+            # Refused right after a ping was accepted: so it was not the receiver's coming back.
+            if is_receiver_well and await self._bury(event, failures, outcome):
                 return
+            if self._policy.is_hopeless(failures) and not is_receiver_well:
+                is_receiver_well = await self._accepts_ping(receiver)
+                if is_receiver_well:
+                    continue
+            else:
+                is_receiver_well = False
             wait_ms = self._policy.wait_ms(failures, random.random())
             await trio.sleep(wait_ms / 1000)
 

@@ -76,20 +76,40 @@ class Receiver:
 
     async def _post(self, identity: str, body: bytes) -> tuple[int, str | None]:
         headers: list[tuple[bytes | str, bytes | str]] = [
-            *headers_for(self._secret, identity, int(time.time()), body).items()
+            *headers_for(self._secret, identity, int(time.time()), body).items(),
+            ("Content-Length", str(len(body))),
         ]
         # For each address of the name; the time for all of it is the caller's to bound.
         extensions = {"timeout": {"connect": self._timeout_s / CONNECT_TRIES}}
         answer = b""
         async with self._pool.stream(
-            "POST", self._url, headers=headers, content=body, extensions=extensions
+            "POST", self._url, headers=headers, content=_Body(body), extensions=extensions
         ) as response:
-            # Read to its end if that is near, so that the connection can be used again.
-            async for part in response.aiter_stream():
-                answer += part[: MAX_ANSWER - len(answer)]
-                if len(answer) >= MAX_ANSWER:
-                    break
+            # Read to its end if that is near, so that the connection can be used again. Else the
+            # read is cancelled, and httpcore closes the connection.
+            with trio.CancelScope() as enough:
+                async for part in response.aiter_stream():
+                    answer += part[: MAX_ANSWER - len(answer)]
+                    if len(answer) >= MAX_ANSWER:
+                        enough.cancel()
         return response.status, _refusal(response.status, answer)
+
+
+class _Body:
+    """Bytes to send. httpcore's own wrapper is a generator, which a cancellation leaves open."""
+
+    def __init__(self, body: bytes) -> None:
+        self._body: bytes | None = body
+        self._whole = body
+
+    def __aiter__(self) -> _Body:
+        return _Body(self._whole)
+
+    async def __anext__(self) -> bytes:
+        body, self._body = self._body, None
+        if body is None:
+            raise StopAsyncIteration
+        return body
 
 
 @asynccontextmanager
