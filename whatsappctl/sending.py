@@ -218,12 +218,11 @@ class Sender:
             self._done(Outcome(line, row, before=row["created_ms"] < self._began_ms))
             return
         error = error_from_wire(answer.error)
-        if isinstance(error, (QueueFull, TooManyRequests)):
+        if isinstance(error, (QueueFull, TooManyRequests, Stopping)):
             self._hold_back(line, error)
-        elif isinstance(error, (Stopping, StoreFailed)):
+        elif isinstance(error, StoreFailed):
             heappush(self._again, line)
-            if isinstance(error, StoreFailed):
-                self._stop(error)
+            self._stop(error)
         else:
             self._done(Outcome(line, None, error))
 

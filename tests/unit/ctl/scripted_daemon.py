@@ -20,14 +20,20 @@ from whatsappd.api.daemon import ConfigureParams as DaemonParams
 from whatsappd.api.events import AckParams, ReadParams, SubscribeParams
 from whatsappd.api.messages import ListParams, MessageId, ResolveParams, SendParams
 from whatsappd.api.monitoring import MetricsParams
-from whatsappd.api.params import OneCompany
+from whatsappd.api.params import OneCompany, Params
 from whatsappd.api.sandbox import FaultParams, ScanParams
 from whatsappd.api.sessions import ConfigureParams, RemoveParams, StartParams
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
 from whatsappd.rpc.server import RpcServer, serve_rpc
 
+
+class BackupParams(Params):
+    path: str
+
+
 PARAMS = {
+    "daemon.backup": BackupParams,
     "daemon.hello": NoParams,
     "daemon.status": NoParams,
     "daemon.configure": DaemonParams,

@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from scripted_daemon import Daemon, session
 
 from whatsappctl import batch, sending
+from whatsappctl.cli import cli
 from whatsappd.api.params import MAX_KEY, MAX_TEXT
 from whatsappd.errors import KeyConflict, QueueFull, StoreFailed, TooManyRequests
 from whatsappd.model.message import OnUncertain
@@ -264,6 +266,31 @@ def test_a_daemon_that_does_not_come_back_ends_it(
     accepted = len(outbox.rows)
     assert 20 <= accepted < 5000
     assert f"5000 lines: {accepted} accepted, {5000 - accepted} left" in result.stderr
+
+
+def test_a_daemon_that_hangs_ends_it(
+    daemon: Daemon, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr(sending, "PATIENCE", 0.3)
+    released = threading.Event()
+
+    def refuse(params: Any) -> None:
+        if len(outbox.rows) == 20:
+            released.wait(20)
+
+    outbox.refuse = refuse
+    command = ["--socket", daemon.path, "send", "acme", "--batch", "-"]
+
+    def body():
+        try:
+            return CliRunner().invoke(cli, command, input=some_lines(500))
+        finally:
+            released.set()
+
+    result = daemon.run(body)
+    assert result.exit_code == 6
+    assert "gave no answer for 0.3 s" in result.stderr
+    assert "(100 of them sent without an answer)" in result.stderr
 
 
 @pytest.mark.parametrize(

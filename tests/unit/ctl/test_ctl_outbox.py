@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -150,6 +151,17 @@ def test_configure(daemon: Daemon):
     assert daemon.invoke("configure", "--log-level", "debug").stdout == "log-level: debug\n"
     daemon.invoke("configure")
     assert [params.log_level for params in daemon.called("daemon.configure")] == ["debug", None]
+
+
+def test_backup_names_the_file_as_the_daemon_sees_it(
+    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.chdir(tmp_path)
+    daemon.answers = {"daemon.backup": lambda params: {"path": params.path, "bytes": 4096}}
+    expected = str(tmp_path / "copy.db")
+    assert daemon.invoke("backup", "copy.db").stdout == f"{expected}\n"
+    answer = json.loads(daemon.invoke("backup", expected, "--json").stdout)
+    assert answer == {"path": expected, "bytes": 4096}
 
 
 def test_the_names_are_those_of_the_daemon():
