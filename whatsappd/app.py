@@ -6,6 +6,7 @@ all it relies on is up, and outlives all that relies on it.
 
 from __future__ import annotations
 
+import faulthandler
 import gc
 import os
 import pwd
@@ -94,6 +95,8 @@ async def run_daemon(live: LiveSettings) -> None:
     settings = live.settings
     for warning in live.warnings:
         log.warning("configuration_doubtful", reason=warning)
+    # The watchdog aborts a daemon that hangs: then its log says where.
+    faulthandler.enable()
     launch = take_launch(os.environ)
     listener = inherited_listener(launch.socket) if launch.socket is not None else None
     socket = Path(listener.path) if listener else settings.socket

@@ -21,6 +21,8 @@ log = structlog.get_logger()
 
 #: The first descriptor that is passed (SD_LISTEN_FDS_START).
 FIRST_DESCRIPTOR = 3
+#: How long a systemd whose queue is full is waited for, in seconds; the event loop waits too.
+SEND_WITHIN = 0.5
 #: STATUS= is renewed at most this often, in seconds.
 STATUS_PAUSE = 1.0
 #: While sessions are being stopped, each bit of progress is worth this many seconds more.
@@ -107,13 +109,13 @@ class Notify:
             return
         # "@" stands for the zero byte that begins a name in the abstract namespace (unix(7)).
         address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
-        kind = socket.SOCK_DGRAM | socket.SOCK_CLOEXEC | socket.SOCK_NONBLOCK
         try:
-            with socket.socket(socket.AF_UNIX, kind) as sender:
+            with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
+                sender.settimeout(SEND_WITHIN)
                 sender.sendto("\n".join(assignments).encode(), address)
         except OSError as error:
             if not self._failed:
-                log.warning("systemd_not_told", reason=error.strerror)
+                log.warning("systemd_not_told", reason=str(error))
             self._failed = True
 
 

@@ -174,6 +174,13 @@ async def test_the_watchdog_is_fed_while_the_store_answers_and_not_otherwise() -
         await manager.until(lambda told: "WATCHDOG" in told, start=len(manager.heard))
 
 
+async def test_a_daemon_that_the_watchdog_aborts_says_where_it_was() -> None:
+    async with service("--sandbox") as (daemon, _manager):
+        assert await daemon.stop(signal.SIGABRT) == -signal.SIGABRT
+        assert "Fatal Python error: Aborted" in daemon.log()
+        assert "whatsappd/cli.py" in daemon.log()
+
+
 async def test_a_watchdog_that_is_meant_for_another_process_is_not_fed() -> None:
     async with service("--sandbox", WATCHDOG_USEC="200000", WATCHDOG_PID="1") as (daemon, manager):
         await manager.until(lambda told: "READY" in told)
