@@ -234,7 +234,9 @@ class AlertSettings(NamedTuple):
     restarts_per_hour: Annotated[
         int,
         Setting(
-            Count(0, 10_000), "A session was restarted more often in the last hour.", live=True
+            Count(0, 10_000),
+            "A session's workers crashed or hung more often in the last hour.",
+            live=True,
         ),
     ] = 6
     disk_free_below: Annotated[
