@@ -167,6 +167,7 @@ async def _run_parts(
             ),
             foreign_children=lambda: {sandbox.pid} if sandbox and sandbox.pid else set(),
         )
+        live.follow(lambda _changed: pool.limits_changed())
         clock = LoopClock()
         trio.lowlevel.add_instrument(clock)
         watched = Watched(

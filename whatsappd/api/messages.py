@@ -107,15 +107,8 @@ class MessagesApi:
 
         Waiting never decides whether it is sent: a caller that goes away changes nothing.
         """
-        session = self._pool.get(validate_company(params.company))
+        self._pool.get(validate_company(params.company))
         to = parse_recipient(params.to)
-        if params.no_queue and session.state is not SessionState.CONNECTED:
-            raise NotConnected(
-                f"{session.company} is not connected but {session.state} ({session.cause}); "
-                "without no_queue the message would wait",
-                company=session.company,
-                state=str(session.state),
-            )
         new = NewMessage(
             company=params.company,
             chat=str(to),
@@ -137,8 +130,20 @@ class MessagesApi:
         """Take the message's place in the rate limit first, for `no_queue`.
 
         Raises:
+            NotConnected: it would wait for a connection.
             RateLimited: there is none; `data.retry_after_ms` says when there will be.
         """
+        known = await self._outbox.find(new)
+        if known is not None:
+            return known  # it was paid for when it was made
+        session = self._pool.get(new.company)
+        if session.state is not SessionState.CONNECTED:
+            raise NotConnected(
+                f"{session.company} is not connected but {session.state} ({session.cause}); "
+                "without no_queue the message would wait",
+                company=session.company,
+                state=str(session.state),
+            )
         pacing = self._pool.pacing(new.company)
         verdict = await pacing.prepay(new.chat)
         if verdict.wait_ms:

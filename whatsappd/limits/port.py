@@ -36,6 +36,10 @@ class Limiter(Protocol):
         """
         ...
 
+    def check(self, keys: Sequence[LimitKey], now_ms: int) -> int:
+        """What `acquire` would return as far as this process knows by itself; counts nothing."""
+        ...
+
     def restore(self, key: LimitKey, times_ms: Iterable[int]) -> None:
         """Tells what was sent before this process began, from the outbox."""
         ...

@@ -96,6 +96,9 @@ class RedisLimiter:
     def health(self) -> LimiterHealth:
         return self._health
 
+    def check(self, keys: Sequence[LimitKey], now_ms: int) -> int:
+        return self._memory.check(keys, now_ms)
+
     def restore(self, key: LimitKey, times_ms: Iterable[int]) -> None:
         self._memory.restore(key, times_ms)
 

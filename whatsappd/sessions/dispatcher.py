@@ -7,7 +7,9 @@ next one is begun. While a hand-over runs it is shielded: cancelling it would on
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -26,6 +28,7 @@ from whatsappd.model.message import Row
 from whatsappd.model.session import SessionState
 from whatsappd.rules.send_errors import REACHOUT_TIMELOCK, Fate, classify
 from whatsappd.sessions.handover import settle_refusal
+from whatsappd.sessions.holds import Holds, Scope
 from whatsappd.sessions.pacing import Pacing
 from whatsappd.sessions.session import Session
 from whatsappd.sessions.settings import SessionSettings
@@ -36,8 +39,17 @@ log = structlog.get_logger()
 
 #: Rows looked up at a time. Order is per chat, so a postponed row ends its chat's turn only.
 BATCH = 50
-#: So many chats that have to wait mean that the company as a whole has to.
-BLOCKED_CHATS = 3
+#: After a look through a queue of which nothing may go, a pause this many times as long.
+LOOK_PAUSE = 10
+#: Looks that take less, in seconds, need no pause.
+SHORT_LOOK = 0.05
+
+
+class _Seen(NamedTuple):
+    """How far the changes were seen."""
+
+    outbox: int
+    pacing: int
 
 
 class Dispatcher:
@@ -52,6 +64,8 @@ class Dispatcher:
         self._outbox = outbox
         self._settings = settings
         self._log = log.bind(company=session.company)
+        self._holds = Holds()
+        self._seen_pacing = pacing.version
 
     async def run(self) -> None:
         """Send what is queued until cancelled."""
@@ -66,38 +80,96 @@ class Dispatcher:
                 await trio.sleep(self._settings.retry_store_s)
 
     async def _send_what_is_due(self) -> None:
-        version = self._outbox.version(self._company)
-        rows = await self._outbox.pending(self._company, BATCH)
-        if not rows:
-            await self._wait_for_work(version)
+        """Send a batch of what may go now; wait if nothing may."""
+        seen = _Seen(self._outbox.version(self._company), self._pacing.version)
+        if seen.pacing != self._seen_pacing:
+            self._seen_pacing = seen.pacing
+            self._holds.clear()
+        began = trio.current_time()
+        self._holds.expire(began)
+        rows = await self._look()
+        if rows:
+            await self._send_batch(rows)
             return
+        # A long queue of which nothing may go is not looked through at every change.
+        looked = trio.current_time() - began
+        if self._holds and looked > SHORT_LOOK:
+            await trio.sleep(looked * LOOK_PAUSE)
+        # What is being accepted without queueing goes also while the company has to wait.
+        is_idle = self._holds.company and not self._pacing.prepaid_chats
+        await self._wait_for_turn(None if is_idle else seen)
+
+    async def _look(self) -> Sequence[Row]:
+        """What may go now, the oldest first; what passed the limits before it was accepted
+        (`no_queue`) goes before what waits for them."""
+        prepaid = self._pacing.prepaid_chats
+        if prepaid:
+            rows = await self._outbox.pending(self._company, BATCH, only=prepaid)
+            if rows:
+                return rows
+        if self._holds.company:
+            return []
+        return await self._outbox.pending(
+            self._company, BATCH, without=self._holds.chats, known_only=self._holds.strangers
+        )
+
+    async def _send_batch(self, rows: Sequence[Row]) -> None:
         strangers = await self._pacing.strangers({row.chat for row in rows})
-        # Chats whose turn is over for this round, and when the first of them may go on.
-        postponed: set[str] = set()
-        wait_ms: int | None = None
+        stopped: set[str] = set()  # chats whose order forbids their next row
         for row in rows:
             if self._session.state is not SessionState.CONNECTED:
                 return
-            if row.chat in postponed:
-                continue
             is_cold = row.chat in strangers
-            if is_cold and not await self._exists(row):
-                postponed.add(row.chat)
+            if row.chat in stopped:
                 continue
-            verdict = await self._pacing.admit(row.chat, is_cold=is_cold)
+            # Nobody's number is looked up before its turn has come.
+            verdict = self._pacing.check(row.chat, is_cold=is_cold)
+            if verdict.wait_ms == 0:
+                if is_cold and not await self._exists(row):
+                    stopped.add(row.chat)
+                    continue
+                verdict = await self._pacing.admit(row.chat, is_cold=is_cold)
             if verdict.wait_ms:
-                postponed.add(row.chat)
-                wait_ms = min(verdict.wait_ms, wait_ms or verdict.wait_ms)
-                if len(postponed) >= BLOCKED_CHATS:
-                    break
+                self._holds.add(
+                    verdict.scope, row.chat, trio.current_time() + verdict.wait_ms / 1000
+                )
+                if verdict.scope is Scope.COMPANY:
+                    return
+                stopped.add(row.chat)
             elif await self._send(row):
                 strangers.discard(row.chat)
             else:
-                postponed.add(row.chat)
-        if wait_ms is not None:
-            began = trio.current_time()
-            with trio.move_on_after(wait_ms / 1000):
-                await self._outbox.wait_changed(self._company, self._outbox.version(self._company))
+                stopped.add(row.chat)
+
+    async def _wait_for_turn(self, seen: _Seen | None) -> None:
+        """Wait until something may be sent that could not before.
+
+        Args:
+            seen: as things were when the queue was looked at; None: nothing in it matters, because
+                the company as a whole has to wait.
+        """
+        waiting = bool(self._holds)
+        began = trio.current_time()
+        until = self._holds.until
+        if seen is not None:
+            due_ms = await self._outbox.next_due_ms(self._company)
+            if due_ms is not None:
+                until = min(until, began + max(0, due_ms - now_ms()) / 1000)
+        with trio.CancelScope(deadline=until):
+            async with trio.open_nursery() as nursery:
+
+                async def wake_after(wait: Callable[[], Awaitable[object]]) -> None:
+                    await wait()
+                    nursery.cancel_scope.cancel()
+
+                nursery.start_soon(
+                    wake_after, partial(self._pacing.wait_changed, self._seen_pacing)
+                )
+                if seen is not None:
+                    nursery.start_soon(
+                        wake_after, partial(self._outbox.wait_changed, self._company, seen.outbox)
+                    )
+        if waiting:
             self._session.counters.limiter_waits += 1
             self._session.counters.limiter_wait_s += trio.current_time() - began
 
@@ -121,12 +193,6 @@ class Dispatcher:
             self._log.info("number_not_looked_up", id=row.id, reason=error.message)
         # Nobody said: the send itself will, and is refused where the number does not exist.
         return self._session.state is SessionState.CONNECTED
-
-    async def _wait_for_work(self, version: int) -> None:
-        due_ms = await self._outbox.next_due_ms(self._company)
-        delay = float("inf") if due_ms is None else max(0, due_ms - now_ms()) / 1000
-        with trio.move_on_after(delay):
-            await self._outbox.wait_changed(self._company, version)
 
     async def _send(self, row: Row) -> bool:
         """Hand one row over; whether the next row of its chat may follow."""

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import random
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Set
 from typing import Any, NamedTuple
 
 import structlog
+import trio
 
 from whatsappd.clock import now_ms
 from whatsappd.errors import StoreFailed
@@ -19,6 +20,7 @@ from whatsappd.limits.port import Limiter, LimitKey
 from whatsappd.model.event import SESSION_OUTREACH, Draft
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
 from whatsappd.rules.outreach import DAY_MS, HOUR_MS, MINUTE_MS, Pause, SendLimits
+from whatsappd.sessions.holds import Scope
 from whatsappd.store.companies import Companies
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.events import EventLog
@@ -30,14 +32,21 @@ log = structlog.get_logger()
 #: not all wake at once.
 JITTER = 0.1
 
+#: Why first messages wait after a 463.
+PAUSED = "WhatsApp restricts writing to strangers (463): first messages are paused"
+
 _PAUSE = "outreach_pause"
 
 
 class Verdict(NamedTuple):
-    """Wait `wait_ms` (0: go) because of `reason`."""
+    """Wait `wait_ms` (0: go) because of `reason`, which concerns everybody in `scope`."""
 
     wait_ms: int
-    reason: str | None = None
+    reason: str = ""
+    scope: Scope = Scope.CHAT
+
+
+_GO = Verdict(0)
 
 
 class Shared(NamedTuple):
@@ -60,6 +69,8 @@ class Pacing:
         self._settings: dict[str, Any] = {}
         self._pause = Pause()
         self._prepaid: Counter[str] = Counter()  # by chat: counted before they were accepted
+        self._version = 0
+        self._changed = trio.Event()
 
     @property
     def limits(self) -> SendLimits:
@@ -70,6 +81,22 @@ class Pacing:
         """Until when no first message goes out; None while they may."""
         return self._pause.until_ms if self._pause.is_on(now_ms()) else None
 
+    @property
+    def version(self) -> int:
+        """Grows when verdicts may be other ones than before."""
+        return self._version
+
+    async def wait_changed(self, version: int) -> None:
+        """Wait until `version` is no longer what it was."""
+        while self._version == version:
+            await self._changed.wait()
+
+    def touch(self) -> None:
+        """Something that verdicts depend on has changed."""
+        self._version += 1
+        self._changed.set()
+        self._changed = trio.Event()
+
     async def load(self) -> None:
         """Take up the company's settings, and what it sent just before this daemon began."""
         self._take(await self._shared.companies.settings(self.company))
@@ -77,6 +104,10 @@ class Pacing:
         for chat, sent_ms in await self._shared.outbox.sent_times(self.company, now - MINUTE_MS):
             for key in self._keys(chat, is_cold=False):
                 self._shared.limiter.restore(key, [sent_ms])
+        for sent_ms in await self._shared.outbox.cold_times(self.company, now - DAY_MS):
+            for key in self._cold_keys():
+                if now - sent_ms < key.period_ms:
+                    self._shared.limiter.restore(key, [sent_ms])
 
     async def configure(self, changes: dict[str, int | None]) -> SendLimits:
         """Change limits, durably; None gives a limit its default again.
@@ -85,6 +116,7 @@ class Pacing:
             StoreFailed: nothing was changed.
         """
         self._take(await self._shared.companies.put_settings(self.company, changes))
+        self.touch()
         return self.limits
 
     def _take(self, settings: dict[str, Any]) -> None:
@@ -97,6 +129,11 @@ class Pacing:
         people = [chat for chat in chats if parse_jid(chat).server in (USER_SERVER, LID_SERVER)]
         return await self._shared.contacts.strangers(self.company, people)
 
+    @property
+    def prepaid_chats(self) -> Set[str]:
+        """The chats to which messages may go that were counted before they were accepted."""
+        return self._prepaid.keys()
+
     async def prepay(self, chat: str) -> Verdict:
         """`admit` a message that is yet to be accepted: its row will pass without counting again.
 
@@ -105,29 +142,50 @@ class Pacing:
         verdict = await self.admit(chat, is_cold=bool(await self.strangers({chat})))
         if verdict.wait_ms == 0:
             self._prepaid[chat] += 1
+            self.touch()
         return verdict
 
     def refund(self, chat: str) -> None:
         """Take back the passage of `prepay`; what was counted stays counted."""
-        self._prepaid[chat] -= 1
+        self._use_prepaid(chat)
+
+    def check(self, chat: str, *, is_cold: bool) -> Verdict:
+        """What `admit` would say, as far as this process knows; counts nothing."""
+        if self._prepaid[chat] > 0:
+            return _GO
+        now = now_ms()
+        if is_cold and self._pause.is_on(now):
+            return Verdict(self._pause.until_ms - now, PAUSED, Scope.STRANGERS)
+        keys = self._keys(chat, is_cold=is_cold)
+        return self._verdict(self._shared.limiter.check(keys, now), is_cold=is_cold, now=now)
 
     async def admit(self, chat: str, *, is_cold: bool) -> Verdict:
         """Count one message to `chat` now, or say how long to wait and why."""
         if self._prepaid[chat] > 0:
-            self._prepaid[chat] -= 1
-            return Verdict(0)
+            self._use_prepaid(chat)
+            return _GO
+        verdict = self.check(chat, is_cold=is_cold)
+        if verdict.wait_ms:
+            return verdict
         now = now_ms()
-        if is_cold and self._pause.is_on(now):
-            return Verdict(
-                self._pause.until_ms - now,
-                "WhatsApp restricts writing to strangers (463): first messages are paused",
-            )
         wait_ms = await self._shared.limiter.acquire(self._keys(chat, is_cold=is_cold), now)
+        return self._verdict(wait_ms, is_cold=is_cold, now=now)
+
+    def _verdict(self, wait_ms: int, *, is_cold: bool, now: int) -> Verdict:
         if wait_ms == 0:
-            return Verdict(0)
+            return _GO
         wait_ms += int(wait_ms * JITTER * random.random())
-        kind = "the limit for first messages" if is_cold else "the rate limit"
-        return Verdict(wait_ms, f"{kind} is reached")
+        # Of windows that other daemons filled, this one does not know which: it asks chat by chat.
+        if self._shared.limiter.check(self._company_keys(), now):
+            return Verdict(wait_ms, "the company's rate limit is reached", Scope.COMPANY)
+        if is_cold and self._shared.limiter.check(self._cold_keys(), now):
+            return Verdict(wait_ms, "the limit for first messages is reached", Scope.STRANGERS)
+        return Verdict(wait_ms, "the rate limit is reached", Scope.CHAT)
+
+    def _use_prepaid(self, chat: str) -> None:
+        self._prepaid[chat] -= 1
+        if self._prepaid[chat] <= 0:
+            del self._prepaid[chat]
 
     async def met(self, chats: Collection[str]) -> None:
         """A message was exchanged with these: they are strangers no longer."""
@@ -141,7 +199,12 @@ class Pacing:
         """WhatsApp answered 463: pause first messages, and say so."""
         self._pause = self._pause.struck(now_ms())
         log.warning("outreach_paused", company=self.company, until_ms=self._pause.until_ms)
-        data = {"paused": True, "until_ms": self._pause.until_ms, "strikes": self._pause.strikes}
+        data = {
+            "paused": True,
+            "until_ms": self._pause.until_ms,
+            "strikes": self._pause.strikes,
+            "reason": PAUSED,
+        }
         try:
             await self._shared.companies.put_settings(self.company, {_PAUSE: list(self._pause)})
             await self._shared.events.append(Draft(self.company, SESSION_OUTREACH, data))
@@ -149,12 +212,24 @@ class Pacing:
             log.error("outreach_pause_not_stored", company=self.company, reason=error.message)
 
     def _keys(self, chat: str, *, is_cold: bool) -> list[LimitKey]:
-        limits = self.limits
-        keys = [
-            LimitKey(self.company, limits.per_minute, MINUTE_MS),
-            LimitKey(f"{self.company}/{chat}", limits.per_phone_per_minute, MINUTE_MS),
-        ]
+        keys = self._company_keys()
+        keys.append(LimitKey(f"{self.company}/{chat}", self.limits.per_phone_per_minute, MINUTE_MS))
         if is_cold:
-            keys.append(LimitKey(f"{self.company}//hour", limits.cold_per_hour, HOUR_MS))
-            keys.append(LimitKey(f"{self.company}//day", limits.cold_per_day, DAY_MS))
-        return [key for key in keys if key.limit > 0]
+            keys += self._cold_keys()
+        return _switched_on(keys)
+
+    def _company_keys(self) -> list[LimitKey]:
+        return _switched_on([LimitKey(self.company, self.limits.per_minute, MINUTE_MS)])
+
+    def _cold_keys(self) -> list[LimitKey]:
+        limits = self.limits
+        return _switched_on(
+            [
+                LimitKey(f"{self.company}//hour", limits.cold_per_hour, HOUR_MS),
+                LimitKey(f"{self.company}//day", limits.cold_per_day, DAY_MS),
+            ]
+        )
+
+
+def _switched_on(keys: list[LimitKey]) -> list[LimitKey]:
+    return [key for key in keys if key.limit > 0]

@@ -54,6 +54,7 @@ class Pool:
         self._settings = settings
         self._foreign_children = foreign_children
         self._shared_pacing = pacing
+        pacing.contacts.on_new = self._touch
         self._pacing: dict[str, Pacing] = {}
         self._sessions: dict[str, Session] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -110,6 +111,15 @@ class Pool:
         """A company's limits. Raises UnknownCompany."""
         self.get(company)
         return self._pacing[company]
+
+    def limits_changed(self) -> None:
+        """The defaults of the limits are other ones now: what waits is looked at again."""
+        for pacing in self._pacing.values():
+            pacing.touch()
+
+    def _touch(self, company: str) -> None:
+        if company in self._pacing:
+            self._pacing[company].touch()
 
     def statuses(self, among: Collection[str] | None = None) -> list[SessionStatus]:
         """Of all sessions, or of those of the companies `among` that exist, by company."""

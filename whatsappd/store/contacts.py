@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 
 from whatsappd.clock import now_ms
 from whatsappd.store.database import Database
@@ -23,6 +23,8 @@ class Contacts:
     def __init__(self, database: Database) -> None:
         self._database = database
         self._remembered: OrderedDict[tuple[str, str], None] = OrderedDict()
+        #: Called with a company that knows somebody new.
+        self.on_new: Callable[[str], None] = lambda _company: None
 
     async def strangers(self, company: str, chats: Collection[str]) -> set[str]:
         """Those of `chats` with whom the company has never exchanged a message."""
@@ -30,7 +32,7 @@ class Contacts:
         if not unknown:
             return unknown
         found = await self._database.read(lambda conn: _find(conn, company, unknown))
-        self.remember(company, found)
+        self._remember(company, found)
         return unknown - found
 
     async def add(self, company: str, chats: Collection[str]) -> None:
@@ -38,15 +40,21 @@ class Contacts:
         new = self.unknown(company, chats)
         if new:
             await self._database.write(lambda conn: self.stage(conn, company, new))
-            self.remember(company, new)
+            self.added(company, new)
 
     def unknown(self, company: str, chats: Collection[str]) -> list[str]:
         """Those of `chats` that `add` would write."""
         return [chat for chat in chats if (company, chat) not in self._remembered]
 
     def stage(self, conn: sqlite3.Connection, company: str, chats: Collection[str]) -> None:
-        """`add` in a function given to `Database.write`; call `remember` once it is committed."""
+        """`add` in a function given to `Database.write`; call `added` once it is committed."""
         _add(conn, company, chats)
+
+    def added(self, company: str, chats: Collection[str]) -> None:
+        """What `stage` wrote is committed."""
+        if chats:
+            self._remember(company, chats)
+            self.on_new(company)
 
     async def remove_company(self, company: str) -> None:
         """Forget everybody the company knew."""
@@ -56,7 +64,7 @@ class Contacts:
         for known in [known for known in self._remembered if known[0] == company]:
             del self._remembered[known]
 
-    def remember(self, company: str, chats: Collection[str]) -> None:
+    def _remember(self, company: str, chats: Collection[str]) -> None:
         for chat in chats:
             self._remembered[company, chat] = None
         while len(self._remembered) > REMEMBERED:

@@ -76,7 +76,7 @@ class Intake:
                 conn.execute("INSERT OR REPLACE INTO inbound VALUES (?, ?)", (company, last))
 
         await self._database.write(write)
-        self._contacts.remember(company, people)
+        self._contacts.added(company, people)
 
 
 def _taken(conn: sqlite3.Connection, company: str) -> int:

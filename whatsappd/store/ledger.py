@@ -80,17 +80,9 @@ class Ledger:
         self, conn: sqlite3.Connection, new: NewMessage, queue_limit: int
     ) -> tuple[Row, bool]:
         """The row of `new`, and whether it was made just now. Raises KeyConflict, QueueFull."""
-        if new.key is not None:
-            known = rows.find(conn, rows.SELECT_BY_KEY, new.company, new.key)
-            if known is not None:
-                if (known.chat, known.text) != (new.chat, new.text):
-                    raise KeyConflict(
-                        f"key {new.key!r:.80} was used for another message ({known.id}): "
-                        "give each message a key of its own",
-                        key=new.key,
-                        id=known.id,
-                    )
-                return known, False
+        known = self.find(conn, new)
+        if known is not None:
+            return known, False
         waiting = self._waiting[new.company]
         if waiting >= queue_limit:
             raise QueueFull(
@@ -122,6 +114,20 @@ class Ledger:
         self._log.stage([_event(None, "accepted", row)])
         self._note(Change(None, row))
         return row, True
+
+    def find(self, conn: sqlite3.Connection, new: NewMessage) -> Row | None:
+        """The row that was made of `new` before. Raises KeyConflict. Runs in any thread."""
+        if new.key is None:
+            return None
+        known = rows.find(conn, rows.SELECT_BY_KEY, new.company, new.key)
+        if known is not None and (known.chat, known.text) != (new.chat, new.text):
+            raise KeyConflict(
+                f"key {new.key!r:.80} was used for another message ({known.id}): "
+                "give each message a key of its own",
+                key=new.key,
+                id=known.id,
+            )
+        return known
 
     def move(
         self,

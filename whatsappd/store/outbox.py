@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from whatsappd.clock import now_ms
-from whatsappd.errors import InvalidParams
+from whatsappd.errors import InvalidParams, WrongState
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.delivery import RECEIPTS, Cause
 from whatsappd.store import queue, rows
@@ -32,6 +32,7 @@ from whatsappd.store.database import Database
 from whatsappd.store.events import EventLog
 from whatsappd.store.ledger import Ledger
 from whatsappd.store.upkeep import (
+    TOO_LATE,
     cancel_step,
     expire_step,
     forget_receipts,
@@ -106,10 +107,28 @@ class Outbox:
 
     # --- the dispatcher -----------------------------------------------------------------------
 
-    async def pending(self, company: str, limit: int) -> Sequence[Row]:
-        """The rows that may be handed over now, oldest first; order is kept per chat."""
+    async def pending(
+        self,
+        company: str,
+        limit: int,
+        *,
+        only: Collection[str] | None = None,
+        without: Collection[str] = (),
+        known_only: bool = False,
+    ) -> Sequence[Row]:
+        """The rows that may be handed over now, oldest first; order is kept per chat.
+
+        Args:
+            only: these chats, if given.
+            without: chats to leave out.
+            known_only: leave out people with whom the company never exchanged a message.
+        """
         now = self._clock()
-        return await self._database.read(lambda conn: queue.pending(conn, company, limit, now))
+        return await self._database.read(
+            lambda conn: queue.pending(
+                conn, company, limit, now, only=only, without=without, known_only=known_only
+            )
+        )
 
     async def next_due_ms(self, company: str) -> int | None:
         """When the next postponed row is due: look at `pending` again then."""
@@ -128,18 +147,27 @@ class Outbox:
         return await self._watch.wait_changed(company, version)
 
     async def begin(self, row_id: str) -> Handover:
-        """`sending`: call it before the worker gets the row, and hand over only if it returns."""
+        """`sending`: call it before the worker gets the row, and hand over only if it returns.
+
+        A row whose time to live has passed becomes `expired` instead, and WrongState is raised.
+        """
         secret = os.urandom(32)
 
-        def write(conn: sqlite3.Connection) -> Handover:
+        def write(conn: sqlite3.Connection) -> Handover | None:
             row = rows.get(conn, row_id)
+            if row.expires_ms is not None and row.expires_ms <= self._clock():
+                self._ledger.move(conn, row, Cause.EXPIRED, reason=TOO_LATE)
+                return None
             row = self._ledger.move(
                 conn, row, Cause.BEGUN, attempts=row.attempts + 1, handed_ms=self._clock()
             )
             conn.execute("UPDATE outbox SET secret = ? WHERE id = ?", (secret, int(row.id, 16)))
             return Handover(row, secret)
 
-        return await self._database.write(write)
+        handover = await self._database.write(write)
+        if handover is None:
+            raise WrongState(f"message {row_id}: {TOO_LATE}", state=str(OutboxState.EXPIRED))
+        return handover
 
     async def acknowledged(self, row_id: str, message_id: str, sent_ms: int) -> Row:
         """WhatsApp's server took it. Receipts that came earlier are applied at once."""
@@ -339,6 +367,18 @@ class Outbox:
             lambda conn: {c: queue.oldest_queued_ms(conn, c) for c in companies}
         )
         return {company: time_ms for company, time_ms in found.items() if time_ms is not None}
+
+    async def cold_times(self, company: str, since_ms: int) -> Sequence[int]:
+        """When rows were handed to WhatsApp since then that were a first message to somebody."""
+        return await self._database.read(lambda conn: queue.cold_times(conn, company, since_ms))
+
+    async def find(self, new: NewMessage) -> Row | None:
+        """The row that `accept` made of the same key before; None if there is none.
+
+        Raises:
+            KeyConflict: it was made of other content.
+        """
+        return await self._database.read(lambda conn: self._ledger.find(conn, new))
 
     async def sent_times(self, company: str, since_ms: int) -> Sequence[tuple[str, int]]:
         """(chat, time) of the rows handed to WhatsApp since then: a limiter's memory.

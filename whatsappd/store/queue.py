@@ -5,13 +5,22 @@ Statements only, for `store.outbox`, which runs them on a reader.
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections import Counter
 from collections.abc import Collection
 from typing import Any, NamedTuple
 
+from whatsappd.model.jid import LID_SERVER, USER_SERVER
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.store import rows
+
+# Conditions on a row of the outbox: its chat is one person's, and somebody the company knows.
+_IS_PERSON = f"(chat LIKE '%@{USER_SERVER}' OR chat LIKE '%@{LID_SERVER}')"
+_IS_KNOWN = (
+    "EXISTS (SELECT 1 FROM contacts"
+    " WHERE contacts.company = outbox.company AND contacts.chat = outbox.chat)"
+)
 
 
 class Loaded(NamedTuple):
@@ -31,11 +40,25 @@ def load(conn: sqlite3.Connection) -> Loaded:
     return Loaded(last_id, counts)
 
 
-def pending(conn: sqlite3.Connection, company: str, limit: int, now_ms: int) -> list[Row]:
+def pending(
+    conn: sqlite3.Connection,
+    company: str,
+    limit: int,
+    now_ms: int,
+    *,
+    only: Collection[str] | None,
+    without: Collection[str],
+    known_only: bool,
+) -> list[Row]:
     """The queued rows that may be sent now, oldest first.
 
     Order is kept per chat: a row that is being sent, or waits for its next try, holds back the
     later ones of its chat, and no others.
+
+    Args:
+        only: these chats, if given.
+        without: chats to leave out.
+        known_only: leave out people with whom the company never exchanged a message.
     """
     # The oldest row that holds back each chat.
     blocked: dict[str, int] = {}
@@ -53,12 +76,21 @@ def pending(conn: sqlite3.Connection, company: str, limit: int, now_ms: int) -> 
     ):
         for chat, row_id in conn.execute(query, values):
             blocked[chat] = min(row_id, blocked.get(chat, row_id))
-    found: list[Row] = []
-    for columns in conn.execute(
+    query = (
         f"SELECT {rows.COLUMNS} FROM outbox WHERE company = ? AND state = 'queued'"  # noqa: S608
-        " AND (expires_ms IS NULL OR expires_ms > ?) ORDER BY id",
-        (company, now_ms),
-    ):
+        " AND (expires_ms IS NULL OR expires_ms > ?)"
+    )
+    asked: list[Any] = [company, now_ms]
+    if only is not None:
+        query += " AND chat IN (SELECT value FROM json_each(?))"
+        asked.append(json.dumps(list(only)))
+    if without:
+        query += " AND chat NOT IN (SELECT value FROM json_each(?))"
+        asked.append(json.dumps(list(without)))
+    if known_only:
+        query += f" AND ({_IS_KNOWN} OR NOT {_IS_PERSON})"
+    found: list[Row] = []
+    for columns in conn.execute(f"{query} ORDER BY id", asked):
         row = rows.as_row(columns)
         if columns[0] < blocked.get(row.chat, 1 << 63):
             found.append(row)
@@ -122,6 +154,18 @@ def sent_times(conn: sqlite3.Connection, company: str, since_ms: int) -> list[tu
         " AND handed_ms >= ? ORDER BY handed_ms",
         (company, since_ms),
     ).fetchall()
+
+
+def cold_times(conn: sqlite3.Connection, company: str, since_ms: int) -> list[int]:
+    return [
+        handed_ms
+        for (handed_ms,) in conn.execute(
+            "SELECT handed_ms FROM outbox LEFT JOIN contacts USING (company, chat)"  # noqa: S608
+            " WHERE company = ? AND handed_ms >= ? AND (since_ms IS NULL OR since_ms >= handed_ms)"
+            f" AND {_IS_PERSON} ORDER BY handed_ms",
+            (company, since_ms),
+        )
+    ]
 
 
 def interrupted(conn: sqlite3.Connection, company: str | None) -> list[tuple[Row, bytes]]:

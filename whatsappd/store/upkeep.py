@@ -15,6 +15,8 @@ from whatsappd.store import rows
 from whatsappd.store.database import Database
 from whatsappd.store.ledger import Ledger
 
+#: Why a row expired.
+TOO_LATE = "its time to live passed before it could be sent"
 #: Rows changed in one transaction.
 STEP = 500
 #: How long a receipt waits for a row with its message id. An ack is at most a restart away; the
@@ -48,8 +50,7 @@ def expire_step(conn: sqlite3.Connection, ledger: Ledger, now_ms: int) -> list[R
         "state = 'queued' AND expires_ms IS NOT NULL AND expires_ms <= ? ORDER BY expires_ms",
         now_ms,
     )
-    reason = "its time to live passed before it could be sent"
-    return [ledger.move(conn, row, Cause.EXPIRED, reason=reason) for row in found]
+    return [ledger.move(conn, row, Cause.EXPIRED, reason=TOO_LATE) for row in found]
 
 
 def cancel_step(conn: sqlite3.Connection, ledger: Ledger, company: str, reason: str) -> list[Row]:

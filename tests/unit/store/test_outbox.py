@@ -11,6 +11,7 @@ import pytest
 import trio
 import trio.testing
 
+from whatsappd.clock import now_ms
 from whatsappd.errors import (
     InvalidParams,
     KeyConflict,
@@ -22,6 +23,7 @@ from whatsappd.errors import (
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.model.message import OutboxState as S
+from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import EventLog, open_event_log
 from whatsappd.store.outbox import Outbox, open_outbox
@@ -507,6 +509,65 @@ async def test_an_expired_row_holds_nobody_back(outbox: Outbox, clock) -> None:
     after = await accepted(outbox)
     clock.now_ms += 5
     assert [each.id for each in await outbox.pending("acme", 10)] == [after.id]
+
+
+async def test_a_row_whose_time_passed_is_not_handed_over(outbox: Outbox, log, clock) -> None:
+    row = await accepted(outbox, expires_ms=clock.now_ms + 5)
+    clock.now_ms += 5
+    with pytest.raises(WrongState, match="time to live"):
+        await outbox.begin(row.id)
+    assert (await outbox.get(row.id)).state is S.EXPIRED
+    assert await states_told(log, row.id) == [("accepted", "queued"), ("expired", "expired")]
+
+
+async def test_chats_can_be_left_out_or_asked_for(
+    outbox: Outbox, database: Database, clock
+) -> None:
+    friend, stranger, hidden = "1@s.whatsapp.net", "2@s.whatsapp.net", "3@lid"
+    for chat in (friend, stranger, hidden, "4-5@g.us"):
+        await accepted(outbox, chat, chat=chat)
+    await Contacts(database).add("acme", [friend])
+
+    async def chats(**which) -> list[str]:
+        return [row.chat for row in await outbox.pending("acme", 10, **which)]
+
+    assert await chats(without=[friend, "4-5@g.us"]) == [stranger, hidden]
+    assert await chats(only=[hidden]) == [hidden]
+    assert await chats(only=[]) == []
+    assert await chats(known_only=True) == [friend, "4-5@g.us"]
+    assert await chats(known_only=True, without=[friend]) == ["4-5@g.us"]
+
+
+async def test_first_messages_are_remembered_as_such(
+    outbox: Outbox, database: Database, clock
+) -> None:
+    await Contacts(database).add("acme", ["1@s.whatsapp.net"])
+    clock.now_ms = now_ms() + 1000  # the friend was known before
+    for chat in ("1@s.whatsapp.net", "2@s.whatsapp.net", "3@lid", "4-5@g.us"):
+        await sending(outbox, text=chat, chat=chat)
+    assert await outbox.cold_times("acme", clock.now_ms) == [clock.now_ms, clock.now_ms]
+    assert await outbox.cold_times("acme", clock.now_ms + 1) == []
+    assert await outbox.cold_times("globex", 0) == []
+
+
+async def test_a_repetition_is_found_before_anything_is_asked_of_it(outbox: Outbox) -> None:
+    row = await accepted(outbox, key="k")
+    assert await outbox.find(message(key="k")) == row
+    assert await outbox.find(message(key="other")) is None
+    assert await outbox.find(message()) is None
+    with pytest.raises(KeyConflict):
+        await outbox.find(message("other", key="k"))
+
+
+async def test_an_attempt_that_cannot_be_traced_is_uncertain_for_good(outbox: Outbox) -> None:
+    row = await sending(outbox)
+    assert len(await outbox.interrupted("acme")) == 1
+    row = await outbox.untraceable(row.id, "the account was unlinked")
+    assert row.state is S.UNCERTAIN
+    assert row.lost_attempts == 1
+    assert await outbox.interrupted("acme") == []
+    resent = await sending(outbox, on_uncertain=OnUncertain.RESEND)
+    assert (await outbox.untraceable(resent.id, "the account was unlinked")).state is S.QUEUED
 
 
 # --- waiting --------------------------------------------------------------------------------------
