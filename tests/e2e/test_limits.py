@@ -57,6 +57,17 @@ class World(NamedTuple):
         data: dict[str, Any] = seen["data"]
         return data
 
+    async def until_postponed(self, row: dict[str, Any]) -> dict[str, Any]:
+        seen = await self.events.until(
+            lambda event: (
+                event["type"] == "outbox.state"
+                and event["data"]["id"] == row["id"]
+                and event["data"]["cause"] == "postponed"
+            )
+        )
+        data: dict[str, Any] = seen["data"]
+        return data
+
     async def fault(self, kind: str, **arguments: Any) -> None:
         await self.client.call("sandbox.fault", kind=kind, phone=PHONE, **arguments)
 
@@ -255,15 +266,7 @@ async def test_a_passing_refusal_is_tried_again_and_holds_up_its_chat_only() -> 
         refused = await world.send(person(0), "refused")
         behind = await world.send(person(0), "behind")
         other = await world.send(person(1), "other")
-        await world.until(refused, "queued")
-        waiting = await world.events.until(
-            lambda event: (
-                event["type"] == "outbox.state"
-                and event["data"]["id"] == refused["id"]
-                and event["data"]["cause"] == "postponed"
-            )
-        )
-        assert "500" in waiting["data"]["reason"]
+        assert "500" in (await world.until_postponed(refused))["reason"]
         for row in (other, refused, behind):
             await world.until(row, "sent")
         sent = [
@@ -324,8 +327,7 @@ async def test_463_pauses_first_messages_visibly_and_nobody_elses() -> None:
         assert "463" in paused["data"]["reason"]
         until_ms = paused["data"]["until_ms"]
         assert 3_500_000 < until_ms - paused["time_ms"] < 3_700_000
-        row = await world.client.call("message.get", id=struck["id"])
-        assert row["state"] == "queued"
+        row = await world.until_postponed(struck)
         assert "463" in row["reason"]
         assert row["not_before_ms"] == until_ms
         status = await world.client.call("session.status", company="acme")
