@@ -243,12 +243,13 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "whatsappd_worker_private_memory_bytes", GAUGE,
-        "Memory that only this worker uses, and gives back when it ends.",
+        "Memory that only this worker uses, and gives back when it ends. Of many workers, a few are "
+        "asked at each scrape.",
         _COMPANY, _each(lambda c: c.memory.private if c.memory else None),
     ),
     Metric(
         "whatsappd_worker_proportional_memory_bytes", GAUGE,
-        "A worker's memory with its share of what it shares (PSS).",
+        "A worker's memory with its share of what it shares (PSS). Asked as the private memory is.",
         _COMPANY, _each(lambda c: c.memory.proportional if c.memory else None),
     ),
     # --- messages ---

@@ -6,13 +6,14 @@ import os
 import time
 from pathlib import Path
 
+import pytest
 import trio
 
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.metrics import METRICS
 from whatsappd.monitoring import health, procfs
 from whatsappd.monitoring.loop import LoopClock
-from whatsappd.monitoring.procfs import Disk
+from whatsappd.monitoring.procfs import Disk, Memory, MemoryReader
 from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.health import Judgement
 
@@ -43,9 +44,40 @@ def test_memory_of_processes_and_of_none() -> None:
     assert memory is not None
     assert 1e6 < memory.private <= memory.proportional < 1e10
     assert procfs.memory_of(0) is None
-    pids = {"me": os.getpid(), "nobody": 0}
-    assert set(procfs.memory_of_all(pids, 10)) == {"me"}
-    assert procfs.memory_of_all(pids, -1) == {}  # out of time
+
+
+def test_memory_of_many_is_asked_a_few_at_a_time_and_the_oldest_first(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked: list[int] = []
+    now_s = 100
+
+    def slowly(pid: int) -> Memory | None:
+        nonlocal now_s
+        asked.append(pid)
+        now_s += 2
+        return None if pid == 3 else Memory(pid, pid)
+
+    monkeypatch.setattr(procfs, "memory_of", slowly)
+    monkeypatch.setattr(procfs, "monotonic", lambda: now_s)
+    reader = MemoryReader(within_s=3, fresh_s=5)
+    pids = {"a": 1, "b": 2, "c": 3, "d": 4}
+    assert reader.read(pids) == {"a": Memory(1, 1), "b": Memory(2, 2)}
+    assert reader.read(pids) == {name: Memory(pids[name], pids[name]) for name in "abd"}
+    assert asked == [1, 2, 3, 4]
+    reader.read(pids)
+    assert asked[4] == 3  # gone, so nothing is known of it
+    # Another process of the same name has other figures.
+    assert "a" not in reader.read({"a": 3})
+
+
+def test_figures_that_are_fresh_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+    monkeypatch.setattr(procfs, "memory_of", lambda pid: asked.append(pid) or Memory(pid, pid))
+    reader = MemoryReader()
+    for _ in range(3):
+        assert reader.read({"a": 1}) == {"a": Memory(1, 1)}
+    assert asked == [1]
 
 
 def test_a_disk_that_is_gone_is_told_as_such(tmp_path: Path) -> None:

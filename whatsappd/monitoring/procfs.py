@@ -5,6 +5,7 @@ Linux only, as the daemon is (proc(5)).
 
 from __future__ import annotations
 
+import math
 import os
 import resource
 from collections.abc import Mapping
@@ -41,20 +42,52 @@ def memory_of(pid: int) -> Memory | None:
     return Memory(private, found[b"Pss"])
 
 
-def memory_of_all(pids: Mapping[str, int], within_s: float) -> dict[str, Memory]:
-    """The memory of each process by its name here, of as many as can be asked within the time.
+class _Reading(NamedTuple):
+    pid: int
+    at: float
+    memory: Memory
 
-    The kernel walks through a process's pages for it: about half a millisecond for a worker.
+
+class MemoryReader:
+    """The memory of many processes, in bounded time however many they are.
+
+    The kernel walks through all pages of a process for it, which takes milliseconds. So each call
+    asks about those whose figures are oldest, for as long as it may, and answers for the others
+    what was found before. Not for several threads at once.
+
+    Args:
+        within_s: how long one call may ask.
+        fresh_s: younger figures are good enough.
     """
-    deadline = monotonic() + within_s
-    found: dict[str, Memory] = {}
-    for name, pid in pids.items():
-        if monotonic() > deadline:
-            break
-        memory = memory_of(pid)
-        if memory is not None:
-            found[name] = memory
-    return found
+
+    def __init__(self, *, within_s: float = 0.1, fresh_s: float = 10.0) -> None:
+        self._within_s = within_s
+        self._fresh_s = fresh_s
+        self._readings: dict[str, _Reading] = {}
+
+    def read(self, pids: Mapping[str, int]) -> dict[str, Memory]:
+        """The memory of each process, by its name in `pids`; those not asked yet are left out."""
+        began = monotonic()
+        self._readings = {
+            name: reading
+            for name, reading in self._readings.items()
+            if pids.get(name) == reading.pid
+        }
+        for name in sorted(pids, key=self._age_of):
+            now = monotonic()
+            if now - began > self._within_s or self._age_of(name) > now - self._fresh_s:
+                break
+            memory = memory_of(pids[name])
+            if memory is None:
+                self._readings.pop(name, None)
+            else:
+                self._readings[name] = _Reading(pids[name], now, memory)
+        return {name: reading.memory for name, reading in self._readings.items()}
+
+    def _age_of(self, name: str) -> float:
+        """When it was asked last; long ago, if never."""
+        reading = self._readings.get(name)
+        return -math.inf if reading is None else reading.at
 
 
 def disk_of(path: Path) -> Disk | None:

@@ -26,9 +26,6 @@ from whatsappd.rpc.tally import Tally
 from whatsappd.sessions.session import Session
 from whatsappd.store.events import EventLog
 
-#: Seconds for asking the kernel about all workers' memory; those it does not come to are left out.
-MEMORY_WITHIN = 1.0
-
 
 class Served(NamedTuple):
     """What exists only once the socket is served."""
@@ -51,6 +48,7 @@ class Scrape:
         self._mode = mode
         # One at a time: a second scraper waits instead of taking another thread's time.
         self._one = trio.CapacityLimiter(1)
+        self._memory = procfs.MemoryReader()
         self.served: Served | None = None
 
     async def text(self, companies: frozenset[str] | None = None) -> str:
@@ -76,7 +74,25 @@ class Scrape:
             if (pid := session.status().worker_pid) is not None
         }
         return await trio.to_thread.run_sync(
-            _complete_and_render, snapshot, watched, pids, limiter=self._one
+            self._complete_and_render, snapshot, pids, limiter=self._one
+        )
+
+    def _complete_and_render(self, snapshot: Snapshot, pids: dict[str, int]) -> str:
+        """In a thread: ask the kernel, and make the text."""
+        from whatsappd.monitoring.exposition import render
+
+        memory = self._memory.read(pids)
+        versions = {"neonize": version("neonize"), "python": platform.python_version()}
+        return render(
+            snapshot._replace(
+                versions={**snapshot.versions, **versions},
+                companies=[
+                    figures._replace(memory=memory.get(figures.company))
+                    for figures in snapshot.companies
+                ],
+                database_bytes=self._watched.database.size,
+                disk=procfs.disk_of(self._watched.state_dir),
+            )
         )
 
     def _snapshot(
@@ -155,22 +171,3 @@ def _methods(table: MethodTable) -> list[MethodFigures]:
         for name, tally in tallies
         if tally.requests
     ]
-
-
-def _complete_and_render(snapshot: Snapshot, watched: Watched, pids: dict[str, int]) -> str:
-    """In a thread: ask the kernel, and make the text."""
-    from whatsappd.monitoring.exposition import render
-
-    memory = procfs.memory_of_all(pids, MEMORY_WITHIN)
-    versions = {"neonize": version("neonize"), "python": platform.python_version()}
-    return render(
-        snapshot._replace(
-            versions={**snapshot.versions, **versions},
-            companies=[
-                figures._replace(memory=memory.get(figures.company))
-                for figures in snapshot.companies
-            ],
-            database_bytes=watched.database.size,
-            disk=procfs.disk_of(watched.state_dir),
-        )
-    )
