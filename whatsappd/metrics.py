@@ -243,8 +243,8 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "whatsappd_worker_private_memory_bytes", GAUGE,
-        "Memory that only this worker uses, and gives back when it ends. Of many workers, a few are "
-        "asked at each scrape.",
+        "Memory that only this worker uses, and gives back when it ends. Of many workers, some "
+        "are asked at each scrape.",
         _COMPANY, _each(lambda c: c.memory.private if c.memory else None),
     ),
     Metric(
