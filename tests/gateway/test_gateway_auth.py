@@ -5,7 +5,7 @@ from __future__ import annotations
 import httpx
 import pytest
 import trio
-from daemons import running_daemon
+from daemons import PATIENCE, running_daemon
 from gateways import Stack, running_gateway
 from websockets import Refused, open_websocket
 
@@ -123,6 +123,34 @@ async def test_wrong_keys_are_counted_refused_and_logged_without_the_secret(
     assert [line["status"] for line in refused[:12]] == statuses
     assert refused[0]["actor"] == f"key:{good['id']}?"
     assert refused[0]["address"] == "127.0.0.1"
+
+
+async def test_qr_codes_are_for_admins_wherever_they_stand(stack: Stack) -> None:
+    admin, sender = await stack.key("admin"), await stack.key("send")
+    before = await stack.last_seq()
+    async with stack.http(admin) as http:
+        await http.put("/v1/sessions/codes")
+        with trio.fail_after(PATIENCE):
+            while not (found := await http.get("/v1/sessions/codes")).json()["qr"]:
+                await trio.sleep(0.05)
+        code = found.json()["qr"]
+        assert code in (await http.get(f"/v1/events?after={before}")).text
+    async with stack.http(sender) as http:
+        for path in ("/v1/sessions", "/v1/sessions/codes", f"/v1/events?after={before}"):
+            answer = await http.get(path)
+            assert answer.status_code == 200
+            assert "codes" in answer.text
+            assert "linked_devices" not in answer.text
+        assert (await http.get("/v1/events?type=session.qr")).status_code == 403
+    async with open_websocket(stack.gateway.port, f"after={before}", key=sender) as events:
+        while True:
+            event = await events.event(company="codes")
+            assert event["type"] != "session.qr"
+            if event["data"]["state"] == "pairing":
+                break
+        async with stack.daemon.client() as client:
+            await client.call("session.stop", company="codes")
+        assert (await events.event(company="codes"))["data"]["state"] == "stopped"
 
 
 async def test_a_browser_offers_its_key_as_a_subprotocol(stack: Stack) -> None:

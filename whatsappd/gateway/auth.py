@@ -19,6 +19,7 @@ import trio
 from whatsappd.errors import Denied
 from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.problems import HttpError, unauthenticated
+from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 
 log = structlog.get_logger()
 
@@ -72,6 +73,23 @@ class Identity(NamedTuple):
         if asked:
             return asked
         return None if self.companies is None else sorted(self.companies)
+
+    @property
+    def sees_codes(self) -> bool:
+        """Whether it may see QR codes: whoever scans one gets all of the account's messages."""
+        return self.scope == ADMIN
+
+    def types(self, asked: list[str] | None) -> list[str] | None:
+        """The types of events to look at when `asked` were named (None: all that may be seen).
+
+        Raises:
+            Denied: one of those that were named is not for this scope.
+        """
+        if self.sees_codes:
+            return asked or None
+        if SESSION_QR in (asked or ()):
+            raise Denied(f"{SESSION_QR}: QR codes are for keys of scope admin", field="type")
+        return asked or [name for name in EVENT_TYPES if name != SESSION_QR]
 
     def consumer(self, name: str) -> str:
         """The daemon's name for a consumer: keys bound to companies have names of their own."""

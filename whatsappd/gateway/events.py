@@ -89,7 +89,7 @@ async def read_events(
         after=after or 0,
         limit=limit,
         companies=asking.identity.among(company),
-        types=type,
+        types=asking.identity.types(type),
     )
     return Events(**found)
 

@@ -84,7 +84,9 @@ class Session(_Response):
     jid: str | None = Field(default=None, examples=["15550100:2@s.whatsapp.net"])
     lid: str | None = None
     push_name: str | None = None
-    qr: str | None = Field(default=None, description="The code to scan, while pairing.")
+    qr: str | None = Field(
+        default=None, description="The code to scan, while pairing; for scope admin."
+    )
     last_inbound_ms: int | None = None
     last_error: str | None = None
     queued: int = Field(default=0, description="Messages that wait to be sent.")

@@ -36,6 +36,11 @@ async def _start(asking: Asking, company: str, take_over: bool, response: Respon
     return await asking.call("session.start", company=company, take_over=take_over)
 
 
+def _shown(asking: Asking, status: dict[str, Any]) -> Session:
+    """The session as its caller may see it."""
+    return Session(**status if asking.identity.sees_codes else {**status, "qr": None})
+
+
 _MADE: dict[int | str, dict[str, Any]] = {201: {"model": Session, "description": "Made, started."}}
 
 
@@ -44,7 +49,11 @@ async def list_sessions(asking: Reading) -> Sessions:
     found = (await asking.call("session.list"))["sessions"]
     companies = asking.identity.companies
     return Sessions(
-        sessions=[each for each in found if companies is None or each["company"] in companies]
+        sessions=[
+            _shown(asking, each)
+            for each in found
+            if companies is None or each["company"] in companies
+        ]
     )
 
 
@@ -64,7 +73,7 @@ async def put_session(
 
 @router.get("/{company}", summary="One session")
 async def get_session(company: Company, asking: Reading) -> Session:
-    return Session(**await asking.call("session.status", company=company))
+    return _shown(asking, await asking.call("session.status", company=company))
 
 
 @router.patch("/{company}", summary="Set a session's limits")

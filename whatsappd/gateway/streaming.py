@@ -92,8 +92,8 @@ def wanted_by(connection: HTTPConnection, asking: Asking) -> Wanted:
             )
         consumer = asking.identity.consumer(consumer)
     return Wanted(
-        after, asking.identity.among(query.getlist("company")), query.getlist("type") or None,
-        consumer,
+        after, asking.identity.among(query.getlist("company")),
+        asking.identity.types(query.getlist("type")), consumer,
     )  # fmt: skip
 
 
