@@ -72,7 +72,9 @@ def test_actions_agree_with_the_kind_of_the_following_state(state: S, cause: Cau
             assert (state in ALIVE) == (following.state in ALIVE)
 
 
-@pytest.mark.parametrize(("state", "cause"), itertools.product(set(S) - ALIVE, FROM_WORKER))
+@pytest.mark.parametrize(
+    ("state", "cause"), itertools.product(sorted(set(S) - ALIVE), sorted(FROM_WORKER))
+)
 def test_late_news_of_a_dead_worker_change_nothing(state: S, cause: Cause) -> None:
     assert step(state, cause) is None
 
