@@ -58,10 +58,11 @@ class Pipeline:
         writing = [self._sock] if self._unsent else []
         readable, writable, _ = select.select([self._sock, wake], writing, [], max(0.0, timeout))
         if writable:
-            self._send()
+            self.send()
         return self._receive() if self._sock in readable else []
 
-    def _send(self) -> None:
+    def send(self) -> None:
+        """Send of what was posted as much as the socket takes now."""
         try:
             sent = self._sock.send(self._unsent)
         except BlockingIOError:

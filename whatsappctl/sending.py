@@ -33,6 +33,8 @@ from whatsappd.wire.rpc import MAX_MSGID, Response
 IN_FLIGHT = 100
 #: Lines read ahead that wait for an earlier line of their chat.
 LOOK_AHEAD = 1000
+#: Answers after which the next lines leave.
+FEW = 16
 #: Bytes handed to the socket at a time, at the most.
 UNSENT = 256 * 1024
 #: Seconds without any answer (the daemon restarts, or hangs) after which the batch ends.
@@ -133,8 +135,13 @@ class Sender:
                     return
             elif not self._in_flight or monotonic() > self._drain_until:
                 return
-            for answer in pipeline.turn(self._may_wait(), self._interrupts.wake):
+            answers = pipeline.turn(self._may_wait(), self._interrupts.wake)
+            for place, answer in enumerate(answers, 1):
                 self._take(answer)
+                if place % FEW == 0 and self._drain_until is None:
+                    # The daemon need not wait until all answers are noted.
+                    self._fill(pipeline)
+                    pipeline.send()
             self._interrupts.drain()
 
     def _look_at_the_clock(self) -> None:
