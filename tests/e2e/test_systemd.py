@@ -21,7 +21,9 @@ import pytest
 import trio
 from daemons import PATIENCE, Daemon, alive, following, link, running_daemon
 
+from whatsappd.config.sources import SYSTEM_FILE
 from whatsappd.errors import EXIT_FAILED
+from whatsappd.model.paths import SYSTEM_SOCKET, SYSTEM_STATE_DIR
 
 SYSTEMD = Path(__file__).parents[2] / "systemd"
 UNIT = SYSTEMD / "whatsappd.service"
@@ -373,16 +375,18 @@ def test_the_snippets_make_the_user_and_the_sockets_directory(tmp_path: Path) ->
     assert (home, shell) == ("/var/lib/whatsappd", "/usr/sbin/nologin")
     made = (tmp_path / "run/whatsappd").stat()
     assert (made.st_uid, made.st_gid, made.st_mode & 0o777) == (int(uid), int(gid), 0o750)
+    made = (tmp_path / "etc/whatsappd").stat()
+    assert (made.st_uid, made.st_mode & 0o777) == (0, 0o755)
 
 
 def test_the_units_places_are_those_of_roots_commands() -> None:
-    from whatsappd.model.paths import SYSTEM_SOCKET, SYSTEM_STATE_DIR
-
     text = UNIT.read_text()
     assert f"StateDirectory={Path(SYSTEM_STATE_DIR).name}\n" in text
     assert f"WHATSAPPD_STATE_DIR=%S/{Path(SYSTEM_STATE_DIR).name}" in text
     socket = SYSTEM_SOCKET.replace("/run/", "%t/")
     assert f"WHATSAPPD_SOCKET={socket}\n" in text
+    assert SYSTEM_FILE.parent == Path("/etc/whatsappd")
+    assert "CONFIGURATION_DIRECTORY=%E/whatsappd\n" in text
     assert f"ListenStream={socket}\n" in (SYSTEMD / "whatsappd.socket").read_text()
 
 
