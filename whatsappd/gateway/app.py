@@ -22,13 +22,14 @@ from whatsappd.gateway.auth import Authenticator
 from whatsappd.gateway.door import Door, log_refusal
 from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.models import Problem
+from whatsappd.gateway.page import routes as page
 from whatsappd.gateway.problems import MEDIA_TYPE, HttpError, problem
 from whatsappd.gateway.streaming import Streams
 from whatsappd.gateway.webhooks import routes as webhooks
 
 ROUTERS = (
     *(sessions.router, messages.router, events.router, webhooks.router),
-    *(system.router, system.hidden),
+    *(system.router, system.hidden, page.router),
 )
 
 _DESCRIPTION = """\
