@@ -198,6 +198,7 @@ async def _run_parts(
             fork_server=fork_server,
             sandbox=sandbox,
             settings=supervision_settings,
+            database=database,
             log_level=partial(_log_level, live),
             monitor=monitor,
             scrape=Scrape(watched, monitor, clock, events, mode),

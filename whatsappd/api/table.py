@@ -23,6 +23,7 @@ from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.audit import AuditTrail
+from whatsappd.store.database import Database
 from whatsappd.store.events import EventLog
 from whatsappd.store.keys import Keys
 from whatsappd.store.outbox import Outbox
@@ -48,6 +49,7 @@ class ApiParts(NamedTuple):
     fork_server: ForkServer
     sandbox: SandboxHandle | None
     settings: SessionSettings
+    database: Database
     log_level: Callable[[str | None], str]
     monitor: Monitor
     scrape: Scrape
@@ -67,6 +69,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
         fork_server=parts.fork_server,
         sandbox=lambda: sandbox.info.as_wire() if sandbox else None,
         log_level=parts.log_level,
+        database=parts.database,
     )
     methods = [
         *daemon.methods(),
