@@ -126,6 +126,7 @@ class ApiKeys:
         self._link = link
         # By digest, so that no dump of this process's memory from here holds keys.
         self._believed: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
+        self._checking: dict[bytes, trio.Event] = {}
         self._failures = Failures()
 
     async def identify(self, headers: Mapping[str, str], address: str) -> Identity:
@@ -133,9 +134,15 @@ class ApiKeys:
         if key is None:
             raise unauthenticated("send an API key: Authorization: Bearer wak_…")
         digest = hashlib.sha256(key.encode("utf-8", "surrogateescape")).digest()
-        found = self._believed.get(digest)
-        if found is not None and trio.current_time() < found[1]:
-            return found[0]
+        while True:
+            found = self._believed.get(digest)
+            if found is not None and trio.current_time() < found[1]:
+                return found[0]
+            checking = self._checking.get(digest)
+            if checking is None:
+                break
+            # A thousand streams of one key ask at the same moment: one of them asks the daemon.
+            await checking.wait()
         # A key that was good before still is asked about: a stranger behind the same proxy must not
         # be able to shut its owner out.
         wait = self._failures.wait(address) if found is None else 0
@@ -146,12 +153,16 @@ class ApiKeys:
                 f"too many wrong keys came from your address: try again in {wait} s",
                 headers={"Retry-After": str(wait)},
             )
+        checking = self._checking[digest] = trio.Event()
         try:
             checked = await self._link.call("key.check", {"key": key[:1000]})
         except Denied as error:
             self._believed.pop(digest, None)
             self._failures.add(address)
             raise unauthenticated("the API key is unknown or revoked") from error
+        finally:
+            del self._checking[digest]
+            checking.set()
         companies = checked["companies"]
         identity = Identity(
             f"key:{checked['id']}",

@@ -44,6 +44,8 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self.address = address
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        if not data:
+            return  # Hypercorn ends each body with nothing
         view = memoryview(data)
         # Mostly the kernel takes all of it at once. Then nothing here needs to wait, and a thousand
         # streams get twice as much done; Hypercorn's lock around this call is the checkpoint.

@@ -12,15 +12,18 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
+import structlog
 import trio
 from starlette.requests import HTTPConnection
 
-from whatsappd.errors import InvalidParams, TooManyRequests, Unreachable, WhatsappdError
+from whatsappd.errors import InvalidParams, TooManyRequests, WhatsappdError
 from whatsappd.gateway.asking import Asking
 from whatsappd.gateway.auth import Authenticator
 from whatsappd.gateway.models import CONSUMER_PATTERN, MAX_SEQ
 from whatsappd.gateway.problems import HttpError
 from whatsappd.rpc.client import RpcClient
+
+log = structlog.get_logger()
 
 #: Streams at a time. Each holds a connection to the daemon, which has 2048 for everybody.
 MAX_STREAMS = 1500
@@ -177,8 +180,10 @@ class Streams:
             except HttpError as error:
                 if error.status == 401:
                     raise Ended(UNAUTHENTICATED, error.message) from error
-            except Unreachable:
-                pass  # then this stream's own connection ends as well, and tells more
+            except WhatsappdError as error:
+                # Nobody can tell just now. If the daemon is away, this stream's own connection
+                # ends as well, and tells more.
+                log.debug("stream_not_rechecked", reason=error.message)
 
     async def _stop(self) -> None:
         await self._stopping.wait()
