@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import re
 import shutil
 import subprocess
@@ -74,8 +75,14 @@ SNAPSHOT = Snapshot(
 )
 
 
+@functools.cache
+def rendered() -> str:
+    return render(SNAPSHOT)
+
+
 def parsed(snapshot: Snapshot = SNAPSHOT) -> dict[str, Metric]:
-    return {family.name: family for family in text_string_to_metric_families(render(snapshot))}
+    text = rendered() if snapshot is SNAPSHOT else render(snapshot)
+    return {family.name: family for family in text_string_to_metric_families(text)}
 
 
 def value(name: str, snapshot: Snapshot = SNAPSHOT, **labels: str) -> float:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gzip
 from typing import Any
 
 from fastapi import APIRouter, Request
@@ -17,13 +18,13 @@ router = APIRouter(tags=["system"])
 hidden = APIRouter(include_in_schema=False)
 
 
-async def _asked(asking: Asking, method: str) -> Any:
+async def _asked(asking: Asking, method: str, **arguments: Any) -> Any:
     # What concerns all companies is not for keys that are bound to some.
     if asking.identity.companies is not None:
         raise HttpError(403, "denied", "this key is bound to companies; this is about all of them")
     if asking.link.is_up and method not in asking.link.methods:
         raise HttpError(501, "not_implemented", f"this daemon has no {method}: upgrade it")
-    return await asking.call(method)
+    return await asking.call(method, **arguments)
 
 
 @router.get("/v1/health", summary="How the daemon and its sessions are", response_model=None)
@@ -39,11 +40,15 @@ async def get_health(asking: Reading) -> dict[str, Any]:
     response_class=Response,
     responses={200: {"content": {"text/plain": {"schema": {"type": "string"}}}}},
 )
-async def get_metrics(asking: Reading) -> Response:
-    found = await _asked(asking, "daemon.metrics")
-    text = found.get("text", "") if isinstance(found, dict) else str(found)
-    kind = found.get("content_type") if isinstance(found, dict) else None
-    return Response(text, headers={"Content-Type": kind or "text/plain; version=0.0.4"})
+async def get_metrics(request: Request, asking: Reading) -> Response:
+    # Compressed, because with many companies they are larger than an answer may be.
+    found = await _asked(asking, "daemon.metrics", gzip=True)
+    body, headers = found["body"], {"Content-Type": found["content_type"]}
+    if "gzip" in request.headers.get("accept-encoding", ""):
+        headers["Content-Encoding"] = "gzip"
+    else:
+        body = gzip.decompress(body)
+    return Response(body, headers={**headers, "Vary": "Accept-Encoding"})
 
 
 @router.get("/livez", summary="Whether the gateway lives (no key needed)")
