@@ -40,7 +40,7 @@ def stack() -> Iterator[Stack]:
         ):  # fmt: skip
             try:
                 deadline = time.monotonic() + PATIENCE
-                while not (gateway.find_port() and "daemon_reached" in gateway.log()):
+                while not (gateway.find_ready() and "daemon_reached" in gateway.log()):
                     assert daemon_process.poll() is None, daemon.log()
                     assert gateway_process.poll() is None, gateway.log()
                     assert time.monotonic() < deadline

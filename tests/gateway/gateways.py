@@ -27,6 +27,7 @@ class Gateway:
         ]
         self.process: trio.Process | None = None
         self.port = 0
+        self.is_ready = False
 
     @property
     def url(self) -> str:
@@ -43,16 +44,18 @@ class Gateway:
                 start_new_session=True,
             )
         with trio.fail_after(PATIENCE):
-            while not self.find_port(before):
+            while not self.find_ready(before):
                 assert self.process.poll() is None, self.log()
                 await trio.sleep(0.02)
 
-    def find_port(self, after: int = 0) -> bool:
+    def find_ready(self, after: int = 0) -> bool:
         """Whether the gateway said (behind that place of its log) where it listens."""
         for line in self.lines(after):
             if line.get("event") == "gateway_ready":
-                self.port = int(line["bind"].rpartition(":")[2])
-        return self.port != 0
+                self.is_ready = True
+                port = line["bind"].rpartition(":")[2]
+                self.port = int(port) if port.isdecimal() else 0  # 0: a Unix socket
+        return self.is_ready
 
     def log(self) -> str:
         return self.log_file.read_text() if self.log_file.exists() else ""
