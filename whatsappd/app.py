@@ -302,17 +302,18 @@ def _use_rules(access: AccessControl, server: RpcServer, settings: Settings) -> 
         log.info("connections_ended", count=ended, reason="the access rules were changed")
 
 
-async def _reload(live: LiveSettings, notify: Notify) -> None:
-    notify.reloading()
-    await _take_settings(live)
-    notify.ready("reloaded")
+async def _reload(live: LiveSettings, notify: Notify, one_at_a_time: trio.Lock) -> None:
+    async with one_at_a_time:
+        notify.reloading()
+        await _take_settings(live)
+        notify.reloaded()
 
 
 async def _take_settings(live: LiveSettings) -> None:
     """Read the settings again; wrong ones change nothing."""
     try:
         # In a thread: looking up users and groups may wait for a directory service.
-        configuration = await trio.to_thread.run_sync(load, live.sources)
+        configuration = await trio.to_thread.run_sync(load, live.sources, abandon_on_cancel=True)
     except BadConfiguration as error:
         log.error("configuration_not_reloaded", reason=error.message, **error.data)
         return
@@ -401,13 +402,16 @@ async def _watch_signals(
     task_status: trio.TaskStatus[trio.Event],
 ) -> None:
     stopping = trio.Event()
+    one_at_a_time = trio.Lock()
     with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-        task_status.started(stopping)
-        async for number in received:
-            if number == signal.SIGHUP:
-                await _reload(live, notify)
-            elif stopping.is_set():
-                log.warning("stopping_at_once")
-                hurry.cancel()
-            else:
-                stopping.set()
+        async with trio.open_nursery() as reloads:
+            task_status.started(stopping)
+            async for number in received:
+                if number == signal.SIGHUP:
+                    if not stopping.is_set():
+                        reloads.start_soon(_reload, live, notify, one_at_a_time)
+                elif stopping.is_set():
+                    log.warning("stopping_at_once")
+                    hurry.cancel()
+                else:
+                    stopping.set()

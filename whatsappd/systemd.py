@@ -75,6 +75,7 @@ class Notify:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._is_ready = False
         self._failed = False
 
     @property
@@ -83,6 +84,7 @@ class Notify:
 
     def ready(self, status: str) -> None:
         """The socket answers."""
+        self._is_ready = True
         self.send("READY=1", f"MAINPID={os.getpid()}", f"STATUS={status}")
 
     def status(self, status: str) -> None:
@@ -93,8 +95,14 @@ class Notify:
         self.send("WATCHDOG=1")
 
     def reloading(self) -> None:
-        """To be followed by `ready`, however the reload ends."""
-        self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+        """To be followed by `reloaded`, however the reload ends."""
+        if self._is_ready:
+            self.send("RELOADING=1", f"MONOTONIC_USEC={time.monotonic_ns() // 1000}")
+
+    def reloaded(self) -> None:
+        # A daemon that was told to reload while it starts is no sooner ready for it.
+        if self._is_ready:
+            self.send("READY=1")
 
     def stopping(self) -> None:
         self.send("STOPPING=1", "STATUS=stopping")

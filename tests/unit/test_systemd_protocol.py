@@ -149,6 +149,18 @@ def test_without_systemd_nothing_is_there_and_telling_does_nothing() -> None:
     launch.notify.ready("all well")
 
 
+def test_a_reload_before_the_daemon_is_ready_makes_it_no_sooner_ready(receiver: Receiver) -> None:
+    receiver.notify.reloading()
+    receiver.notify.reloaded()
+    assert receiver.take() == []
+    receiver.notify.ready("all well")
+    receiver.take()
+    receiver.notify.reloading()
+    receiver.notify.reloaded()
+    reloading, at, ready = receiver.take()
+    assert (reloading, at.partition("=")[0], ready) == ("RELOADING=1", "MONOTONIC_USEC", "READY=1")
+
+
 def test_a_manager_that_is_gone_disturbs_nothing(tmp_path: Path) -> None:
     Notify(str(tmp_path / "nobody")).watchdog()
     Notify("/" + "x" * 200).watchdog()
