@@ -59,6 +59,12 @@ class Browsing:
         self.expect(code).to_be_visible()
         self.page.wait_for_function("document.getElementById('qr').naturalWidth > 100")
         self.look(f"pairing-{company}")
+        # Another code takes its place by itself.
+        first = code.get_attribute("src")
+        self.rpc("session.restart", company=company)
+        self.expect(code).not_to_have_attribute("src", first)
+        self.expect(code).to_be_visible()
+        self.page.wait_for_function("document.getElementById('qr').naturalWidth > 100")
         self.rpc("sandbox.scan", qr=self.rpc("session.qr", company=company)["qr"], phone=phone)
         self.expect(self.page.locator("#state")).to_have_text("Connected")
         self.expect(code).to_be_hidden()

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +15,7 @@ pytest.importorskip("httpcore", reason="the extra `gateway` is not installed")
 
 from whatsappd.gateway.webhooks.signing import body_of, headers_for, id_of, signature
 from whatsappd.gateway.webhooks.window import Window
+from whatsappd.store.webhooks import new_secret
 
 
 def event(seq: int, company: str) -> dict[str, Any]:
@@ -84,3 +88,20 @@ def test_an_event_has_one_identity_and_one_body() -> None:
     headers = headers_for("whsec_AAAA", "evt_7_5", 1, b"{}")
     assert headers["webhook-id"] == "evt_7_5"
     assert headers["webhook-signature"].startswith("v1,")
+
+
+def test_the_example_in_the_readme_believes_us_and_nobody_else() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text()
+    [example] = re.findall(r"<!-- test:verify -->\n```python\n(.*?)```", readme, re.DOTALL)
+    names: dict[str, Any] = {}
+    exec(example, names)
+    verify = names["verify"]
+    secret, other = new_secret(), new_secret()
+    body, now = body_of(event(7, "acme")), int(time.time())
+    headers = headers_for(secret, "evt_7_5", now, body)
+    assert verify(secret, headers, body)
+    assert not verify(other, headers, body)
+    assert not verify(secret, headers, body + b" ")
+    assert not verify(secret, {**headers, "webhook-id": "evt_8_5"}, body)
+    assert not verify(secret, {**headers, "webhook-timestamp": str(now - 1)}, body)
+    assert not verify(secret, headers_for(secret, "evt_7_5", now - 3600, body), body)
