@@ -116,7 +116,6 @@ async def test_connections_beyond_the_limit_are_hung_up_on(monkeypatch) -> None:
         with trio.fail_after(5):
             while len(streams) < 3:
                 await trio.sleep(0.01)
-        nursery.cancel_scope.cancel()
         for stream in [*streams, *clients, third]:
             await trio.aclose_forcefully(stream)
 
