@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import json
+import subprocess
+import sys
 from typing import Any
 
+import httpx
 import pytest
 import trio
+from gateways import Stack
 
 from whatsappd.errors import Denied, Unreachable
 from whatsappd.gateway.auth import BELIEVED_FOR, ApiKeys
@@ -66,3 +71,31 @@ async def test_one_who_was_cancelled_leaves_nobody_waiting(autojump_clock) -> No
             await keys.identify(HEADERS, "192.0.2.1")
         with trio.fail_after(1):
             await keys.identify(HEADERS, "192.0.2.3")
+
+
+def test_the_command_makes_lists_and_revokes_keys(stack: Stack) -> None:
+    def keys(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [sys.executable, "-m", "whatsappctl", "--socket", str(stack.daemon.socket)]
+        return subprocess.run(
+            [*command, "keys", *arguments], capture_output=True, text=True, check=False, timeout=60
+        )
+
+    made = keys("create", "web shop", "--scope", "read", "--company", "acme")
+    key = made.stdout.strip()
+    assert key.startswith("wak_")
+    assert key not in made.stderr
+    url = f"{stack.gateway.url}/v1/sessions"
+    assert httpx.get(url, headers={"Authorization": f"Bearer {key}"}).status_code == 200
+    listed = keys("list")
+    assert "web shop" in listed.stdout
+    assert key not in listed.stdout
+    [identity] = [
+        each["id"]
+        for each in json.loads(keys("list", "--json").stdout)["keys"]
+        if each["name"] == "web shop"
+    ]
+    assert keys("revoke", identity).returncode == 0
+    gone = keys("revoke", identity)
+    assert gone.returncode == 9
+    assert identity in gone.stderr
+    assert keys("create", "x", "--company", "../etc").returncode == 2
