@@ -85,6 +85,11 @@ class RefusedParam(Params):
     reason: str
 
 
+class GoneParam(Params):
+    after: Seq
+    first: Seq
+
+
 class ProgressParams(Params):
     id: str
     revision: int
@@ -96,6 +101,7 @@ class ProgressParams(Params):
     paused_since_ms: int | None = None
     last_error: str | None = None
     dead: list[RefusedParam] = msgspec.field(default_factory=list)
+    gone: GoneParam | None = None
 
 
 class TestedParams(Params):
@@ -309,6 +315,7 @@ class WebhooksApi:
         given["dead"] = [
             Refused(_event(each.event), each.attempts, each.reason) for each in params.dead
         ]
+        given["gone"] = (params.gone.after, params.gone.first) if params.gone else None
         return {"cursor": await self._webhooks.progress(Progress(**given))}
 
     def _tested(self, call: Call, params: TestedParams) -> dict[str, Any]:

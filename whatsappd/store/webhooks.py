@@ -121,7 +121,8 @@ class Progress(NamedTuple):
     """What the deliverer tells of one webhook. Counts are since it last told.
 
     `revision`: of the configuration it worked by; what it thinks of the receiver
-    (`failing_since_ms` and so on) is ignored if somebody changed that meanwhile.
+    (`failing_since_ms` and so on) is ignored if somebody changed that meanwhile. `gone`: the events
+    between these two were deleted by the log's retention before they could be delivered.
     """
 
     id: str
@@ -134,6 +135,7 @@ class Progress(NamedTuple):
     paused_since_ms: int | None
     last_error: str | None
     dead: Sequence[Refused]
+    gone: tuple[int, int] | None = None
 
 
 class Webhooks:
@@ -288,6 +290,12 @@ class Webhooks:
                     (report.failing_since_ms, report.paused_since_ms, error, report.id),
                 )
                 self._stage_alert(found, report.paused_since_ms, detail)
+            if report.gone is not None:
+                after, first = report.gone
+                detail = (
+                    f"the events {after + 1} to {first - 1} were deleted by the log's retention"
+                )
+                self._alert(found, "webhook_events_gone", "raised", now, detail)
             name = consumer_name(report.id)
             return consumers.acknowledge(conn, name, report.cursor, now)
 
@@ -296,17 +304,25 @@ class Webhooks:
     def _stage_alert(self, was: Webhook, paused_since_ms: int | None, detail: str | None) -> None:
         if (was.paused_since_ms is None) == (paused_since_ms is None):
             return
-        companies = was.wanted.companies
+        state = "cleared" if paused_since_ms is None else "raised"
+        since_ms = paused_since_ms or was.paused_since_ms
+        self._alert(was, "webhook_failing", state, since_ms, detail)
+
+    def _alert(
+        self, webhook: Webhook, rule: str, state: str, since_ms: int | None, detail: str | None
+    ) -> None:
+        """Stage the event; its company is the webhook's, if that is for one only."""
+        companies = webhook.wanted.companies
         company = companies[0] if companies is not None and len(companies) == 1 else None
         # Not the URL: its path may be the receiver's secret, and alerts go to many places.
-        host = urlsplit(was.wanted.url).hostname
+        host = urlsplit(webhook.wanted.url).hostname
         data = {
-            "rule": "webhook_failing",
-            "state": "cleared" if paused_since_ms is None else "raised",
+            "rule": rule,
+            "state": state,
             "company": company,
-            "since_ms": paused_since_ms or was.paused_since_ms,
-            "detail": f"webhook {was.id} to {host}: {detail}",
-            "webhook": was.id,
+            "since_ms": since_ms,
+            "detail": f"webhook {webhook.id} to {host}: {detail}",
+            "webhook": webhook.id,
         }
         self._log.stage([Draft(company or "", ALERT, data)])
 

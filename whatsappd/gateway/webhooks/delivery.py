@@ -35,6 +35,8 @@ REPORT_EVERY = 0.5
 SKIPPED_MANY = 1000
 SKIPPED_LONG = 5.0
 REPORT_WITHIN = 1.0
+#: Seconds for which events gather before they are read.
+GATHER = 0.01
 
 
 class Feed(Protocol):
@@ -110,8 +112,8 @@ class Delivery:
                 companies=webhook["companies"],
                 types=webhook["types"],
             )
-            if page["gap"] is not None:
-                self._tell_gap(window.read, page["gap"])
+            if page["gap"] is not None and window.read > 0:
+                await self._tell_gap(window.read, page["gap"])
             for company in window.add(page["events"], page["next"]):
                 nursery.start_soon(self._deliver_company, receiver, company)
             if page["next"] >= page["last_seq"]:
@@ -125,18 +127,17 @@ class Delivery:
             self._news.set()
         with trio.move_on_after(SKIPPED_LONG):
             await self._feed.wait_beyond(window.read)
+            # A page for what comes in this time, rather than one for each event and webhook.
+            await trio.sleep(GATHER)
             return
         if window.cursor > self._reported:
             self._news.set()
         await self._feed.wait_beyond(window.read)
 
-    def _tell_gap(self, after: int, first: int) -> None:
+    async def _tell_gap(self, after: int, first: int) -> None:
+        """The log's retention was faster than the receiver: nobody may overlook that."""
         self._log.error("webhook_events_gone", after=after, first=first)
-        self._last_error = (
-            f"the events {after + 1} to {first - 1} were deleted by the log's retention before "
-            "they could be delivered"
-        )
-        self._news.set()
+        await self._report(gone={"after": after, "first": first})
 
     # --- to the receiver ----------------------------------------------------------------------
 
@@ -243,7 +244,9 @@ class Delivery:
                 await trio.sleep(REPORT_EVERY)
                 self._news.set()
 
-    async def _report(self, dead: list[dict[str, Any]] | None = None) -> None:
+    async def _report(
+        self, dead: list[dict[str, Any]] | None = None, gone: dict[str, int] | None = None
+    ) -> None:
         async with self._reporting:
             delivered, failures, cursor = self._delivered, self._failures, self._window.cursor
             await self._client.call(
@@ -258,6 +261,7 @@ class Delivery:
                 paused_since_ms=self._paused_since_ms,
                 last_error=self._last_error,
                 dead=dead or [],
+                gone=gone,
             )
             self._delivered -= delivered
             self._failures -= failures

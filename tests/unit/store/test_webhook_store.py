@@ -1,0 +1,170 @@
+"""Webhooks as they are stored: cursors, dead letters, alerts, and what survives a restart."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from whatsappd.errors import InvalidParams, QueueFull, UnknownDeadLetter, UnknownWebhook
+from whatsappd.model.event import Draft
+from whatsappd.store import webhooks as module
+from whatsappd.store.database import Database, open_database
+from whatsappd.store.events import EventLog, open_event_log
+from whatsappd.store.webhooks import MAX_WEBHOOKS, Progress, Refused, Wanted, Webhook, Webhooks
+
+URL = "https://hooks.shop.example/path-that-is-secret"
+
+
+@dataclass
+class Store:
+    log: EventLog
+    webhooks: Webhooks
+
+
+@pytest.fixture
+async def store(database: Database, log: EventLog) -> Store:
+    await log.append(*[Draft("acme", "outbox.state", {"n": n}) for n in range(10)])
+    return Store(log, Webhooks(database, log))
+
+
+def report(webhook: Webhook, **given: Any) -> Progress:
+    base = Progress(webhook.id, webhook.revision, webhook.cursor, 0, 0, None, None, None, None, [])
+    return base._replace(**given)
+
+
+def refused(seq: int) -> Refused:
+    event = {"seq": seq, "time_ms": 1, "company": "acme", "type": "alert", "data": {"n": seq}}
+    return Refused(event, 8, "status 400")
+
+
+async def alerts(log: EventLog) -> list[dict[str, Any]]:
+    return [each.event.data for each in (await log.read(0, 500, types=["alert"])).events]
+
+
+async def test_what_was_configured_is_there_after_a_restart(path: Path) -> None:
+    wanted = Wanted(URL, ("acme", "globex"), ("alert",), "of the shop", True, False)
+    async with open_database(path) as database:
+        made = await Webhooks(database, await open_event_log(database)).create(wanted, None)
+    async with open_database(path) as database:
+        webhooks = Webhooks(database, await open_event_log(database))
+        assert await webhooks.all() == [made]
+        assert made.wanted == wanted
+        assert made.state == "disabled"
+        assert made.secret not in json.dumps(made.as_wire())
+
+
+async def test_a_webhook_begins_where_it_is_told(store: Store) -> None:
+    assert (await store.webhooks.create(Wanted(URL), None)).cursor == 10
+    assert (await store.webhooks.create(Wanted(URL), 3)).cursor == 3
+    with pytest.raises(InvalidParams, match="after"):
+        await store.webhooks.create(Wanted(URL), 11)
+    for _ in range(MAX_WEBHOOKS - 2):
+        await store.webhooks.create(Wanted(URL), None)
+    with pytest.raises(InvalidParams, match="already"):
+        await store.webhooks.create(Wanted(URL), None)
+
+
+async def test_progress_adds_up_and_the_cursor_never_goes_back(store: Store) -> None:
+    made = await store.webhooks.create(Wanted(URL), 0)
+    assert await store.webhooks.progress(report(made, cursor=5, delivered=5, failures=1)) == 5
+    assert await store.webhooks.progress(report(made, cursor=4, delivered=1)) == 5
+    found = await store.webhooks.get(made.id)
+    assert (found.cursor, found.delivered, found.failures) == (5, 6, 1)
+    with pytest.raises(InvalidParams):
+        await store.webhooks.progress(report(made, cursor=11))
+    with pytest.raises(UnknownWebhook):
+        await store.webhooks.progress(report(made._replace(id="nobody"), cursor=1))
+
+
+async def test_a_pause_rings_once_and_clears_once_and_tells_no_path(store: Store) -> None:
+    made = await store.webhooks.create(Wanted(URL, ("acme",)), 0)
+    paused = report(made, failing_since_ms=5, paused_since_ms=7, last_error="status 500")
+    for _ in range(3):
+        await store.webhooks.progress(paused)
+    assert (await store.webhooks.get(made.id)).state == "paused"
+    for _ in range(3):
+        await store.webhooks.progress(report(made))
+    found = await alerts(store.log)
+    assert [(each["state"], each["since_ms"], each["company"]) for each in found] == [
+        ("raised", 7, "acme"),
+        ("cleared", 7, "acme"),
+    ]
+    assert "status 500" in found[0]["detail"]
+    assert all("secret" not in each["detail"] for each in found)
+
+
+async def test_to_configure_or_remove_a_paused_one_clears_the_alert(store: Store) -> None:
+    for end in ("update", "remove"):
+        made = await store.webhooks.create(Wanted(URL), 0)
+        await store.webhooks.progress(report(made, paused_since_ms=7))
+        if end == "update":
+            await store.webhooks.update(made.id, lambda wanted: wanted._replace(enabled=False))
+            # What the deliverer thought before that does not count any more.
+            await store.webhooks.progress(report(made, paused_since_ms=7))
+            assert (await store.webhooks.get(made.id)).paused_since_ms is None
+        else:
+            await store.webhooks.remove(made.id)
+    assert [each["state"] for each in await alerts(store.log)] == ["raised", "cleared"] * 2
+
+
+async def test_events_that_retention_took_are_an_alert(store: Store) -> None:
+    made = await store.webhooks.create(Wanted(URL), 0)
+    await store.webhooks.progress(report(made, gone=(3, 9)))
+    [alert] = await alerts(store.log)
+    assert alert["rule"] == "webhook_events_gone"
+    assert "events 4 to 8" in alert["detail"]
+
+
+async def test_dead_letters_are_kept_once_and_with_their_event(store: Store) -> None:
+    made = await store.webhooks.create(Wanted(URL), 0)
+    await store.webhooks.progress(report(made, dead=[refused(1), refused(2)]))
+    await store.webhooks.progress(report(made, cursor=2, dead=[refused(2)]))
+    first, second = await store.webhooks.dead_letters(made.id)
+    assert (first.seq, second.seq) == (1, 2)
+    assert await store.webhooks.dead_letters(made.id, after=first.id) == [second]
+
+    assert await store.webhooks.due_resend(made.id) is None
+    assert await store.webhooks.resend(made.id, [second.id]) == 1
+    assert await store.webhooks.with_resends() == [made.id]
+    assert await store.webhooks.due_resend(made.id) == (second.id, refused(2).event)
+    await store.webhooks.resent(made.id, second.id, "status 401")
+    assert await store.webhooks.due_resend(made.id) is None
+    [_, again] = await store.webhooks.dead_letters(made.id)
+    assert (again.attempts, again.reason) == (9, "status 401")
+
+    with pytest.raises(UnknownDeadLetter):
+        await store.webhooks.resend(made.id, [first.id, 999])
+    assert await store.webhooks.with_resends() == []
+    await store.webhooks.resend(made.id, None)
+    await store.webhooks.resent(made.id, first.id, None)
+    found = await store.webhooks.get(made.id)
+    assert (found.dead_letters, found.delivered) == (1, 1)
+    assert await store.webhooks.discard(made.id, None) == 1
+
+
+async def test_full_of_dead_letters_nothing_is_thrown_away(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_DEAD_LETTERS", 2)
+    made = await store.webhooks.create(Wanted(URL), 0)
+    await store.webhooks.progress(report(made, dead=[refused(1), refused(2)]))
+    with pytest.raises(QueueFull, match="resend or discard"):
+        await store.webhooks.progress(report(made, cursor=3, dead=[refused(3)]))
+    assert (await store.webhooks.get(made.id)).cursor == 0
+    await store.webhooks.discard(made.id, None)
+    assert await store.webhooks.progress(report(made, cursor=3, dead=[refused(3)])) == 3
+
+
+async def test_whoever_delivers_is_told_of_changes(store: Store) -> None:
+    changed = store.webhooks.changed()
+    made = await store.webhooks.create(Wanted(URL), 0)
+    assert changed.is_set()
+    changed = store.webhooks.changed()
+    await store.webhooks.progress(report(made, cursor=1, dead=[refused(1)]))
+    assert not changed.is_set()
+    await store.webhooks.resend(made.id, None)
+    assert changed.is_set()
