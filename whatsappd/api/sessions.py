@@ -111,7 +111,8 @@ class SessionsApi:
 
     def _qr(self, _call: Call, params: OneCompany) -> dict[str, Any]:
         session = self._pool.get(validate_company(params.company))
-        if session.qr is None:
+        shown = session.pairing.code
+        if shown is None:
             raise WrongState(
                 f"{session.company} shows no QR code: it is {session.state} ({session.cause})",
                 company=session.company,
@@ -119,9 +120,9 @@ class SessionsApi:
             )
         return {
             "company": session.company,
-            "qr": session.qr,
-            "since_ms": session.qr_since_ms,
-            "expires_ms": session.qr_expires_ms,
+            "qr": shown.qr,
+            "since_ms": shown.since_ms,
+            "expires_ms": shown.expires_ms,
         }
 
     def _wire(self, company: str) -> dict[str, Any]:

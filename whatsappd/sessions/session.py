@@ -8,7 +8,6 @@ after another, so that a company never has two.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -20,7 +19,6 @@ from whatsappd.clock import booted_ms, now_ms
 from whatsappd.errors import StoreFailed, UnknownMessage, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
-from whatsappd.rules.backoff import RestartIntensity, full_jitter
 from whatsappd.rules.causes import cause_of_end, describe
 from whatsappd.rules.health import HealthLimits, Judgement, Observation, judge
 from whatsappd.rules.lifecycle import (
@@ -37,6 +35,8 @@ from whatsappd.sessions.counters import Counters
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.pairing import Pairing
+from whatsappd.sessions.retries import Retries
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.sessions.worker import Worker
 from whatsappd.store.companies import Companies
@@ -46,11 +46,6 @@ from whatsappd.wire.worker import INBOUND, Kind, WorkerEvent, WorkerMethod
 log = structlog.get_logger()
 
 DATABASE = "session.db"
-
-#: WhatsApp gives six codes: the first lives 60 s, the others 20 s each (whatsmeow's timing).
-QR_CODES = 6
-FIRST_QR_MS = 60_000
-LATER_QR_MS = 20_000
 
 #: Causes that begin anew: what was before does not count as time down.
 _WISHES = frozenset({Cause.START, Cause.TAKE_OVER})
@@ -100,9 +95,7 @@ class Session:
         self.jid: str | None = None
         self.lid: str | None = None
         self.push_name: str | None = None
-        self.qr: str | None = None
-        self.qr_since_ms = 0
-        self.qr_expires_ms = 0
+        self.pairing = Pairing()
         self.wanted = False
         self.checkup: Checkup | None = None  # the last one
         self.counters = Counters()
@@ -129,10 +122,7 @@ class Session:
         self._worker_done = trio.Event()
         self._worker_done.set()
         self._timer = trio.CancelScope()
-        self._qr_count = 0
-        self._attempt = 0
-        self._crashes = RestartIntensity(settings.crash_limit, settings.crash_window_ms)
-        self._connected_ms: int | None = None
+        self._retries = Retries(settings)
 
     # --- what people ask for -----------------------------------------------------------------
 
@@ -147,8 +137,7 @@ class Session:
             raise WrongState(f"{self.company}: {refusal}", company=self.company, state=self.state)
         if self.state not in ALIVE:
             self.restarts = 0
-            self._attempt = 0
-            self._crashes.clear()
+            self._retries.forgive()
         await self._apply(Cause.TAKE_OVER if take_over else Cause.START)
 
     async def stop(self, *, words: str | None = None) -> None:
@@ -212,7 +201,7 @@ class Session:
             jid=self.jid,
             lid=self.lid,
             push_name=self.push_name,
-            qr=self.qr,
+            qr=self.pairing.code.qr if self.pairing.code else None,
             last_inbound_ms=self.last_inbound_ms,
             last_error=self.last_error,
             last_error_ms=self.last_error_ms,
@@ -257,7 +246,7 @@ class Session:
             self.since_ms = now_ms() if before is not following.state else self.since_ms
             self.cause = words
             if following.state is not SessionState.PAIRING:
-                self.qr = None
+                self.pairing.hide()
             self._plan(following.action, cause, data)
             self._log.info("session_state", state=str(self.state), before=str(before), cause=words)
             self._changed.set()
@@ -272,7 +261,7 @@ class Session:
         """`cause`, or GIVE_UP where it is one crash too many."""
         if not counts_as_crash(cause) or self.state not in ALIVE:
             return cause, data
-        if not self._crashes.exceeded(now_ms()):
+        if not self._retries.crashed_too_often(now_ms()):
             return cause, data
         last = describe(cause, data)
         return Cause.GIVE_UP, {"crashes": self._settings.crash_limit + 1, "last": last}
@@ -280,7 +269,7 @@ class Session:
     def _note(self, cause: Cause, words: str) -> None:
         match cause:
             case Cause.CONNECTED:
-                self._connected_ms = now_ms()
+                self._retries.connected(now_ms())
             case Cause.START | Cause.TAKE_OVER | Cause.STOP | Cause.OPENED | Cause.QR:
                 pass
             case Cause.PAIRED | Cause.RETRY_DUE | Cause.KEEPALIVE_RESTORED:
@@ -302,27 +291,13 @@ class Session:
             ban_ms = int(data.get("expire_s") or 0) * 1000
             self.next_try_ms = now_ms() + max(ban_ms, self._settings.shortest_ban_ms)
         elif action is Action.KILL_AND_RETRY:
-            self.next_try_ms = now_ms() + self._backoff_ms()
+            self.next_try_ms = now_ms() + self._retries.next_delay_ms(now_ms())
         elif action is Action.SPAWN and cause is Cause.RETRY_DUE:
             self.restarts += 1
         self._generation += 1
         self._action = action
         self._settled = trio.Event()
         self._wake.set()
-
-    def _backoff_ms(self) -> int:
-        stable = self._settings.stable_ms
-        if self._connected_ms is not None and now_ms() - self._connected_ms >= stable:
-            self._attempt = 0
-        self._connected_ms = None
-        delay = full_jitter(
-            self._attempt,
-            base_ms=self._settings.retry_base_ms,
-            cap_ms=self._settings.retry_cap_ms,
-            chance=random.random(),
-        )
-        self._attempt += 1
-        return delay
 
     async def _record(self, before: SessionState, cause: Cause) -> None:
         data = {
@@ -412,7 +387,7 @@ class Session:
 
     async def _work_once(self, generation: int) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self._qr_count = 0
+        self.pairing.begin()
         spawned = await self._fork_server.spawn(self.company)
         worker = self._worker = Worker(self.company, spawned)
 
@@ -518,8 +493,7 @@ class Session:
     async def _take_login(self, outcome: str, generation: int) -> None:
         """The end of whatsmeow's QR channel; all but a time-out are followed by their own event."""
         if outcome == "timeout":
-            ran_out = self._qr_count >= QR_CODES
-            cause = Cause.PAIR_TIMEOUT if ran_out else Cause.PAIR_INTERRUPTED
+            cause = Cause.PAIR_TIMEOUT if self.pairing.ran_out else Cause.PAIR_INTERRUPTED
             await self._apply(cause, generation=generation)
         elif outcome == "err-scanned-without-multidevice":
             self._note_error("the phone has no linked devices enabled: update WhatsApp on it")
@@ -528,14 +502,9 @@ class Session:
         await self._apply(Cause.QR, generation=generation)
         if generation != self._generation:
             return
-        self.qr = code
-        self.qr_since_ms = now_ms()
-        lifetime = FIRST_QR_MS if self._qr_count == 0 else LATER_QR_MS
-        self.qr_expires_ms = self.qr_since_ms + lifetime
-        self._qr_count += 1
+        shown = self.pairing.show(code, now_ms())
         self.counters.qr_codes += 1
-        data = {"qr": code, "expires_ms": self.qr_expires_ms, "number": self._qr_count}
-        await self._log_drafts([Draft(self.company, SESSION_QR, data)])
+        await self._log_drafts([Draft(self.company, SESSION_QR, shown.as_event())])
 
     async def _take_identity(
         self, *, jid: str | None, lid: str | None, push_name: str | None

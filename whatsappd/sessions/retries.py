@@ -1,0 +1,46 @@
+"""When a session's worker is started again, and when that has been tried too often."""
+
+from __future__ import annotations
+
+import random
+
+from whatsappd.rules.backoff import RestartIntensity, full_jitter
+from whatsappd.sessions.settings import SessionSettings
+
+
+class Retries:
+    """One session's memory of its failures. Times are epoch milliseconds."""
+
+    def __init__(self, settings: SessionSettings) -> None:
+        self._settings = settings
+        self._attempt = 0
+        self._crashes = RestartIntensity(settings.crash_limit, settings.crash_window_ms)
+        self._connected_ms: int | None = None
+
+    def forgive(self) -> None:
+        """A person starts the session: what was before counts no more."""
+        self._attempt = 0
+        self._crashes.clear()
+
+    def connected(self, now_ms: int) -> None:
+        """A connection that lasts makes the next failure the first one again."""
+        self._connected_ms = now_ms
+
+    def crashed_too_often(self, now_ms: int) -> bool:
+        """Count a crash; whether it is one too many within the window."""
+        return self._crashes.exceeded(now_ms)
+
+    def next_delay_ms(self, now_ms: int) -> int:
+        """How long to wait before the next try, now that one failed."""
+        settings = self._settings
+        if self._connected_ms is not None and now_ms - self._connected_ms >= settings.stable_ms:
+            self._attempt = 0
+        self._connected_ms = None
+        delay = full_jitter(
+            self._attempt,
+            base_ms=settings.retry_base_ms,
+            cap_ms=settings.retry_cap_ms,
+            chance=random.random(),
+        )
+        self._attempt += 1
+        return delay
