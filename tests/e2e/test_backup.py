@@ -46,6 +46,9 @@ async def test_a_daemon_goes_on_from_a_backup_made_under_load() -> None:
         async with daemon.client() as client, following(client) as events:
             found = await client.call("message.get", id=before["id"])
             assert found["state"] == "delivered"
+            # What waited then was sent since: nothing is sent a second time unasked.
+            rows = (await client.call("message.list", limit=200))["rows"]
+            assert not [row for row in rows if row["state"] in ("queued", "sending")]
             start = len(events.seen)
             row = await client.call(
                 "message.send", company="acme", to="+15550200", text="again", wait="delivered"

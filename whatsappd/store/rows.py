@@ -96,3 +96,20 @@ def update(conn: sqlite3.Connection, row: Row, changes: dict[str, Any]) -> Row:
         (*changes.values(), int(row.id, 16)),
     )
     return row._replace(**changes)
+
+
+def doubt_open_rows(copy: sqlite3.Connection) -> None:
+    """In a backup: what waited to be sent will have been sent by the time of a restore.
+
+    So a daemon that goes on from it asks, rather than sends again: but for rows whose senders chose
+    a duplicate. The attempts' secrets go, because later attempts had others.
+    """
+    reason = "restored from a backup: it may have been sent since"
+    copy.execute(
+        "UPDATE outbox SET state = 'uncertain', reason = ?, not_before_ms = 0,"
+        " lost_attempts = lost_attempts + 1 WHERE state IN ('queued', 'sending')"
+        " AND on_uncertain = 'ask'",
+        (reason,),
+    )
+    copy.execute("UPDATE outbox SET state = 'queued' WHERE state = 'sending'")
+    copy.execute("UPDATE outbox SET secret = NULL WHERE secret IS NOT NULL")

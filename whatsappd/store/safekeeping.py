@@ -16,6 +16,7 @@ from whatsappd.errors import BadStateDirectory, InvalidParams
 from whatsappd.store.connect import APPLICATION_ID, connect_new, connect_reader, connect_still
 from whatsappd.store.failures import as_store_failed
 from whatsappd.store.migrations import migrations, refuse_newer, schema_version
+from whatsappd.store.rows import doubt_open_rows
 
 #: Pages copied before a backup looks whether it was cancelled (8 MiB).
 _PAGES = 2048
@@ -58,6 +59,8 @@ def _copy(source: Path, partial: Path, check_cancelled: Callable[[], object]) ->
         reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
         copy.execute("PRAGMA synchronous = FULL")
         reader.backup(copy, pages=_PAGES, progress=lambda *_: check_cancelled() and None)
+        doubt_open_rows(copy)
+        copy.commit()
         # The copy took over the WAL mode. Without it, it is one file and nothing beside it.
         copy.execute("PRAGMA journal_mode = DELETE")
 

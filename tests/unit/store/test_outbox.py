@@ -559,6 +559,27 @@ async def test_a_repetition_is_found_before_anything_is_asked_of_it(outbox: Outb
         await outbox.find(message("other", key="k"))
 
 
+async def test_what_waits_in_a_backup_is_not_sent_again_unasked(
+    outbox: Outbox, database: Database, tmp_path: Path, clock
+) -> None:
+    queued = await accepted(outbox, "queued")
+    underway = await sending(outbox, text="underway")
+    resend = await sending(outbox, text="resend", on_uncertain=OnUncertain.RESEND)
+    done = await sending(outbox, text="done")
+    await outbox.acknowledged(done.id, "M1", 1)
+    await database.backup(tmp_path / "copy.db")
+    assert (await outbox.get(queued.id)).state is S.QUEUED  # here everything goes on
+    async with opened(tmp_path / "copy.db", clock) as (restored, _log):
+        for row in (queued, underway):
+            found = await restored.get(row.id)
+            assert (found.state, found.lost_attempts) == (S.UNCERTAIN, 1)
+            assert "backup" in str(found.reason)
+        assert (await restored.get(resend.id)).state is S.QUEUED
+        assert (await restored.get(done.id)).state is S.SENT
+        assert await restored.interrupted() == []
+        assert (await restored.resolve(queued.id, "resend")).state is S.QUEUED
+
+
 async def test_an_attempt_that_cannot_be_traced_is_uncertain_for_good(outbox: Outbox) -> None:
     row = await sending(outbox)
     assert len(await outbox.interrupted("acme")) == 1
