@@ -7,7 +7,7 @@ transport's limit is reached, and it resumes from its cursor.
 
 from __future__ import annotations
 
-import itertools
+from collections.abc import Sequence
 from typing import Annotated, Any
 
 import msgspec
@@ -20,14 +20,20 @@ from whatsappd.model.company import validate_company
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rpc.method import Call, Concerns, Method, Notifier
 from whatsappd.store.events import EventLog
+from whatsappd.store.tail import StoredEvent
 from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import NOTIFICATION
 
 #: Events sent in one go, at the most.
 BATCH = 500
+#: Batches kept for subscribers who follow alike and are about to need them; of 1 MiB at the most.
+SHARED = 8
 MAX_FILTER = 1000
 #: Packed events in one page; leaves room in an answer (1 MiB) for the frame around them.
 _PAGE_BYTES = 900_000
+
+#: Subscription, companies, types, and the stretch of the log: what makes a batch's bytes.
+_Which = tuple[int, frozenset[str] | None, frozenset[str] | None, int, int]
 
 Seq = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -59,9 +65,11 @@ class EventsApi:
     def __init__(self, log: EventLog, access: AccessControl) -> None:
         self._log = log
         self._access = access
-        self._ids = itertools.count(1)
-        self._scopes: dict[tuple[int, int], trio.CancelScope] = {}  # by (connection, subscription)
-        self._cursors: dict[int, int] = {}  # by subscription
+        # By (connection, subscription). Subscriptions are numbered for each connection anew, so
+        # that most have the same number, and what they are sent can be the same bytes.
+        self._scopes: dict[tuple[int, int], trio.CancelScope] = {}
+        self._cursors: dict[tuple[int, int], int] = {}
+        self._shared: dict[_Which, bytes] = {}  # the latest batches
 
     @property
     def last_seq(self) -> int:
@@ -175,7 +183,9 @@ class EventsApi:
         companies: frozenset[str] | None,
         types: frozenset[str] | None,
     ) -> int:
-        subscription = next(self._ids)
+        subscription = 1
+        while (id(connection), subscription) in self._scopes:
+            subscription += 1
         scope = self._scopes[id(connection), subscription] = trio.CancelScope()
 
         async def follow() -> None:
@@ -184,7 +194,7 @@ class EventsApi:
                     await self._follow(connection, subscription, after, companies, types)
             finally:
                 del self._scopes[id(connection), subscription]
-                self._cursors.pop(subscription, None)
+                self._cursors.pop((id(connection), subscription), None)
 
         connection.start_soon(follow)
         return subscription
@@ -197,21 +207,36 @@ class EventsApi:
         companies: frozenset[str] | None,
         types: frozenset[str] | None,
     ) -> None:
-        prefix = _prefix(subscription)
         while True:
-            self._cursors[subscription] = cursor
+            self._cursors[id(connection), subscription] = cursor
             await self._log.wait_beyond(cursor)
-            batch = await self._log.read(cursor, BATCH, companies=companies, types=types)
+            # Without a further checkpoint where memory has it: with many subscribers, the turns of
+            # their tasks are what costs.
+            batch = self._log.read_tail(cursor, BATCH, companies=companies, types=types)
+            if batch is None:
+                batch = await self._log.read(cursor, BATCH, companies=companies, types=types)
             if batch.gap is not None:
                 # Retention overtook a subscriber that lagged behind.
                 await connection.notify(
                     "events.gap", {"subscription": subscription, "first_seq": batch.gap}
                 )
             if batch.events:
-                await connection.notify_packed(
-                    b"".join([part for stored in batch.events for part in (prefix, stored.packed)])
-                )
+                which = (subscription, companies, types, cursor, batch.last)
+                packed = self._packed(which, batch.events)
+                if not connection.offer_packed(packed):
+                    await connection.notify_packed(packed)
             cursor = batch.last
+
+    def _packed(self, which: _Which, events: Sequence[StoredEvent]) -> bytes:
+        """The notifications of `events`; the same bytes for everybody who follows alike."""
+        packed = self._shared.get(which)
+        if packed is None:
+            prefix = _prefix(which[0])
+            packed = b"".join([part for stored in events for part in (prefix, stored.packed)])
+            if len(self._shared) >= SHARED:
+                del self._shared[next(iter(self._shared))]
+            self._shared[which] = packed
+        return packed
 
 
 def _check_filter(params: SubscribeParams | ReadParams) -> None:

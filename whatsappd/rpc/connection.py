@@ -145,6 +145,13 @@ class Connection:
         await self._output.room()
         self._output.write(packed)
 
+    def offer_packed(self, packed: bytes) -> bool:
+        output = self._output
+        if output.broken or output.full:
+            return False
+        output.write(packed)
+        return True
+
     async def _run_task(
         self, task: Callable[..., Awaitable[Any]], arguments: tuple[Any, ...]
     ) -> None:

@@ -47,6 +47,14 @@ class Notifier(Protocol):
     async def notify_packed(self, packed: bytes) -> None:
         """Send one or many notifications that are packed already, as `notify` does."""
 
+    def offer_packed(self, packed: bytes) -> bool:
+        """`notify_packed` without a checkpoint, for callers that have one of their own each time.
+
+        False: nothing was sent, because the peer has too much unread, or is gone. `notify_packed`
+        waits, or says so.
+        """
+        ...
+
 
 class Call(NamedTuple):
     """Who calls, and the connection on which to notify them.

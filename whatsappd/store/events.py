@@ -142,7 +142,8 @@ class EventLog:
 
         A checkpoint also when there is one already.
         """
-        await trio.lowlevel.checkpoint()
+        if self._last_seq > seq:
+            await trio.lowlevel.checkpoint()
         while self._last_seq <= seq:
             await self._grown.wait()
         return self._last_seq
@@ -171,6 +172,29 @@ class EventLog:
                 the database was restored from a backup).
             StoreFailed: the disk cannot be read.
         """
+        found = self.read_tail(after, limit, companies=companies, types=types)
+        if found is not None:
+            await trio.lowlevel.checkpoint()
+            return found
+        gap = None
+        if after < self._forgotten_seq:
+            after = self._forgotten_seq
+            gap = after + 1
+        chosen = None if companies is None and types is None else Filter(companies, types)
+        until = min(after + (limit if chosen is None else MAX_SCAN), self._last_seq)
+        return await self._database.read(
+            lambda conn: read_disk(conn, after, until, limit, chosen, gap)
+        )
+
+    def read_tail(
+        self,
+        after: int,
+        limit: int,
+        *,
+        companies: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+    ) -> Batch | None:
+        """What `read` returns, at once, if it is in memory; else None."""
         if not 0 <= after <= self._last_seq:
             raise InvalidParams(
                 f"after: there is no event {after}: the log ends at {self._last_seq}. Was the "
@@ -183,18 +207,10 @@ class EventLog:
             after = self._forgotten_seq
             gap = after + 1
         if after == self._last_seq:
-            await trio.lowlevel.checkpoint()
             return Batch([], after, gap)
         chosen = None if companies is None and types is None else Filter(companies, types)
-        scan = limit if chosen is None else MAX_SCAN
-        found = self._tail.after(after, scan, MAX_READ_BYTES)
-        if found is not None:
-            await trio.lowlevel.checkpoint()
-            return choose(found, limit, chosen, gap)
-        until = min(after + scan, self._last_seq)
-        return await self._database.read(
-            lambda conn: read_disk(conn, after, until, limit, chosen, gap)
-        )
+        found = self._tail.after(after, limit if chosen is None else MAX_SCAN, MAX_READ_BYTES)
+        return None if found is None else choose(found, limit, chosen, gap)
 
     # --- named consumers ----------------------------------------------------------------------
 
