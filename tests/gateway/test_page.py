@@ -211,6 +211,26 @@ async def test_it_can_be_used_by_keyboard_and_tells_what_a_key_may_not_do(stack:
     await browse(stack, script)
 
 
+async def test_without_keys_nobody_signs_in_and_long_names_fit_a_small_phone() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        running_gateway(daemon, "--no-auth") as gateway,
+    ):
+
+        def script(browsing: Browsing) -> None:
+            page, expect = browsing.page, browsing.expect
+            page.set_viewport_size({"width": 320, "height": 640})
+            page.goto(gateway.url)
+            expect(page.locator("#live")).to_have_text("Live")
+            expect(page.get_by_role("button", name="Sign out")).to_be_hidden()
+            page.get_by_label("New company").fill("a" * 50)
+            page.get_by_role("button", name="Link").click()
+            expect(page.get_by_alt_text("QR code to scan with the phone")).to_be_visible()
+            assert page.evaluate("document.documentElement.scrollWidth") == 320
+
+        await browse(Stack(daemon, gateway), script)
+
+
 async def test_the_pages_files_are_few_and_tightly_bound(stack: Stack) -> None:
     async with stack.http() as http:
         page = await http.get("/")

@@ -16,34 +16,30 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
 from urllib.parse import urlsplit
 
-import msgspec
 import trio
 
 from whatsappd.clock import now_ms
-from whatsappd.errors import InvalidParams, QueueFull, UnknownDeadLetter, UnknownWebhook
+from whatsappd.errors import InvalidParams, QueueFull, UnknownWebhook
 from whatsappd.model.event import ALERT, Draft
-from whatsappd.store import consumers
+from whatsappd.store import consumers, dead_letters
 from whatsappd.store.database import Database
+from whatsappd.store.dead_letters import MAX_REASON, DeadLetter, Refused
 from whatsappd.store.events import EventLog
-from whatsappd.wire.frames import pack
 
 #: Each is a receiver that somebody runs, and some connections and memory of the gateway.
 MAX_WEBHOOKS = 100
 MAX_DESCRIPTION = 200
 #: Per webhook. When they are full nothing is thrown away: the webhook waits for somebody to look.
 MAX_DEAD_LETTERS = 10_000
-MAX_REASON = 500
 #: Secrets begin with it (Standard Webhooks); behind it 32 random bytes in base64.
 SECRET_PREFIX = "whsec_"  # noqa: S105 - a secret's mark, not one
 
-_DECODER = msgspec.msgpack.Decoder(dict[str, Any])
 _ALPHABET = string.ascii_lowercase + string.digits
 _COLUMNS = (
     "id, revision, url, companies, types, description, allow_private, enabled, secret, created_ms,"
     " updated_ms, delivered, failures, last_success_ms, failing_since_ms, paused_since_ms,"
     " last_error"
 )
-_LETTER = "id, webhook, seq, time_ms, company, type, dead_ms, attempts, reason, resend"
 
 
 class Wanted(NamedTuple):
@@ -91,30 +87,6 @@ class Webhook(NamedTuple):
         for name in ("companies", "types"):
             wanted[name] = None if wanted[name] is None else list(wanted[name])
         return {**wire, **wanted, "state": self.state}
-
-
-class DeadLetter(NamedTuple):
-    id: int
-    webhook: str
-    seq: int
-    time_ms: int
-    company: str
-    type: str
-    dead_ms: int
-    attempts: int
-    reason: str
-    resend: int  # 1: somebody asked for one more attempt, which is due
-
-    def as_wire(self) -> dict[str, Any]:
-        return {**self._asdict(), "resend": bool(self.resend)}
-
-
-class Refused(NamedTuple):
-    """An event that becomes a dead letter."""
-
-    event: dict[str, Any]
-    attempts: int
-    reason: str
 
 
 class Progress(NamedTuple):
@@ -238,7 +210,7 @@ class Webhooks:
 
         def write(conn: sqlite3.Connection) -> None:
             found = _get(conn, identity)
-            conn.execute("DELETE FROM webhook_dead_letters WHERE webhook = ?", (identity,))
+            dead_letters.delete(conn, identity, None)
             conn.execute("DELETE FROM webhooks WHERE id = ?", (identity,))
             conn.execute("DELETE FROM consumers WHERE name = ?", (consumer_name(identity),))
             self._stage_alert(found, None, "it was removed")
@@ -270,12 +242,7 @@ class Webhooks:
                     f"the webhook {report.id} has {found.dead_letters} dead letters: "
                     "`whatsappctl webhooks dead` shows them; resend or discard some"
                 )
-            conn.executemany(
-                "INSERT OR IGNORE INTO webhook_dead_letters"
-                " (webhook, seq, time_ms, company, type, dead_ms, attempts, reason, event)"
-                " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                [_letter_row(report.id, refused, now) for refused in report.dead],
-            )
+            dead_letters.insert(conn, report.id, report.dead, now)
             conn.execute(
                 "UPDATE webhooks SET delivered = delivered + ?, failures = failures + ?,"
                 " last_success_ms = coalesce(?, last_success_ms) WHERE id = ?",
@@ -335,12 +302,7 @@ class Webhooks:
 
         def read(conn: sqlite3.Connection) -> list[DeadLetter]:
             _get(conn, identity)
-            rows = conn.execute(
-                f"SELECT {_LETTER} FROM webhook_dead_letters"  # noqa: S608 - ours
-                " WHERE webhook = ? AND id > ? ORDER BY id LIMIT ?",
-                (identity, after, limit),
-            )
-            return [DeadLetter(*columns) for columns in rows]
+            return dead_letters.list_some(conn, identity, after, limit)
 
         return await self._database.read(read)
 
@@ -352,8 +314,8 @@ class Webhooks:
         """
 
         def write(conn: sqlite3.Connection) -> int:
-            sql = "UPDATE webhook_dead_letters SET resend = 1 WHERE webhook = ?"
-            return _each(conn, sql, identity, letters)
+            _get(conn, identity)
+            return dead_letters.mark(conn, identity, letters)
 
         count = await self._database.write(write)
         self._tell()
@@ -363,53 +325,28 @@ class Webhooks:
         """Delete those letters, None: all; returns how many. Raises as `resend` does."""
 
         def write(conn: sqlite3.Connection) -> int:
-            return _each(
-                conn, "DELETE FROM webhook_dead_letters WHERE webhook = ?", identity, letters
-            )
+            _get(conn, identity)
+            return dead_letters.delete(conn, identity, letters)
 
         return await self._database.write(write)
 
     async def due_resend(self, identity: str) -> tuple[int, dict[str, Any]] | None:
         """The next letter that somebody asked to send again, with its event; None: no more."""
-
-        def read(conn: sqlite3.Connection) -> tuple[int, dict[str, Any]] | None:
-            row = conn.execute(
-                "SELECT id, event FROM webhook_dead_letters"
-                " WHERE webhook = ? AND resend = 1 ORDER BY id LIMIT 1",
-                (identity,),
-            ).fetchone()
-            return None if row is None else (row[0], _DECODER.decode(row[1]))
-
-        return await self._database.read(read)
+        return await self._database.read(lambda conn: dead_letters.due(conn, identity))
 
     async def with_resends(self) -> list[str]:
         """The webhooks that have letters to send again."""
-
-        def read(conn: sqlite3.Connection) -> list[str]:
-            return [
-                row[0]
-                for row in conn.execute(
-                    "SELECT DISTINCT webhook FROM webhook_dead_letters WHERE resend = 1"
-                )
-            ]
-
-        return await self._database.read(read)
+        return await self._database.read(dead_letters.with_due)
 
     async def resent(self, identity: str, letter: int, refusal: str | None) -> None:
         """What became of the one more attempt; None: the receiver took it."""
 
         def write(conn: sqlite3.Connection) -> None:
-            if refusal is None:
-                sql = "DELETE FROM webhook_dead_letters WHERE webhook = ? AND id = ?"
-                if conn.execute(sql, (identity, letter)).rowcount:
-                    conn.execute(
-                        "UPDATE webhooks SET delivered = delivered + 1 WHERE id = ?", (identity,)
-                    )
-            else:
+            if refusal is not None:
+                dead_letters.refuse_again(conn, identity, letter, refusal)
+            elif dead_letters.deliver(conn, identity, letter):
                 conn.execute(
-                    "UPDATE webhook_dead_letters SET resend = 0, attempts = attempts + 1,"
-                    " reason = ? WHERE webhook = ? AND id = ?",
-                    (refusal[:MAX_REASON], identity, letter),
+                    "UPDATE webhooks SET delivered = delivered + 1 WHERE id = ?", (identity,)
                 )
 
         await self._database.write(write)
@@ -476,33 +413,3 @@ def _row(wanted: Wanted) -> tuple[Any, ...]:
 
 def _names(text: str | None) -> tuple[str, ...] | None:
     return None if text is None else tuple(json.loads(text))
-
-
-def _letter_row(webhook: str, refused: Refused, now: int) -> tuple[Any, ...]:
-    event = refused.event
-    return (
-        webhook,
-        event["seq"],
-        event["time_ms"],
-        event["company"],
-        event["type"],
-        now,
-        refused.attempts,
-        refused.reason[:MAX_REASON],
-        pack(event),
-    )
-
-
-def _each(conn: sqlite3.Connection, sql: str, webhook: str, letters: Collection[int] | None) -> int:
-    _get(conn, webhook)
-    if letters is None:
-        return conn.execute(sql, (webhook,)).rowcount
-    for letter in letters:
-        if not conn.execute(f"{sql} AND id = ?", (webhook, letter)).rowcount:
-            raise UnknownDeadLetter(
-                f"the webhook {webhook} has no dead letter {letter}: "
-                f"`whatsappctl webhooks dead {webhook}` shows them",
-                id=webhook,
-                letter=letter,
-            )
-    return len(letters)

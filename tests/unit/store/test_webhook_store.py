@@ -13,8 +13,9 @@ from whatsappd.errors import InvalidParams, QueueFull, UnknownDeadLetter, Unknow
 from whatsappd.model.event import Draft
 from whatsappd.store import webhooks as module
 from whatsappd.store.database import Database, open_database
+from whatsappd.store.dead_letters import Refused
 from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.webhooks import MAX_WEBHOOKS, Progress, Refused, Wanted, Webhook, Webhooks
+from whatsappd.store.webhooks import MAX_WEBHOOKS, Progress, Wanted, Webhook, Webhooks
 
 URL = "https://hooks.shop.example/path-that-is-secret"
 
