@@ -8,7 +8,8 @@ import sys
 import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from typing import Any
+from functools import partial
+from typing import Any, get_args
 
 import pytest
 import trio
@@ -16,9 +17,14 @@ from daemons import PATIENCE, Daemon, running_daemon
 from gateways import Stack, make_events, running_gateway
 from receivers import Receiver, running_receiver, verify
 
+from whatsappd.api import webhooks as api
 from whatsappd.errors import InvalidParams, UnknownDeadLetter, UnknownWebhook, Unreachable
+from whatsappd.gateway.webhooks import models
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
+from whatsappd.model.event import EVENT_TYPES
+from whatsappd.rules import webhooks as rules
 from whatsappd.rules.webhooks import Policy
+from whatsappd.store.webhooks import MAX_DESCRIPTION, MAX_WEBHOOKS
 
 #: Short waits; patience where a test does not want the event to be given up.
 BRISK = Policy(timeout_ms=2000, attempts=3, base_ms=5, cap_ms=20, pause_after_ms=60_000)
@@ -561,3 +567,32 @@ async def test_whatsappctl_webhooks(daemon: Daemon, receiver: Receiver) -> None:
         assert (await ctl("remove", identity))[1] == f"removed {identity}\n"
         await ctl("show", identity, code=9)
         await ctl("create", "https://127.0.0.1/", code=2)
+
+
+async def test_the_most_that_can_be_configured_still_fits_into_one_answer(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    url = f"{receiver.url}?{'x' * 1900}"
+    companies = [f"{number:050}" for number in range(models.MAX_COMPANIES)]
+    given = {"types": list(EVENT_TYPES), "description": "x" * models.MAX_DESCRIPTION}
+    async with daemon.client() as client, trio.open_nursery() as nursery:
+        for _ in range(MAX_WEBHOOKS):
+            create = partial(
+                client.call, "webhook.create", url=url, allow_private=True, companies=companies,
+                after=0, **given,
+            )  # fmt: skip
+            nursery.start_soon(create)
+    assert len((await call(daemon, "list"))["webhooks"]) == MAX_WEBHOOKS
+    async with delivering(daemon):
+        async with daemon.client() as client:
+            await client.call("session.start", company=companies[0])
+            await client.call("session.stop", company=companies[0])
+        wanted = MAX_WEBHOOKS * len(await logged(daemon))
+        await receiver.until(lambda: len(receiver.received) >= wanted)
+
+
+def test_what_rest_documents_is_what_there_is() -> None:
+    assert get_args(models.EventType) == EVENT_TYPES
+    assert models.MAX_URL == rules.MAX_URL
+    assert models.MAX_DESCRIPTION == MAX_DESCRIPTION
+    assert models.MAX_COMPANIES == api.MAX_COMPANIES

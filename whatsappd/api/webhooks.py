@@ -25,7 +25,10 @@ from whatsappd.store.webhooks import (
     Webhooks,
 )
 
-Companies = Annotated[list[CompanyId], msgspec.Meta(max_length=1000)]
+#: Of one webhook. All webhooks must fit into one answer.
+MAX_COMPANIES = 100
+
+Companies = Annotated[list[CompanyId], msgspec.Meta(max_length=MAX_COMPANIES)]
 Types = Annotated[list[str], msgspec.Meta(max_length=100)]
 Description = Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION)]
 Letters = Annotated[list[int], msgspec.Meta(max_length=1000)]

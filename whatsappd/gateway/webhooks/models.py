@@ -16,6 +16,7 @@ EventType = Literal[
 
 WEBHOOK_ID_PATTERN = r"^[a-z0-9]{8}$"
 MAX_URL = 2000
+MAX_COMPANIES = 100
 MAX_DESCRIPTION = 200
 MAX_SEQ = 2**63 - 1
 
@@ -29,7 +30,7 @@ Url = Annotated[
         examples=["https://hooks.shop.example/whatsapp"],
     ),
 ]
-Companies = Annotated[list[CompanyId], Field(min_length=1, max_length=1000)]
+Companies = Annotated[list[CompanyId], Field(min_length=1, max_length=MAX_COMPANIES)]
 Types = Annotated[list[EventType], Field(min_length=1, max_length=100)]
 Description = Annotated[str, Field(max_length=MAX_DESCRIPTION)]
 _PRIVATE = (
