@@ -5,7 +5,7 @@ nothing of the daemon but the client's end of the socket. `run` puts it together
 
     listener   connections are counted, and cut when they read nothing
     door       who is it, may it come in, is the request of a sane size
-    app        routes: sessions, messages, events, webhooks, system, the page; errors become problems
+    app        routes, `/v1/...` and the page; errors become problems
     link       the shared connection to the daemon, which comes back by itself
 
 Beside the requests, `webhooks.deliverer` reads the log and delivers it.
