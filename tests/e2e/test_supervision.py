@@ -199,7 +199,9 @@ LOGIN_FAILURES: list[tuple[dict[str, int], str, str]] = [
     ({"reason": 403}, "logged_out", "logged out or locked"),
     ({"reason": 405}, "outdated", "upgrade"),
     ({"reason": 402, "code": 101, "expire": 3600}, "banned", "3600 s"),
+    ({"reason": 402, "code": 999, "expire": 3600}, "banned", "3600 s"),
     ({"reason": 409}, "backing_off", "409"),
+    ({"reason": 499}, "backing_off", "refused the login"),
 ]
 
 
@@ -310,3 +312,69 @@ async def test_a_company_directory_that_cannot_be_made_is_explained() -> None:
         await client.call("session.start", company="acme")
         waiting = await events.state("acme", "backing_off")
         assert "companies/acme" in waiting["data"]["cause"]
+
+
+async def test_a_server_that_is_unavailable_is_asked_again_until_it_is_there() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        start = len(events.seen)
+        await client.call("sandbox.fault", kind="fail_login", reason=503, phone="+15550100")
+        await client.call("session.restart", company="acme")
+        await events.state("acme", "connected", start=start + 1)
+        stats = await client.call("sandbox.stats")
+        assert stats["faults"] == [] or stats["faults"] == {}
+
+
+@pytest.mark.parametrize("mode", ["close", "503"])
+async def test_a_refused_dial_is_named_and_tried_again(mode: str) -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        await client.call("session.stop", company="acme")
+        await client.call("sandbox.fault", kind="refuse_dials", count=1, mode=mode)
+        start = len(events.seen)
+        await client.call("session.start", company="acme")
+        refused = await events.state("acme", "backing_off", start=start)
+        assert refused["data"]["cause"].startswith("cannot connect: ")
+        assert refused["data"]["next_try_ms"] is not None
+        await events.state("acme", "connected", start=start)
+
+
+async def test_a_refused_pairing_has_a_next_step() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await client.call("sandbox.fault", kind="refuse_pairing", reason=400, count=1)
+        await client.call("session.start", company="acme")
+        refused = await events.state("acme", "backing_off", "logged_out")
+        assert "400" in refused["data"]["cause"]
+        await link(client, events, "acme", "+15550100")
+
+
+@pytest.mark.soak
+async def test_pings_that_are_not_answered_are_seen_and_their_return_too() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        start = len(events.seen)
+        await client.call("sandbox.fault", kind="mute_pings", seconds=50, phone="+15550100")
+        with trio.fail_after(120):
+            while not events.seen[start:]:
+                await trio.sleep(0.5)
+        silent = await events.state("acme", "reconnecting", start=start)
+        assert "does not answer pings" in silent["data"]["cause"]
+        with trio.fail_after(120):
+            while (await client.call("session.status", company="acme"))["state"] != "connected":
+                await trio.sleep(0.5)

@@ -361,6 +361,10 @@ class Session:
             with trio.move_on_after(self._settings.hand_over_grace_s):
                 async with self.handing_over:
                     pass
+            if self.state is SessionState.LOGGED_OUT:
+                # whatsmeow tells first and deletes the account then; killed in between, the next
+                # worker would log in with it, and be told the same again.
+                await trio.sleep(self._settings.logout_grace_s)
             # An account that was never paired cannot be stopped from inside, only killed.
             await self._worker.shut_down(self._settings.stop_grace_s if self.jid else 0)
             with trio.move_on_after(self._settings.stop_grace_s):
@@ -477,7 +481,7 @@ class Session:
             case Kind.QR:
                 await self._show_qr(event.data["code"], generation)
             case Kind.LOGIN:
-                await self._take_login(event.data["outcome"], generation)
+                await self._take_login(event.data, generation)
             case Kind.STREAM_ERROR:
                 # The server closes after it, which is the cause that counts.
                 self._note_error(f"WhatsApp sent stream error {event.data['code']}")
@@ -490,13 +494,32 @@ class Session:
             case kind:
                 await self._apply(_CAUSES[kind], event.data, generation=generation)
 
-    async def _take_login(self, outcome: str, generation: int) -> None:
-        """The end of whatsmeow's QR channel; all but a time-out are followed by their own event."""
-        if outcome == "timeout":
-            cause = Cause.PAIR_TIMEOUT if self.pairing.ran_out else Cause.PAIR_INTERRUPTED
-            await self._apply(cause, generation=generation)
-        elif outcome == "err-scanned-without-multidevice":
-            self._note_error("the phone has no linked devices enabled: update WhatsApp on it")
+    async def _take_login(self, data: dict[str, Any], generation: int) -> None:
+        """The end of whatsmeow's QR channel.
+
+        After "success" the events follow. After anything else none ever does: neonize waits for an
+        account before it hands on events, and there will be none.
+        """
+        outcome, detail = data["outcome"], data["detail"] or data["outcome"]
+        match outcome:
+            case "success":
+                return
+            case "err-scanned-without-multidevice":
+                self._note_error("the phone has no linked devices enabled: update WhatsApp on it")
+                return
+            case "timeout":
+                cause = Cause.PAIR_TIMEOUT if self.pairing.ran_out else Cause.PAIR_INTERRUPTED
+            case "passkey-request" | "passkey-confirmation":
+                cause = Cause.PAIR_REFUSED
+                detail = "this account asks for a passkey, which neonize does not support yet"
+            case "err-client-outdated":
+                cause = Cause.CLIENT_OUTDATED
+            case "err-unexpected-state":
+                cause = Cause.CONNECT_FAILURE
+            case _:
+                cause = Cause.PAIR_REFUSED
+        news = {"error": detail, "reason": "before pairing", "message": detail}
+        await self._apply(cause, news, generation=generation)
 
     async def _show_qr(self, code: str, generation: int) -> None:
         await self._apply(Cause.QR, generation=generation)

@@ -18,6 +18,7 @@ class SessionSettings(NamedTuple):
     log_level: str = "INFO"  # of whatsmeow, in the workers
     open_deadline_s: float = 30.0  # loading Go and making the client; usually 30 ms
     hand_over_grace_s: float = 3.0  # for a message on its way when the session is stopped
+    logout_grace_s: float = 1.0  # for whatsmeow to delete an account that was unlinked
     stop_grace_s: float = 3.0  # for a client to disconnect before its process is killed
     retry_base_ms: int = 1_000
     retry_cap_ms: int = 300_000

@@ -46,7 +46,7 @@ class Kind(StrEnum):
     """What a worker tells of its client. The data of each is listed beside it."""
 
     QR = "qr"  # {code}
-    LOGIN = "login"  # {outcome}: whatsmeow's QR channel ended ("success", "timeout", ...)
+    LOGIN = "login"  # {outcome, detail}: whatsmeow's QR channel ended ("success", "timeout", ...)
     PAIRED = "paired"  # {jid, business_name, platform}
     PAIR_ERROR = "pair_error"  # {error}
     CONNECTED = "connected"  # {jid, lid, push_name}

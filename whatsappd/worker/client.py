@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ctypes
 import importlib
+import logging
 import sys
 import threading
 import time
@@ -61,6 +62,8 @@ class Client:
         self._client = self._neonize.NewClient(
             database + _DATABASE_OPTIONS, uuid=company, props=props
         )
+        self._trouble = _LastTrouble()
+        logging.getLogger("whatsmeow.Client").addHandler(self._trouble)
         self._subscribe()
 
     def connect(self) -> None:
@@ -193,7 +196,10 @@ class Client:
 
     def _on_login(self, _uuid: int, status: int) -> None:
         outcome = ctypes.string_at(status).decode()
-        self._guarded(Kind.LOGIN, lambda: {"outcome": outcome})
+        # The log's records are handed on by a thread; the one that says why must have arrived.
+        importlib.import_module("neonize.utils.log")._log_queue.join()
+        detail = None if outcome == "success" else self._trouble.last
+        self._guarded(Kind.LOGIN, lambda: {"outcome": outcome, "detail": detail})
 
     def _pair_status(self, event: Any) -> dict[str, Any] | None:
         if event.Status == event.ERROR:
@@ -221,6 +227,17 @@ class _PatientEvent(threading.Event):
 
     def wait(self, timeout: float | None = None) -> bool:
         return super().wait(None if timeout is None else max(timeout, _PATIENCE_S))
+
+
+class _LastTrouble(logging.Handler):
+    """Keeps whatsmeow's last warning: the only place where it tells why it refuses to pair."""
+
+    def __init__(self) -> None:
+        super().__init__(logging.WARNING)
+        self.last: str | None = None
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.last = record.getMessage()
 
 
 class SendError(Exception):

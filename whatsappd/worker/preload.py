@@ -137,6 +137,7 @@ def stop_log_thread() -> None:
     log = importlib.import_module("neonize.utils.log")
     log._log_queue.put(None)
     log._thread.join(timeout=5)
+    log._log_queue.task_done()  # which the thread forgets for what ends it
 
 
 def start_log_thread() -> None:
