@@ -71,7 +71,7 @@ class Row(NamedTuple):
     lost_attempts: int = 0
 
     def as_wire(self) -> dict[str, Any]:
-        return {
-            key: str(value) if isinstance(value, StrEnum) else value
-            for key, value in self._asdict().items()
-        }
+        values = self._asdict()
+        values["state"] = self.state.value
+        values["on_uncertain"] = self.on_uncertain.value
+        return values

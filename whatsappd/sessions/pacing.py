@@ -104,8 +104,10 @@ class Pacing:
         for chat, sent_ms in await self._shared.outbox.sent_times(self.company, now - MINUTE_MS):
             for key in self._keys(chat, is_cold=False):
                 self._shared.limiter.restore(key, [sent_ms])
-        for sent_ms in await self._shared.outbox.cold_times(self.company, now - DAY_MS):
-            for key in self._cold_keys():
+        cold_keys = self._cold_keys()
+        most = max((key.limit for key in cold_keys), default=0)
+        for sent_ms in await self._shared.outbox.cold_times(self.company, now - DAY_MS, most):
+            for key in cold_keys:
                 if now - sent_ms < key.period_ms:
                     self._shared.limiter.restore(key, [sent_ms])
 

@@ -80,11 +80,11 @@ class Ledger:
         self, conn: sqlite3.Connection, new: NewMessage, queue_limit: int
     ) -> tuple[Row, bool]:
         """The row of `new`, and whether it was made just now. Raises KeyConflict, QueueFull."""
-        known = self.find(conn, new)
-        if known is not None:
-            return known, False
         waiting = self._waiting[new.company]
         if waiting >= queue_limit:
+            known = self.find(conn, new)
+            if known is not None:
+                return known, False
             raise QueueFull(
                 f"{waiting} messages of {new.company} wait to be sent, and the limit is "
                 f"{queue_limit}: wait until some were sent, or cancel some",
@@ -110,7 +110,10 @@ class Ledger:
             updated_ms=now,
             sent_ms=None,
         )
-        rows.insert(conn, row)
+        if not rows.insert(conn, row):
+            known = self.find(conn, new)
+            assert known is not None
+            return known, False
         self._log.stage([_event(None, "accepted", row)])
         self._note(Change(None, row))
         return row, True

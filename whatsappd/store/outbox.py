@@ -368,9 +368,14 @@ class Outbox:
         )
         return {company: time_ms for company, time_ms in found.items() if time_ms is not None}
 
-    async def cold_times(self, company: str, since_ms: int) -> Sequence[int]:
-        """When rows were handed to WhatsApp since then that were a first message to somebody."""
-        return await self._database.read(lambda conn: queue.cold_times(conn, company, since_ms))
+    async def cold_times(self, company: str, since_ms: int, limit: int) -> Sequence[int]:
+        """When rows were handed to WhatsApp since then that were a first message to somebody.
+
+        The newest `limit` of them.
+        """
+        return await self._database.read(
+            lambda conn: queue.cold_times(conn, company, since_ms, limit)
+        )
 
     async def find(self, new: NewMessage) -> Row | None:
         """The row that `accept` made of the same key before; None if there is none.

@@ -156,24 +156,27 @@ def sent_times(conn: sqlite3.Connection, company: str, since_ms: int) -> list[tu
     ).fetchall()
 
 
-def cold_times(conn: sqlite3.Connection, company: str, since_ms: int) -> list[int]:
+def cold_times(conn: sqlite3.Connection, company: str, since_ms: int, limit: int) -> list[int]:
+    """The newest `limit`."""
     return [
         handed_ms
         for (handed_ms,) in conn.execute(
             "SELECT handed_ms FROM outbox LEFT JOIN contacts USING (company, chat)"  # noqa: S608
             " WHERE company = ? AND handed_ms >= ? AND (since_ms IS NULL OR since_ms >= handed_ms)"
-            f" AND {_IS_PERSON} ORDER BY handed_ms",
-            (company, since_ms),
+            f" AND {_IS_PERSON} ORDER BY handed_ms DESC LIMIT ?",
+            (company, since_ms, limit),
         )
     ]
 
 
 def interrupted(conn: sqlite3.Connection, company: str | None) -> list[tuple[Row, bytes]]:
     """Rows with an attempt whose fate and message id are unknown, with that attempt's secret."""
+    # By company also for all of them: the index begins with it.
+    companies = "SELECT DISTINCT company FROM outbox" if company is None else "SELECT ?"
     found = conn.execute(
         f"SELECT {rows.COLUMNS}, secret FROM outbox"  # noqa: S608 - our own column names
-        " WHERE (state = 'sending' OR state = 'uncertain' AND message_id IS NULL)"
-        " AND secret IS NOT NULL AND (? IS NULL OR company = ?) ORDER BY id",
-        (company, company),
+        f" WHERE company IN ({companies}) AND state IN ('sending', 'uncertain')"
+        " AND (state = 'sending' OR message_id IS NULL) AND secret IS NOT NULL ORDER BY id",
+        () if company is None else (company,),
     )
     return [(rows.as_row(columns[:-1]), columns[-1]) for columns in found]

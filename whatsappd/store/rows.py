@@ -24,7 +24,10 @@ SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
 SELECT_BY_KEY = f"{_SELECT} WHERE company = ? AND key = ?"
 SELECT_BY_MESSAGE = f"{_SELECT} WHERE company = ? AND message_id = ?"
 SELECT_BY_STATE = f"{_SELECT} WHERE company = ? AND state = ? ORDER BY id"
-INSERT = f"INSERT INTO outbox ({COLUMNS}) VALUES ({_VALUES})"  # noqa: S608 - our own
+INSERT = (
+    f"INSERT INTO outbox ({COLUMNS}) VALUES ({_VALUES})"  # noqa: S608 - our own
+    " ON CONFLICT (company, key) WHERE key IS NOT NULL DO NOTHING"
+)
 
 
 def new_id(last: int, time_ms: int, chance: float) -> int:
@@ -84,8 +87,9 @@ def get(conn: sqlite3.Connection, row_id: str) -> Row:
     return row
 
 
-def insert(conn: sqlite3.Connection, row: Row) -> None:
-    conn.execute(INSERT, (int(row.id, 16), *row[1:]))
+def insert(conn: sqlite3.Connection, row: Row) -> bool:
+    """Whether the row is new: not if its key was used before."""
+    return conn.execute(INSERT, (int(row.id, 16), *row[1:])).rowcount == 1
 
 
 def update(conn: sqlite3.Connection, row: Row, changes: dict[str, Any]) -> Row:

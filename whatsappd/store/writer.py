@@ -2,7 +2,7 @@
 
 `store.database` owns it. An fsync costs about as much as a hundred inserts, so writers that come
 at the same time share one transaction ("natural" group commit: nobody ever waits for company).
-Each write has a savepoint of its own, so one that fails takes nothing along.
+Should one of them raise, all are run again with a savepoint each, so that it takes nothing along.
 """
 
 from __future__ import annotations
@@ -127,7 +127,10 @@ class Writer:
 
     def _serve(self, jobs: list[Job]) -> None:
         participants = self._participants
-        failure = self._transaction(jobs, participants)
+        try:
+            failure = self._transaction(jobs, participants, _bare)
+        except _Raised:
+            failure = self._transaction(jobs, participants, self._in_savepoint)
         if failure is None or len(jobs) == 1:
             self._answer(jobs, participants, failure)
             return
@@ -135,12 +138,20 @@ class Writer:
         # the small ones along that would still fit: give each a transaction of its own.
         for job in jobs:
             job.result = None
-            self._answer([job], participants, self._transaction([job], participants))
+            failure = self._transaction([job], participants, self._in_savepoint)
+            self._answer([job], participants, failure)
 
     def _transaction(
-        self, jobs: list[Job], participants: tuple[Participant, ...]
+        self,
+        jobs: list[Job],
+        participants: tuple[Participant, ...],
+        run: Callable[[sqlite3.Connection, Job, tuple[Participant, ...]], None],
     ) -> BaseException | None:
-        """Runs `jobs` and commits. An error means that nothing of them is on disk."""
+        """Runs `jobs` and commits. An error means that nothing of them is on disk.
+
+        Raises:
+            _Raised: `run` did; nothing of them is on disk either.
+        """
         conn = self._conn
         marks = [participant.mark() for participant in participants]
         self._refused = None
@@ -148,17 +159,19 @@ class Writer:
         try:
             conn.execute("BEGIN IMMEDIATE")
             for job in jobs:
-                self._in_savepoint(conn, job, participants)
+                run(conn, job, participants)
             for participant in participants:
                 participant.flush(conn)
             conn.execute("COMMIT")
-        except BaseException as error:  # noqa: BLE001 - it is raised in every waiter
+        except BaseException as error:
             _rewind(participants, marks)
             try:
                 if conn.in_transaction:
                     conn.execute("ROLLBACK")
             except sqlite3.Error as second:
                 error.add_note(f"and ROLLBACK failed: {second}")
+            if isinstance(error, _Raised):
+                raise
             failure = as_store_failed(error) or error
             self.trouble = str(failure)
             return failure
@@ -200,6 +213,18 @@ class Writer:
         # Once trio is gone, so is everybody who waited; what is committed stays committed.
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(_deliver, jobs, publications)
+
+
+class _Raised(Exception):
+    """A write raised, which may be its way to say no, or a full disk."""
+
+
+def _bare(conn: sqlite3.Connection, job: Job, _participants: tuple[Participant, ...]) -> None:
+    """Sets `job.result`, without the savepoint that almost no write needs."""
+    try:
+        job.result = outcome.Value(job.write(conn))
+    except BaseException as error:
+        raise _Raised from error
 
 
 def _rewind(participants: tuple[Participant, ...], marks: list[Any]) -> None:

@@ -545,9 +545,10 @@ async def test_first_messages_are_remembered_as_such(
     clock.now_ms = now_ms() + 1000  # the friend was known before
     for chat in ("1@s.whatsapp.net", "2@s.whatsapp.net", "3@lid", "4-5@g.us"):
         await sending(outbox, text=chat, chat=chat)
-    assert await outbox.cold_times("acme", clock.now_ms) == [clock.now_ms, clock.now_ms]
-    assert await outbox.cold_times("acme", clock.now_ms + 1) == []
-    assert await outbox.cold_times("globex", 0) == []
+    assert await outbox.cold_times("acme", clock.now_ms, 10) == [clock.now_ms, clock.now_ms]
+    assert await outbox.cold_times("acme", clock.now_ms, 1) == [clock.now_ms]
+    assert await outbox.cold_times("acme", clock.now_ms + 1, 10) == []
+    assert await outbox.cold_times("globex", 0, 10) == []
 
 
 async def test_a_repetition_is_found_before_anything_is_asked_of_it(outbox: Outbox) -> None:
