@@ -19,10 +19,7 @@ class Received(NamedTuple):
     headers: dict[str, str]
     body: bytes
     status: int  # what it was answered
-
-    @property
-    def event(self) -> dict[str, Any]:
-        return json.loads(self.body)
+    event: dict[str, Any]
 
 
 #: From headers and event to a status, or a status with headers.
@@ -35,6 +32,8 @@ class Receiver:
     def __init__(self) -> None:
         self.port = 0
         self.received: list[Received] = []
+        #: Events that were answered with 200, in order, without pings and tests.
+        self.accepted: list[dict[str, Any]] = []
         self.answer: Answer = lambda event: 200
         self.before: Callable[[dict[str, Any]], Any] | None = None
         self.text = b""  # of the answers
@@ -48,12 +47,6 @@ class Receiver:
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}/hook"
-
-    @property
-    def accepted(self) -> list[dict[str, Any]]:
-        """Events that were answered with 200, in order, without pings and tests."""
-        events = [each.event for each in self.received if each.status == 200]
-        return [event for event in events if not event["type"].startswith("webhook.")]
 
     async def start(self) -> None:
         assert self._nursery is not None
@@ -119,7 +112,9 @@ class Receiver:
             self._now -= 1
         answer = self.answer(event)
         status, more = answer if isinstance(answer, tuple) else (answer, [])
-        self.received.append(Received(headers, body, status))
+        self.received.append(Received(headers, body, status, event))
+        if status == 200 and not event["type"].startswith("webhook."):
+            self.accepted.append(event)
         self._more.set()
         self._more = trio.Event()
         text = self.text if self.text else b"no, thank you" if status >= 300 else b""
