@@ -79,11 +79,19 @@ $("sign-in").addEventListener("submit", (submit) => {
   submit.preventDefault();
   act(submit.submitter ?? $("sign-in").querySelector("button"), async () => {
     useKey($("key").value.trim());
-    try {
-      await begin();
-    } catch (error) {
-      useKey("");
-      throw error;
+    for (let tries = 1; ; tries++) {
+      try {
+        await begin();
+        break;
+      } catch (error) {
+        // The daemon restarts in a second or two: not worth typing a key again.
+        if (error.status === 503 && tries < 5) {
+          await new Promise((wake) => setTimeout(wake, 1000));
+          continue;
+        }
+        useKey("");
+        throw error;
+      }
     }
     $("key").value = "";
     $("companies-title").focus();
