@@ -5,7 +5,6 @@ Everything runs in directories of the test's own, and what was started is ended 
 
 from __future__ import annotations
 
-import ctypes
 import json
 import os
 import signal
@@ -24,15 +23,6 @@ from whatsappd.rpc.client import RpcClient, open_client
 
 #: Generous: the machine may be busy with other tests. Nothing waits this long when all is well.
 PATIENCE = 40.0
-
-
-_LIBC = ctypes.CDLL(None)
-_PR_SET_PDEATHSIG = 1
-
-
-def die_with_the_tests() -> None:
-    """In a child before exec: end it when the tests end, also when they are killed (prctl(2))."""
-    _LIBC.prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
 
 
 class Daemon:
@@ -85,7 +75,6 @@ class Daemon:
                 start_new_session=True,
                 env={**os.environ, **self.environment},
                 pass_fds=self.descriptors,
-                preexec_fn=die_with_the_tests,
             )
         return self.process
 
