@@ -131,6 +131,27 @@ async def test_a_worker_that_answers_nothing_can_be_stopped_and_disturbs_nobody(
         assert max(hello_took) < 1
 
 
+async def test_a_worker_may_die_while_its_session_is_ending_it() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link_two(client, events)
+        pid = await pid_of(client, "acme")
+        start = len(events.seen)
+        await client.call("sandbox.unlink", phone="+15550100")
+        await events.state("acme", "logged_out", start=start)
+        os.kill(pid, signal.SIGKILL)  # while it has time to delete the account
+        await until_gone(pid)
+        await link(client, events, "acme", "+15550100")
+        assert not [
+            event
+            for event in events.seen[start:]
+            if event["type"] == "session.state" and event["data"]["state"] == "failed"
+        ]
+
+
 async def test_without_a_network_the_true_cause_and_the_next_try_are_shown() -> None:
     # Real mode: the machine that runs the tests cannot reach WhatsApp, whatever the reason.
     async with (

@@ -357,7 +357,8 @@ class Session:
             await self._apply(Cause.RETRY_DUE, generation=generation)
 
     async def _end_worker(self) -> None:
-        if self._worker is not None:
+        worker = self._worker  # it may end by itself meanwhile
+        if worker is not None:
             with trio.move_on_after(self._settings.hand_over_grace_s):
                 async with self.handing_over:
                     pass
@@ -366,7 +367,7 @@ class Session:
                 # worker would log in with it, and be told the same again.
                 await trio.sleep(self._settings.logout_grace_s)
             # An account that was never paired cannot be stopped from inside, only killed.
-            await self._worker.shut_down(self._settings.stop_grace_s if self.jid else 0)
+            await worker.shut_down(self._settings.stop_grace_s if self.jid else 0)
             with trio.move_on_after(self._settings.stop_grace_s):
                 await self._worker_done.wait()
         self._worker_scope.cancel()
