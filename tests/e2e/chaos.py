@@ -175,9 +175,11 @@ class Misfortunes:
         company, phone = self._somebody()
         before = (await self._sandbox.stats())["acks_withheld"]
         await self._sandbox.fault("lose_acks", phone=phone, count=1)
-        with trio.move_on_after(2):  # nobody may be sending just now
+        with trio.move_on_after(2) as patience:  # nobody may be sending just now
             while (await self._sandbox.stats())["acks_withheld"] == before:
                 await trio.sleep(0.02)
+        if patience.cancelled_caught:
+            await self._sandbox.fault("clear")  # later it would meet somebody who lives
         await self._kill(company)
 
     async def _call(self, method: str, **arguments: Any) -> Any:
