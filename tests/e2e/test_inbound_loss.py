@@ -161,8 +161,8 @@ async def test_what_a_worker_loses_that_is_killed_often(capsys: Any) -> None:
 
 
 async def test_a_killed_daemon_loses_nothing(capsys: Any) -> None:
-    assert await measure(capsys, "the daemon was killed", kill_daemon, 4) == set()
+    assert await measure(capsys, "the daemon was killed", kill_daemon, 3) == set()
 
 
 async def test_a_session_that_is_restarted_loses_nothing(capsys: Any) -> None:
-    assert await measure(capsys, "the session was restarted", restart_session, 4) == set()
+    assert await measure(capsys, "the session was restarted", restart_session, 3) == set()

@@ -59,7 +59,9 @@ def _find(database: Path, secrets: Collection[bytes], jid: str | None) -> Eviden
         found: dict[bytes, str] = {}
         for secret in secrets:
             row = connection.execute(
-                "SELECT message_id FROM whatsmeow_message_secrets WHERE key = ?", (secret,)
+                "SELECT message_id FROM whatsmeow_message_secrets WHERE key = ?"
+                " ORDER BY rowid DESC LIMIT 1",  # no index has it, but it is among the newest
+                (secret,),
             ).fetchone()
             if row is not None:
                 found[secret] = row[0]

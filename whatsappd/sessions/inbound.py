@@ -1,7 +1,12 @@
 """What arrives from WhatsApp, on its way into the durable log.
 
-whatsmeow acknowledges a message to WhatsApp before any handler ran, so the worker's pipe is the
-only copy until the log has committed it: `take` does not return before that, and the worker waits.
+whatsmeow acknowledges a message to WhatsApp beside handing it on, so the worker has the only copy
+until the log has committed it. It keeps each event until its number is confirmed (`worker.spool`),
+and what was taken before is left out by that number: `take` returns the one to confirm.
+
+There is no other search for duplicates. What WhatsApp delivers again (because an acknowledgement
+got lost) whatsmeow recognises by the counter of the encryption, and does not hand on; by WhatsApp's
+message id alone, an edit or a resend after a retry could be taken for one.
 """
 
 from __future__ import annotations
