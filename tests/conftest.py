@@ -46,4 +46,4 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Tests side by side; benchmarks alone, because they would measure each other."""
     if config.option.markexpr == "bench":
         return 0
-    return max(2, min(MOST_WORKERS, len(os.sched_getaffinity(0))))
+    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) + 1)

@@ -71,7 +71,7 @@ async def test_a_dead_fork_server_is_replaced_and_running_workers_live_on() -> N
 
 async def test_a_worker_that_keeps_dying_ends_in_failed_and_can_be_started_again() -> None:
     async with (
-        running_daemon("--sandbox") as daemon,
+        running_daemon("--sandbox", "--set", "sessions.retry_base=50ms") as daemon,
         daemon.client() as client,
         following(client) as events,
     ):

@@ -88,10 +88,12 @@ class Connection:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     nursery.start_soon(self.channel.run_writer)
-                    await self._serve(context, refuse=refuse)
+                    try:
+                        await self._serve(context, refuse=refuse)
+                    finally:
+                        self._nursery = None  # it takes no more tasks from here on
                     nursery.cancel_scope.cancel()
         finally:
-            self._nursery = None
             self.board.connections.discard(self)
             self._forget()
             # What its last frames caused, if one of them ended the connection.
