@@ -13,7 +13,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -178,7 +178,7 @@ class Publisher:
         assert self._process.wait() == 0
 
 
-def test_events_to_100_subscribers_beside_redis(tmp_path: Path, capsys: Any) -> None:
+def test_events_to_100_subscribers_beside_redis(figure: Callable[[str], None]) -> None:
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
     report = []
@@ -201,7 +201,6 @@ def test_events_to_100_subscribers_beside_redis(tmp_path: Path, capsys: Any) -> 
                     redis_rate(directory, pipelined=pipelined),
                 )
             )
-    with capsys.disabled():
-        print(f"\n{EVENTS:,} events to {SUBSCRIBERS} subscribers (aim 300,000/s)")
-        for what, rate in report:
-            print(f"{what:<56}{rate:>12,.0f} deliveries/s")
+    figure(f"{EVENTS:,} events to {SUBSCRIBERS} subscribers (aim 300,000/s)")
+    for what, rate in report:
+        figure(f"{what:<56}{rate:>12,.0f} deliveries/s")

@@ -203,7 +203,7 @@ def make_company(path: str) -> None:
         call(sock, "session.stop", company="acme")
 
 
-async def test_durable_sends_over_the_socket(capsys: Any) -> None:
+async def test_durable_sends_over_the_socket(figure: Callable[[str], None]) -> None:
     report = []
     numbers = itertools.count()
     with tempfile.TemporaryDirectory(prefix="wb-") as name:
@@ -213,8 +213,9 @@ async def test_durable_sends_over_the_socket(capsys: Any) -> None:
             for callers in (1, 100):
                 report.append(await raw_rate(directory, callers))
                 report.append(send_rate(path, callers, numbers))
-    with capsys.disabled():
-        print("\n" + "\n".join(report) + "\n(aim: 10,000/s with 100 callers)")
+    for line in report:
+        figure(line)
+    figure("(aim: 10,000/s with 100 callers)")
 
 
 def resident_mb(pid: int) -> float:
@@ -265,7 +266,9 @@ def use(path: str) -> None:
             call(sock, "message.send", company="acme", to="15550200", text=TEXT, key=f"m{number}")
 
 
-async def test_memory_of_the_daemon_does_not_grow_with_its_history(capsys: Any) -> None:
+async def test_memory_of_the_daemon_does_not_grow_with_its_history(
+    figure: Callable[[str], None],
+) -> None:
     report = []
     with tempfile.TemporaryDirectory(prefix="wb-") as name:
         for what in ("empty", "filled"):
@@ -286,5 +289,6 @@ async def test_memory_of_the_daemon_does_not_grow_with_its_history(capsys: Any) 
                     f"{resident_mb(pid):6.1f} MB after reading all of it and 2000 sends   "
                     f"database {size:,.0f} MB"
                 )
-    with capsys.disabled():
-        print(f"\n{EVENTS:,} events and {ROWS:,} messages\n" + "\n".join(report))
+    figure(f"{EVENTS:,} events and {ROWS:,} messages")
+    for line in report:
+        figure(line)

@@ -9,7 +9,7 @@ time-out of 75 s.
 from __future__ import annotations
 
 import os
-from typing import Any
+from collections.abc import Callable
 
 import pytest
 import trio
@@ -28,11 +28,13 @@ from chaos import (
 )
 from daemons import RunningSandbox, running_daemon, running_sandbox
 
+Figure = Callable[[str], None]
+
 SEED = int(os.environ.get("WHATSAPPD_TEST_SEED", "20240611"))
 
 
 async def run_chaos(
-    capsys: Any,
+    figure: Figure,
     *,
     people: Parties,
     seconds: float,
@@ -66,13 +68,12 @@ async def run_chaos(
             verdict = judge(traffic.accepted, rows, arrivals)
             stats = await sandbox.stats()
             operators.cancel_scope.cancel()
-        with capsys.disabled():
-            print(f"\nseed {SEED}: {verdict}")
-            print(f"  misfortunes {dict(misfortunes.done)}; senders met {dict(traffic.errors)}")
-            print(
-                f"  at WhatsApp: {stats['accepted']} taken, {stats['resent']} frames again, "
-                f"{stats['acks_withheld']} acks withheld, {stats['retries']} retries"
-            )
+        figure(f"seed {SEED}: {verdict}")
+        figure(f"misfortunes {dict(misfortunes.done)}; senders met {dict(traffic.errors)}")
+        figure(
+            f"at WhatsApp: {stats['accepted']} taken, {stats['resent']} frames again, "
+            f"{stats['acks_withheld']} acks withheld, {stats['retries']} retries"
+        )
         assert verdict.lost == []
         assert verdict.doubled == []
         assert out_of_order(arrivals) == []
@@ -91,9 +92,9 @@ async def _lose_acks(sandbox: RunningSandbox, people: Parties, count: int, secon
         await sandbox.fault("lose_acks", phone=phones[number % len(phones)], count=1)
 
 
-async def test_every_accepted_message_arrives_once_or_is_reported_uncertain(capsys: Any) -> None:
+async def test_every_accepted_message_arrives_once_or_is_reported_uncertain(figure: Figure) -> None:
     await run_chaos(
-        capsys,
+        figure,
         people=parties(3, 3),
         seconds=9,
         every=0.5,
@@ -104,9 +105,9 @@ async def test_every_accepted_message_arrives_once_or_is_reported_uncertain(caps
 
 
 @pytest.mark.soak
-async def test_ten_minutes_of_chaos(capsys: Any) -> None:
+async def test_ten_minutes_of_chaos(figure: Figure) -> None:
     await run_chaos(
-        capsys,
+        figure,
         people=parties(6, 4),
         seconds=600,
         every=2.5,

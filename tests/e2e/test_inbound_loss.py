@@ -20,6 +20,8 @@ import trio
 from chaos import NO_LIMITS
 from daemons import Daemon, RunningSandbox, following, link, running_daemon, running_sandbox
 
+Figure = Callable[[str], None]
+
 RECEIVER = "+15550200"
 SENDERS = {f"sender{number}": f"+1555010{number:04}" for number in range(3)}
 
@@ -83,7 +85,7 @@ async def loaded() -> AsyncIterator[tuple[RunningSandbox, Daemon, Load]]:
 
 
 async def measure(
-    capsys: Any, what: str, end: Callable[[Daemon], Awaitable[None]], times: int
+    figure: Figure, what: str, end: Callable[[Daemon], Awaitable[None]], times: int
 ) -> set[str]:
     """The messages that WhatsApp counts as delivered, and that were never logged."""
     async with loaded() as (sandbox, daemon, load):
@@ -106,12 +108,10 @@ async def measure(
                     await trio.sleep(0.1)
         texts, ids = await logged(daemon)
     lost = load.sent - texts.keys()
-    with capsys.disabled():
-        print(
-            f"\n{what} {times} times at {rate:.0f} messages/s: {len(lost)} of "
-            f"{len(load.sent)} acknowledged messages were never logged "
-            f"({len(lost) / times:.2f} a time)"
-        )
+    figure(
+        f"{what} {times} times at {rate:.0f} messages/s: {len(lost)} of {len(load.sent)} "
+        f"acknowledged messages were never logged ({len(lost) / times:.2f} a time)"
+    )
     assert not kept - texts
     assert [text for text, times in texts.items() if times > 1] == []
     assert [message for message, times in ids.items() if times > 1] == []
@@ -151,18 +151,18 @@ async def restart_session(daemon: Daemon) -> None:
             await trio.sleep(0.02)
 
 
-async def test_what_a_killed_worker_loses(capsys: Any) -> None:
-    await measure(capsys, "the receiving worker was killed", kill_worker, 5)
+async def test_what_a_killed_worker_loses(figure: Figure) -> None:
+    await measure(figure, "the receiving worker was killed", kill_worker, 5)
 
 
 @pytest.mark.soak
-async def test_what_a_worker_loses_that_is_killed_often(capsys: Any) -> None:
-    await measure(capsys, "the receiving worker was killed", kill_worker, 60)
+async def test_what_a_worker_loses_that_is_killed_often(figure: Figure) -> None:
+    await measure(figure, "the receiving worker was killed", kill_worker, 60)
 
 
-async def test_a_killed_daemon_loses_nothing(capsys: Any) -> None:
-    assert await measure(capsys, "the daemon was killed", kill_daemon, 3) == set()
+async def test_a_killed_daemon_loses_nothing(figure: Figure) -> None:
+    assert await measure(figure, "the daemon was killed", kill_daemon, 3) == set()
 
 
-async def test_a_session_that_is_restarted_loses_nothing(capsys: Any) -> None:
-    assert await measure(capsys, "the session was restarted", restart_session, 3) == set()
+async def test_a_session_that_is_restarted_loses_nothing(figure: Figure) -> None:
+    assert await measure(figure, "the session was restarted", restart_session, 3) == set()

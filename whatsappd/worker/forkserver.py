@@ -35,6 +35,7 @@ DESCRIPTORS = 2
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd's, to the whole unit
     os.umask(0o077)
     # A crashed Go runtime's core would be large, hold keys, and help nobody.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
