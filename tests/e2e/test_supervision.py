@@ -2,13 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
+from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
-from daemons import PATIENCE, Events, alive, following, link, running_daemon, until_gone
+from daemons import (
+    PATIENCE,
+    Daemon,
+    Events,
+    alive,
+    following,
+    link,
+    running_daemon,
+    running_sandbox,
+    until_gone,
+)
 
 from whatsappd.errors import SandboxFailed, WrongState
 from whatsappd.rpc.client import RpcClient
@@ -152,10 +164,13 @@ async def test_a_worker_may_die_while_its_session_is_ending_it() -> None:
         ]
 
 
-async def test_without_a_network_the_true_cause_and_the_next_try_are_shown() -> None:
-    # Real mode: the machine that runs the tests cannot reach WhatsApp, whatever the reason.
+async def test_in_real_mode_the_true_cause_and_the_next_try_are_shown() -> None:
+    # A proxy that is not there: nothing leaves this host, whatever network it has.
+    def no_network(daemon: Daemon) -> None:
+        daemon.environment["https_proxy"] = "http://127.0.0.1:9"
+
     async with (
-        running_daemon() as daemon,
+        running_daemon(prepare=no_network) as daemon,
         daemon.client() as client,
         following(client) as events,
     ):
@@ -164,11 +179,27 @@ async def test_without_a_network_the_true_cause_and_the_next_try_are_shown() -> 
         assert not [name for name in hello["methods"] if name.startswith("sandbox.")]
         await client.call("session.start", company="acme")
         waiting = await events.state("acme", "backing_off")
-        assert "dial tcp" in waiting["data"]["cause"] or "proxy" in waiting["data"]["cause"]
+        assert "127.0.0.1:9: connect: connection refused" in waiting["data"]["cause"]
         assert waiting["data"]["next_try_ms"] >= waiting["time_ms"]
         start = len(events.seen)
         await events.state("acme", "starting", start=start)  # the try comes by itself
         await client.call("session.stop", company="acme")
+
+
+async def test_a_server_that_cannot_prove_to_be_whatsapp_is_refused(tmp_path: Path) -> None:
+    async with running_sandbox() as sandbox:
+        described = json.loads(sandbox.info.read_text())
+        false = tmp_path / "false.json"
+        false.write_text(json.dumps({**described, "noise_root": "11" * 32}))
+        async with (
+            running_daemon("--sandbox-at", str(false)) as daemon,
+            daemon.client() as client,
+            following(client) as events,
+        ):
+            await client.call("session.start", company="acme")
+            waiting = await events.state("acme", "backing_off")
+            assert "failed to verify" in waiting["data"]["cause"]
+            assert waiting["data"]["next_try_ms"] is not None
 
 
 FAULTS: list[tuple[dict[str, Any], str, str]] = [
