@@ -10,6 +10,7 @@ from __future__ import annotations
 import ctypes
 import importlib
 import logging
+import re
 import sys
 import threading
 import time
@@ -30,6 +31,9 @@ _DATABASE_OPTIONS = "?_journal_mode=WAL&_busy_timeout=5000&_foreign_keys=on&x="
 
 #: An hour: idle workers then cost the host nothing that whatsmeow does not need.
 _PATIENCE_S = 3600.0
+
+#: What whatsmeow logs before it deletes an account that WhatsApp refused (connectionevents.go).
+_UNLINKED_AT_LOGIN = re.compile(r"Got (\d{3})\b.* connect failure, sending LoggedOut event")
 
 #: Seconds without an event after which neonize's queue counts as empty; an event takes some 0.1 ms.
 QUIET = 0.05
@@ -62,7 +66,7 @@ class Client:
         self._client = self._neonize.NewClient(
             database + _DATABASE_OPTIONS, uuid=company, props=props
         )
-        self._trouble = _LastTrouble()
+        self._trouble = _LogListener(self._unlinked_at_login)
         logging.getLogger("whatsmeow.Client").addHandler(self._trouble)
         self._subscribe()
 
@@ -201,6 +205,11 @@ class Client:
         detail = None if outcome == "success" else self._trouble.last
         self._guarded(Kind.LOGIN, lambda: {"outcome": outcome, "detail": detail})
 
+    def _unlinked_at_login(self, reason: int) -> None:
+        """whatsmeow deletes the account at once, and neonize hands on no event without one: if it
+        had not begun to, the log is all that tells. (If it had, the event comes a second time.)"""
+        self._emit(Kind.LOGGED_OUT, {"on_connect": True, "reason": reason})
+
     def _pair_status(self, event: Any) -> dict[str, Any] | None:
         if event.Status == event.ERROR:
             self._emit(Kind.PAIR_ERROR, {"error": event.Error})
@@ -229,15 +238,21 @@ class _PatientEvent(threading.Event):
         return super().wait(None if timeout is None else max(timeout, _PATIENCE_S))
 
 
-class _LastTrouble(logging.Handler):
-    """Keeps whatsmeow's last warning: the only place where it tells why it refuses to pair."""
+class _LogListener(logging.Handler):
+    """Listens to whatsmeow's log for what neonize does not hand on as events: why a pairing is
+    refused (`last`, a warning), and that the account was unlinked at login."""
 
-    def __init__(self) -> None:
-        super().__init__(logging.WARNING)
+    def __init__(self, on_unlinked: Callable[[int], None]) -> None:
+        super().__init__(logging.INFO)
         self.last: str | None = None
+        self._on_unlinked = on_unlinked
 
     def emit(self, record: logging.LogRecord) -> None:
-        self.last = record.getMessage()
+        text = record.getMessage()
+        if record.levelno >= logging.WARNING:
+            self.last = text
+        elif unlinked := _UNLINKED_AT_LOGIN.match(text):
+            self._on_unlinked(int(unlinked[1]))
 
 
 class SendError(Exception):

@@ -217,8 +217,11 @@ class Worker:
 
 def _quiet_neonize(level: str) -> None:
     """Give whatsmeow's log the daemon's level, one plain line a record: the daemon tags them."""
-    logging.basicConfig(level=level, format="%(levelname)s %(name)s %(message)s", force=True)
-    logging.getLogger("neonize.utils.log").setLevel(level)
+    heard = min(logging.INFO, logging.getLevelName(level))  # `client` listens to some of it
+    logging.basicConfig(level=heard, format="%(levelname)s %(name)s %(message)s", force=True)
+    for handler in logging.getLogger().handlers:
+        handler.setLevel(level)
+    logging.getLogger("neonize.utils.log").setLevel(heard)
     # It warns at every connect that ffmpeg is missing, which only media needs.
     logging.getLogger("neonize.utils.ffmpeg").setLevel(logging.ERROR)
 
