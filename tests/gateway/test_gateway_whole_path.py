@@ -49,8 +49,14 @@ async def test_link_send_receive_and_survive_a_restart_of_the_daemon(own_stack: 
         # Another company's messages do not exist under this one's path.
         assert (await http.get(f"/v1/sessions/globex/messages/{row['id']}")).status_code == 404
 
+        # Lines gather for some milliseconds before they are written.
         async with stack.daemon.client() as client:
-            lines = (await client.call("daemon.audit"))["lines"]
+            with trio.fail_after(20):
+                while True:
+                    lines = (await client.call("daemon.audit"))["lines"]
+                    if any(line["subject"] == row["id"] for line in lines):
+                        break
+                    await trio.sleep(0.02)
         by_key = {line["method"] for line in lines if line["actor"] == f"key:{made['id']}"}
         assert by_key == {"session.start", "message.send"}
         assert any(line["subject"] == row["id"] for line in lines)
