@@ -17,6 +17,7 @@ from whatsappd.errors import (
     Unreachable,
     WhatsappdError,
     error_from_wire,
+    not_running,
 )
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import (
@@ -197,9 +198,5 @@ def connect(path: str, deadline: float | None) -> socket.socket:
         ) from error
     except OSError as error:
         sock.close()
-        raise Unreachable(
-            f"whatsappd is not running at {path} ({error.strerror or error}): "
-            "start it with `whatsappd run` or `systemctl start whatsappd`",
-            path=path,
-        ) from error
+        raise not_running(path, error) from error
     return sock

@@ -134,6 +134,15 @@ class Unreachable(WhatsappdError):
     http_status = 503
 
 
+def not_running(path: str, error: OSError) -> Unreachable:
+    """What every client says when nobody takes its connection to the socket at `path`."""
+    return Unreachable(
+        f"whatsappd is not running at {path} ({error.strerror or error}): "
+        "start it with `whatsappd run` or `systemctl start whatsappd`",
+        path=path,
+    )
+
+
 # --- sessions ---------------------------------------------------------------------------------
 
 

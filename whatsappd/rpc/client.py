@@ -18,7 +18,14 @@ from typing import Any, NamedTuple
 import outcome
 import trio
 
-from whatsappd.errors import Denied, Malformed, Unreachable, WhatsappdError, error_from_wire
+from whatsappd.errors import (
+    Denied,
+    Malformed,
+    Unreachable,
+    WhatsappdError,
+    error_from_wire,
+    not_running,
+)
 from whatsappd.rpc.failures import ERROR
 from whatsappd.rpc.limits import MAX_UNSENT, SEND_STALLED_AFTER
 from whatsappd.rpc.output import Output
@@ -211,11 +218,7 @@ async def _connect(path: str) -> socket.socket:
         ) from error
     except OSError as error:
         sock.close()
-        raise Unreachable(
-            f"whatsappd is not running at {path} ({error.strerror or error}): "
-            "start it with `whatsappd run` or `systemctl start whatsappd`",
-            path=path,
-        ) from error
+        raise not_running(path, error) from error
     except BaseException:
         sock.close()
         raise
