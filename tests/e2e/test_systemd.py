@@ -20,6 +20,7 @@ import confined
 import pytest
 import trio
 from daemons import PATIENCE, Daemon, alive, following, link, running_daemon
+from systemd_analyze import analyze
 
 from whatsappd.config.sources import SYSTEM_FILE
 from whatsappd.errors import EXIT_FAILED
@@ -312,20 +313,6 @@ async def test_a_descriptor_that_does_not_listen_is_refused(tmp_path: Path) -> N
 
 
 # --- the unit files -----------------------------------------------------------------------------
-
-
-def analyze(*arguments: str) -> str:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is missing (Debian: apt-get install systemd)")
-    run = subprocess.run(
-        ["systemd-analyze", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": "/tmp"},
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout + run.stderr
 
 
 def with_this_program(unit: Path, directory: Path) -> Path:

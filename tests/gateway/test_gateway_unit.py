@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import shutil
-import subprocess
 import sys
 from pathlib import Path
 
@@ -13,25 +11,12 @@ import pytest
 import trio
 from daemons import PATIENCE
 from gateways import Gateway, Stack
+from systemd_analyze import analyze
 
 ROOT = Path(__file__).parents[2]
 UNIT = ROOT / "systemd" / "whatsappd-gateway.service"
 CONFINED = ROOT / "tests" / "e2e" / "confined.py"
 UNAVAILABLE = 77
-
-
-def analyze(*arguments: str) -> str:
-    if shutil.which("systemd-analyze") is None:
-        pytest.skip("systemd-analyze is missing (Debian: apt-get install systemd)")
-    run = subprocess.run(
-        ["systemd-analyze", *arguments],
-        capture_output=True,
-        text=True,
-        check=False,
-        env={"PATH": os.environ["PATH"], "XDG_RUNTIME_DIR": "/tmp"},
-    )
-    assert run.returncode == 0, run.stdout + run.stderr
-    return run.stdout + run.stderr
 
 
 def test_the_unit_exposes_little() -> None:
