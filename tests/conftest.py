@@ -5,16 +5,47 @@ Keep it small: fixtures belong beside the tests that use them.
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Callable
+from datetime import UTC, datetime
+from itertools import groupby
+from pathlib import Path
+from typing import Any
 
 import pytest
+from figures import Measured, machine, table
 
 #: Most tests wait for processes and sockets more than they compute; more than this many at a time
 #: would compete for the cores of a small machine and run into their deadlines.
 MOST_WORKERS = 4
 
 _FIGURE = "figure"
+_MEASURED = "measured"
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--short", action="store_true", help="endurance tests take minutes instead of hours"
+    )
+    parser.addoption("--figures", metavar="FILE", help="write measured figures there, as JSON")
+
+
+@pytest.fixture
+def is_short(request: pytest.FixtureRequest) -> bool:
+    """Whether an endurance test is to take its short form."""
+    return bool(request.config.getoption("--short"))
+
+
+@pytest.fixture
+def measured(request: pytest.FixtureRequest) -> Callable[..., None]:
+    """Say a figure and its reference, as `Measured` takes them: a table of all ends the run."""
+
+    def say(what: str, value: float, unit: str, **more: Any) -> None:
+        one = Measured(what, value, unit, **more)
+        request.node.user_properties.append((_MEASURED, one.__dict__))
+
+    return say
 
 
 @pytest.fixture
@@ -28,22 +59,43 @@ def figure(request: pytest.FixtureRequest) -> Callable[[str], None]:
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    said = _said(terminalreporter, _FIGURE)
+    if said:
+        terminalreporter.section("figures")
+    for place, text in said:
+        terminalreporter.write_line(f"{place.rpartition('::')[2]}: {text}")
     figures = [
-        (report.nodeid, text)
+        (Path(place.partition("::")[0]).stem.removeprefix("test_").removeprefix("bench_"), figure)
+        for place, values in _said(terminalreporter, _MEASURED)
+        for figure in [Measured(**values)]
+    ]
+    for part, group in groupby(figures, key=lambda each: each[0]):
+        terminalreporter.section(part)
+        for line in table(figure for _, figure in group):
+            terminalreporter.write_line(line)
+    if where := terminalreporter.config.getoption("--figures"):
+        content = {
+            "time": datetime.now(UTC).isoformat(timespec="seconds"),
+            "machine": machine(),
+            "figures": [{"part": part, **figure.as_json()} for part, figure in figures],
+        }
+        Path(where).write_text(json.dumps(content, indent=1) + "\n")
+
+
+def _said(terminalreporter: pytest.TerminalReporter, name: str) -> list[tuple[str, Any]]:
+    """What tests said under `name`, with their ids, in the order of their running."""
+    return [
+        (report.nodeid, value)
         for reports in terminalreporter.stats.values()
         for report in reports
         if isinstance(report, pytest.TestReport) and report.when == "teardown"
-        for name, text in report.user_properties
-        if name == _FIGURE
+        for said, value in report.user_properties
+        if said == name
     ]
-    if figures:
-        terminalreporter.section("figures")
-    for place, text in figures:
-        terminalreporter.write_line(f"{place.rpartition('::')[2]}: {text}")
 
 
 def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
-    """Tests side by side; benchmarks alone, because they would measure each other."""
-    if config.option.markexpr == "bench":
+    """Tests side by side; what measures alone, because it would measure its neighbours."""
+    if config.option.markexpr.startswith(("bench", "endurance")):
         return 0
     return min(MOST_WORKERS, len(os.sched_getaffinity(0)) + 1)

@@ -11,6 +11,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -79,7 +80,7 @@ async def bare(client: RpcClient, company: str, count: int) -> float:
 
 
 async def test_a_long_batch(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, measured: Callable[..., None], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("WHATSAPPD_QUEUE_LIMIT", "1000000")
     few, many = tmp_path / "few", tmp_path / "many"
@@ -92,12 +93,19 @@ async def test_a_long_batch(
         seconds, large = await timed(daemon, "globex", many, end=f" {LINES} accepted")
         reference = await bare(client, "initech", LINES)
         again, _ = await timed(daemon, "globex", many, end=f" 0 accepted, {LINES} accepted before")
-    with capsys.disabled():
-        print(
-            f"\nsend --batch, {LINES} lines  {LINES / seconds:.0f} lines/s"
-            f"  bare client, {IN_FLIGHT} in flight  {LINES / reference:.0f}/s"
-            f"  ratio {reference / seconds:.2f}\n"
-            f"the same again  {LINES / again:.0f} lines/s\n"
-            f"memory  {large / 1024:.1f} MiB, of {FEW} lines {small / 1024:.1f} MiB"
-        )
+    measured(
+        f"send --batch of {LINES:,} lines",
+        LINES / seconds,
+        "lines/s",
+        beside=f"bare client, {IN_FLIGHT} in flight",
+        reference=LINES / reference,
+    )
+    measured("the same batch again", LINES / again, "lines/s")
+    measured(
+        f"most memory, {LINES:,} lines",
+        large / 1024,
+        "MiB",
+        beside=f"with {FEW:,} lines",
+        reference=small / 1024,
+    )
     assert large - small < GROWTH

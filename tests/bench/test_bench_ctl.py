@@ -44,7 +44,7 @@ STATUS = {
 pytestmark = pytest.mark.bench
 
 
-def test_status_beside_the_bare_imports(tmp_path, capsys):
+def test_status_beside_the_bare_imports(tmp_path, measured):
     for package in ("whatsappctl", "whatsappd/model", "whatsappd/wire"):
         compileall.compile_dir(ROOT / package, quiet=1)
     compileall.compile_file(ROOT / "whatsappd/errors.py", quiet=1)
@@ -86,10 +86,12 @@ def test_status_beside_the_bare_imports(tmp_path, capsys):
         thread.join()
         close_listener(listener)
     ratio = statistics.median(status) / statistics.median(bare)
-    with capsys.disabled():
-        print(
-            f"\nwhatsappctl status, 10 companies  {statistics.median(status):.1f} ms"
-            f"  {REFERENCE!r}  {statistics.median(bare):.1f} ms  ratio {ratio:.2f} (aim {AIM})"
-            f"  least {min(status):.1f} / {min(bare):.1f} ms = {min(status) / min(bare):.2f}"
-        )
+    measured(
+        "whatsappctl status, 10 companies, start to end",
+        statistics.median(status),
+        "ms",
+        beside=f"python -c {REFERENCE!r}",
+        reference=statistics.median(bare),
+        aim=f"at most {AIM} of it",
+    )
     assert ratio < AIM * 1.2  # cores are shared; the figure above is what counts

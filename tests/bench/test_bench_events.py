@@ -178,7 +178,7 @@ class Publisher:
         assert self._process.wait() == 0
 
 
-def test_events_to_100_subscribers_beside_redis(figure: Callable[[str], None]) -> None:
+def test_events_to_100_subscribers_beside_redis(measured: Callable[..., None]) -> None:
     if shutil.which("redis-server") is None:
         pytest.skip("redis-server is not installed")
     report = []
@@ -187,20 +187,22 @@ def test_events_to_100_subscribers_beside_redis(figure: Callable[[str], None]) -
             directory = Path(name) / f"live{writers}"
             directory.mkdir()
             rate = whatsappd_rate(directory, count=count, writers=writers, is_replay=False)
-            report.append((f"whatsappd, durable, live, {writers} writers of single events", rate))
+            report.append((f"durable and live, {writers} writers of single events", rate, 1))
         directory = Path(name) / "replay"
         directory.mkdir()
         rate = whatsappd_rate(directory, count=EVENTS, writers=1, is_replay=True)
-        report.append(("whatsappd, replay from the disk and the tail", rate))
+        report.append(("replay from the disk and the tail", rate, 100))
+        references = {}
         for pipelined in (1, 100):
             directory = Path(name) / f"redis{pipelined}"
             directory.mkdir()
-            report.append(
-                (
-                    f"Redis PUBLISH, {pipelined} at a time",
-                    redis_rate(directory, pipelined=pipelined),
-                )
-            )
-    figure(f"{EVENTS:,} events to {SUBSCRIBERS} subscribers (aim 300,000/s)")
-    for what, rate in report:
-        figure(f"{what:<56}{rate:>12,.0f} deliveries/s")
+            references[pipelined] = redis_rate(directory, pipelined=pipelined)
+    for what, rate, redis in report:
+        measured(
+            f"{SUBSCRIBERS} subscribers, {what}",
+            rate,
+            "deliveries/s",
+            beside=f"Redis PUBLISH, {redis} at a time",
+            reference=references[redis],
+            aim="300,000/s",
+        )

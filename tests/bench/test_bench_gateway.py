@@ -1,6 +1,6 @@
 """The gateway beside the socket it stands on: sends a second, latency, subscribers, memory.
 
-`pytest -m bench tests/bench/test_bench_gateway.py -s` prints the figures. The load runs in this
+The load runs in this
 process and shares the cores with the daemon and the gateway, so the ratios tell more than the
 absolute figures.
 """
@@ -95,7 +95,9 @@ async def unlinked(daemon: Daemon, company: str) -> None:
 
 
 @pytest.mark.parametrize("senders", [1, 32])
-async def test_sends_over_rest_beside_sends_over_the_socket(senders: int) -> None:
+async def test_sends_over_rest_beside_sends_over_the_socket(
+    senders: int, measured: Callable[..., None]
+) -> None:
     async with running_daemon("--sandbox") as daemon, running_gateway(daemon) as gateway:
         stack = Stack(daemon, gateway)
         await unlinked(daemon, "acme")
@@ -119,15 +121,15 @@ async def test_sends_over_rest_beside_sends_over_the_socket(senders: int) -> Non
                 assert await connections[sender].post("/v1/sessions/acme/messages", message) == 202
 
             rest = await measure(senders, by_rest)
-        for name, (rate, p50, p99) in {"RPC": rpc, "REST": rest}.items():
-            print(f"\n{senders:>3} senders  {name:<4} {rate:7.0f}/s  p50 {p50:6.2f} ms  "
-                  f"p99 {p99:6.2f} ms", end="")  # fmt: skip
-        print(f"\n{senders:>3} senders  REST/RPC {rest[0] / rpc[0]:.2f}, gateway "
-              f"{private_mb(gateway):.0f} MB")  # fmt: skip
+        names = (("rate", "/s"), ("p50", "ms"), ("p99", "ms"))
+        for (name, unit), ours, socket in zip(names, rest, rpc, strict=True):
+            what = f"POST of a message, {senders} senders, {name}"
+            measured(what, ours, unit, beside="over the socket", reference=socket)
+        measured(f"gateway's private memory, {senders} senders", private_mb(gateway), "MB")
         assert rest[0] > 50
 
 
-async def test_a_thousand_websocket_subscribers() -> None:
+async def test_a_thousand_websocket_subscribers(measured: Callable[..., None]) -> None:
     hard = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
     resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
     async with running_daemon("--sandbox") as daemon, running_gateway(daemon) as gateway:
@@ -173,12 +175,10 @@ async def test_a_thousand_websocket_subscribers() -> None:
                 delivered = trio.current_time() - began
                 nursery.cancel_scope.cancel()
         assert await stack.last_seq() >= last + EVENTS
-        print(
-            f"\n{SUBSCRIBERS} subscribers: connected in {connected:.1f} s; {EVENTS} events to all "
-            f"in {delivered:.2f} s ({SUBSCRIBERS * EVENTS / delivered:.0f} deliveries/s)\n"
-            f"gateway's private memory: {idle:.0f} MB idle, {held:.0f} MB with all "
-            f"({(held - idle) * 1024 / SUBSCRIBERS:.0f} kB each)"
-        )
+        many = f"{SUBSCRIBERS} WebSockets"
+        measured(f"{many} connected in", connected, "s")
+        measured(f"events to {many}", SUBSCRIBERS * EVENTS / delivered, "deliveries/s")
+        measured(f"gateway's private memory with {many}", held, "MB", beside="idle", reference=idle)
 
 
 def private_mb(gateway: Gateway) -> float:

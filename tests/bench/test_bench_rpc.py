@@ -87,19 +87,21 @@ def requests_per_second(path: str, connections: int, in_flight: int) -> float:
 @pytest.mark.parametrize(
     ("connections", "in_flight", "floor"), [(1, 64, 0.25), (50, 1, 0.65), (1000, 1, 0.35)]
 )
-def test_hello_beside_a_bare_trio_server(tmp_path, capsys, connections, in_flight, floor):
+def test_hello_beside_a_bare_trio_server(tmp_path, measured, connections, in_flight, floor):
     figures: dict[str, list[float]] = {"bare": [], "whatsappd": []}
-    with running("bare", tmp_path) as reference, running("whatsappd", tmp_path) as measured:
+    with running("bare", tmp_path) as reference, running("whatsappd", tmp_path) as daemon:
         for _ in range(ROUNDS):
             figures["bare"].append(requests_per_second(reference, connections, in_flight))
-            figures["whatsappd"].append(requests_per_second(measured, connections, in_flight))
-    medians = {name: statistics.median(values) for name, values in figures.items()}
+            figures["whatsappd"].append(requests_per_second(daemon, connections, in_flight))
+    ours = statistics.median(figures["whatsappd"])
     pairs = zip(figures["whatsappd"], figures["bare"], strict=True)
-    ratio = statistics.median(ours / bare for ours, bare in pairs)
-    with capsys.disabled():
-        print(
-            f"\nrpc {connections:>4} x {in_flight:<2}"
-            f"  whatsappd {medians['whatsappd']:>9,.0f}/s"
-            f"  bare trio {medians['bare']:>9,.0f}/s  ratio {ratio:.2f} (aim 0.80)"
-        )
+    ratio = statistics.median(one / bare for one, bare in pairs)
+    measured(
+        f"daemon.hello, {connections} connections with {in_flight} in flight",
+        ours,
+        "/s",
+        beside="bare trio server",
+        reference=ours / ratio,
+        aim="0.8 of it" if in_flight == 1 and connections == 50 else None,
+    )
     assert ratio > floor

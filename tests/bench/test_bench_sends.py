@@ -11,8 +11,6 @@ import itertools
 import select
 import signal
 import socket
-import sqlite3
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -25,6 +23,7 @@ from typing import Any
 import msgpack
 import pytest
 import trio
+from raw_rows import SECONDS, TEXT, Rate, rate_of, raw_rate
 
 from whatsappd.clock import now_ms
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
@@ -35,8 +34,6 @@ from whatsappd.store.outbox import open_outbox
 
 pytestmark = pytest.mark.bench
 
-SECONDS = 3.0
-TEXT = "x" * 200
 EVENTS = 1_000_000
 ROWS = 100_000
 ROOT = Path(__file__).parents[2]
@@ -112,15 +109,7 @@ class Caller:
         return False
 
 
-def figures(name: str, times: list[float], elapsed: float) -> str:
-    cuts = statistics.quantiles(times, n=100)
-    return (
-        f"{name:<52}{len(times) / elapsed:>9,.0f}/s   "
-        f"p50 {cuts[49] * 1000:6.2f} ms   p99 {cuts[98] * 1000:6.2f} ms"
-    )
-
-
-def send_rate(path: str, callers: int, numbers: Iterator[int]) -> str:
+def send_rate(path: str, callers: int, numbers: Iterator[int]) -> Rate:
     def next_request() -> bytes:
         number = next(numbers)
         packed: bytes = msgpack.packb(
@@ -161,40 +150,7 @@ def send_rate(path: str, callers: int, numbers: Iterator[int]) -> str:
     for caller in by_number.values():
         caller.sock.close()
     times = [one for caller in by_number.values() for one in caller.times]
-    return figures(f"message.send over the socket, {callers} callers", times, elapsed)
-
-
-async def raw_rate(directory: Path, callers: int) -> str:
-    """Rows of the same size through the writer thread alone."""
-    times: list[float] = []
-    numbers = itertools.count()
-
-    def insert(conn: sqlite3.Connection) -> None:
-        number = next(numbers)
-        values = (number, f"key{number}", "acme", TEXT + "x" * 100)
-        conn.execute("INSERT INTO raw VALUES (?, ?, ?, ?)", values)
-
-    async with open_database(directory / f"raw{callers}.db") as database:
-        for statement in (
-            "CREATE TABLE raw (id INTEGER PRIMARY KEY, key UNIQUE, company, text)",
-            "CREATE INDEX raw_company ON raw (company, id)",
-        ):
-            await database.write(lambda conn, statement=statement: conn.execute(statement))
-        began = time.perf_counter()
-
-        async def repeat() -> None:
-            before = time.perf_counter()
-            while before < began + SECONDS:
-                await database.write(insert)
-                after = time.perf_counter()
-                times.append(after - before)
-                before = after
-
-        async with trio.open_nursery() as nursery:
-            for _ in range(callers):
-                nursery.start_soon(repeat)
-        elapsed = time.perf_counter() - began
-    return figures(f"raw rows through the writer thread, {callers} callers", times, elapsed)
+    return rate_of(times, elapsed)
 
 
 def make_company(path: str) -> None:
@@ -203,19 +159,25 @@ def make_company(path: str) -> None:
         call(sock, "session.stop", company="acme")
 
 
-async def test_durable_sends_over_the_socket(figure: Callable[[str], None]) -> None:
-    report = []
-    numbers = itertools.count()
+@pytest.mark.parametrize("callers", [1, 100])
+async def test_durable_sends_over_the_socket(measured: Callable[..., None], callers: int) -> None:
     with tempfile.TemporaryDirectory(prefix="wb-") as name:
         directory = Path(name)
+        raw = await raw_rate(directory, callers)
         with running_daemon(directory) as (path, _pid):
             make_company(path)
-            for callers in (1, 100):
-                report.append(await raw_rate(directory, callers))
-                report.append(send_rate(path, callers, numbers))
-    for line in report:
-        figure(line)
-    figure("(aim: 10,000/s with 100 callers)")
+            sends = send_rate(path, callers, itertools.count())
+    for what, ours, reference, unit in zip(
+        ("a second", "p50", "p99"), sends, raw, ("/s", "ms", "ms"), strict=True
+    ):
+        measured(
+            f"message.send over the socket, {callers} callers, {what}",
+            ours,
+            unit,
+            beside="raw rows",
+            reference=reference,
+            aim="10,000/s" if (what, callers) == ("a second", 100) else None,
+        )
 
 
 def resident_mb(pid: int) -> float:
@@ -267,9 +229,9 @@ def use(path: str) -> None:
 
 
 async def test_memory_of_the_daemon_does_not_grow_with_its_history(
-    figure: Callable[[str], None],
+    measured: Callable[..., None],
 ) -> None:
-    report = []
+    found: dict[str, list[float]] = {}
     with tempfile.TemporaryDirectory(prefix="wb-") as name:
         for what in ("empty", "filled"):
             directory = Path(name) / what
@@ -283,12 +245,13 @@ async def test_memory_of_the_daemon_does_not_grow_with_its_history(
                 ready = time.perf_counter() - began
                 at_start = resident_mb(pid)
                 use(path)
-                size = (directory / "state" / "whatsappd.db").stat().st_size / 1e6
-                report.append(
-                    f"{what:<8} ready in {ready:.2f} s   resident {at_start:6.1f} MB at start, "
-                    f"{resident_mb(pid):6.1f} MB after reading all of it and 2000 sends   "
-                    f"database {size:,.0f} MB"
-                )
-    figure(f"{EVENTS:,} events and {ROWS:,} messages")
-    for line in report:
-        figure(line)
+                found[what] = [ready, at_start, resident_mb(pid)]
+    history = f"with {EVENTS:,} events and {ROWS:,} messages"
+    for what, unit, ours, empty in zip(
+        ("ready", "resident at the start", "resident after reading all of it and 2,000 sends"),
+        ("s", "MB", "MB"),
+        found["filled"],
+        found["empty"],
+        strict=True,
+    ):
+        measured(f"{what}, {history}", ours, unit, beside="with none", reference=empty)

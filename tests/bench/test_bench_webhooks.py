@@ -10,6 +10,7 @@ from __future__ import annotations
 import os
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -32,7 +33,7 @@ def cpu_seconds(pid: int) -> float:
 
 
 @pytest.mark.parametrize("companies", [1, 4])
-async def test_deliveries_a_second(companies: int) -> None:
+async def test_deliveries_a_second(companies: int, measured: Callable[..., None]) -> None:
     async with running_daemon("--sandbox") as daemon, running_receiver() as receiver:
         for number in range(companies):
             await make_events(daemon, f"c{number}", MESSAGES // companies)
@@ -51,8 +52,6 @@ async def test_deliveries_a_second(companies: int) -> None:
             count = len(receiver.received) - first
             cost = (cpu_seconds(gateway.process.pid) - cpu) / count
     rate = count / seconds
-    print(
-        f"\nwebhooks, {companies} companies: {rate:.0f} deliveries/s, "
-        f"{1000 * cost:.2f} ms of the gateway's processor time each"
-    )
+    measured(f"webhook deliveries, {companies} companies", rate, "/s")
+    measured(f"the gateway's processor time a delivery, {companies} companies", 1000 * cost, "ms")
     assert rate > 50
