@@ -32,10 +32,12 @@ pytestmark = pytest.mark.bench
 
 #: Seconds that each system sends as fast as it can.
 SECONDS = 10.0
-#: Of the faults: messages of each sender, the pause between two, and how long a link takes to die.
-MESSAGES = 100
+#: Of the faults: messages of each sender, the pause between two, how long a link takes to die, and
+#: how often one begins to; in seconds.
+MESSAGES = 200
 PAUSE = 0.15
 FROZEN = 5.0
+EVERY = 3.0
 SENDERS = 5
 
 
@@ -198,7 +200,7 @@ async def dying_links(sandbox: RunningSandbox, phones: list[str]) -> AsyncIterat
 
     async def freeze() -> None:
         while True:
-            await trio.sleep(FROZEN / SENDERS)
+            await trio.sleep(EVERY)
             await sandbox.fault("freeze", phone=chance.choice(phones), seconds=FROZEN, cut=True)
 
     async with trio.open_nursery() as nursery:
