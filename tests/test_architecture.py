@@ -40,6 +40,8 @@ ALLOWED: dict[str, set[str]] = {
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
         "metrics",
     },
+    "serving": {"errors", "api", "config", "monitoring", "rpc", "systemd"},
+    "signals": {"errors", "config", "systemd"},
     "gateway": {"", "errors", "model", "wire", "rules", "rpc.client", "config"},
     "ctl": {"", "errors", "model", "wire"},
 }

@@ -76,7 +76,7 @@ class Report(NamedTuple):
 
 
 def health_of(session: Session) -> SessionHealth:
-    checkup = session.checkup
+    checkup = session.checkups.last
     return SessionHealth(
         company=session.company,
         wanted=session.wanted,

@@ -17,9 +17,12 @@ from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
+import structlog
 import trio
 
 from whatsappd.errors import StoreFailed
+
+log = structlog.get_logger()
 
 
 class Evidence(NamedTuple):
@@ -48,6 +51,18 @@ async def find_attempts(database: Path, secrets: Collection[bytes], *, jid: str 
         return await trio.to_thread.run_sync(_find, database, secrets, jid)
     except sqlite3.Error as error:
         raise StoreFailed(f"{database} cannot be read: {error}") from error
+
+
+async def trace_attempt(
+    company: str, database: Path, secret: bytes, *, jid: str | None
+) -> str | None:
+    """WhatsApp's id of one attempt; None if the account's database does not know, or tell, it."""
+    try:
+        evidence = await find_attempts(database, [secret], jid=jid)
+    except StoreFailed as error:
+        log.error("attempt_not_traced", company=company, reason=error.message)
+        return None
+    return evidence.message_ids.get(secret)
 
 
 def _find(database: Path, secrets: Collection[bytes], jid: str | None) -> Evidence:

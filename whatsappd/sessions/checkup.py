@@ -1,4 +1,4 @@
-"""Asking one worker how it is; `rules.health` says what the answer means.
+"""Asking one worker how it is, and keeping what came of it; `rules.health` judges.
 
 Called by `session` in every round of health checks.
 """
@@ -7,12 +7,17 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+import structlog
 import trio
 
 from whatsappd.errors import TimedOut, WorkerFailed, WorkerGone
-from whatsappd.rules.health import Asked, Judgement
+from whatsappd.rules.health import Asked, HealthLimits, Judgement, Observation, judge
+from whatsappd.sessions.counters import Counters
+from whatsappd.sessions.settings import SessionSettings
 from whatsappd.sessions.worker import Worker
 from whatsappd.wire.worker import WorkerMethod
+
+log = structlog.get_logger()
 
 
 class Answer(NamedTuple):
@@ -50,3 +55,42 @@ async def ask(worker: Worker, patience_s: float) -> Answer:
         return Answer(Asked.GONE)
     took_ms = round((trio.current_time() - began) * 1000)
     return Answer(Asked.ANSWERED, found["connected"], found["logged_in"], took_ms)
+
+
+class Checkups:
+    """One session's. `last` is the last one, of whichever worker."""
+
+    def __init__(self, company: str, settings: SessionSettings, counters: Counters) -> None:
+        self.last: Checkup | None = None
+        self._company = company
+        self._counters = counters
+        self._limits = HealthLimits(
+            settle_ms=settings.settle_ms,
+            connect_ms=settings.connect_deadline_ms,
+            silence_ms=settings.silence_limit_ms,
+        )
+
+    def take(self, seen: Observation, generation: int, answer: Answer) -> Judgement:
+        """Judge what a check found, and keep it."""
+        last = self.last
+        before = last.judgement.disagreements if last and last.generation == generation else 0
+        judgement = self.judge(seen._replace(disagreements=before))
+        failures = 0 if judgement.ok else (last.failures if last else 0) + 1
+        self.last = Checkup(seen.now_ms, generation, answer, judgement, failures)
+        if judgement.ok:
+            self._counters.health_ok += 1
+        else:
+            self._counters.health_failed += 1
+            if failures == 1:
+                log.info("session_not_well", company=self._company, why=judgement.detail)
+        return judgement
+
+    def judge(self, seen: Observation) -> Judgement:
+        return judge(self._company, seen, self._limits)
+
+    def answer_about(self, generation: int, since_ms: int) -> Answer:
+        """The last answer, if it is about this worker in the state that began at `since_ms`."""
+        last = self.last
+        if last is None or last.generation != generation or last.time_ms < since_ms:
+            return Answer()
+        return last.answer

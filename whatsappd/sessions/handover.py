@@ -1,20 +1,21 @@
 """What became of a hand-over, told to the outbox: the one place where a row's fate is decided.
 
-Called by the dispatcher after each attempt, and by the session when a worker opens the account
-after an attempt was cut off.
+Called by the dispatcher after each attempt, and by the session when a worker opens the account.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
 
 import structlog
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import booted_ms, now_ms
+from whatsappd.errors import StoreFailed, UnknownMessage, WrongState
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.backoff import full_jitter
 from whatsappd.rules.send_errors import Fate, Verdict
-from whatsappd.sessions.attempts import Evidence
+from whatsappd.sessions.attempts import Evidence, find_attempts
 from whatsappd.store.outbox import Handover, Outbox
 
 log = structlog.get_logger()
@@ -51,16 +52,38 @@ async def settle_cut_off(
     outbox: Outbox,
     company: str,
     attempts: Sequence[Handover],
+    database: Path,
+    *,
+    jid: str | None,
+) -> None:
+    """Settle attempts that an earlier worker left without an answer.
+
+    Args:
+        database: the account's own, which is asked about them.
+        jid: the linked device's; None: there is none any more.
+    """
+    secrets = [secret for _, secret in attempts]
+    try:
+        evidence = await find_attempts(database, secrets, jid=jid)
+        await _settle_by(evidence, outbox, company, attempts, boot_ms=booted_ms())
+    except (StoreFailed, WrongState, UnknownMessage) as error:
+        # The disk is full, or somebody decided about one meanwhile. The others stay as they are,
+        # shown as such, and the next worker asks again.
+        log.error("attempts_not_settled", company=company, reason=error.message)
+
+
+async def _settle_by(
     evidence: Evidence,
+    outbox: Outbox,
+    company: str,
+    attempts: Sequence[Handover],
     *,
     boot_ms: int,
 ) -> None:
-    """Settle attempts that ended without an answer, now that the account's database was asked.
+    """An attempt whose absence is proved is queued again.
 
-    Args:
-        evidence: an attempt whose absence is proved is queued again: unless the host went down
-            since, which may have taken the database's last writes along.
-        boot_ms: when the host came up.
+    Unless the host went down since (it came up at `boot_ms`), which may have taken the database's
+    last writes along.
     """
     for row, secret in attempts:
         message_id = evidence.message_ids.get(secret)

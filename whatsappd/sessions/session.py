@@ -8,19 +8,19 @@ after another, so that a company never has two.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import structlog
 import trio
 
-from whatsappd.clock import booted_ms, now_ms
-from whatsappd.errors import StoreFailed, UnknownMessage, WorkerFailed, WorkerGone, WrongState
+from whatsappd.clock import now_ms
+from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
-from whatsappd.rules.causes import cause_of_end, describe
-from whatsappd.rules.health import HealthLimits, Judgement, Observation, judge
+from whatsappd.rules.causes import describe
+from whatsappd.rules.health import Judgement, Observation
 from whatsappd.rules.lifecycle import (
     ALIVE,
     Action,
@@ -29,18 +29,19 @@ from whatsappd.rules.lifecycle import (
     start_refusal,
     step,
 )
-from whatsappd.sessions.attempts import find_attempts
-from whatsappd.sessions.checkup import Answer, Checkup, ask
+from whatsappd.sessions.attempts import trace_attempt
+from whatsappd.sessions.checkup import Answer, Checkups, ask
 from whatsappd.sessions.counters import Counters
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.news import meaning_of
 from whatsappd.sessions.pairing import Pairing
 from whatsappd.sessions.retries import Retries
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.sessions.worker import Worker
 from whatsappd.store.companies import Companies
-from whatsappd.store.outbox import Handover, Outbox
+from whatsappd.store.outbox import Outbox
 from whatsappd.wire.worker import INBOUND, Kind, WorkerEvent, WorkerMethod
 
 log = structlog.get_logger()
@@ -49,21 +50,6 @@ DATABASE = "session.db"
 
 #: Causes that begin anew: what was before does not count as time down.
 _WISHES = frozenset({Cause.START, Cause.TAKE_OVER})
-
-#: Worker news that are causes as they stand.
-_CAUSES = {
-    Kind.PAIRED: Cause.PAIRED,
-    Kind.PAIR_ERROR: Cause.PAIR_REFUSED,
-    Kind.CONNECTED: Cause.CONNECTED,
-    Kind.DISCONNECTED: Cause.DISCONNECTED,
-    Kind.KEEPALIVE_TIMEOUT: Cause.KEEPALIVE_TIMEOUT,
-    Kind.KEEPALIVE_RESTORED: Cause.KEEPALIVE_RESTORED,
-    Kind.LOGGED_OUT: Cause.LOGGED_OUT,
-    Kind.STREAM_REPLACED: Cause.STREAM_REPLACED,
-    Kind.TEMPORARY_BAN: Cause.TEMPORARY_BAN,
-    Kind.CONNECT_FAILURE: Cause.CONNECT_FAILURE,
-    Kind.CLIENT_OUTDATED: Cause.CLIENT_OUTDATED,
-}
 
 
 class Session:
@@ -97,8 +83,8 @@ class Session:
         self.push_name: str | None = None
         self.pairing = Pairing()
         self.wanted = False
-        self.checkup: Checkup | None = None  # the last one
         self.counters = Counters()
+        self.checkups = Checkups(company, settings, self.counters)
 
         self._fork_server = fork_server
         self._companies = companies
@@ -212,6 +198,11 @@ class Session:
     async def wait_changed(self) -> None:
         """Wait for the next change of state."""
         await self._changed.wait()
+
+    @property
+    def _account(self) -> Path:
+        """The account's own database: whatsmeow's."""
+        return self.directory / DATABASE
 
     # --- decisions ---------------------------------------------------------------------------
 
@@ -429,33 +420,17 @@ class Session:
                 except WorkerFailed as error:
                     await self._spawn_failed(error.message, generation)
                     return
-                await self._settle(attempts)
+                # Before anything is sent again: settle what an earlier worker left behind.
+                await settle_cut_off(
+                    self._outbox, self.company, attempts, self._account, jid=self.jid
+                )
                 await self._apply(Cause.OPENED, generation=generation)
             if deadline.cancelled_caught:
                 await self._apply(Cause.HUNG, generation=generation)
 
     async def trace(self, secret: bytes) -> str | None:
         """WhatsApp's id of an attempt that had no proper answer; None if it cannot be known."""
-        try:
-            evidence = await find_attempts(self.directory / DATABASE, [secret], jid=self.jid)
-        except StoreFailed as error:
-            self._log.error("attempt_not_traced", reason=error.message)
-            return None
-        return evidence.message_ids.get(secret)
-
-    async def _settle(self, attempts: Sequence[Handover]) -> None:
-        """Before anything is sent again: settle what an earlier worker left behind."""
-        try:
-            evidence = await find_attempts(
-                self.directory / DATABASE, [secret for _, secret in attempts], jid=self.jid
-            )
-            await settle_cut_off(
-                self._outbox, self.company, attempts, evidence, boot_ms=booted_ms()
-            )
-        except (StoreFailed, WrongState, UnknownMessage) as error:
-            # The disk is full, or somebody decided about one meanwhile. The others stay as they
-            # are, shown as such, and the next worker asks again.
-            self._log.error("attempts_not_settled", reason=error.message)
+        return await trace_attempt(self.company, self._account, secret, jid=self.jid)
 
     # --- the worker's news -------------------------------------------------------------------
 
@@ -478,52 +453,17 @@ class Session:
         return await self._inbound.take(self.company, messages) or taken
 
     async def _take_news(self, event: WorkerEvent, generation: int) -> None:
-        match event.kind:
-            case Kind.QR:
-                await self._show_qr(event.data["code"], generation)
-            case Kind.LOGIN:
-                await self._take_login(event.data, generation)
-            case Kind.STREAM_ERROR:
-                # The server closes after it, which is the cause that counts.
-                self._note_error(f"WhatsApp sent stream error {event.data['code']}")
-            case Kind.ENDED:
-                cause, data = cause_of_end(event.data["error"])
-                await self._apply(cause, data, generation=generation)
-            case Kind.CONNECTED:
-                await self._take_identity(**event.data)
-                await self._apply(Cause.CONNECTED, event.data, generation=generation)
-            case kind:
-                await self._apply(_CAUSES[kind], event.data, generation=generation)
-
-    async def _take_login(self, data: dict[str, Any], generation: int) -> None:
-        """The end of whatsmeow's QR channel.
-
-        After "success" the events follow. After anything else none ever does: neonize waits for an
-        account before it hands on events, and there will be none.
-        """
-        outcome, detail = data["outcome"], data["detail"] or data["outcome"]
-        match outcome:
-            case "success":
-                return
-            case "err-scanned-without-multidevice":
-                self._note_error("the phone has no linked devices enabled: update WhatsApp on it")
-                return
-            case "timeout":
-                cause = Cause.PAIR_TIMEOUT if self.pairing.ran_out else Cause.PAIR_INTERRUPTED
-            case "passkey-request" | "passkey-confirmation":
-                cause = Cause.PAIR_REFUSED
-                detail = "this account asks for a passkey, which neonize does not support yet"
-            case "err-client-outdated":
-                cause = Cause.CLIENT_OUTDATED
-            case "err-unexpected-state":
-                cause = Cause.CONNECT_FAILURE
-            case _:
-                cause = Cause.PAIR_REFUSED
-        news = {"error": detail, "reason": "before pairing", "message": detail}
-        await self._apply(cause, news, generation=generation)
+        news = meaning_of(event, codes_ran_out=self.pairing.ran_out)
+        if news.error is not None:
+            self._note_error(news.error)
+        if event.kind is Kind.CONNECTED:
+            await self._take_identity(**event.data)
+        if news.cause is not None:
+            await self._apply(news.cause, news.data, generation=generation)
+        if event.kind is Kind.QR:
+            await self._show_qr(event.data["code"], generation)
 
     async def _show_qr(self, code: str, generation: int) -> None:
-        await self._apply(Cause.QR, generation=generation)
         if generation != self._generation:
             return
         shown = self.pairing.show(code, now_ms())
@@ -549,35 +489,18 @@ class Session:
             answer = await ask(worker, self._settings.health_deadline_s)
         if (generation, since_ms) != (self._generation, self.since_ms):
             answer = Answer()  # it was about another worker, or another state of it
-        last = self.checkup
-        is_same = last is not None and last.generation == self._generation
-        disagreements = last.judgement.disagreements if last and is_same else 0
-        judgement = self._judge(answer, disagreements)
-        failures = 0 if judgement.ok else (last.failures if last else 0) + 1
-        self.checkup = Checkup(now_ms(), self._generation, answer, judgement, failures)
-        if judgement.ok:
-            self.counters.health_ok += 1
-        else:
-            self.counters.health_failed += 1
-            if failures == 1:
-                self._log.info("session_not_well", why=judgement.detail)
+        judgement = self.checkups.take(self._observe(answer), self._generation, answer)
         if judgement.replace is not None:
             cause, words = judgement.replace
             await self._apply(cause, generation=generation, words=words)
 
     def judgement(self) -> Judgement:
         """How the session is now, as far as the last check can tell."""
-        last = self.checkup
-        is_about_now = (
-            last is not None
-            and last.generation == self._generation
-            and last.time_ms >= self.since_ms
-        )
-        return self._judge(last.answer if last and is_about_now else Answer(), 0)
+        answer = self.checkups.answer_about(self._generation, self.since_ms)
+        return self.checkups.judge(self._observe(answer))
 
-    def _judge(self, answer: Answer, disagreements: int) -> Judgement:
-        settings = self._settings
-        seen = Observation(
+    def _observe(self, answer: Answer) -> Observation:
+        return Observation(
             wanted=self.wanted,
             state=self.state,
             cause=self.cause,
@@ -587,11 +510,4 @@ class Session:
             asked=answer.asked,
             socket_up=answer.socket_up,
             logged_in=answer.logged_in,
-            disagreements=disagreements,
         )
-        limits = HealthLimits(
-            settle_ms=settings.settle_ms,
-            connect_ms=settings.connect_deadline_ms,
-            silence_ms=settings.silence_limit_ms,
-        )
-        return judge(self.company, seen, limits)

@@ -1,0 +1,120 @@
+"""Serving the socket, once the parts are up: from the first caller to the last answer.
+
+Called by `app`, whose parts it is given.
+"""
+
+from __future__ import annotations
+
+import gc
+import os
+import pwd
+import time
+from functools import partial
+
+import structlog
+import trio
+
+from whatsappd.api.access import AccessControl
+from whatsappd.api.table import ApiParts, build_table
+from whatsappd.config.access import group_id
+from whatsappd.config.live import LiveSettings
+from whatsappd.config.settings import Settings
+from whatsappd.errors import Denied
+from whatsappd.monitoring.scrape import Served
+from whatsappd.rpc.connection import MaySpeak
+from whatsappd.rpc.listener import Listener, close_listener, open_listener
+from whatsappd.rpc.server import RpcServer, root_and_this_user, serve_rpc
+from whatsappd.systemd import Notify, show_status
+
+log = structlog.get_logger()
+
+#: A clean stop takes at most this long, in seconds: running requests are answered, sessions
+#: disconnect in parallel, and what remains is killed.
+STOP_WITHIN = 15.0
+
+#: The system user that systemd/whatsappd-gateway.service runs as.
+GATEWAY_USER = "whatsappd-gateway"
+
+
+async def serve(
+    live: LiveSettings,
+    parts: ApiParts,
+    inherited: Listener | None,
+    notify: Notify,
+    stopping: trio.Event,
+    started: float,
+) -> None:
+    """Serve the socket until `stopping`; then answer what is running, and remove the socket."""
+    settings = live.settings
+    table, daemon_api, events_api = build_table(parts)
+    listener = inherited or open_listener(
+        settings.socket,
+        mode=settings.socket_mode,
+        group=group_id(settings.socket_group) if settings.socket_group else None,
+    )
+
+    async def changed() -> None:
+        await parts.events.wait_beyond(parts.events.last_seq)
+
+    try:
+        async with trio.open_nursery() as serving:
+            server: RpcServer = await serving.start(
+                partial(
+                    serve_rpc,
+                    listener.socket,
+                    table,
+                    allow=parts.access.allow,
+                    may_speak=_gateway_trust(),
+                )
+            )
+            live.follow(lambda changed: _use_rules(parts.access, server, changed))
+            daemon_api.connections = lambda: server.connections
+            parts.scrape.served = Served(server, table, events_api.lags)
+            elapsed_ms = round((time.monotonic() - started) * 1000)
+            log.info(
+                "ready",
+                socket=listener.path,
+                mode=parts.mode,
+                pid=os.getpid(),
+                elapsed_ms=elapsed_ms,
+            )
+            notify.ready(parts.pool.describe())
+            _settle_memory()
+            async with trio.open_nursery() as showing:
+                if notify.is_heard:
+                    showing.start_soon(show_status, notify, parts.pool.describe, changed)
+                await stopping.wait()
+                showing.cancel_scope.cancel()
+            log.info("stopping", within_s=STOP_WITHIN)
+            notify.stopping()
+            server.stop()
+    finally:
+        close_listener(listener)
+
+
+def _use_rules(access: AccessControl, server: RpcServer, settings: Settings) -> None:
+    access.use(settings.access)
+    error = Denied("the access rules were changed, and took rights from this user: connect again")
+    ended = server.end(access.took_from, error)
+    if ended:
+        log.info("connections_ended", count=ended, reason="the access rules were changed")
+
+
+def _gateway_trust() -> MaySpeak:
+    """Who may say for whom they call: root, our own user, and the gateway's if there is one."""
+    try:
+        gateway = pwd.getpwnam(GATEWAY_USER).pw_uid
+    except KeyError:
+        return root_and_this_user
+    return lambda peer: peer.uid == gateway or root_and_this_user(peer)
+
+
+def _settle_memory() -> None:
+    """Spare the collector what lives as long as the daemon, and let it run less often.
+
+    By default it runs every 700 allocations, and takes up to a third of the time of a daemon with
+    a thousand connections.
+    """
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(10_000, 50, 50)
