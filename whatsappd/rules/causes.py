@@ -38,6 +38,10 @@ _PLAIN = {
     Cause.PAIRED: "the phone accepted; logging in",
     Cause.PAIR_TIMEOUT: "nobody scanned the QR code in time; start again for a new one",
     Cause.PAIR_INTERRUPTED: "the connection was lost during pairing",
+    Cause.PASSKEY_ASKED: (
+        "this account asks for a passkey to link a device, which is not supported: it cannot be "
+        "linked"
+    ),
     Cause.CONNECTED: "connected",
     Cause.DISCONNECTED: "the connection was lost; reconnecting",
     Cause.KEEPALIVE_TIMEOUT: "WhatsApp does not answer pings",
@@ -71,6 +75,8 @@ def describe(cause: Cause, data: dict[str, Any]) -> str:
         case Cause.ENDED:
             return f"cannot connect: {_essence(data.get('error'))}"
         case Cause.EXITED:
+            if crash := data.get("crash"):
+                return f"the WhatsApp library crashed ({crash}); {data.get('status')}"
             return f"the worker ended: {data.get('status')}"
         case Cause.SPAWN_FAILED:
             return f"no worker could be started: {data.get('error')}"

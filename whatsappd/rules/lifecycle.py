@@ -38,6 +38,7 @@ class Cause(StrEnum):
     PAIR_TIMEOUT = "pair_timeout"  # no code was scanned
     PAIR_INTERRUPTED = "pair_interrupted"  # the connection went away while codes were shown
     PAIR_REFUSED = "pair_refused"
+    PASSKEY_ASKED = "passkey_asked"  # to link a device, which neonize does not support
     CONNECTED = "connected"
     DISCONNECTED = "disconnected"
     KEEPALIVE_TIMEOUT = "keepalive_timeout"
@@ -85,6 +86,7 @@ _NEWS: dict[Cause, Next] = {
     Cause.PAIR_TIMEOUT: Next(S.LOGGED_OUT, Action.KILL),
     Cause.PAIR_INTERRUPTED: _RETRY,
     Cause.PAIR_REFUSED: Next(S.LOGGED_OUT, Action.KILL),
+    Cause.PASSKEY_ASKED: Next(S.LOGGED_OUT, Action.KILL),
     Cause.CONNECTED: Next(S.CONNECTED, Action.NONE),
     Cause.DISCONNECTED: Next(S.RECONNECTING, Action.NONE),
     Cause.LOGGED_OUT: Next(S.LOGGED_OUT, Action.KILL),

@@ -51,8 +51,9 @@ _HANDLERS: dict[str, Handler] = {
     "chatstate": presence.handle_chatstate,
     "ib": lambda board, connection, node: None,  # unified_session, offline_batch: nothing to do
 }
-#: Pairing is requests; whatsmeow's telemetry (`ib`) may overtake its end.
-_BEFORE_LOGIN = ("iq", "ib")
+#: Pairing is requests, and a notification if a passkey is asked for; whatsmeow's telemetry (`ib`)
+#: may overtake its end.
+_BEFORE_LOGIN = ("iq", "ib", "ack")
 
 
 class Connection:

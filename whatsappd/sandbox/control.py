@@ -59,6 +59,13 @@ class FaultControl:
         """End the streams as if another client had logged in as the same device."""
         return self._end(phone, replaced())
 
+    def empty_frame(self, phone: str | None = None) -> int:
+        """Send a frame with nothing in it, which whatsmeow looks into (binary/unpack.go): its
+        runtime ends the process, with a Go panic."""
+        hit = self._each(phone, lambda connection: connection.enqueue(b""))
+        self._board.flush()
+        return hit
+
     # --- armed, for what comes ----------------------------------------------------------------
 
     def refuse_dials(
@@ -95,6 +102,10 @@ class FaultControl:
     def refuse_pairing(self, *, reason: int = 503, count: int | None = 1) -> None:
         """Answer clients that come to be paired with `<failure reason>`."""
         self._board.faults.arm("refuse_pairing", None, count=count, reason=str(reason))
+
+    def ask_passkey(self, phone: str | None = None, *, count: int | None = 1) -> None:
+        """Ask for a passkey when a phone scans a code, instead of linking the device."""
+        self._board.faults.arm("ask_passkey", _phone(phone), count=count)
 
     def nack_sends(
         self, phone: str | None = None, *, error: int = 463, count: int | None = 1

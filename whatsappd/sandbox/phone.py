@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import json
 import os
 import time
 from typing import TYPE_CHECKING, NamedTuple
@@ -149,6 +150,10 @@ async def scan(board: Switchboard, qr: str, phone: str) -> Device:
     code = parse_qr(qr)
     found = _find_offer(board, code)
     account = board.registry.register(number)
+    if board.faults.take("ask_passkey", account.phone) is not None:
+        _ask_for_passkey(board, found)
+        board.flush()
+        raise SandboxFailed("this account asks for a passkey, and a virtual phone has none")
     _vouch(board, found, account, code)
     board.flush()
     with trio.move_on_after(CONFIRM_DEADLINE):
@@ -173,6 +178,15 @@ def _find_offer(board: Switchboard, code: QrCode) -> Offer:
     if code.noise_key != found.device.noise_key or code.identity != found.device.identity:
         raise SandboxFailed("the QR code's keys are not those of the client that shows it")
     return found
+
+
+def _ask_for_passkey(board: Switchboard, found: Offer) -> None:
+    """In the place of `<pair-success>`, as whatsmeow (pair-passkey.go) expects it."""
+    options = {"challenge": "", "rpId": "whatsapp.com", "allowCredentials": []}
+    content = Node("passkey_request_options", {}, json.dumps(options).encode())
+    attrs: Attrs = {"from": SERVER, "type": "passkey_prologue_request", "id": board.next_id()}
+    board.send(found.connection, Node("notification", {**attrs, "t": now()}, [content]))
+    found.withdraw("the account asked for a passkey")
 
 
 def _vouch(board: Switchboard, found: Offer, account: Account, code: QrCode) -> None:

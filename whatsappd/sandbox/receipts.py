@@ -54,9 +54,8 @@ def handle_ack(board: Switchboard, connection: Connection, node: Node) -> None:
     device = connection.device
     to = node.jid("to")
     stanza_class = node.text("class")
-    assert device is not None
-    if to is None or stanza_class not in _CLASSES:
-        return
+    if device is None or to is None or stanza_class not in _CLASSES:
+        return  # without a device: of the notification that asks for a passkey
     if stanza_class == "message":
         key = _message_key(node.text("id"), to, node.jid("participant"))
         if key in device.refused:

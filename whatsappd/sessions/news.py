@@ -71,8 +71,7 @@ def _end_of_login(data: dict[str, Any], codes_ran_out: bool) -> Meaning:
         case "timeout":
             cause = Cause.PAIR_TIMEOUT if codes_ran_out else Cause.PAIR_INTERRUPTED
         case "passkey-request" | "passkey-confirmation":
-            cause = Cause.PAIR_REFUSED
-            detail = "this account asks for a passkey, which neonize does not support yet"
+            cause = Cause.PASSKEY_ASKED
         case "err-client-outdated":
             cause = Cause.CLIENT_OUTDATED
         case "err-unexpected-state":

@@ -397,7 +397,8 @@ class Session:
             async def run_worker(*, task_status: trio.TaskStatus[None]) -> None:
                 task_status.started()
                 status = await worker.run(on_events)
-                await self._apply(Cause.EXITED, {"status": str(status)}, generation=generation)
+                data = {"status": str(status), "crash": worker.crash}
+                await self._apply(Cause.EXITED, data, generation=generation)
                 nursery.cancel_scope.cancel()
 
             await nursery.start(run_worker)

@@ -54,6 +54,8 @@ class Worker:
         self._waiting: dict[int, _Answer] = {}
         self._next_msgid = 0
         self._closed = False
+        #: The first words of the Go runtime that ended it, if one did.
+        self.crash: str | None = None
         #: Whether what it brought is being taken just now: its answers wait behind that, so their
         #: lateness is not its own.
         self.is_held_up = False
@@ -156,7 +158,10 @@ class Worker:
     ) -> None:
         with trio.CancelScope() as scope:
             task_status.started(scope)
-            await log_output(self._output, tags)
+            await log_output(self._output, tags, on_crash=self._note_crash)
+
+    def _note_crash(self, words: str) -> None:
+        self.crash = self.crash or words
 
     async def _read_channel(self, on_events: OnEvents) -> None:
         reader = FrameReader()
