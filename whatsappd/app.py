@@ -19,6 +19,7 @@ import trio
 
 from whatsappd.api.access import AccessControl
 from whatsappd.api.table import ApiParts
+from whatsappd.api.webhook_delivery import WebhookDelivery
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
 from whatsappd.derive import alert_thresholds, retention, send_limits, session_settings
@@ -115,6 +116,8 @@ async def _run_parts(
         contacts = Contacts(database)
         keys = await open_keys(database)
         audit = AuditTrail(database)
+        webhooks = Webhooks(database, events)
+        webhook_delivery = WebhookDelivery(webhooks, events)
         housekeeping = Housekeeping(events, outbox, retention(settings))
         live.follow(lambda changed: housekeeping.keep(retention(changed)))
         sandbox = await _open_sandbox(settings, state, stack)
@@ -152,6 +155,8 @@ async def _run_parts(
             pool=pool,
             fork_server=fork_server,
             alerts=Alerts(database, events),
+            webhooks=webhooks,
+            deliverer_away_ms=webhook_delivery.away_ms,
             thresholds=lambda: alert_thresholds(live.settings),
             limiter=lambda: limiter.health,
             interval_s=supervision_settings.health_interval_s,
@@ -168,7 +173,8 @@ async def _run_parts(
             outbox=outbox,
             keys=keys,
             audit=audit,
-            webhooks=Webhooks(database, events),
+            webhooks=webhooks,
+            webhook_delivery=webhook_delivery,
             pool=pool,
             fork_server=fork_server,
             sandbox=sandbox,

@@ -2,8 +2,8 @@
 
 `monitoring.exposition` makes text of them when somebody asks; nothing runs in between. Labels are
 bounded: companies, words of our own (states, causes, methods, rules, names of errors and checks),
-and consumers, of which there are at most 1000. Never a phone number. A company costs 2.6 kB of text
-(0.1 kB compressed), so hundreds of them are fine.
+consumers, of which there are at most 1000, and webhooks, of which there are at most 100. Never a
+phone number. A company costs 2.6 kB of text (0.1 kB compressed), so hundreds of them are fine.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from whatsappd.rpc.tally import BOUNDS
 from whatsappd.wire.worker import Kind
 
 if TYPE_CHECKING:
-    from whatsappd.monitoring.snapshot import CompanyFigures, Snapshot
+    from whatsappd.monitoring.snapshot import CompanyFigures, Snapshot, WebhookFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -59,6 +59,12 @@ def _each(
                 yield (figures.company,), found
 
     return samples
+
+
+def _each_webhook(
+    value: Callable[[WebhookFigures], int],
+) -> Callable[[Snapshot], Iterable[Sample]]:
+    return lambda snapshot: (((each.webhook,), value(each)) for each in snapshot.webhooks)
 
 
 def _seconds(time_ms: int | None) -> float | None:
@@ -115,11 +121,24 @@ def _open_messages(snapshot: Snapshot) -> Iterator[Sample]:
             yield (figures.company, str(state)), figures.rows.get(state, 0)
 
 
+def _age(snapshot: Snapshot, since_ms: int | None) -> float:
+    return 0 if since_ms is None else max(0, snapshot.now_ms - since_ms) / 1000
+
+
 def _queue_ages(snapshot: Snapshot) -> Iterator[Sample]:
     for figures in snapshot.companies:
-        since_ms = figures.oldest_queued_ms
-        age_ms = 0 if since_ms is None else max(0, snapshot.now_ms - since_ms)
-        yield (figures.company,), age_ms / 1000
+        yield (figures.company,), _age(snapshot, figures.oldest_queued_ms)
+
+
+def _deliveries(snapshot: Snapshot) -> Iterator[Sample]:
+    for figures in snapshot.webhooks:
+        yield (figures.webhook, "ok"), figures.delivered
+        yield (figures.webhook, "failed"), figures.failures
+
+
+def _webhook_ages(snapshot: Snapshot) -> Iterator[Sample]:
+    for figures in snapshot.webhooks:
+        yield (figures.webhook,), _age(snapshot, figures.waiting_since_ms)
 
 
 def _durations(snapshot: Snapshot) -> Iterator[Sample]:
@@ -142,6 +161,7 @@ def _named(
 
 
 _COMPANY = ("company",)
+_WEBHOOK = ("webhook",)
 _INFO = ("version", "neonize", "python", "mode")
 
 METRICS: tuple[Metric, ...] = (
@@ -304,7 +324,7 @@ METRICS: tuple[Metric, ...] = (
         "Whether first messages to strangers are paused because WhatsApp restricts them (1, 0).",
         _COMPANY, _each(lambda c: int(c.is_outreach_paused)),
     ),
-    # --- events and the store ---
+    # --- events ---
     Metric(
         "whatsappd_event_log_last_seq", GAUGE, "The newest event's number.", (),
         _one(lambda s: s.last_seq),
@@ -331,9 +351,49 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "whatsappd_event_consumer_lag_events", GAUGE,
-        "How many events a named consumer has not acknowledged yet.", ("consumer",),
+        "How many events a named consumer has not acknowledged yet; webhooks have figures of their "
+        "own.", ("consumer",),
         _named(lambda s: s.consumer_lags.items()),
     ),
+    # --- webhooks ---
+    Metric(
+        "whatsappd_webhooks_delivered", GAUGE,
+        "Whether a gateway runs that delivers webhooks (1) or not (0).", (),
+        _one(lambda s: int(s.webhooks_delivered)),
+    ),
+    Metric(
+        "whatsappd_webhook_deliveries_total", COUNTER,
+        "Attempts to deliver an event to a webhook. ok: its receiver took it; failed: it did not, "
+        "and the event is tried again or becomes a dead letter.",
+        ("webhook", "result"), _deliveries,
+    ),
+    Metric(
+        "whatsappd_webhook_lag_events", GAUGE,
+        "Events of the log that a webhook has still to deliver, or to skip as none of its own.",
+        _WEBHOOK, _each_webhook(lambda w: w.lag_events),
+    ),
+    Metric(
+        "whatsappd_webhook_oldest_undelivered_age_seconds", GAUGE,
+        "How long ago the oldest of them happened; 0 if there is none.",
+        _WEBHOOK, _webhook_ages,
+    ),
+    Metric(
+        "whatsappd_webhook_paused", GAUGE,
+        "Whether a webhook failed for so long that it is paused (1) or not (0).",
+        _WEBHOOK, _each_webhook(lambda w: int(w.is_paused)),
+    ),
+    Metric(
+        "whatsappd_webhook_dead_letters", GAUGE,
+        "Events that a webhook's receiver refused, until somebody resends or discards them.",
+        _WEBHOOK, _each_webhook(lambda w: w.dead_letters),
+    ),
+    Metric(
+        "whatsappd_webhook_events_gone_total", COUNTER,
+        "Events of the log, of all kinds, that its retention deleted before a webhook came to "
+        "them.",
+        _WEBHOOK, _each_webhook(lambda w: w.gone),
+    ),
+    # --- the disk ---
     Metric(
         "whatsappd_database_size_bytes", GAUGE, "The database and its write-ahead log.", (),
         _one(lambda s: s.database_bytes),

@@ -15,6 +15,7 @@ import pytest
 import trio
 from daemons import PATIENCE, Daemon, running_daemon
 from gateways import Stack, make_events, running_gateway
+from prometheus_client.parser import text_string_to_metric_families
 from receivers import Receiver, running_receiver, verify
 
 from whatsappd.api import webhooks as api
@@ -84,6 +85,25 @@ async def logged(daemon: Daemon, company: str | None = None) -> list[dict[str, A
             after = page["next"]
             if after >= page["last_seq"]:
                 return [each for each in found if company in (None, each["company"])]
+
+
+async def check_of_webhooks(daemon: Daemon) -> dict[str, Any]:
+    async with daemon.client() as client:
+        checks = (await client.call("daemon.health"))["checks"]
+    [found] = [check for check in checks if check["name"] == "webhooks"]
+    return found
+
+
+async def figure(daemon: Daemon, name: str, **labels: str) -> float:
+    async with daemon.client() as client:
+        text = (await client.call("daemon.metrics"))["text"]
+    [found] = [
+        sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if sample.name == f"whatsappd_{name}" and sample.labels == labels
+    ]
+    return float(found)
 
 
 def seqs(events: list[dict[str, Any]], company: str) -> list[int]:
@@ -321,6 +341,16 @@ async def test_after_long_failure_it_pauses_with_an_alert_and_resumes_by_itself(
         assert raised["data"]["state"] == "raised"
         assert raised["data"]["webhook"] == made["id"]
         assert "/hook" not in raised["data"]["detail"]
+        check = await check_of_webhooks(daemon)
+        assert not check["ok"]
+        assert made["id"] in check["detail"]
+        ours = {"webhook": made["id"]}
+        assert await figure(daemon, "webhook_paused", **ours) == 1
+        assert await figure(daemon, "alerts", rule="webhook_failing") == 1
+        assert await figure(daemon, "webhook_deliveries_total", result="failed", **ours) > 0
+        assert await figure(daemon, "webhook_lag_events", **ours) > 100
+        assert await figure(daemon, "webhook_oldest_undelivered_age_seconds", **ours) > 0
+        assert await figure(daemon, "webhooks_delivered") == 1
 
         # From now on only the oldest event is tried, and whether the receiver is well.
         before = len(receiver.received)
@@ -336,6 +366,10 @@ async def test_after_long_failure_it_pauses_with_an_alert_and_resumes_by_itself(
         wanted = {each["seq"] for each in await logged(daemon) if each["type"] == "outbox.state"}
         await receiver.until(lambda: {each["seq"] for each in receiver.accepted} >= wanted)
         await until_state(daemon, made["id"], "ok")
+        assert (await check_of_webhooks(daemon))["ok"]
+        assert await figure(daemon, "webhook_paused", **ours) == 0
+        assert await figure(daemon, "alerts", rule="webhook_failing") == 0
+        assert await figure(daemon, "webhook_deliveries_total", result="ok", **ours) == len(wanted)
     alerts = [each["data"]["state"] for each in await logged(daemon) if each["type"] == "alert"]
     assert alerts == ["raised", "cleared"]
     assert (await call(daemon, "get", id=made["id"]))["dead_letters"] == 0

@@ -16,7 +16,7 @@ from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.monitoring.exposition import render
 from whatsappd.monitoring.procfs import Disk, Memory
-from whatsappd.monitoring.snapshot import CompanyFigures, MethodFigures, Snapshot
+from whatsappd.monitoring.snapshot import CompanyFigures, MethodFigures, Snapshot, WebhookFigures
 from whatsappd.rpc.tally import BOUNDS, Tally
 from whatsappd.rules.alerts import Rule
 from whatsappd.rules.lifecycle import Cause
@@ -66,6 +66,19 @@ SNAPSHOT = Snapshot(
     tail_bytes=5000,
     subscriber_lags=[0, 30],
     consumer_lags={"billing": 10},
+    webhooks=[
+        WebhookFigures(
+            webhook="5pk2wczu",
+            delivered=40,
+            failures=3,
+            lag_events=12,
+            waiting_since_ms=1_700_000_030_000,
+            is_paused=True,
+            dead_letters=2,
+            gone=5,
+        )
+    ],
+    webhooks_delivered=True,
     database_bytes=1,
     database_trouble=False,
     disk=Disk(1, 2),
@@ -139,6 +152,21 @@ def test_figures_arrive_where_they_belong() -> None:
     assert value("whatsappd_check_ok", check="disk") == 0
 
 
+def test_figures_of_webhooks_arrive_where_they_belong() -> None:
+    ours = {"webhook": "5pk2wczu"}
+    assert value("whatsappd_webhooks_delivered") == 1
+    assert value("whatsappd_webhook_deliveries_total", result="ok", **ours) == 40
+    assert value("whatsappd_webhook_deliveries_total", result="failed", **ours) == 3
+    assert value("whatsappd_webhook_lag_events", **ours) == 12
+    assert value("whatsappd_webhook_oldest_undelivered_age_seconds", **ours) == 60
+    assert value("whatsappd_webhook_paused", **ours) == 1
+    assert value("whatsappd_webhook_dead_letters", **ours) == 2
+    assert value("whatsappd_webhook_events_gone_total", **ours) == 5
+    idle = [SNAPSHOT.webhooks[0]._replace(waiting_since_ms=None)]
+    name = "whatsappd_webhook_oldest_undelivered_age_seconds"
+    assert value(name, SNAPSHOT._replace(webhooks=idle), **ours) == 0
+
+
 def test_a_histogram_counts_upwards_and_ends_with_all() -> None:
     name = "whatsappd_rpc_request_duration_seconds"
     buckets = [s for s in parsed()[name].samples if s.name == f"{name}_bucket"]
@@ -169,6 +197,7 @@ def test_labels_are_bounded() -> None:
         "rule",
         "check",
         "consumer",
+        "webhook",
     }
     info = {"version", "neonize", "python", "mode"}
     for metric in METRICS:

@@ -15,6 +15,7 @@ from whatsappd.limits.port import LimiterHealth
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.rules.alerts import AlertKey, AlertThresholds, Change, Finding, Rule
+from whatsappd.store.webhooks import Webhook
 
 STORE = AlertKey(Rule.STORE_FAILING)
 REMOVED = AlertKey(Rule.SESSION_DOWN, "removed")
@@ -26,6 +27,7 @@ class World:
     def __init__(self) -> None:
         self.trouble: str | None = None
         self.log_takes = True
+        self.store_answers = True
         self.hangs = False
         self.opened: dict[AlertKey, Finding] = {}
         self.recorded: list[Change] = []
@@ -40,6 +42,8 @@ class World:
             pool=self,  # type: ignore[arg-type]
             fork_server=SimpleNamespace(pid=1, problem=None),  # type: ignore[arg-type]
             alerts=self,  # type: ignore[arg-type]
+            webhooks=SimpleNamespace(all=self.no_webhooks),  # type: ignore[arg-type]
+            deliverer_away_ms=lambda: None,
             thresholds=lambda: AlertThresholds(disk_free_bytes=0),
             limiter=lambda: LimiterHealth("memory"),
             interval_s=interval_s,
@@ -62,6 +66,11 @@ class World:
 
     async def oldest_queued(self) -> dict[str, int]:
         return {}
+
+    async def no_webhooks(self) -> list[Webhook]:
+        if not self.store_answers:
+            raise StoreFailed("the disk cannot be read")
+        return []
 
     # the alerts
     async def all(self) -> dict[AlertKey, Finding]:
@@ -105,6 +114,14 @@ async def test_an_alert_about_the_store_is_logged_when_the_store_takes_it(
     await world.some_rounds()
     assert world.told() == [(STORE, True), (STORE, False)]
     assert (await monitor.report()).healthy
+
+
+async def test_a_store_that_does_not_answer_is_a_finding_and_no_error(world: World) -> None:
+    world.store_answers = False
+    report = await Monitor(world.watched(30), LoopClock()).report()
+    [webhooks] = [check for check in report.checks if check.name == "webhooks"]
+    assert not webhooks.ok
+    assert webhooks.remedy
 
 
 async def test_what_was_open_before_the_start_is_not_raised_again(

@@ -16,8 +16,26 @@ from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.procfs import Disk, Memory, MemoryReader
 from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.health import Judgement
+from whatsappd.store.webhooks import MAX_DEAD_LETTERS, Wanted, Webhook
 
 THRESHOLDS = AlertThresholds()
+WEBHOOK = Webhook(
+    id="5pk2wczu",
+    revision=1,
+    wanted=Wanted("https://shop.example/secret-path"),
+    secret="whsec_",
+    created_ms=1,
+    updated_ms=1,
+    delivered=0,
+    failures=0,
+    last_success_ms=None,
+    failing_since_ms=None,
+    paused_since_ms=None,
+    last_error=None,
+    gone=0,
+    cursor=0,
+    dead_letters=0,
+)
 
 
 async def test_the_clock_sees_the_longest_time_that_everything_waited() -> None:
@@ -105,6 +123,10 @@ def test_each_check_that_fails_has_a_remedy() -> None:
         health.check_descriptors(10, 10),
         health.check_limiter(LimiterHealth("redis", "no answer")),
         health.check_sessions([ill]),
+        health.check_webhooks([WEBHOOK._replace(paused_since_ms=1)], None),
+        health.check_webhooks([WEBHOOK._replace(dead_letters=MAX_DEAD_LETTERS)], None),
+        health.check_webhooks([WEBHOOK], 180_000),
+        health.check_webhooks(None, None),
     ]
     for check in failed:
         assert not check.ok
@@ -112,6 +134,22 @@ def test_each_check_that_fails_has_a_remedy() -> None:
     assert not health.Report(failed, []).healthy
     assert not health.Report([], [ill]).healthy
     assert health.Report([], []).healthy
+
+
+def test_webhooks_that_nobody_waits_for_are_well() -> None:
+    disabled = WEBHOOK._replace(wanted=Wanted("https://shop.example/", enabled=False))
+    assert health.check_webhooks([], 10**9).ok
+    assert health.check_webhooks([disabled._replace(paused_since_ms=1)], 10**9).ok
+    # A gateway that is only being restarted, an attempt that failed, a letter for somebody to read.
+    assert health.check_webhooks([WEBHOOK], 60_000).ok
+    assert health.check_webhooks([WEBHOOK._replace(failing_since_ms=1, dead_letters=3)], None).ok
+
+
+def test_what_is_told_of_webhooks_holds_no_url() -> None:
+    check = health.check_webhooks([WEBHOOK._replace(paused_since_ms=1)] * 7, None)
+    assert "5pk2wczu" in check.detail
+    assert "…" in check.detail
+    assert "shop.example" not in f"{check.detail} {check.remedy}"
 
 
 def test_a_check_that_is_switched_off_always_passes() -> None:

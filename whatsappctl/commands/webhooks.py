@@ -128,6 +128,7 @@ def show(webhook_id: str) -> None:
         ("last error", found["last_error"] or "-"),
         ("behind", f"{found['behind']} events of the log"),
         ("dead letters", found["dead_letters"]),
+        ("gone", f"{found['gone']} events, which retention deleted first"),
     ]
     for name, value in lines:
         click.echo(f"{name:<18} {plain(value)}")

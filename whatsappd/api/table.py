@@ -15,6 +15,7 @@ from whatsappd.api.messages import MessagesApi
 from whatsappd.api.monitoring import MonitoringApi
 from whatsappd.api.sandbox import forwarded_methods
 from whatsappd.api.sessions import SessionsApi
+from whatsappd.api.webhook_delivery import WebhookDelivery
 from whatsappd.api.webhooks import WebhooksApi
 from whatsappd.monitoring.monitor import Monitor
 from whatsappd.monitoring.scrape import Scrape
@@ -45,6 +46,7 @@ class ApiParts(NamedTuple):
     keys: Keys
     audit: AuditTrail
     webhooks: Webhooks
+    webhook_delivery: WebhookDelivery
     pool: Pool
     fork_server: ForkServer
     sandbox: SandboxHandle | None
@@ -78,7 +80,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
         *MessagesApi(parts.pool, parts.outbox, parts.settings, parts.access).methods(),
         *events.methods(),
         *KeysApi(parts.keys, parts.audit).methods(),
-        *WebhooksApi(parts.webhooks, parts.events).methods(),
+        *WebhooksApi(parts.webhooks, parts.events, parts.webhook_delivery).methods(),
     ]
     if sandbox is not None:
         methods += forwarded_methods(lambda: sandbox.control)

@@ -87,10 +87,13 @@ def method(verb: str, params: type[msgspec.Struct], handler: Any, doc: str) -> M
 
 
 class WebhookDelivery:
+    """Made by `app`, as the daemon's health asks `away_ms` too."""
+
     def __init__(self, webhooks: Webhooks, events: EventLog) -> None:
         self._webhooks = webhooks
         self._events = events
         self._deliverer: Notifier | None = None
+        self._away_since = trio.current_time()
         self._tests: dict[str, _Test] = {}
         self._test_asked = trio.Event()
 
@@ -98,6 +101,12 @@ class WebhookDelivery:
     def is_up(self) -> bool:
         """Whether a process delivers."""
         return self._deliverer is not None
+
+    def away_ms(self) -> int | None:
+        """For how long nobody has delivered; None: somebody does."""
+        if self._deliverer is not None:
+            return None
+        return round((trio.current_time() - self._away_since) * 1000)
 
     def methods(self) -> list[Method]:
         return [
@@ -160,6 +169,7 @@ class WebhookDelivery:
                     seq = await self._events.wait_beyond(seq)
         finally:
             self._deliverer = None
+            self._away_since = trio.current_time()
             log.info("webhooks_delivered_by_nobody", pid=connection.peer.pid)
 
     async def _tell_changes(self, connection: Notifier) -> None:

@@ -67,10 +67,10 @@ class LettersParams(Params):
 
 
 class WebhooksApi:
-    def __init__(self, webhooks: Webhooks, events: EventLog) -> None:
+    def __init__(self, webhooks: Webhooks, events: EventLog, delivery: WebhookDelivery) -> None:
         self._webhooks = webhooks
         self._events = events
-        self._delivery = WebhookDelivery(webhooks, events)
+        self._delivery = delivery
 
     def methods(self) -> list[Method]:
         return [

@@ -15,9 +15,12 @@ from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.health import Judgement
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.session import Session
+from whatsappd.store.webhooks import MAX_DEAD_LETTERS, Webhook
 
 #: Of the open-file limit; above it, the next thing to be opened may be one too many.
 _DESCRIPTORS_USED = 0.9
+#: Milliseconds without anybody who delivers webhooks: gateways are upgraded and restarted.
+_DELIVERER_AWAY = 180_000
 
 
 class Check(NamedTuple):
@@ -146,13 +149,56 @@ def check_limiter(health: LimiterHealth) -> Check:
     )  # fmt: skip
 
 
+def check_webhooks(webhooks: Sequence[Webhook] | None, away_ms: int | None) -> Check:
+    """Whether every event finds its way to whoever wanted to be told.
+
+    Args:
+        webhooks: None: the store does not tell.
+        away_ms: for how long nobody has delivered; None: somebody does.
+    """
+    if webhooks is None:
+        return Check(
+            "webhooks", False, "the store does not tell how they are",
+            "look at the state directory's disk, and into the daemon's log",
+        )  # fmt: skip
+    enabled = [webhook for webhook in webhooks if webhook.wanted.enabled]
+    if not enabled:
+        return Check("webhooks", True, "there are none" if not webhooks else "none is enabled")
+    if away_ms is not None and away_ms >= _DELIVERER_AWAY:
+        return Check(
+            "webhooks", False, f"nobody has delivered events for {away_ms // 1000} s",
+            "start `whatsappd gateway`: what has happened meanwhile is delivered then",
+        )  # fmt: skip
+    full = [webhook.id for webhook in enabled if webhook.dead_letters >= MAX_DEAD_LETTERS]
+    if full:
+        return Check(
+            "webhooks", False, f"full of dead letters, and waiting: {_some(full)}",
+            "resend or discard them: `whatsappctl webhooks dead ID`",
+        )  # fmt: skip
+    paused = [webhook.id for webhook in enabled if webhook.paused_since_ms is not None]
+    if paused:
+        return Check(
+            "webhooks", False,
+            f"{len(paused)} of {len(enabled)} have failed for long, and are paused: "
+            f"{_some(paused)}",
+            "mend the receiver: `whatsappctl webhooks show ID` has its last error; then it goes "
+            "on by itself. Or disable the webhook",
+        )  # fmt: skip
+    dead = sum(webhook.dead_letters for webhook in enabled)
+    detail = f"none of {len(enabled)} is paused; they hold {dead} dead letters"
+    return Check("webhooks", True, detail)
+
+
 def check_sessions(sessions: Sequence[SessionHealth]) -> Check:
     wanted = sum(session.wanted for session in sessions)
     ill = [session.company for session in sessions if not session.judgement.ok]
     if not ill:
         return Check("sessions", True, f"all of {wanted} wanted sessions are well")
-    shown = ", ".join(ill[:5]) + (", …" if len(ill) > 5 else "")
     return Check(
-        "sessions", False, f"{len(ill)} of {wanted} wanted sessions are not well: {shown}",
+        "sessions", False, f"{len(ill)} of {wanted} wanted sessions are not well: {_some(ill)}",
         "each has its remedy",
     )  # fmt: skip
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:5]) + (", …" if len(names) > 5 else "")

@@ -6,7 +6,7 @@ Started by `app`. Whoever wants to know how the daemon is asks here, between the
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import NamedTuple
 
@@ -37,6 +37,7 @@ from whatsappd.sessions.session import Session
 from whatsappd.store.alerts import Alerts
 from whatsappd.store.database import Database
 from whatsappd.store.outbox import Outbox
+from whatsappd.store.webhooks import Webhook, Webhooks
 
 log = structlog.get_logger()
 
@@ -47,7 +48,10 @@ _MAX_UNRECORDED = 1000
 
 
 class Watched(NamedTuple):
-    """What is watched. `thresholds` and `limiter` are asked anew each time."""
+    """What is watched. What is a callable is asked anew each time.
+
+    `deliverer_away_ms`: for how long nobody has delivered webhooks; None: somebody does.
+    """
 
     state_dir: Path
     database: Database
@@ -55,6 +59,8 @@ class Watched(NamedTuple):
     pool: Pool
     fork_server: ForkServer
     alerts: Alerts
+    webhooks: Webhooks
+    deliverer_away_ms: Callable[[], int | None]
     thresholds: Callable[[], AlertThresholds]
     limiter: Callable[[], LimiterHealth]
     interval_s: float
@@ -101,7 +107,7 @@ class Monitor:
         """The longest time that everything had to wait, in this and the last round."""
         return max(round(self._clock.longest_s * 1000), *[0, *self._delays_ms][-1:])
 
-    def open_alerts(self) -> dict[Rule, int]:
+    def open_alerts(self) -> Mapping[Rule, int]:
         """How many alerts of each rule are open."""
         counts = Counter(key.rule for key in self._open)
         return {rule: counts[rule] for rule in Rule}
@@ -115,6 +121,7 @@ class Monitor:
         watched = self._watched
         thresholds = watched.thresholds()
         disk, descriptors = await trio.to_thread.run_sync(self._ask_kernel)
+        webhooks = await self._webhooks()
         sessions = [
             health_of(session)
             for session in watched.pool.sessions()
@@ -127,9 +134,17 @@ class Monitor:
             health.check_disk(disk, thresholds),
             health.check_descriptors(descriptors, procfs.descriptor_limit()),
             health.check_limiter(watched.limiter()),
+            health.check_webhooks(webhooks, watched.deliverer_away_ms()),
             health.check_sessions(sessions),
         ]
         return Report(checks, sessions)
+
+    async def _webhooks(self) -> list[Webhook] | None:
+        try:
+            return await self._watched.webhooks.all()
+        except StoreFailed as error:
+            log.error("webhooks_not_read", reason=error.message)
+            return None
 
     def _ask_kernel(self) -> tuple[procfs.Disk | None, int]:
         return procfs.disk_of(self._watched.state_dir), procfs.open_descriptors()

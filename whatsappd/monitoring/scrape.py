@@ -19,12 +19,20 @@ from whatsappd.monitoring import procfs
 from whatsappd.monitoring.health import Check
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
-from whatsappd.monitoring.snapshot import CompanyFigures, MethodFigures, Snapshot
+from whatsappd.monitoring.snapshot import (
+    CompanyFigures,
+    MethodFigures,
+    Snapshot,
+    WebhookFigures,
+)
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.server import RpcServer
 from whatsappd.rpc.tally import Tally
+from whatsappd.rules.alerts import Rule
+from whatsappd.rules.webhooks import WebhookAlert
 from whatsappd.sessions.session import Session
 from whatsappd.store.events import EventLog
+from whatsappd.store.webhooks import is_webhook
 
 
 class Served(NamedTuple):
@@ -60,14 +68,17 @@ class Scrape:
         watched = self._watched
         oldest: dict[str, int] = {}
         lags: dict[str, int] = {}
+        webhooks: list[WebhookFigures] = []
         try:
             oldest = await watched.outbox.oldest_queued()
             for consumer in await self._events.list_consumers():
-                lags[consumer.name] = self._events.last_seq - consumer.cursor
+                if not is_webhook(consumer.name):
+                    lags[consumer.name] = self._events.last_seq - consumer.cursor
+            webhooks = await self._webhooks()
         except StoreFailed:
             pass  # the figures that say so are told all the same
         report = await self._monitor.report(companies)
-        snapshot = self._snapshot(companies, report.checks, oldest, lags)
+        snapshot = self._snapshot(companies, report.checks, oldest, lags, webhooks)
         pids = {
             session.company: pid
             for session in watched.pool.sessions()
@@ -101,8 +112,11 @@ class Scrape:
         checks: Sequence[Check],
         oldest: dict[str, int],
         lags: dict[str, int],
+        webhooks: Sequence[WebhookFigures],
     ) -> Snapshot:
         watched, served = self._watched, self.served
+        alerts: dict[Rule | WebhookAlert, int] = dict(self._monitor.open_alerts().items())
+        alerts[WebhookAlert.FAILING] = sum(figures.is_paused for figures in webhooks)
         return Snapshot(
             now_ms=now_ms(),
             started_ms=self._monitor.started_ms,
@@ -112,7 +126,7 @@ class Scrape:
                 for session in watched.pool.sessions()
                 if companies is None or session.company in companies
             ],
-            alerts=self._monitor.open_alerts(),
+            alerts=alerts,
             checks={check.name: check.ok for check in checks},
             methods=_methods(served.table) if served else [],
             connections=served.server.connections if served else 0,
@@ -126,6 +140,8 @@ class Scrape:
             tail_bytes=self._events.tail_bytes,
             subscriber_lags=served.subscriber_lags() if served else [],
             consumer_lags=lags,
+            webhooks=webhooks,
+            webhooks_delivered=watched.deliverer_away_ms() is None,
             database_bytes=0,
             database_trouble=watched.database.trouble is not None,
             disk=None,
@@ -133,6 +149,24 @@ class Scrape:
             loop_busy_s=self._clock.busy_s,
             loop_longest_s=self._monitor.loop_longest_ms / 1000,
         )
+
+    async def _webhooks(self) -> list[WebhookFigures]:
+        """Of those that are enabled. Raises StoreFailed."""
+        waiting = await self._watched.webhooks.waiting_since()
+        return [
+            WebhookFigures(
+                webhook=webhook.id,
+                delivered=webhook.delivered,
+                failures=webhook.failures,
+                lag_events=max(0, self._events.last_seq - webhook.cursor),
+                waiting_since_ms=waiting.get(webhook.id),
+                is_paused=webhook.paused_since_ms is not None,
+                dead_letters=webhook.dead_letters,
+                gone=webhook.gone,
+            )
+            for webhook in await self._watched.webhooks.all()
+            if webhook.wanted.enabled
+        ]
 
     def _company(self, session: Session, oldest_ms: int | None) -> CompanyFigures:
         company, counters = session.company, session.counters

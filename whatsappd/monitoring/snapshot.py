@@ -14,6 +14,7 @@ from whatsappd.model.session import SessionState
 from whatsappd.monitoring.procfs import Disk, Memory
 from whatsappd.rules.alerts import Rule
 from whatsappd.rules.lifecycle import Cause
+from whatsappd.rules.webhooks import WebhookAlert
 from whatsappd.wire.worker import Kind
 
 
@@ -44,6 +45,19 @@ class CompanyFigures(NamedTuple):
     memory: Memory | None = None
 
 
+class WebhookFigures(NamedTuple):
+    """Of one webhook that is enabled. Counts are since it was made."""
+
+    webhook: str
+    delivered: int
+    failures: int  # attempts
+    lag_events: int
+    waiting_since_ms: int | None  # its oldest undelivered event's time
+    is_paused: bool
+    dead_letters: int
+    gone: int
+
+
 class MethodFigures(NamedTuple):
     """Of one RPC method: requests by bucket of `rpc.tally.BOUNDS`, not cumulated."""
 
@@ -58,7 +72,7 @@ class Snapshot(NamedTuple):
     started_ms: int
     versions: Mapping[str, str]
     companies: Sequence[CompanyFigures]
-    alerts: Mapping[Rule, int]  # open ones
+    alerts: Mapping[Rule | WebhookAlert, int]  # open ones
     checks: Mapping[str, bool]  # of the daemon and its host
     methods: Sequence[MethodFigures]
     connections: int
@@ -71,7 +85,9 @@ class Snapshot(NamedTuple):
     tail_events: int
     tail_bytes: int
     subscriber_lags: Sequence[int]
-    consumer_lags: Mapping[str, int]
+    consumer_lags: Mapping[str, int]  # those of webhooks are among `webhooks`
+    webhooks: Sequence[WebhookFigures]
+    webhooks_delivered: bool  # whether somebody does
     database_bytes: int
     database_trouble: bool
     disk: Disk | None

@@ -6,6 +6,7 @@ The daemon checks URLs here when somebody configures them; the gateway's deliver
 
 from __future__ import annotations
 
+from enum import StrEnum
 from typing import NamedTuple
 from urllib.parse import urlsplit
 
@@ -14,6 +15,13 @@ from whatsappd.rules.addresses import is_public
 from whatsappd.rules.backoff import full_jitter
 
 MAX_URL = 2000
+
+
+class WebhookAlert(StrEnum):
+    """The rules by which webhooks ring; beside those of `rules.alerts`, in the same events."""
+
+    FAILING = "webhook_failing"  # paused; cleared when it goes on
+    EVENTS_GONE = "webhook_events_gone"  # retention was faster; told once, as nothing mends it
 
 
 class Policy(NamedTuple):

@@ -21,6 +21,7 @@ import trio
 from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, QueueFull, UnknownWebhook
 from whatsappd.model.event import ALERT, Draft
+from whatsappd.rules.webhooks import WebhookAlert
 from whatsappd.store import consumers, dead_letters
 from whatsappd.store.database import Database
 from whatsappd.store.dead_letters import MAX_REASON, DeadLetter, Refused
@@ -38,8 +39,9 @@ _ALPHABET = string.ascii_lowercase + string.digits
 _COLUMNS = (
     "id, revision, url, companies, types, description, allow_private, enabled, secret, created_ms,"
     " updated_ms, delivered, failures, last_success_ms, failing_since_ms, paused_since_ms,"
-    " last_error"
+    " last_error, gone"
 )
+_CONSUMER = "webhook:"
 
 
 class Wanted(NamedTuple):
@@ -68,6 +70,7 @@ class Webhook(NamedTuple):
     failing_since_ms: int | None  # the first failure since the last success
     paused_since_ms: int | None
     last_error: str | None
+    gone: int  # events that retention deleted before it came to them, of all kinds
     cursor: int  # the seq up to which everything is delivered, or a dead letter
     dead_letters: int
 
@@ -138,6 +141,11 @@ class Webhooks:
     async def get(self, identity: str) -> Webhook:
         """Raises UnknownWebhook."""
         return await self._database.read(lambda conn: _get(conn, identity))
+
+    async def waiting_since(self) -> dict[str, int]:
+        """When the oldest event that each webhook has still to deliver or to skip was logged,
+        in epoch milliseconds; those that are disabled, or have none, are left out."""
+        return await self._database.read(_waiting_since)
 
     async def create(self, wanted: Wanted, after: int | None) -> Webhook:
         """A new webhook, which begins behind the event `after`; None: with what comes.
@@ -262,7 +270,11 @@ class Webhooks:
                 detail = (
                     f"the events {after + 1} to {first - 1} were deleted by the log's retention"
                 )
-                self._alert(found, "webhook_events_gone", "raised", now, detail)
+                conn.execute(
+                    "UPDATE webhooks SET gone = gone + ? WHERE id = ?",
+                    (first - after - 1, report.id),
+                )
+                self._alert(found, WebhookAlert.EVENTS_GONE, "raised", now, detail)
             name = consumer_name(report.id)
             return consumers.acknowledge(conn, name, report.cursor, now)
 
@@ -273,10 +285,15 @@ class Webhooks:
             return
         state = "cleared" if paused_since_ms is None else "raised"
         since_ms = paused_since_ms or was.paused_since_ms
-        self._alert(was, "webhook_failing", state, since_ms, detail)
+        self._alert(was, WebhookAlert.FAILING, state, since_ms, detail)
 
     def _alert(
-        self, webhook: Webhook, rule: str, state: str, since_ms: int | None, detail: str | None
+        self,
+        webhook: Webhook,
+        rule: WebhookAlert,
+        state: str,
+        since_ms: int | None,
+        detail: str | None,
     ) -> None:
         """Stage the event; its company is the webhook's, if that is for one only."""
         companies = webhook.wanted.companies
@@ -284,7 +301,7 @@ class Webhooks:
         # Not the URL: its path may be the receiver's secret, and alerts go to many places.
         host = urlsplit(webhook.wanted.url).hostname
         data = {
-            "rule": rule,
+            "rule": str(rule),
             "state": state,
             "company": company,
             "since_ms": since_ms,
@@ -353,7 +370,12 @@ class Webhooks:
 
 
 def consumer_name(identity: str) -> str:
-    return f"webhook:{identity}"
+    return _CONSUMER + identity
+
+
+def is_webhook(consumer: str) -> bool:
+    """Whether that is the name of a webhook's cursor."""
+    return consumer.startswith(_CONSUMER)
 
 
 def new_secret() -> str:
@@ -369,6 +391,16 @@ def _all(conn: sqlite3.Connection, where: str = "", values: Sequence[str] = ()) 
         values,
     )
     return [_webhook(*row) for row in rows]
+
+
+def _waiting_since(conn: sqlite3.Connection) -> dict[str, int]:
+    return dict(
+        conn.execute(
+            "SELECT id, (SELECT time_ms FROM events WHERE seq > cursor ORDER BY seq LIMIT 1)"
+            "  AS since_ms FROM webhooks JOIN consumers ON name = 'webhook:' || id"
+            " WHERE enabled = 1 AND since_ms IS NOT NULL"
+        )
+    )
 
 
 def _get(conn: sqlite3.Connection, identity: str) -> Webhook:

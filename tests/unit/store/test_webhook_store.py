@@ -118,6 +118,22 @@ async def test_events_that_retention_took_are_an_alert(store: Store) -> None:
     [alert] = await alerts(store.log)
     assert alert["rule"] == "webhook_events_gone"
     assert "events 4 to 8" in alert["detail"]
+    await store.webhooks.progress(report(made, gone=(9, 12)))
+    assert (await store.webhooks.get(made.id)).gone == 7
+
+
+async def test_how_long_the_oldest_undelivered_event_waits(
+    database: Database, log: EventLog
+) -> None:
+    [first, second] = await log.append(Draft("acme", "alert", {}), Draft("acme", "alert", {}))
+    webhooks = Webhooks(database, log)
+    made = await webhooks.create(Wanted(URL), 0)
+    await webhooks.create(Wanted(URL, enabled=False), 0)
+    assert await webhooks.waiting_since() == {made.id: first.time_ms}
+    await webhooks.progress(report(made, cursor=first.seq))
+    assert await webhooks.waiting_since() == {made.id: second.time_ms}
+    await webhooks.progress(report(made, cursor=second.seq))
+    assert await webhooks.waiting_since() == {}
 
 
 async def test_dead_letters_are_kept_once_and_with_their_event(store: Store) -> None:

@@ -248,23 +248,30 @@ class Delivery:
         self, dead: list[dict[str, Any]] | None = None, gone: dict[str, int] | None = None
     ) -> None:
         async with self._reporting:
+            await trio.lowlevel.checkpoint_if_cancelled()
             delivered, failures, cursor = self._delivered, self._failures, self._window.cursor
-            await self._client.call(
-                "webhook.progress",
-                id=self._webhook["id"],
-                revision=self._webhook["revision"],
-                cursor=cursor,
-                delivered=delivered,
-                failures=failures,
-                last_success_ms=self._last_success_ms,
-                failing_since_ms=self._failing_since_ms,
-                paused_since_ms=self._paused_since_ms,
-                last_error=self._last_error,
-                dead=dead or [],
-                gone=gone,
-            )
-            self._delivered -= delivered
-            self._failures -= failures
+            # Told once they are on their way: cancelled while it waits for the answer, the daemon
+            # counts them all the same, and the last report must not bring them again.
+            self._delivered = self._failures = 0
+            try:
+                await self._client.call(
+                    "webhook.progress",
+                    id=self._webhook["id"],
+                    revision=self._webhook["revision"],
+                    cursor=cursor,
+                    delivered=delivered,
+                    failures=failures,
+                    last_success_ms=self._last_success_ms,
+                    failing_since_ms=self._failing_since_ms,
+                    paused_since_ms=self._paused_since_ms,
+                    last_error=self._last_error,
+                    dead=dead or [],
+                    gone=gone,
+                )
+            except WhatsappdError:
+                self._delivered += delivered
+                self._failures += failures
+                raise
             self._reported = cursor
 
     async def _report_last(self) -> None:

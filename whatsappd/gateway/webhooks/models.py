@@ -102,6 +102,10 @@ class Webhook(_Response):
     delivered: int
     failures: int = Field(description="Attempts that failed.")
     dead_letters: int
+    gone: int = Field(
+        description="Events of the log, of all kinds, that its retention deleted before this "
+        "webhook came to them."
+    )
     last_success_ms: int | None
     failing_since_ms: int | None
     paused_since_ms: int | None
