@@ -187,6 +187,7 @@ class RunningSandbox(NamedTuple):
 
     info: Path
     control: RpcClient
+    pid: int
 
     async def fault(self, kind: str, **arguments: Any) -> Any:
         return await self.control.call("sandbox.fault", kind=kind, **arguments)
@@ -212,7 +213,7 @@ async def running_sandbox() -> AsyncIterator[RunningSandbox]:
             with trio.fail_after(PATIENCE):
                 await process.stdout.receive_some()
             async with open_client(json.loads(info.read_text())["control"]) as control:
-                yield RunningSandbox(info, control)
+                yield RunningSandbox(info, control, process.pid)
         finally:
             with trio.CancelScope(shield=True):
                 await process.stdin.aclose()
