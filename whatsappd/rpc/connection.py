@@ -192,6 +192,12 @@ class Connection:
         if not self._in_flight:
             self._reading.cancel()
 
+    def release(self) -> None:
+        """Drop what refers back to this connection, so that it is freed without the garbage
+        collector: that runs rarely, and each connection has a buffer. Call it when all is over."""
+        del self._call
+        self._output.close()
+
     def _lost(self, reason: str) -> None:
         if not self._closed:
             log.debug("rpc_peer_lost", peer_pid=self._peer.pid, reason=reason)

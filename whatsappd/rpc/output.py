@@ -120,8 +120,18 @@ class Output:
             if not self.full:
                 self._waiting.unpark_all()
 
+    def close(self) -> None:
+        """Send nothing any more, and let go of the owner: `on_broken` is not called for it."""
+        self.broken = True
+        self._unsent.clear()
+        self._on_broken = _nobody
+
     def _break(self, reason: str) -> None:
         self.broken = True
         self._unsent.clear()
         self._waiting.unpark_all()
         self._on_broken(reason)
+
+
+def _nobody(_reason: str) -> None:
+    """There is nobody left to tell."""

@@ -163,6 +163,7 @@ def _refuse(sock: socket.socket, server: RpcServer, limits: Limits) -> None:
 
 async def _serve_one(sock: socket.socket, server: RpcServer, service: Service) -> None:
     sock.setblocking(False)
+    connection: Connection | None = None
     try:
         peer = peer_of(sock)
         async with trio.open_nursery() as nursery:
@@ -177,6 +178,8 @@ async def _serve_one(sock: socket.socket, server: RpcServer, service: Service) -
     except Exception as error:
         log.error("rpc_connection_failed", exc_info=error)
     finally:
+        if connection is not None:
+            connection.release()
         server.connections -= 1
         trio.lowlevel.notify_closing(sock)
         sock.close()

@@ -1,0 +1,69 @@
+"""What a connection held is given back when it ends, not when the garbage collector gets to it.
+
+The daemon's collector runs rarely, and each connection has a buffer: ten of them a second, as
+scripts make them, would grow the daemon by tens of megabytes.
+"""
+
+from __future__ import annotations
+
+import gc
+from collections.abc import AsyncIterator, Awaitable, Callable
+
+import pytest
+from served import RawPeer, Served
+
+from whatsappd.rpc.connection import Connection
+
+End = Callable[[Served, RawPeer], Awaitable[None]]
+
+
+@pytest.fixture
+async def uncollected() -> AsyncIterator[None]:
+    gc.collect()
+    gc.disable()
+    yield
+    gc.enable()
+
+
+def connections() -> int:
+    return sum(isinstance(found, Connection) for found in gc.get_objects())
+
+
+async def hang_up(_served: Served, peer: RawPeer) -> None:
+    peer.close()
+
+
+async def ask_and_hang_up(_served: Served, peer: RawPeer) -> None:
+    await peer.call("test.echo", value=1)
+    peer.close()
+
+
+async def hang_up_while_it_waits(served: Served, peer: RawPeer) -> None:
+    await peer.request(1, "test.wait")
+    await served.until(lambda: served.behaviour.waiting > 0)
+    peer.close()
+
+
+async def subscribe_and_hang_up(_served: Served, peer: RawPeer) -> None:
+    await peer.call("test.subscribe", size=3)
+    peer.close()
+
+
+async def send_garbage(_served: Served, peer: RawPeer) -> None:
+    await peer.send(b"\xc1")
+    await peer.receive()
+
+
+@pytest.mark.parametrize(
+    "end", [hang_up, ask_and_hang_up, hang_up_while_it_waits, subscribe_and_hang_up, send_garbage]
+)
+async def test_an_ended_connection_is_freed_at_once(
+    served: Served, uncollected: None, end: End
+) -> None:
+    before = connections()
+    for _ in range(5):
+        peer = await served.raw()
+        await served.until(lambda: served.server.connections == 1)
+        await end(served, peer)
+        await served.until(lambda: served.server.connections == 0)
+    assert connections() == before
