@@ -137,6 +137,13 @@ async def kill_worker(daemon: Daemon) -> None:
 
 
 async def kill_daemon(daemon: Daemon) -> None:
+    """As it ends under systemd: SIGTERM, or the watchdog's SIGABRT, reaches all of the unit."""
+    async with daemon.client() as client:
+        fork_server = (await client.call("daemon.status"))["fork_server"]["pid"]
+        worker = (await client.call("session.status", company="globex"))["worker_pid"]
+    for pid in (worker, fork_server):
+        os.kill(pid, signal.SIGTERM)
+        os.kill(pid, signal.SIGABRT)
     await daemon.stop(signal.SIGKILL)
     await daemon.start()
     async with daemon.client() as client:

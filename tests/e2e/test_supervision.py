@@ -35,7 +35,7 @@ async def link_two(client: RpcClient, events: Events) -> None:
     await link(client, events, "globex", "+15550200")
 
 
-@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGABRT, signal.SIGSEGV])
+@pytest.mark.parametrize("number", [signal.SIGKILL, signal.SIGSEGV])
 async def test_a_killed_worker_comes_back_and_the_others_do_not_notice(
     number: signal.Signals,
 ) -> None:

@@ -336,6 +336,12 @@ def test_the_users_unit_is_right(tmp_path: Path) -> None:
     assert analyze("verify", "--user", "--man=no", str(unit)) == ""
 
 
+@pytest.mark.parametrize("unit", [UNIT, SYSTEMD / "user" / "whatsappd.service"], ids=str)
+def test_workers_get_time_to_save_what_came_when_the_daemon_dies(unit: Path) -> None:
+    # With mixed, systemd kills them at once; see `test_inbound_loss` for what its signals do.
+    assert "\nKillMode=control-group\n" in unit.read_text()
+
+
 def test_the_unit_exposes_little() -> None:
     printed = analyze("security", "--offline=true", "--no-pager", str(UNIT))
     [exposure] = re.findall(r"Overall exposure level for whatsappd.service: ([0-9.]+)", printed)

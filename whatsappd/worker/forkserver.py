@@ -15,14 +15,13 @@ import gc
 import importlib
 import os
 import resource
-import signal
 import socket
 import sys
 from collections.abc import Callable
 from typing import NoReturn
 
 from whatsappd.wire.frames import FrameReader, pack
-from whatsappd.worker.main import run_worker
+from whatsappd.worker.main import leave_signals_to_the_daemon, run_worker
 from whatsappd.worker.preload import PreloadError, import_deferred, start_log_thread
 
 MAX_REQUEST = 4096
@@ -34,8 +33,7 @@ DESCRIPTORS = 2
 
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)  # systemd's, to the whole unit
+    leave_signals_to_the_daemon()
     os.umask(0o077)
     # A crashed Go runtime's core would be large, hold keys, and help nobody.
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))

@@ -57,10 +57,7 @@ def run_worker(company: str, channel: socket.socket, load_library: Callable[[], 
     """
     _name_process(f"wa {company}")
     os.umask(0o077)
-    # Ctrl-C reaches the whole foreground group, systemd's SIGTERM all of its unit; only the daemon
-    # decides what they mean.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    leave_signals_to_the_daemon()
     threading.excepthook = _die_of_exception
     worker = Worker(company, channel, load_library)
     try:
@@ -70,6 +67,17 @@ def run_worker(company: str, channel: socket.socket, load_library: Callable[[], 
         logging.getLogger(__name__).exception("the worker's channel failed")
         _exit(EXIT_CRASHED)
     _exit(EXIT_CHANNEL_CLOSED)
+
+
+def leave_signals_to_the_daemon() -> None:
+    """Do not end by what reaches the whole foreground group (Ctrl-C) or the whole unit of systemd
+    (SIGTERM, and its watchdog's SIGABRT).
+
+    When the daemon ends, so does the channel, and what it has not confirmed is saved first. A
+    process that aborts by itself still does.
+    """
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGABRT):
+        signal.signal(number, signal.SIG_IGN)
 
 
 class Worker:
