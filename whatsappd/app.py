@@ -254,6 +254,9 @@ def _worker_environment(sandbox: SandboxHandle | None) -> dict[str, str]:
     environment = dict(os.environ)
     # A business is no bot; neonize would tag direct messages with <bot biz_bot=1>.
     environment["NEONIZE_BOT_TAG"] = "off"
+    # A worker sends one message at a time. By default Go prepares for as many as the host has
+    # cores, in every worker: memory, threads, and wake-ups of each other to look for work.
+    environment.setdefault("GOMAXPROCS", "1")
     if sandbox is not None:
         environment.update(sandbox.environment())
     return environment

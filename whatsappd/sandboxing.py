@@ -47,8 +47,12 @@ class SandboxHandle:
         return WhatsAppAccess(proxy=self.info.proxy, noise_root=self.info.noise_root_bytes)
 
     def environment(self) -> dict[str, str]:
-        """What the workers' environment needs so that Go trusts the sandbox's TLS."""
-        return {"SSL_CERT_FILE": self.info.ca_file}
+        """What the workers' environment needs so that Go trusts the sandbox's TLS, and no other.
+
+        Without a directory of its own, Go reads the host's beside the file: some hundred
+        certificates a worker, which cost it 20 ms and 3 MB.
+        """
+        return {"SSL_CERT_FILE": self.info.ca_file, "SSL_CERT_DIR": os.devnull}
 
 
 def sandbox_at(path: Path) -> SandboxHandle:

@@ -24,6 +24,7 @@ from typing import Any, NoReturn
 
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
 from whatsappd.model.jid import parse_jid
+from whatsappd.sandbox.trust import replace_noise_root
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import (
     Notification,
@@ -37,6 +38,7 @@ from whatsappd.wire.rpc import (
 from whatsappd.wire.worker import EVENT, INBOUND, TAKEN, Kind, WorkerEvent, WorkerMethod
 from whatsappd.worker.client import Client, SendError
 from whatsappd.worker.lane import Lane
+from whatsappd.worker.preload import library_path
 from whatsappd.worker.spool import SPOOL, Spool
 
 _PR_SET_NAME = 15
@@ -160,9 +162,6 @@ class Worker:
         noise_root: bytes | None = arguments.get("noise_root")
         if noise_root is not None:
             # Only a daemon started with --sandbox sends a root key.
-            from whatsappd.sandbox.trust import replace_noise_root
-            from whatsappd.worker.preload import library_path
-
             replace_noise_root(library_path(), noise_root)
         _quiet_neonize(arguments["log_level"])
         self._client = Client(
