@@ -1,118 +1,241 @@
-"""Nothing accepted is lost, and nothing is sent twice: while everything is killed, and the network
-drops, freezes and swallows acknowledgements.
+"""Nothing accepted is lost, nothing is sent twice, everything heals and nothing leaks: while all is
+killed, and the network drops, freezes, refuses, and delays and swallows acknowledgements.
 
-Every accepted message arrives exactly once, except those that are reported `uncertain`. The figures
-are printed; `pytest -m soak` runs it for ten minutes, with lost acks that run into whatsmeow's own
-time-out of 75 s.
+Companies write to each other and to witnesses in peace (`chaos`) while a script does things to
+them (`mishaps`). Every accepted message arrives exactly once, except those that are reported
+`uncertain`, and those that died with their receiver's worker (`test_inbound_loss`). Three sizes: a
+few companies for some seconds by default, 20 for a minute (`-m endurance --short`), 100 for ten
+minutes (`-m endurance`), there with lost acks that run into whatsmeow's own time-out of 75 s. The
+seed is that of WHATSAPPD_TEST_SEED.
 """
 
 from __future__ import annotations
 
 import os
+import statistics
 from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import pytest
 import trio
-from chaos import (
-    SENT,
-    Misfortunes,
-    Parties,
-    Traffic,
-    arriving,
-    judge,
-    link_all,
-    operate,
-    out_of_order,
-    parties,
-    settled_rows,
-)
-from daemons import RunningSandbox, running_daemon, running_sandbox
+from chaos import Operator, Traffic, link_all, parties, until_connected
+from daemons import Daemon, RunningSandbox, running_daemon, running_sandbox
+from held import grew, held_by, processes_with, settled
+from mishaps import Mishaps, recoveries
+from verdict import Arrivals, Verdict, arriving, changes_of_state, judge, settled_rows
 
-Figure = Callable[[str], None]
+Say = Callable[..., None]
 
 SEED = int(os.environ.get("WHATSAPPD_TEST_SEED", "20240611"))
+#: In the environment of the companies' daemon and all that descends from it.
+MARK = "CHAOS_TEST"
 
 
-async def run_chaos(
-    figure: Figure,
-    *,
-    people: Parties,
-    seconds: float,
-    every: float,
-    pause: float,
-    longest: float,
-    settle: float,
-    lost_acks: int = 0,
-) -> None:
+class Scale(NamedTuple):
+    """How much happens. Times in seconds.
+
+    Attributes:
+        seconds: of mishaps; at the least until each kind had its turn.
+        every: the mean pause between two.
+        longest: of a freeze, a delay, a refusal.
+        pause: the mean one of a sender between two messages of a chat.
+        lost_acks: that nobody dies of.
+        settles: patience until every message's fate is known.
+        connects: patience until everybody is connected.
+    """
+
+    companies: int
+    witnesses: int
+    seconds: float
+    every: float
+    longest: float
+    pause: float
+    lost_acks: int = 0
+    settles: float = 90
+    connects: float = 90
+
+
+FEW = Scale(4, 2, seconds=8, every=0.4, longest=1.0, pause=0.06)
+SHORT = Scale(20, 4, seconds=60, every=0.75, longest=2.5, pause=1.0)
+# Beyond the 5 s that whatsmeow waits for a new connection before it gives a message up.
+LONG = Scale(
+    100, 10, seconds=600, every=3, longest=9, pause=6, lost_acks=12, settles=600, connects=300
+)
+
+
+class Holdings(NamedTuple):
+    """What is held in peace, with everybody connected."""
+
+    processes: int  # of the daemon, itself included
+    daemon_descriptors: int
+    daemon_threads: int
+    daemon_children: int
+    fork_server_descriptors: int
+    sandbox_descriptors: int
+    sandbox_threads: int
+
+
+async def holdings(
+    daemon: Daemon, sandbox: RunningSandbox, before: Holdings | None = None
+) -> Holdings:
+    """What is held; given `before`, once what goes by itself is gone."""
+    async with daemon.client() as client:
+        fork_server = (await client.call("daemon.status"))["fork_server"]["pid"]
+
+    def count() -> Holdings:
+        ours, theirs = held_by(daemon.pid), held_by(sandbox.pid)
+        return Holdings(
+            len(processes_with(MARK, str(daemon.directory))),
+            *ours,
+            held_by(fork_server).descriptors,
+            theirs.descriptors,
+            theirs.threads,
+        )
+
+    return count() if before is None else await settled(count, before)
+
+
+class Outcome(NamedTuple):
+    verdict: Verdict
+    mishaps: Mishaps
+    traffic: Traffic
+    recoveries: dict[str, list[float]]
+    before: Holdings
+    after: Holdings
+    in_order: Arrivals
+    stats: dict[str, Any]
+    started_by_hand: list[str]
+
+
+async def run_chaos(scale: Scale) -> Outcome:
+    people = parties(scale.companies, scale.witnesses)
+
+    def mark(daemon: Daemon) -> None:
+        daemon.environment[MARK] = str(daemon.directory)
+
     async with (
         running_sandbox() as sandbox,
         running_daemon("--sandbox-at", str(sandbox.info)) as peaceful,
-        running_daemon("--sandbox-at", str(sandbox.info)) as daemon,
+        running_daemon("--sandbox-at", str(sandbox.info), prepare=mark) as daemon,
     ):
-        await link_all(peaceful, people.receivers)
-        await link_all(daemon, people.senders)
-        traffic = Traffic(daemon, people, seed=SEED, pause=pause)
-        misfortunes = Misfortunes(daemon, sandbox, people, seed=SEED, longest=longest)
-        async with arriving(peaceful) as arrivals, trio.open_nursery() as operators:
-            operators.start_soon(operate, daemon, people)
+        await link_all(peaceful, people.witnesses)
+        await link_all(daemon, people.companies)
+        # What a daemon holds is compared with what another one held, at the same age.
+        await daemon.stop()
+        await daemon.start()
+        await until_connected(daemon, people.companies, patience=scale.connects)
+        traffic = Traffic(daemon, people, seed=SEED, pause=scale.pause)
+        await traffic.one_each()
+        before = await holdings(daemon, sandbox)
+
+        mishaps = Mishaps(daemon, sandbox, people, seed=SEED, longest=scale.longest)
+        operator = Operator(daemon)
+        async with trio.open_nursery() as duty:
+            duty.start_soon(operator.run)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(traffic.run)
-                nursery.start_soon(_lose_acks, sandbox, people, lost_acks, seconds)
-                with trio.move_on_after(seconds):
-                    await misfortunes.run(every=every)
+                nursery.start_soon(mishaps.lose_acks, scale.lost_acks, scale.seconds)
+                await mishaps.run(seconds=scale.seconds, every=scale.every)
                 traffic.stop()
                 await sandbox.fault("clear")
-            rows = await settled_rows(daemon, people, patience=settle)
-            sent = {row["text"] for row in rows if row["state"] in SENT}
-            await arrivals.until(lambda: not sent - arrivals.times.keys(), patience=30)
-            verdict = judge(traffic.accepted, rows, arrivals)
-            stats = await sandbox.stats()
-            operators.cancel_scope.cancel()
-        figure(f"seed {SEED}: {verdict}")
-        figure(f"misfortunes {dict(misfortunes.done)}; senders met {dict(traffic.errors)}")
-        figure(
-            f"at WhatsApp: {stats['accepted']} taken, {stats['resent']} frames again, "
-            f"{stats['acks_withheld']} acks withheld, {stats['retries']} retries"
+            await until_connected(daemon, people.companies, patience=scale.connects)
+            duty.cancel_scope.cancel()
+        await settled_rows(daemon, people, patience=scale.settles)
+        # Whoever has the last one of a chat has had all that were before it.
+        await traffic.one_each()
+        rows = await settled_rows(daemon, people, patience=scale.settles)
+        last = set(traffic.last.values())
+        async with arriving(peaceful) as at_witnesses, arriving(daemon) as at_companies:
+            both = (at_witnesses, at_companies)
+            for arrivals, names in zip(both, (people.witnesses, people.companies), strict=True):
+                ours = {text for text in last if text.split()[1] in names}
+                await arrivals.until(lambda a=arrivals, t=ours: t <= a.times.keys(), patience=60)
+            verdict = judge(traffic.accepted, rows, at_witnesses, at_companies)
+        times = recoveries(mishaps.done, await changes_of_state(daemon))
+        return Outcome(
+            verdict,
+            mishaps,
+            traffic,
+            {**times, "kill_fork_server": mishaps.fork_server_away},
+            before,
+            await holdings(daemon, sandbox, before),
+            at_witnesses,
+            await sandbox.stats(),
+            operator.started,
         )
-        assert verdict.lost == []
-        assert verdict.doubled == []
-        assert out_of_order(arrivals) == []
-        assert verdict.arrived_once + verdict.uncertain == verdict.accepted
-        # WhatsApp itself took each of them once, and handed on whatever it took.
-        assert stats["accepted"] == verdict.arrived_once + verdict.uncertain_arrived
-        assert stats["defects"] == 0
-        assert stats["violations"] == 0
 
 
-async def _lose_acks(sandbox: RunningSandbox, people: Parties, count: int, seconds: float) -> None:
-    """Acks that are lost while nobody dies: whatsmeow itself gives up, after 75 s."""
-    phones = [*people.senders.values()]
-    for number in range(count):
-        await trio.sleep(seconds / (count + 1))
-        await sandbox.fault("lose_acks", phone=phones[number % len(phones)], count=1)
-
-
-async def test_every_accepted_message_arrives_once_or_is_reported_uncertain(figure: Figure) -> None:
-    await run_chaos(
-        figure,
-        people=parties(3, 3),
-        seconds=9,
-        every=0.5,
-        pause=0.03,
-        longest=1.5,
-        settle=60,
+def tell(outcome: Outcome, figure: Say, measured: Say, name: str) -> None:
+    verdict, mishaps = outcome.verdict, outcome.mishaps
+    figure(f"seed {SEED}: mishaps {dict(mishaps.counts)}")
+    figure(
+        f"senders met {dict(outcome.traffic.errors)}; {len(outcome.started_by_hand)} sessions had "
+        "crashed too often and were started by hand"
     )
-
-
-@pytest.mark.soak
-async def test_ten_minutes_of_chaos(figure: Figure) -> None:
-    await run_chaos(
-        figure,
-        people=parties(6, 4),
-        seconds=600,
-        every=2.5,
-        pause=0.5,
-        longest=9,  # beyond the 5 s that whatsmeow waits for a new connection
-        settle=400,
-        lost_acks=12,
+    stats = outcome.stats
+    figure(
+        f"at WhatsApp: {stats['accepted']} taken, {stats['resent']} frames again, "
+        f"{stats['acks_withheld']} acks withheld, {stats['dials_refused']} dials refused, "
+        f"{stats['retries']} retries"
     )
+    counted = {
+        "mishaps": mishaps.done,
+        "messages accepted": verdict.accepted,
+        "arrived once": verdict.arrived,
+        "reported uncertain": verdict.uncertain,
+        "of these arrived": verdict.uncertain & verdict.arrived,
+        "lost": verdict.lost,
+        "doubled": verdict.doubled,
+        "died with their receiver's worker": verdict.died,
+    }
+    for what, found in counted.items():
+        measured(
+            f"{name}: {what}", len(found), "", aim="0" if what in ("lost", "doubled") else None
+        )
+    for kind, times in sorted(outcome.recoveries.items()):
+        spread = statistics.quantiles(times, n=20, method="inclusive") if len(times) > 1 else []
+        p50, p95 = (spread[9], spread[18]) if spread else (times[0], times[0])
+        words = f"{name}: connected again after {kind}"
+        if kind == "kill_fork_server":
+            words = f"{name}: another fork server after {kind}"
+        measured(f"{words} ({len(times)} times), p50", p50, "s")
+        measured(f"{words}, p95", p95, "s")
+    for what, now, then in zip(Holdings._fields, outcome.after, outcome.before, strict=True):
+        words = f"{name}: {what.replace('_', ' ')} afterwards"
+        measured(words, now, "", beside="before", reference=then)
+
+
+def check(outcome: Outcome, scale: Scale) -> None:
+    verdict = outcome.verdict
+    assert verdict.lost == set()
+    assert verdict.doubled == []
+    assert outcome.in_order.out_of_order == []
+    assert verdict.arrived | verdict.uncertain | verdict.died == verdict.accepted
+    # Only a worker that is killed loses what it got; see `test_inbound_loss`.
+    assert verdict.receivers_of_dead() <= outcome.mishaps.killed
+    # WhatsApp itself took each of them once, and no other.
+    stats = outcome.stats
+    known = len(verdict.sent | (verdict.uncertain & verdict.arrived))
+    assert known <= stats["accepted"] <= len(verdict.sent | verdict.uncertain)
+    assert (stats["defects"], stats["violations"]) == (0, 0)
+    assert not grew(outcome.before, outcome.after), (outcome.before, outcome.after)
+    # One process a company, the fork server, and the daemon.
+    assert outcome.after.processes == scale.companies + 2
+
+
+async def test_every_accepted_message_arrives_once_or_is_reported_uncertain(
+    figure: Say, measured: Say
+) -> None:
+    outcome = await run_chaos(FEW)
+    tell(outcome, figure, measured, "few")
+    check(outcome, FEW)
+
+
+@pytest.mark.endurance
+async def test_companies_that_write_to_each_other_outlive_chaos(
+    figure: Say, measured: Say, is_short: bool
+) -> None:
+    scale = SHORT if is_short else LONG
+    outcome = await run_chaos(scale)
+    tell(outcome, figure, measured, f"{scale.companies} companies, {scale.seconds} s")
+    check(outcome, scale)

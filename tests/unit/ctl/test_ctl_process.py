@@ -191,11 +191,12 @@ def test_a_batch_that_is_interrupted_waits_for_its_answers_and_gives_an_account(
 
     def body():
         with start(*arguments, "--json") as process:
-            assert process.stdout is not None
-            process.stdout.readline()
+            # Not by reading its first line: `communicate` would miss what was read ahead with it.
+            while not daemon.called("message.send"):
+                time.sleep(0.01)
             process.send_signal(number)
             out, err = process.communicate(timeout=20)
-            return process.returncode, 1 + out.count("\n"), json.loads(err)
+            return process.returncode, out.count("\n"), json.loads(err)
 
     code, printed, told = daemon.run(body)
     assert code == 130
