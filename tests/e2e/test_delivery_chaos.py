@@ -71,7 +71,6 @@ class Holdings(NamedTuple):
     daemon_descriptors: int
     daemon_threads: int
     daemon_children: int
-    fork_server_descriptors: int
     sandbox_descriptors: int
     sandbox_threads: int
 
@@ -85,14 +84,12 @@ async def holdings(
         async with trio.open_nursery() as nursery:
             for _ in range(50):
                 nursery.start_soon(partial(client.call, "events.read", after=0, limit=100))
-        fork_server = (await client.call("daemon.status"))["fork_server"]["pid"]
 
     def count() -> Holdings:
         ours, theirs = held_by(daemon.pid), held_by(sandbox.pid)
         return Holdings(
             len(processes_with(MARK, str(daemon.directory))),
             *ours,
-            held_by(fork_server).descriptors,
             theirs.descriptors,
             theirs.threads,
         )

@@ -1,4 +1,4 @@
-"""Sessions that come and go leave nothing behind in the daemon."""
+"""Sessions that come and go leave nothing behind in the daemon and its fork server."""
 
 from __future__ import annotations
 
@@ -26,11 +26,14 @@ async def test_starting_and_stopping_a_session_200_times_leaves_nothing_behind()
                 await events.state("acme", "connected", start=start)
 
         await rounds(20)  # fills what fills once
+        fork_server = (await client.call("daemon.status"))["fork_server"]["pid"]
         before = held_by(daemon.pid)
+        before_it = held_by(fork_server)
         before_kb = private_kb(daemon.pid)
         await rounds(ROUNDS)
         after = await settled(lambda: held_by(daemon.pid), before)
         grown_kb = private_kb(daemon.pid) - before_kb
         print(f"{ROUNDS} rounds: {before} -> {after}, private memory {grown_kb:+d} kB")
         assert not grew(before, after)
+        assert not grew(before_it, held_by(fork_server))
         assert grown_kb < SLACK_KB

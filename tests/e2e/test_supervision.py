@@ -81,6 +81,34 @@ async def test_a_dead_fork_server_is_replaced_and_running_workers_live_on() -> N
         assert after["restarts"] == 1
 
 
+async def test_fork_servers_that_die_before_they_are_ready_hold_up_no_start() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        await client.call("session.stop", company="acme")
+        start = len(events.seen)
+
+        async def other_than(former: int) -> int:
+            while True:
+                pid = (await client.call("daemon.status"))["fork_server"]["pid"]
+                if pid not in (None, former):
+                    return int(pid)
+                await trio.sleep(0.005)
+
+        ready = (await client.call("daemon.status"))["fork_server"]["pid"]
+        os.kill(ready, signal.SIGKILL)
+        # This one imports the library first, and the session waits for it.
+        early = await other_than(ready)
+        await client.call("session.start", company="acme")
+        await client.call("session.status", company="acme")
+        os.kill(early, signal.SIGKILL)
+        os.kill(await other_than(early), signal.SIGKILL)
+        await events.state("acme", "connected", start=start)
+
+
 async def test_a_worker_that_keeps_dying_ends_in_failed_and_can_be_started_again() -> None:
     async with (
         running_daemon("--sandbox", "--set", "sessions.retry_base=50ms") as daemon,

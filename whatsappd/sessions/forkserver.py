@@ -93,7 +93,8 @@ class ForkServer:
                 nursery.cancel_scope.cancel()
         finally:
             was_ready = self._ready.is_set()
-            self._ready = trio.Event()
+            if was_ready:  # whoever waits for one that died early waits for the next one
+                self._ready = trio.Event()
             self._control = None
             self.pid = None
             control.close()  # the server leaves when its end closes
@@ -127,7 +128,8 @@ class ForkServer:
         """
         async with self._lock:
             with trio.move_on_after(_READY_DEADLINE) as waiting:
-                await self._ready.wait()
+                while self._control is None:  # it may have died since it was ready
+                    await self._ready.wait()
             if waiting.cancelled_caught:
                 raise WorkerFailed(
                     f"no fork server is up after {_READY_DEADLINE:.0f} s; the log has its reasons"
