@@ -181,6 +181,38 @@ async def test_link_a_company_send_receive_and_outlive_a_restart_of_the_gateway(
         await browse(stack, script)
 
 
+async def test_an_older_answer_never_replaces_a_newer_one(stack: Stack) -> None:
+    made = await stack.make_key("admin")
+
+    def script(browsing: Browsing) -> None:
+        page, expect = browsing.page, browsing.expect
+        browsing.sign_in(made["key"])
+        expect(page.locator("#live")).to_have_text("Live")
+        page.get_by_label("New company").fill("older")
+        page.get_by_role("button", name="Link").click()
+        expect(page.get_by_alt_text("QR code to scan with the phone")).to_be_visible()
+        asking: list[Any] = []
+
+        def dawdle(route: Any) -> None:
+            """The first answer is old when it comes."""
+            answer = route.fetch()
+            if not asking:
+                asking.append(route)
+                browsing.rpc("session.stop", company="older")
+                page.wait_for_timeout(500)  # in which the page would ask again
+            route.fulfill(response=answer)
+
+        page.route("**/v1/sessions/older", dawdle)
+        browsing.rpc("session.restart", company="older")
+        expect(page.locator("#state")).to_have_text("Stopped")
+        page.wait_for_timeout(500)
+        expect(page.locator("#state")).to_have_text("Stopped")
+        page.unroute("**/v1/sessions/older")
+        browsing.rpc("session.remove", company="older")
+
+    await browse(stack, script)
+
+
 async def test_it_can_be_used_by_keyboard_and_tells_what_a_key_may_not_do(stack: Stack) -> None:
     async with stack.daemon.client() as client:
         await client.call("session.start", company="acme")

@@ -121,25 +121,40 @@ async function loadSession(company) {
 async function refresh() {
   try {
     await loadSessions();
-    if (chosen) await messages.load();
+    if (chosen) await inTurn("sent", () => messages.load());
   } catch (error) {
     tell(error.message);
   }
 }
 
+// Loads under one name follow each other: an older answer must never replace a newer one.
+const turns = new Map(); // by name: the last one's end
+function inTurn(name, work) {
+  const turn = (turns.get(name) ?? Promise.resolve()).then(work);
+  turns.set(name, turn.catch(() => {})); // whoever asked hears of it
+  return turn;
+}
+
 // Loads soon, and once for many events. What fails comes again with the next event.
-const due = new Map();
+const due = new Set();
 function soon(name, work) {
   if (due.has(name)) return;
-  due.set(name, setTimeout(() => {
-    due.delete(name);
-    if (live) work().catch((error) => tell(error.message));
-  }, 100));
+  due.add(name);
+  setTimeout(() => {
+    const begin = () => {
+      due.delete(name);
+      return live && work();
+    };
+    inTurn(name, begin).catch((error) => tell(error.message));
+  }, 100);
 }
+
+const sessionTurn = (company) => `session ${company}`;
+const reload = (company) => inTurn(sessionTurn(company), () => loadSession(company));
 
 function take({ type, company, ...event }) {
   if (type === "session.state" || type === "session.qr") {
-    soon(`session ${company}`, () => loadSession(company));
+    soon(sessionTurn(company), () => loadSession(company));
   }
   if (company !== chosen) return;
   if (type === "message.received") messages.take({ type, company, ...event });
@@ -195,7 +210,7 @@ function choose(company, moveFocus = false) {
     $("company-title").focus({ preventScroll: true });
     $("company").scrollIntoView({ block: "nearest" });
   }
-  messages.load().catch((error) => tell(error.message));
+  inTurn("sent", () => messages.load()).catch((error) => tell(error.message));
 }
 
 function renderCompany() {
@@ -242,25 +257,23 @@ async function showCode(wanted) {
 
 // --- doing ----------------------------------------------------------------------------------
 
-const verb = (name) => async () => {
-  sessions.set(chosen, await call("POST", `/v1/sessions/${chosen}/${name}`));
-  render();
+const verb = (name, body) => async () => {
+  const company = chosen;
+  await call("POST", `/v1/sessions/${company}/${name}`, { body });
+  await reload(company);
 };
 $("stop").addEventListener("click", (click) => act(click.currentTarget, verb("stop")));
 $("start").addEventListener("click", (click) => {
   const takeOver = sessions.get(chosen)?.state === "conflict";
-  act(click.currentTarget, async () => {
-    const body = { take_over: takeOver };
-    sessions.set(chosen, await call("POST", `/v1/sessions/${chosen}/start`, { body }));
-    render();
-  });
+  act(click.currentTarget, verb("start", { take_over: takeOver }));
 });
 
 $("add").addEventListener("submit", (submit) => {
   submit.preventDefault();
   act($("add").querySelector("button"), async () => {
     const company = $("add-company").value.trim();
-    sessions.set(company, await call("PUT", `/v1/sessions/${company}`));
+    await call("PUT", `/v1/sessions/${company}`);
+    await reload(company);
     $("add-company").value = "";
     choose(company, true);
   });
@@ -287,7 +300,7 @@ $("send").addEventListener("submit", (submit) => {
     $("text").value = "";
     $("sent").textContent = sessions.get(row.company)?.state === "connected"
       ? "Taken; its state is below." : "Taken; it is sent as soon as the company is connected.";
-    await messages.loadSent();
+    await inTurn("sent", () => messages.loadSent());
   });
 });
 $("text").addEventListener("keydown", (press) => {
