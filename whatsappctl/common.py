@@ -25,6 +25,21 @@ class Options:
         self.json = False
 
 
+class Seconds(click.FloatRange):
+    """A time on the command line. Ten years at the most: what is longer is a slip of the finger."""
+
+    def __init__(self, *, min_open: bool = False) -> None:
+        super().__init__(min=0, min_open=min_open, max=10 * 366 * 24 * 3600)
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        number: float = super().convert(value, param, ctx)
+        if number != number:  # noqa: PLR0124 - NaN, which is neither above nor below any bound
+            self.fail(f"{value!r} is no number of seconds", param, ctx)
+        return number
+
+
 def options() -> Options:
     """Those of the command that runs."""
     return click.get_current_context().ensure_object(Options)

@@ -24,6 +24,7 @@ from whatsappd.wire.rpc import (
     MAX_MSGID,
     Notification,
     Response,
+    is_last_word,
     named_arguments,
     pack_request,
     parse_message,
@@ -158,7 +159,7 @@ class Connection:
                 self._answers[message.msgid] = message
         elif isinstance(message, Notification):
             arguments = named_arguments(message.params)
-            if message.method == "error" and "method" not in (arguments.get("data") or {}):
+            if message.method == "error" and is_last_word(arguments):
                 raise error_from_wire(arguments)  # the daemon's last word before it closes
             self._notifications.append((message.method, arguments))
         else:

@@ -39,7 +39,7 @@ class WhatsappdError(Exception):
     exit_code: ClassVar[int] = EXIT_FAILED
     http_status: ClassVar[int] = 500
 
-    def __init__(self, message: str, **data: Any) -> None:
+    def __init__(self, message: str, /, **data: Any) -> None:
         super().__init__(message)
         self.message = message
         self.data: dict[str, Any] = data

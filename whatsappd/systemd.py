@@ -7,9 +7,10 @@ The protocols are those of sd_notify(3) and sd_listen_fds(3), which are few line
 from __future__ import annotations
 
 import os
+import re
 import socket
 import time
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, Mapping, MutableMapping
 from typing import NamedTuple
 
 import structlog
@@ -28,6 +29,8 @@ STATUS_PAUSE = 1.0
 #: While sessions are being stopped, each bit of progress is worth this many seconds more.
 EXTEND_BY = 10.0
 
+_NUMBER = re.compile(r"[0-9]{1,15}")
+
 #: Answers None, or what is wrong.
 Ask = Callable[[], Awaitable[str | None]]
 
@@ -44,7 +47,7 @@ def take_launch(environment: MutableMapping[str, str]) -> Launch:
     """Read what systemd said, and remove it: children must not believe that it is for them.
 
     Raises:
-        BadStateDirectory: more than one socket was passed.
+        BadStateDirectory: more than one socket was passed, or what was said cannot be.
     """
     given = {
         name: environment.pop(name, "")
@@ -54,10 +57,16 @@ def take_launch(environment: MutableMapping[str, str]) -> Launch:
         )
     }
     own = str(os.getpid())
-    watchdog_us = given["WATCHDOG_USEC"] if given["WATCHDOG_PID"] in ("", own) else ""
-    count = int(given["LISTEN_FDS"] or 0) if given["LISTEN_PID"] == own else 0
+    watchdog_us = _number("WATCHDOG_USEC", given) if given["WATCHDOG_PID"] in ("", own) else 0
+    count = _number("LISTEN_FDS", given) if given["LISTEN_PID"] == own else 0
     for descriptor in range(FIRST_DESCRIPTOR, FIRST_DESCRIPTOR + count):
-        os.set_inheritable(descriptor, False)
+        try:
+            os.set_inheritable(descriptor, False)
+        except OSError as error:
+            raise BadStateDirectory(
+                f"LISTEN_FDS: {count} sockets are said to be passed, and descriptor {descriptor} "
+                f"is not open ({error.strerror}): unset it, or start the daemon by systemd"
+            ) from error
     if count > 1:
         raise BadStateDirectory(
             f"systemd passed {count} sockets, and the daemon listens on one: whatsappd.socket "
@@ -65,9 +74,20 @@ def take_launch(environment: MutableMapping[str, str]) -> Launch:
         )
     return Launch(
         Notify(given["NOTIFY_SOCKET"]),
-        int(watchdog_us) / 1_000_000 if watchdog_us else None,
+        watchdog_us / 1_000_000 if watchdog_us else None,
         FIRST_DESCRIPTOR if count else None,
     )
+
+
+def _number(name: str, given: Mapping[str, str]) -> int:
+    """0 where systemd says nothing."""
+    text = given[name] or "0"
+    if not _NUMBER.fullmatch(text):
+        raise BadStateDirectory(
+            f"{name}: {text!r:.80} is no number of systemd's: unset it, or start the daemon by "
+            "systemd"
+        )
+    return int(text)
 
 
 class Notify:
@@ -120,7 +140,7 @@ class Notify:
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
                 sender.settimeout(SEND_WITHIN)
-                sender.sendto("\n".join(assignments).encode(), address)
+                sender.sendto("\n".join(assignments).encode(errors="replace"), address)
         except OSError as error:
             if not self._failed:
                 log.warning("systemd_not_told", reason=str(error))

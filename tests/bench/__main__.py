@@ -19,6 +19,7 @@ TESTS = HERE.parent
 #: What has a verdict beside its figures, and stands with the tests of what it is about.
 ELSEWHERE = {
     "chaos": TESTS / "e2e" / "test_delivery_chaos.py",
+    "fuzz": TESTS / "fuzz" / "test_fuzz.py",
 }
 _PREFIX = "test_bench_"
 

@@ -34,7 +34,7 @@ channel = socket.socket(fileno=int(sys.argv[1]))
 reader = FrameReader()
 while data := channel.recv(65536):
     for _, msgid, method, _ in reader.feed(data):
-        event = {"company": "acme", "kind": "message", "data": {}, "number": 1}
+        event = {"company": "acme", "kind": "disconnected", "data": {}, "number": None}
         channel.sendall(
             pack_notification("event", event)
             + pack_result(msgid, {"connected": True, "logged_in": False})

@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from whatsappctl.common import client, common_options
+from whatsappctl.common import Seconds, client, common_options
 from whatsappctl.output import print_json
 
 
@@ -16,7 +16,7 @@ from whatsappctl.output import print_json
 @click.argument("arguments", metavar="[JSON]", required=False)
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min_open=True),
     metavar="SECONDS",
     help="Give up after this time. Default: 30.",
 )
@@ -27,12 +27,12 @@ def command(method: str, arguments: str | None, timeout: float | None) -> None:
     whatsappctl call daemon.hello
     whatsappctl call session.status '{"company": "acme"}'
     """
-    from json import JSONDecodeError, loads
+    from json import loads
 
-    text = sys.stdin.read() if arguments == "-" else arguments
     try:
+        text = sys.stdin.read() if arguments == "-" else arguments
         given = loads(text) if text else {}
-    except JSONDecodeError as error:
+    except (ValueError, RecursionError) as error:
         raise click.UsageError(f"the arguments are not JSON: {error}") from error
     if not isinstance(given, dict):
         raise click.UsageError('the arguments must be one JSON object, such as {"company": "acme"}')

@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.common import Seconds, client, common_options, company_argument, options
 from whatsappctl.output import plain, print_json
 from whatsappd.errors import SendFailed, Stopping, TimedOut, Uncertain, Unreachable
 
@@ -39,7 +39,7 @@ ENDS = ("failed", "expired", "cancelled")
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="With --wait or --batch: end after this time, with exit code 6. What was accepted goes "
     "on.",
@@ -50,7 +50,7 @@ ENDS = ("failed", "expired", "cancelled")
 )
 @click.option(
     "--ttl",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min_open=True),
     metavar="SECONDS",
     help="Do not send it any more after this time.",
 )

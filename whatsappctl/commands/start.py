@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import click
 
-from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.common import Seconds, client, common_options, company_argument, options
 from whatsappctl.output import in_time, plain, print_json, session_line
 from whatsappd.errors import NotConnected, TimedOut, WrongState
 
@@ -33,7 +33,7 @@ class View(Protocol):
 @click.option("--no-wait", is_flag=True, help="Return at once, without waiting or showing codes.")
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Seconds(min_open=True),
     default=TIMEOUT,
     show_default=True,
     metavar="SECONDS",

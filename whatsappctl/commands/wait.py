@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.common import Seconds, client, common_options, company_argument, options
 from whatsappctl.output import print_json, session_line
 
 #: As in `whatsappd.model.session.SessionState`, which takes longer to import than this verb runs.
@@ -28,7 +28,7 @@ STATES = (
 )
 @click.option(
     "--timeout",
-    type=click.FloatRange(min=0),
+    type=Seconds(),
     metavar="SECONDS",
     help="Give up after this time, with exit code 6. Default: wait for ever.",
 )

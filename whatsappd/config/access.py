@@ -37,7 +37,7 @@ def parse_rule(table: Any) -> AccessRule:
         raise Refused("is no table: write [[access]] with user or group below it")
     for key in table:
         if key not in _KEYS:
-            raise Refused(f"has no key {key!r}: write {', '.join(_KEYS)}")
+            raise Refused(f"has no key {key!r:.80}: write {', '.join(_KEYS)}")
     subjects = [subject for subject in Subject if subject.value in table]
     if len(subjects) != 1:
         raise Refused('needs either user or group: write user = "NAME" or group = "NAME"')
@@ -74,9 +74,9 @@ def _look_up(subject: Subject, given: Any) -> int:
         raise Refused(f"{subject} is neither a name nor a number")
     try:
         return pwd.getpwnam(given).pw_uid if subject is Subject.USER else group_id(given)
-    except KeyError:
+    except (KeyError, ValueError):  # a name with a NUL in it is none, too
         raise Refused(
-            f"this host has no {subject} {given!r}: create it, or remove the rule"
+            f"this host has no {subject} {given!r:.80}: create it, or remove the rule"
         ) from None
 
 
@@ -86,4 +86,8 @@ def group_id(given: str) -> int:
     Raises:
         KeyError: there is no such group.
     """
-    return int(given) if given.isascii() and given.isdigit() else grp.getgrnam(given).gr_gid
+    if not given.isascii() or not given.isdigit():
+        return grp.getgrnam(given).gr_gid
+    if len(given) > len(str(_MAX_ID)) or int(given) > _MAX_ID:
+        raise KeyError(given)
+    return int(given)

@@ -74,7 +74,10 @@ class Gathered(NamedTuple):
 
 def shown(value: Any) -> str:
     """A value for a complaint: short, and without passwords."""
-    text = masked(f'"{value}"' if isinstance(value, str) else str(value))
+    try:
+        text = masked(f'"{value}"' if isinstance(value, str) else str(value))
+    except ValueError:  # Python writes no number of thousands of digits
+        return "a number of too many digits"
     return text if len(text) <= 100 else text[:100] + "…"
 
 
@@ -138,7 +141,7 @@ def _read_file(sources: Sources, gathered: Gathered) -> None:
         message = f"there is no such file; correct {named_by}, or leave it out"
     except OSError as error:
         message = f"cannot be read: {error.strerror}; let the daemon's user read it"
-    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also for a number of thousands of digits
         message = f"is no TOML: {error}; `whatsappd check --sample` shows the form"
     else:
         if stat.S_ISREG(permissions.st_mode) and permissions.st_mode & 0o002:

@@ -143,13 +143,15 @@ class RedisLimiter:
             for entry in entries:
                 arguments += entry
         try:
-            wait: int = await script([PREFIX + key.name for key in keys], arguments)
+            wait = int(await script([PREFIX + key.name for key in keys], arguments))
+            if not 0 <= wait <= max((key.period_ms for key in keys), default=0):
+                raise RedisError(f"an answer that our script does not give: {wait}")
         except BaseException:
             # Whether it arrived is unknown; to send it twice does no harm.
             for name, entries in taken.items():
                 self._keep(name, entries)
             raise
-        return int(wait)
+        return wait
 
     def _keep(self, name: str, entries: list[tuple[int, str]]) -> None:
         """Adds to the backlog; the window that has waited longest makes room."""

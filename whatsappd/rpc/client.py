@@ -34,6 +34,7 @@ from whatsappd.wire.rpc import (
     MAX_MSGID,
     Request,
     Response,
+    is_last_word,
     named_arguments,
     pack_request,
     parse_message,
@@ -149,7 +150,7 @@ class RpcClient:
         if isinstance(message, Request):
             raise Malformed("the daemon sent a request")
         arguments = named_arguments(message.params)
-        if message.method == ERROR and "method" not in (arguments.get("data") or {}):
+        if message.method == ERROR and is_last_word(arguments):
             raise error_from_wire(arguments)  # the daemon's last word before it closes
         with suppress(trio.BrokenResourceError):  # whoever read them closed, and wants none
             await self._notices.send(Notice(message.method, arguments))

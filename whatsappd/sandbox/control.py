@@ -8,6 +8,7 @@ and strike when their moment comes.
 from __future__ import annotations
 
 import inspect
+import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, get_args, get_type_hints
 
@@ -193,7 +194,7 @@ def _fits(value: Any, hint: Any) -> bool:
     choices = get_args(hint) or (hint,)
     if isinstance(value, bool):
         return bool in choices
-    if isinstance(value, int | float) and value < 0:
+    if isinstance(value, int | float) and not 0 <= value < math.inf:  # NaN is not, either
         return False
     return isinstance(value, choices) or (isinstance(value, int) and float in choices)
 

@@ -50,9 +50,11 @@ class SandboxInfo:
             "control": (str, type(None)),
         }  # fmt: skip
         for name, types in expected.items():
-            if not isinstance(value.get(name), types):
+            # A truth value is an int to Python, and no port.
+            if not isinstance(given := value.get(name), types) or isinstance(given, bool):
                 raise SandboxFailed(f"the description of a sandbox lacks a valid {name!r}")
-        info = cls(**{field.name: value[field.name] for field in fields(cls)})
+        known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(cls)}
+        info = cls(**known)
         try:
             root = info.noise_root_bytes
         except ValueError:
@@ -81,6 +83,6 @@ def read_info(path: Path) -> SandboxInfo:
         raise SandboxFailed(
             f"{path} does not exist: start a sandbox with `whatsappd sandbox --info {path}`"
         ) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise SandboxFailed(f"{path} cannot be read as the description of a sandbox") from error
     return SandboxInfo.from_wire(value)

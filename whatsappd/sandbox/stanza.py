@@ -32,6 +32,7 @@ _BINARY_8 = 252
 _BINARY_20 = 253
 _BINARY_32 = 254
 _NIBBLE_8 = 255
+_JIDS = frozenset({_INTEROP_JID, _FB_JID, _AD_JID, _JID_PAIR})
 
 #: The longest string that may be packed.
 _PACKED_MAX = 127
@@ -246,9 +247,10 @@ class Codec:
         raise ProtocolViolation(f"unknown token {marker} in a stanza")
 
     def _read_user(self, data: bytes, position: int) -> tuple[str, int]:
-        value, position = self._read_value(data, position)
-        if isinstance(value, Jid):
+        if data[position] in _JIDS:  # before it is read, however many are within each other
             raise ProtocolViolation("a JID within a JID")
+        value, position = self._read_value(data, position)
+        assert not isinstance(value, Jid)
         return value or "", position
 
 

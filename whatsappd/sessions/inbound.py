@@ -74,7 +74,7 @@ class InboundLog:
         """
         if not events:
             return None
-        arrivals = [_arrival(company, event) for event in events]
+        arrivals = [arrival(company, event) for event in events]
         complained = False
         while True:
             try:
@@ -87,7 +87,7 @@ class InboundLog:
                 await trio.sleep(self._retry_s)
 
 
-def _arrival(company: str, event: WorkerEvent) -> Arrival:
+def arrival(company: str, event: WorkerEvent) -> Arrival:
     return Arrival(
         Draft(company, _TYPES[event.kind], event.data),
         number=event.number,
@@ -109,4 +109,11 @@ def _people(event: WorkerEvent) -> set[str]:
     if data["is_group"]:
         return set()
     addresses = ("chat", "recipient_alt") if data["from_me"] else ("sender", "sender_alt")
-    return {str(parse_jid(data[name]).account) for name in addresses if data[name]}
+    return {person for name in addresses if (person := _account(data[name])) is not None}
+
+
+def _account(address: str | None) -> str | None:
+    try:
+        return str(parse_jid(address).account) if address else None
+    except ValueError:
+        return None  # an address of a kind that we do not know is nobody whom we write to

@@ -52,6 +52,10 @@ DATABASE = "session.db"
 _WISHES = frozenset({Cause.START, Cause.TAKE_OVER})
 
 
+#: No ban is longer than this, whatever a broken worker says: ten years.
+_LONGEST_BAN_MS = 10 * 366 * 24 * 3600 * 1000
+
+
 class Session:
     """Supervises one company. `run` must be running for anything to happen."""
 
@@ -279,7 +283,7 @@ class Session:
         if action is Action.NONE:
             return
         if action is Action.KILL_AND_WAIT:
-            ban_ms = int(data.get("expire_s") or 0) * 1000
+            ban_ms = min(int(data.get("expire_s") or 0) * 1000, _LONGEST_BAN_MS)
             self.next_try_ms = now_ms() + max(ban_ms, self._settings.shortest_ban_ms)
         elif action is Action.KILL_AND_RETRY:
             self.next_try_ms = now_ms() + self._retries.next_delay_ms(now_ms())
@@ -458,7 +462,8 @@ class Session:
         if news.error is not None:
             self._note_error(news.error)
         if event.kind is Kind.CONNECTED:
-            await self._take_identity(**event.data)
+            known = {name: event.data[name] for name in ("jid", "lid", "push_name")}
+            await self._take_identity(**known)
         if news.cause is not None:
             await self._apply(news.cause, news.data, generation=generation)
         if event.kind is Kind.QR:

@@ -11,6 +11,7 @@ import structlog
 import trio
 
 from whatsappd.errors import (
+    InvalidParams,
     Malformed,
     TimedOut,
     TooLarge,
@@ -176,7 +177,7 @@ class Worker:
                     self.is_held_up = False
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the process ended, or is being ended
-        except (Malformed, TooLarge) as error:
+        except (Malformed, InvalidParams, TooLarge) as error:
             log.error("worker_channel_corrupt", company=self.company, error=error.message)
             self.kill()
         finally:

@@ -8,7 +8,7 @@ allocate without end has a named limit.
 from __future__ import annotations
 
 import threading
-from typing import Any
+from typing import Any, NoReturn
 
 import msgpack
 
@@ -40,6 +40,10 @@ def pack(value: Any) -> bytes:
     """
     try:
         return _packers.packer.pack(value)  # type: ignore[no-any-return]
+    except UnicodeEncodeError as error:
+        # Halves of surrogate pairs. JSON can write them; so do Python's own command line and file
+        # names with bytes that are no UTF-8.
+        raise Malformed("cannot be packed: a string is no UTF-8 text") from error
     except (TypeError, ValueError, OverflowError) as error:
         raise Malformed(f"cannot be packed: {error}") from error
 
@@ -66,6 +70,7 @@ class FrameReader:
             max_array_len=MAX_ITEMS,
             max_map_len=MAX_ITEMS,
             max_ext_len=0,
+            ext_hook=_no_extension,  # the limit lets those of no bytes pass
         )
 
     def feed(self, data: bytes) -> list[Any]:
@@ -104,3 +109,7 @@ class FrameReader:
 
     def _too_large(self) -> str:
         return f"the message exceeds {self._max_message} bytes"
+
+
+def _no_extension(code: int, _data: bytes) -> NoReturn:
+    raise ValueError(f"extension type {code} is not used here")

@@ -121,6 +121,15 @@ def named_arguments(params: Any) -> dict[str, Any]:
     )
 
 
+def is_last_word(error: dict[str, Any]) -> bool:
+    """Whether an `error` notification is about the connection, which the daemon closes behind it.
+
+    One about a notification of ours names its method.
+    """
+    data = error.get("data")
+    return not isinstance(data, dict) or "method" not in data
+
+
 def actor_named(params: list[Any]) -> str:
     """In whose name a request with two members in `params` is made.
 
@@ -141,10 +150,28 @@ def actor_named(params: list[Any]) -> str:
 def pack_request(
     msgid: int, method: str, arguments: dict[str, Any] | None = None, *, actor: str | None = None
 ) -> bytes:
-    """A request; `actor`: in whose name (see the module's docstring)."""
+    """A request; `actor`: in whose name (see the module's docstring).
+
+    Raises:
+        InvalidParams: an argument holds something that MessagePack has no form for.
+    """
+    params = [arguments] if arguments else []
     if actor is not None:
-        return pack([REQUEST, msgid, method, [arguments or {}, {"actor": actor}]])
-    return pack([REQUEST, msgid, method, [arguments] if arguments else []])
+        params = [arguments or {}, {"actor": actor}]
+    try:
+        return pack([REQUEST, msgid, method, params])
+    except Malformed:
+        for name, value in (arguments or {}).items():
+            _check_packs(name, value)
+        raise
+
+
+def _check_packs(name: str, value: Any) -> None:
+    shown = name if name.isprintable() else ascii(name)
+    try:
+        pack([name, value])
+    except Malformed as error:
+        raise InvalidParams(f"{shown}: {error.message}", field=shown) from error
 
 
 def pack_result(msgid: int, result: Any) -> bytes:

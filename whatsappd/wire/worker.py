@@ -8,6 +8,8 @@ Fork server channel: one MessagePack map per packet on a SOCK_SEQPACKET pair, fi
 beside it (SCM_RIGHTS).
 
 Both ends are ours and of one version; a surprise here is a defect, not an input to be polite to.
+But a worker runs native code on what strangers send, so the daemon checks what it tells: the worst
+that a broken one can bring about is its own end.
 """
 
 from __future__ import annotations
@@ -43,27 +45,76 @@ class WorkerMethod(StrEnum):
 
 
 class Kind(StrEnum):
-    """What a worker tells of its client. The data of each is listed beside it."""
+    """What a worker tells of its client. `_FIELDS` has the data of each."""
 
-    QR = "qr"  # {code}
-    LOGIN = "login"  # {outcome, detail}: whatsmeow's QR channel ended ("success", "timeout", ...)
-    PAIRED = "paired"  # {jid, business_name, platform}
-    PAIR_ERROR = "pair_error"  # {error}
-    CONNECTED = "connected"  # {jid, lid, push_name}
-    DISCONNECTED = "disconnected"  # {}
-    KEEPALIVE_TIMEOUT = "keepalive_timeout"  # {error_count, last_success_ms}
-    KEEPALIVE_RESTORED = "keepalive_restored"  # {}
-    LOGGED_OUT = "logged_out"  # {on_connect, reason}
-    STREAM_REPLACED = "stream_replaced"  # {}
-    TEMPORARY_BAN = "temporary_ban"  # {code, expire_s}
-    CONNECT_FAILURE = "connect_failure"  # {reason, message}
-    CLIENT_OUTDATED = "client_outdated"  # {}
-    STREAM_ERROR = "stream_error"  # {code}
+    QR = "qr"
+    LOGIN = "login"  # whatsmeow's QR channel ended ("success", "timeout", ...)
+    PAIRED = "paired"
+    PAIR_ERROR = "pair_error"
+    CONNECTED = "connected"
+    DISCONNECTED = "disconnected"
+    KEEPALIVE_TIMEOUT = "keepalive_timeout"
+    KEEPALIVE_RESTORED = "keepalive_restored"
+    LOGGED_OUT = "logged_out"
+    STREAM_REPLACED = "stream_replaced"
+    TEMPORARY_BAN = "temporary_ban"
+    CONNECT_FAILURE = "connect_failure"
+    CLIENT_OUTDATED = "client_outdated"
+    STREAM_ERROR = "stream_error"
     MESSAGE = "message"  # see worker.events
     RECEIPT = "receipt"  # see worker.events
     UNDECRYPTABLE = "undecryptable"  # see worker.events
-    ENDED = "ended"  # {error}: connect() returned or raised; nothing more will come
+    ENDED = "ended"  # connect() returned or raised; nothing more will come
 
+
+_TEXT = (str,)
+_OPTIONAL = (str, type(None))
+_NUMBER = (int,)
+_FLAG = (bool,)
+_LIST = (list,)
+_Fields = dict[str, tuple[type, ...]]
+
+_SOURCE: _Fields = {
+    "chat": _OPTIONAL,
+    "sender": _OPTIONAL,
+    "sender_alt": _OPTIONAL,
+    "recipient_alt": _OPTIONAL,
+    "from_me": _FLAG,
+    "is_group": _FLAG,
+}
+#: What the data of an event must hold; a message may hold more (`raw`, `shortened`).
+_FIELDS: dict[Kind, _Fields] = {
+    Kind.QR: {"code": _TEXT},
+    Kind.LOGIN: {"outcome": _TEXT, "detail": _OPTIONAL},
+    Kind.PAIRED: {"jid": _OPTIONAL, "business_name": _OPTIONAL, "platform": _OPTIONAL},
+    Kind.PAIR_ERROR: {"error": _OPTIONAL},
+    Kind.CONNECTED: {"jid": _OPTIONAL, "lid": _OPTIONAL, "push_name": _OPTIONAL},
+    Kind.KEEPALIVE_TIMEOUT: {"error_count": _NUMBER, "last_success_ms": _NUMBER},
+    Kind.LOGGED_OUT: {"on_connect": _FLAG, "reason": _NUMBER},
+    Kind.TEMPORARY_BAN: {"code": _NUMBER, "expire_s": _NUMBER},
+    Kind.CONNECT_FAILURE: {"reason": _NUMBER, "message": _TEXT},
+    Kind.STREAM_ERROR: {"code": _TEXT},
+    Kind.ENDED: {"error": _OPTIONAL},
+    Kind.MESSAGE: {
+        "message_id": _TEXT,
+        "timestamp_ms": _NUMBER,
+        "push_name": _OPTIONAL,
+        "content": _TEXT,
+        "text": _TEXT,
+        "edit": _OPTIONAL,
+        "retry_count": _NUMBER,
+        **_SOURCE,
+    },
+    Kind.RECEIPT: {"message_ids": _LIST, "receipt": _TEXT, "timestamp_ms": _NUMBER, **_SOURCE},
+    Kind.UNDECRYPTABLE: {
+        "message_id": _TEXT,
+        "timestamp_ms": _NUMBER,
+        "unavailable": _FLAG,
+        **_SOURCE,
+    },
+}
+#: What SQLite stores.
+_MAX_NUMBER = 2**63 - 1
 
 #: What comes from WhatsApp once and never again: numbered, and confirmed when it is on disk.
 INBOUND = frozenset({Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE})
@@ -95,10 +146,29 @@ def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
             "company": str(company),
             "kind": str(kind),
             "data": dict(data),
-            "number": int() | None as number,
-        }:
+            "number": number,
+        } if number is None or (_fits(number, _NUMBER) and number > 0):
             try:
-                return WorkerEvent(company, Kind(kind), data, number)
+                event = WorkerEvent(company, Kind(kind), data, number)
             except ValueError:
                 pass
+            else:
+                _check(event)
+                return event
     raise Malformed(f"a worker sent no event: {arguments!r:.200}")
+
+
+def _check(event: WorkerEvent) -> None:
+    for name, types in _FIELDS.get(event.kind, {}).items():
+        if name not in event.data or not _fits(event.data[name], types):
+            found = f"{event.data.get(name)!r:.80}"
+            raise Malformed(f"a worker sent a wrong event of kind {event.kind}: {name} is {found}")
+
+
+def _fits(value: Any, types: tuple[type, ...]) -> bool:
+    if types is _NUMBER:
+        # A truth value is an int to Python.
+        return type(value) is int and -_MAX_NUMBER <= value <= _MAX_NUMBER
+    if types is _LIST:
+        return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    return isinstance(value, types)

@@ -13,9 +13,12 @@ import logging
 import os
 import threading
 from collections import deque
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
+from typing import Any
 
-from whatsappd.errors import Malformed, TooLarge
+from whatsappd.errors import InvalidParams, Malformed, TooLarge
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
 from whatsappd.wire.worker import EVENT, WorkerEvent, parse_worker_event
@@ -40,7 +43,7 @@ class Spool:
         self._number = taken
         for event in _load(file):
             assert event.number is not None
-            if event.number > taken:
+            if event.number > self._number:  # also of two with the same number, only one
                 self._keep(event)
 
     @property
@@ -91,19 +94,51 @@ def _shortened(event: WorkerEvent) -> WorkerEvent:
 
 
 def _load(file: Path) -> list[WorkerEvent]:
-    """What an earlier worker left; a file that cannot be understood must not stop this one."""
+    """What an earlier worker left.
+
+    A file that cannot be understood must not stop this one: what can be is taken, and the file is
+    kept beside, for whoever wants to know what was in it.
+    """
     if not file.exists():
         return []
-    events = []
-    reader = FrameReader()
-    try:
-        content = file.read_bytes()
-        for start in range(0, len(content), READ_SIZE):
-            for value in reader.feed(content[start : start + READ_SIZE]):
-                message = parse_message(value)
-                if not isinstance(message, Notification):
-                    raise Malformed("a message that is no event")
-                events.append(parse_worker_event(named_arguments(message.params)))
-    except (Malformed, TooLarge) as error:
-        logging.getLogger(__name__).error("%s is damaged: %s", file, error.message)
+    content = file.read_bytes()
+    events: list[WorkerEvent] = []
+    values, trouble = _values(content)
+    for value in values:
+        try:
+            message = parse_message(value)
+            if not isinstance(message, Notification):
+                raise Malformed("a message that is no event")
+            events.append(parse_worker_event(named_arguments(message.params)))
+        except (Malformed, InvalidParams) as error:
+            trouble = error.message
+    if trouble is not None:
+        aside = file.with_name(f"{file.name}.damaged")
+        file.replace(aside)
+        logging.getLogger(__name__).error(
+            "%s is damaged (%s): %d events were read, and it is kept as %s",
+            *(file, trouble, len(events), aside.name),
+        )
     return [event for event in events if event.number is not None]
+
+
+def _values(content: bytes) -> tuple[list[Any], str | None]:
+    """The values up to the first damage, and what that is; None if there is none."""
+    values: list[Any] = []
+    try:
+        for value in _in_steps(content, READ_SIZE):
+            values.append(value)
+    except (Malformed, TooLarge) as error:
+        # With the damage, the values before it in the same step are lost: go byte by byte.
+        values.clear()
+        with suppress(Malformed, TooLarge):
+            for value in _in_steps(content, 1):
+                values.append(value)
+        return values, error.message
+    return values, None
+
+
+def _in_steps(content: bytes, step: int) -> Iterator[Any]:
+    reader = FrameReader()
+    for start in range(0, len(content), step):
+        yield from reader.feed(content[start : start + step])

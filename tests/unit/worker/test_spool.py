@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from whatsappd.wire.frames import FrameReader
-from whatsappd.wire.rpc import Notification, named_arguments, parse_message
+from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
 from whatsappd.wire.worker import Kind, WorkerEvent, parse_worker_event
 from whatsappd.worker.spool import MAX_EVENT, Spool
 
@@ -19,8 +19,16 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "inbox.spool"
 
 
+#: A message as `worker.events` makes it.
+MESSAGE: dict[str, Any] = {
+    **{"message_id": "A", "timestamp_ms": 1, "push_name": None, "content": "conversation"},
+    **{"edit": None, "retry_count": 0, "chat": "1@lid", "sender": "1@lid", "sender_alt": None},
+    **{"recipient_alt": None, "from_me": False, "is_group": False},
+}
+
+
 def event(text: str, **data: Any) -> WorkerEvent:
-    return WorkerEvent("acme", Kind.MESSAGE, {"text": text, **data})
+    return WorkerEvent("acme", Kind.MESSAGE, {**MESSAGE, "text": text, **data})
 
 
 def unpacked(packed: bytes) -> WorkerEvent:
@@ -100,3 +108,30 @@ def test_an_event_too_large_for_the_log_arrives_without_what_makes_it_so(file: P
     assert found.data["shortened"] is True
     assert found.data["message_id"] == "A"
     assert "raw" not in found.data
+
+
+def test_what_stands_before_the_damage_is_kept_and_the_file_put_aside(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(file, taken=0)
+    for text in "ab":
+        spool.add(event(text))
+    spool.save()
+    damaged = file.read_bytes() + b"\xc1 no MessagePack"
+    file.write_bytes(damaged)
+    with caplog.at_level(logging.ERROR):
+        heir = Spool(file, taken=0)
+    assert waiting(heir) == [(1, "a"), (2, "b")]
+    assert "2 events were read" in caplog.text
+    assert file.with_name("inbox.spool.damaged").read_bytes() == damaged
+    heir.save()
+    assert waiting(Spool(file, taken=0)) == [(1, "a"), (2, "b")]
+
+
+def test_an_event_that_is_none_takes_no_other_along(file: Path) -> None:
+    spool = Spool(file, taken=0)
+    for text in "ab":
+        spool.add(event(text))
+    first, second = spool.waiting
+    file.write_bytes(first + pack_notification("event", {"company": 5}) + second)
+    assert waiting(Spool(file, taken=0)) == [(1, "a"), (2, "b")]

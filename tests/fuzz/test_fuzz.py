@@ -1,0 +1,46 @@
+"""Fuzzing at length: every reader, by chance and guided by coverage; the figures are cases.
+
+With --short about a minute in all, else about twenty. Guided searches need atheris (`pip install
+atheris`), which not every machine has; without it there is chance alone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from campaign import HAS_ATHERIS, Outcome, by_chance, guided
+from registry import TARGETS
+from targets import Target
+
+pytestmark = pytest.mark.endurance
+
+#: Seconds for each target: by chance, and guided where it takes bytes.
+CHANCE, SHORT_CHANCE = 25, 1.2
+GUIDED, SHORT_GUIDED = 60, 3
+
+
+def tell(measured: Callable[..., None], what: str, outcome: Outcome) -> None:
+    measured(f"{what}: cases", outcome.cases, f"in {outcome.seconds:.0f} s")
+    measured(f"{what}: findings", len(outcome.findings), "", aim="none")
+    assert not outcome.findings, "\n".join(map(str, outcome.findings))
+    assert outcome.cases
+
+
+@pytest.mark.parametrize("target", TARGETS, ids=lambda target: target.name)
+def test_no_input_of_chance_gets_past_its_reader(
+    target: Target, measured: Callable[..., None], is_short: bool
+) -> None:
+    tell(measured, target.name, by_chance(target, SHORT_CHANCE if is_short else CHANCE))
+
+
+@pytest.mark.skipif(not HAS_ATHERIS, reason="atheris is not installed")
+@pytest.mark.parametrize(
+    "target", [each for each in TARGETS if each.seeds], ids=lambda target: target.name
+)
+def test_no_search_guided_by_coverage_gets_past_a_reader(
+    target: Target, measured: Callable[..., None], is_short: bool, tmp_path: Path
+) -> None:
+    seconds = SHORT_GUIDED if is_short else GUIDED
+    tell(measured, f"{target.name}, guided", guided(target, seconds, tmp_path))

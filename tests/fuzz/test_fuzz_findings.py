@@ -1,0 +1,101 @@
+"""What got past a reader once, with the input that did it. Every line failed before it was mended.
+
+A finding that is more than a wrong exception also has a test beside what it was found in.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from typing import Any
+
+import msgpack
+import pytest
+from input_targets import INFO
+from registry import TARGETS
+from wire_targets import EVENTS
+
+from whatsappd.wire.worker import Kind
+
+OWN = str(os.getpid())
+RECEIPT = {"company": "acme", "kind": "receipt", "number": 3}
+RECEIVED = {"company": "acme", "kind": "message", "number": 3}
+
+
+def without(kind: Kind, name: str) -> dict[str, Any]:
+    return {key: value for key, value in EVENTS[kind].items() if key != name}
+
+
+FINDINGS: list[tuple[str, str, Any]] = [
+    ("an extension without bytes", "RPC frames", b"\xc7\x00\x05"),
+    ("JIDs within JIDs", "stanzas", b"\xf8\x01" + b"\xfa" * 5000),
+    ("Facebook's JIDs within JIDs", "stanzas", b"\xf8\x01" + b"\xf6" * 5000),
+    ("an error's data named message", "the daemon's errors", {"data": {"message": 1, "self": 2}}),
+    (
+        "an error's data that is no map",
+        "the daemon's answers",
+        msgpack.packb([2, "error", [{"name": "stopping", "data": 5}]]),
+    ),
+    (
+        "a receipt that lacks its messages",
+        "workers' events",
+        {**RECEIPT, "data": without(Kind.RECEIPT, "message_ids")},
+    ),
+    (
+        "a receipt at no time",
+        "workers' events",
+        {**RECEIPT, "data": {**EVENTS[Kind.RECEIPT], "timestamp_ms": 2**63}},
+    ),
+    (
+        "a message from an address of a new kind",
+        "workers' events",
+        {**RECEIVED, "data": {**EVENTS[Kind.MESSAGE], "sender": "1:x@lid"}},
+    ),
+    (
+        "a number that SQLite cannot store",
+        "workers' events",
+        {**RECEIVED, "data": EVENTS[Kind.MESSAGE], "number": 2**64 - 1},
+    ),
+    ("a truth value as number", "workers' events",
+     {**RECEIVED, "data": EVENTS[Kind.MESSAGE], "number": True}),
+    ("arguments that are none", "spool files", msgpack.packb([2, "event", [None]])),
+    (
+        "the same number twice",
+        "spool files",
+        msgpack.packb([2, "event", [{**RECEIVED, "data": EVENTS[Kind.MESSAGE]}]]) * 2,
+    ),
+    (
+        "a description without control",
+        "info files",
+        json.dumps({name: value for name, value in INFO.items() if name != "control"}).encode(),
+    ),
+    ("a port that is a truth value", "info files", json.dumps({**INFO, "port": True}).encode()),
+    ("a description that is nested deeply", "info files", b"[" * 100_000),
+    ("a watchdog without time", "systemd's environment", {"WATCHDOG_USEC": "0"}),
+    ("a watchdog in words", "systemd's environment", {"WATCHDOG_USEC": "soon"}),
+    ("a watchdog for ages", "systemd's environment", {"WATCHDOG_USEC": "9" * 400}),
+    ("sockets in words", "systemd's environment", {"LISTEN_PID": OWN, "LISTEN_FDS": "x"}),
+    ("fewer than no sockets", "systemd's environment", {"LISTEN_PID": OWN, "LISTEN_FDS": "-1"}),
+    ("sockets that are not", "systemd's environment", {"LISTEN_PID": OWN, "LISTEN_FDS": "99999"}),
+    ("a status that is no text", "systemd's environment", {"NOTIFY_SOCKET": "@nobody"}),
+    ("TOML that is nested deeply", "configuration files", b"state_dir = " + b"[" * 100_000),
+    ("a number of 5000 digits", "configuration files", b"socket_mode = " + b"9" * 5000),
+    ("5000 hexadecimal digits", "configuration files", b"socket_mode = 0x" + b"f" * 5000),
+    ("a user with a NUL", "configuration files", b'[[access]]\nuser = "a\\u0000"'),
+    ("a group with a NUL", "configuration files", b'[[access]]\ngroup = "a\\u0000"'),
+    ("a group of 5000 digits", "configuration files", b'socket_group = "' + b"9" * 5000 + b'"'),
+    ("no number of seconds to live", "command lines", ["send", "a", "+15550100", "x", "--ttl=nan"]),
+    ("seconds without end", "command lines", ["send", "a", "+15550100", "x", "--ttl=inf"]),
+    ("a call without end", "command lines", ["call", "daemon.hello", "--timeout=inf"]),
+    ("JSON that is nested deeply", "command lines", ["call", "x", "[" * 100_000]),
+    ("JSON with 5000 digits", "command lines", ["call", "x", '{"a": ' + "9" * 5000 + "}"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [pytest.param(name, value, id=what) for what, name, value in FINDINGS],
+)
+def test_what_was_found_once_is_mended(name: str, value: Any) -> None:
+    [target] = [each for each in TARGETS if each.name == name]
+    target.check(value)

@@ -1,0 +1,297 @@
+"""What arrives at our ends of sockets: frames, RPC messages, parameters, workers' events."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import pkgutil
+import socket
+import tempfile
+from collections.abc import Iterator
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+import hostile
+import msgpack
+import msgspec
+from hypothesis import strategies as st
+from targets import Target, pieces, refusing
+
+import whatsappd.api
+from whatsappctl.connection import Connection
+from whatsappd.api.params import Params
+from whatsappd.errors import (
+    InvalidParams,
+    Malformed,
+    TooLarge,
+    WhatsappdError,
+    error_from_wire,
+)
+from whatsappd.rpc.params import params_from
+from whatsappd.sessions.inbound import arrival
+from whatsappd.wire.frames import MAX_MESSAGE, READ_SIZE, FrameReader, pack
+from whatsappd.wire.rpc import (
+    Notification,
+    Response,
+    actor_named,
+    named_arguments,
+    parse_message,
+)
+from whatsappd.wire.worker import INBOUND, Kind, WorkerEvent, parse_worker_event
+
+# --- frames -----------------------------------------------------------------------------------
+
+packed = hostile.values.map(msgpack.packb)
+streams = hostile.damaged(st.lists(packed, max_size=4).map(b"".join))
+
+
+def check_frames(data: bytes) -> None:
+    """However it is cut, the same values come of it; and what came can be packed again."""
+    whole = _values(pieces(data, READ_SIZE))
+    # The values before the bad byte are given up with it, so only how it ends may differ.
+    for size in (1, 7):
+        cut = _values(pieces(data, size))
+        assert cut[0] is whole[0]
+        if whole[0] is None:
+            assert repr(cut[1]) == repr(whole[1])  # as text: NaN is not itself
+    for value in whole[1]:
+        pack(value)
+        _check_plain(value)
+
+
+def _check_plain(value: Any) -> None:
+    pending = [value]
+    while pending:
+        each = pending.pop()
+        assert type(each) in (dict, list, str, bytes, int, float, bool, type(None)), each
+        pending += each if isinstance(each, list) else ()
+        pending += [*each, *each.values()] if isinstance(each, dict) else ()
+
+
+def _values(chunks: list[bytes]) -> tuple[type[Exception] | None, list[Any]]:
+    reader = FrameReader()
+    values: list[Any] = []
+    try:
+        for chunk in chunks:
+            values += reader.feed(chunk)
+    except (Malformed, TooLarge) as error:
+        assert error.message
+        return type(error), values
+    return None, values
+
+
+# --- RPC messages -----------------------------------------------------------------------------
+
+methods = st.sampled_from(("daemon.hello", "message.send", "", "x" * 300)) | hostile.texts
+params = st.one_of(
+    hostile.values,
+    st.lists(hostile.values, max_size=3),
+    st.tuples(
+        st.dictionaries(hostile.texts, hostile.values, max_size=3),
+        st.fixed_dictionaries({"actor": hostile.texts}),
+    ).map(list),
+)
+messages = st.one_of(
+    hostile.values,
+    st.tuples(st.sampled_from((0, 2, False, 3, -1)), hostile.scalars, methods, params).map(list),
+    st.tuples(st.sampled_from((1, 2)), hostile.scalars, params).map(list),
+)
+
+
+def check_message(value: Any) -> None:
+    """It is a message, or the complaint says what is wrong; the same for its arguments."""
+    with refusing(Malformed):
+        message = parse_message(value)
+        if isinstance(message, Response):
+            assert 0 <= message.msgid < 2**32
+            return
+        assert isinstance(message, Notification) or 0 <= message.msgid < 2**32
+        assert isinstance(message.method, str)
+        with refusing(InvalidParams):
+            assert all(isinstance(name, str) for name in named_arguments(message.params))
+        with refusing(InvalidParams):
+            assert actor_named(message.params).isprintable()
+
+
+# --- parameters -------------------------------------------------------------------------------
+
+
+@cache
+def structs() -> list[type[msgspec.Struct]]:
+    """The parameters of every method that there is."""
+    for module in pkgutil.iter_modules(whatsappd.api.__path__):
+        importlib.import_module(f"whatsappd.api.{module.name}")
+    found, pending = [], [Params]
+    while pending:
+        pending += (struct := pending.pop()).__subclasses__()
+        found.append(struct)
+    return sorted(found, key=lambda each: each.__qualname__)
+
+
+@st.composite
+def calls(draw: st.DrawFn) -> tuple[type[msgspec.Struct], dict[Any, Any]]:
+    struct = draw(st.sampled_from(structs()))
+    fields = [field.encode_name for field in msgspec.structs.fields(struct)]
+    names = st.sampled_from(fields) if fields else hostile.texts
+    if draw(st.integers(0, 4)) == 0:
+        names = names | hostile.texts
+    return struct, draw(st.dictionaries(names, hostile.values, max_size=len(fields) + 1))
+
+
+def check_params(call: tuple[type[msgspec.Struct], dict[Any, Any]]) -> None:
+    """The struct, or a complaint that begins with the field's name."""
+    struct, arguments = call
+    with refusing(InvalidParams):
+        assert isinstance(params_from([arguments], struct), struct)
+
+
+# --- workers ----------------------------------------------------------------------------------
+
+#: An event as a worker sends it, by its kind.
+EVENTS: dict[Kind, dict[str, Any]] = {
+    Kind.QR: {"code": "2@x"},
+    Kind.LOGIN: {"outcome": "timeout", "detail": ""},
+    Kind.PAIRED: {"jid": "1@lid", "business_name": "", "platform": "android"},
+    Kind.PAIR_ERROR: {"error": "no"},
+    Kind.CONNECTED: {"jid": "15550100:1@s.whatsapp.net", "lid": "1:1@lid", "push_name": None},
+    Kind.KEEPALIVE_TIMEOUT: {"error_count": 1, "last_success_ms": 1},
+    Kind.LOGGED_OUT: {"on_connect": True, "reason": 401},
+    Kind.TEMPORARY_BAN: {"code": 101, "expire_s": 60},
+    Kind.CONNECT_FAILURE: {"reason": 503, "message": ""},
+    Kind.STREAM_ERROR: {"code": "503"},
+    Kind.ENDED: {"error": None},
+    Kind.MESSAGE: {
+        "message_id": "A", "timestamp_ms": 1, "push_name": None, "content": "conversation",
+        "text": "Hello", "edit": None, "retry_count": 0, "chat": "1@lid", "sender": "1:2@lid",
+        "sender_alt": None, "recipient_alt": None, "from_me": False, "is_group": False,
+    },
+    Kind.RECEIPT: {
+        "message_ids": ["A"], "receipt": "read", "timestamp_ms": 1, "chat": "1@lid",
+        "sender": "1@lid", "sender_alt": None, "recipient_alt": None, "from_me": False,
+        "is_group": False,
+    },
+    Kind.UNDECRYPTABLE: {
+        "message_id": "A", "timestamp_ms": 1, "unavailable": False, "chat": "1@lid",
+        "sender": "1@lid", "sender_alt": None, "recipient_alt": None, "from_me": False,
+        "is_group": False,
+    },
+}  # fmt: skip
+
+
+@st.composite
+def worker_events(draw: st.DrawFn) -> Any:
+    kind = draw(st.sampled_from(Kind))
+    data = dict(EVENTS.get(kind, {}))
+    for name in draw(st.lists(st.sampled_from(list(data)), max_size=3)) if data else ():
+        if draw(st.booleans()):
+            data[name] = draw(hostile.values)
+        else:
+            data.pop(name, None)
+    event: dict[str, Any] = {"company": "acme", "kind": str(kind), "data": data, "number": None}
+    event["number"] = draw(st.none() | st.integers(1, 9) | hostile.scalars)
+    if draw(st.integers(0, 3)) == 0:
+        event[draw(st.sampled_from(list(event)))] = draw(hostile.values)
+    return event
+
+
+def check_worker_event(value: Any) -> None:
+    """What is taken for an event can be stored; all else is refused before anybody acts on it."""
+    with refusing(Malformed, InvalidParams):
+        event = parse_worker_event(named_arguments([value]))
+        assert isinstance(event, WorkerEvent)
+        assert event.number is None or (type(event.number) is int and 0 < event.number < 2**63)
+        if event.kind in INBOUND:
+            stored = arrival("acme", event)
+            assert stored.draft.company == "acme"
+            assert stored.receipt is None or -(2**63) <= stored.receipt.time_ms < 2**63
+
+
+# --- what the daemon says, to its clients -----------------------------------------------------
+
+errors = st.one_of(
+    hostile.values,
+    st.fixed_dictionaries(
+        {"name": st.sampled_from(("denied", "invalid_params")) | hostile.scalars},
+        optional={
+            "message": hostile.scalars,
+            "data": hostile.values
+            | st.dictionaries(
+                st.sampled_from(("message", "self", "field", "code")), hostile.scalars
+            ),
+        },
+    ),
+)
+
+
+def check_error(value: Any) -> None:
+    """An error of a newer (or a broken) daemon is still one of ours."""
+    error = error_from_wire(value)
+    assert isinstance(error, WhatsappdError)
+    assert isinstance(error.message, str)
+
+
+answers = st.one_of(
+    streams,
+    st.lists(
+        st.one_of(
+            st.tuples(st.just(1), st.just(1), st.none() | errors, hostile.values).map(list),
+            st.tuples(
+                st.just(2), st.sampled_from(("event", "error", "x")), st.lists(errors, max_size=2)
+            ).map(list),
+            messages,
+        ),
+        max_size=3,
+    ).map(lambda each: b"".join(map(msgpack.packb, each))),
+)
+
+
+@cache
+def _listener() -> tuple[socket.socket, str, tempfile.TemporaryDirectory[str]]:
+    directory = tempfile.TemporaryDirectory(prefix="wf-")
+    path = os.fspath(Path(directory.name) / "s")
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(path)
+    listening.listen()
+    return listening, path, directory
+
+
+def check_answers(data: bytes) -> None:
+    """Whatever the daemon says, its client's caller gets an answer or one of our errors."""
+    listening, path, _ = _listener()
+    connection = Connection(path, deadline=5)
+    daemon, _ = listening.accept()
+    with daemon:
+        daemon.sendall(data[:READ_SIZE])
+        daemon.shutdown(socket.SHUT_WR)
+        try:
+            connection.call("daemon.hello", {}, deadline=5)
+            for _ in _notifications(connection):
+                pass
+        except WhatsappdError as error:
+            assert error.message or data
+        finally:
+            connection.close()
+
+
+def _notifications(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+    while True:
+        yield connection.notification(deadline=5)
+
+
+REQUEST = msgpack.packb([0, 1, "session.start", [{"company": "acme", "watch": True}]])
+TARGETS = [
+    Target(
+        "RPC frames",
+        streams,
+        check_frames,
+        (REQUEST, msgpack.packb([2, "event", [{"a": [1.5, None, b"x"]}]]) * 2),
+    ),
+    Target("RPC messages", messages, check_message),
+    Target("RPC parameters", calls(), check_params),
+    Target("workers' events", worker_events(), check_worker_event),
+    Target("the daemon's errors", errors, check_error),
+    Target("the daemon's answers", answers, check_answers),
+]
+
+assert len(REQUEST) < MAX_MESSAGE
