@@ -75,15 +75,24 @@ async def two_daemons() -> AsyncIterator[World]:
         yield World(sandbox, daemon, client, events, receiver, received)
 
 
-async def test_a_receipt_tells_the_fate_of_a_message_whose_sender_died_waiting_for_the_ack() -> (
-    None
-):
+@pytest.mark.parametrize("receipt", ["comes before", "comes after"])
+async def test_a_receipt_tells_the_fate_of_a_message_whose_sender_died_waiting_for_the_ack(
+    receipt: str,
+) -> None:
+    # Not while the sender dies: it would be one of the events that a killed worker loses.
     async with two_daemons() as world:
+        if receipt == "comes after":
+            await world.receiver.call("session.stop", company="globex")
         await world.sandbox.fault("lose_acks", phone=SENDER, count=1)
         row = await world.client.call("message.send", company="acme", to=RECEIVER, text="once")
         await world.until_ack_is_lost()
+        if receipt == "comes before":
+            await world.events.of_type("acme", "message.receipt")
         status = await world.client.call("session.status", company="acme")
         os.kill(status["worker_pid"], signal.SIGKILL)
+        if receipt == "comes after":
+            await world.until_state(row["id"], "uncertain")
+            await world.receiver.call("session.start", company="globex")
         await world.until_state(row["id"], "delivered")
         row = await world.client.call("message.get", id=row["id"])
         assert row["attempts"] == 1
