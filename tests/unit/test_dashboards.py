@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
+import subprocess
 from collections.abc import Iterator
 from importlib.resources import files
 
@@ -14,7 +16,8 @@ from whatsappd.model.session import SessionState
 from whatsappd.rules.lifecycle import Cause
 
 DIRECTORY = files("whatsappd.monitoring")
-RULES = (DIRECTORY / "prometheus-rules.yml").read_text()
+NAME = "prometheus-rules.yml"
+RULES = (DIRECTORY / NAME).read_text()
 DASHBOARD = json.loads((DIRECTORY / "grafana-dashboard.json").read_text())
 
 KNOWN = {metric.name for metric in METRICS} | {
@@ -50,6 +53,15 @@ def test_every_label_that_is_asked_for_exists() -> None:
         for name, selectors in re.findall(r"(whatsappd_[a-z_]+)\{([^}]*)\}", text):
             asked = set(re.findall(r"(\w+)\s*(?:=~|!=|=)", selectors))
             assert asked <= LABELS[name], text
+
+
+@pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
+def test_promtool_accepts_the_rules() -> None:
+    printed = subprocess.run(
+        ["promtool", "check", "rules", "--lint=all", "--lint-fatal", str(DIRECTORY / NAME)],
+        check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    assert f"{RULES.count('- alert:')} rules found" in printed.stdout
 
 
 def test_states_and_causes_are_spelt_as_they_are() -> None:
