@@ -6,13 +6,53 @@ worker killed from outside, are in `test_supervision`.
 
 from __future__ import annotations
 
+import ctypes
 import json
+import os
+import socket
 from pathlib import Path
 
 import pytest
 from daemons import following, link, running_daemon, running_sandbox
 
 from whatsappd.errors import SandboxFailed
+
+PIDFD_GETFD = 438  # pidfd_getfd(2), on every architecture
+
+
+def channel_of(worker: int) -> socket.socket:
+    """A duplicate of a worker's end of its channel, which is its only Unix socket."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    pidfd = os.pidfd_open(worker)
+    try:
+        for entry in Path(f"/proc/{worker}/fd").iterdir():
+            if not str(entry.readlink()).startswith("socket:"):
+                continue
+            descriptor = libc.syscall(PIDFD_GETFD, pidfd, int(entry.name), 0)
+            assert descriptor >= 0, os.strerror(ctypes.get_errno())
+            duplicate = socket.socket(fileno=descriptor)
+            if duplicate.family == socket.AF_UNIX:
+                return duplicate
+            duplicate.close()
+    finally:
+        os.close(pidfd)
+    raise AssertionError("the worker has no channel")
+
+
+async def test_a_worker_that_ends_by_itself_is_told_with_its_code_and_comes_back() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        pid = (await client.call("session.status", company="acme"))["worker_pid"]
+        start = len(events.seen)
+        with channel_of(pid) as channel:
+            channel.shutdown(socket.SHUT_RD)  # as if the daemon had done with it
+        ended = await events.state("acme", "backing_off", start=start)
+        assert ended["data"]["cause"] == "the worker ended: exit code 0"
+        await events.state("acme", "connected", start=start)
 
 
 async def test_a_panic_of_the_client_library_is_named_and_the_session_comes_back() -> None:
@@ -73,3 +113,38 @@ async def test_a_name_that_cannot_be_resolved_is_told_and_tried_again(tmp_path: 
             assert "no such host" in waiting["data"]["cause"]
             start = len(events.seen)
             await events.state("acme", "starting", start=start)  # the try comes by itself
+
+
+async def test_a_connection_that_is_lost_while_codes_are_shown_leads_to_new_codes() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await client.call("session.start", company="acme")
+        await events.of_type("acme", "session.qr")
+        start = len(events.seen)
+        await client.call("sandbox.fault", kind="drop")
+        waiting = await events.state("acme", "backing_off", start=start)
+        assert "connection was lost" in waiting["data"]["cause"]
+        assert waiting["data"]["next_try_ms"] is not None
+        shown = await events.of_type("acme", "session.qr", start=start)
+        await client.call("sandbox.scan", qr=shown["data"]["qr"], phone="+15550100")
+        await events.state("acme", "connected", start=start)
+
+
+async def test_a_stream_error_of_unknown_meaning_is_the_last_error() -> None:
+    async with (
+        running_daemon("--sandbox") as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        start = len(events.seen)
+        await client.call("sandbox.fault", kind="stream_error", code=516, phone="+15550100")
+        await events.state("acme", "reconnecting", start=start)
+        await events.state("acme", "connected", start=start)
+        status = await client.call("session.status", company="acme")
+        assert status["cause"] == "connected"
+        assert status["last_error"] is not None
+        assert status["last_error_ms"] >= status["since_ms"] - 60_000

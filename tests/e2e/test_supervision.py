@@ -302,6 +302,8 @@ async def test_a_refused_login_has_its_state_and_its_words(
         await client.call("session.restart", company="acme")
         seen = await events.state("acme", state, start=start)
         assert words in seen["data"]["cause"]
+        if "expire" in failure:  # it tries again when the ban ends, and not before
+            assert 3_590_000 < seen["data"]["next_try_ms"] - seen["time_ms"] <= 3_600_000
 
 
 async def test_a_code_is_scanned_once_and_a_false_one_never() -> None:

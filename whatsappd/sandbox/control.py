@@ -1,8 +1,8 @@
 """The faults by name: what `sandbox.fault {kind, …}` can do.
 
 Each public method of `FaultControl` is a kind. `phone` chooses whose clients are meant; None means
-everybody's. Faults on connections act at once and return how many they hit; the others are armed
-and strike when their moment comes.
+everybody's. Faults on connections act at once and return how many they hit (with None also those
+that wait to be paired); the others are armed and strike when their moment comes.
 """
 
 from __future__ import annotations
@@ -137,6 +137,8 @@ class FaultControl:
 
     def _each(self, phone: str | None, action: Callable[[Connection], None]) -> int:
         connections = self._board.online(_phone(phone))
+        if phone is None:
+            connections += [each for each in self._board.connections if each.offer is not None]
         for connection in connections:
             action(connection)
         return len(connections)
