@@ -7,7 +7,6 @@ neither. Needs node and npm, and installs the library for the run.
 
 from __future__ import annotations
 
-import os
 import random
 import statistics
 import sys
@@ -22,9 +21,12 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "e2e"))
 
-from chaos import SENT, arriving, link_all, parties
+from chaos import link_all, parties
+from crowd import all_connected
 from daemons import Daemon, RunningSandbox, running_daemon, running_sandbox
 from node_pool import NodePool, install, missing, running_pool
+from processes import cpu_s, total, usage
+from verdict import SENT, arriving
 
 from whatsappd.sandbox.info import read_info
 
@@ -39,21 +41,6 @@ PAUSE = 0.15
 FROZEN = 5.0
 EVERY = 3.0
 SENDERS = 5
-
-
-def proportional_mb(*pids: int) -> float:
-    """PSS: what is shared counts for each by its part."""
-    total = 0
-    for pid in pids:
-        rollup = Path(f"/proc/{pid}/smaps_rollup").read_text()
-        [line] = [line for line in rollup.splitlines() if line.startswith("Pss:")]
-        total += int(line.split()[1])
-    return total / 1024
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.fixture(scope="module")
@@ -90,17 +77,6 @@ class Pool:
             await pool.tell("open", companies=[*companies])
             await pool.until(lambda event: event["event"] == "connected", count=len(companies))
             yield pool
-
-
-async def workers(daemon: Daemon, count: int) -> list[int]:
-    """Wait until all are connected; their pids."""
-    async with daemon.client() as client:
-        while True:
-            companies = (await client.call("daemon.status"))["companies"]
-            connected = [one["worker_pid"] for one in companies if one["state"] == "connected"]
-            if len(connected) == count:
-                return connected
-            await trio.sleep(0.02)
 
 
 def ring(companies: dict[str, str]) -> list[tuple[str, str]]:
@@ -143,14 +119,14 @@ async def test_a_pool_in_one_process(
         await daemon.stop()
         began = time.perf_counter()
         await daemon.start()
-        pids = await workers(daemon, companies)
+        workers = await all_connected(daemon)
         daemon_ready = time.perf_counter() - began
-        everything = [*pids, daemon.pid, await fork_server(daemon)]
+        everything = [*workers.values(), daemon.pid, await fork_server(daemon)]
         await exchange_once(daemon, ours)
-        daemon_mb = proportional_mb(*everything)
-        cpu = sum(map(cpu_seconds, everything))
+        daemon_mb = total(everything).proportional_mb
+        cpu = cpu_s(everything)
         times, elapsed = await exchange(daemon, ours)
-        daemon_cpu = (sum(map(cpu_seconds, everything)) - cpu) / len(times) * 1000
+        daemon_cpu = (cpu_s(everything) - cpu) / len(times) * 1000
 
         began = time.perf_counter()
         async with pool.connected(theirs) as node:
@@ -158,7 +134,7 @@ async def test_a_pool_in_one_process(
             pairs = [(company, f"{to[1:]}@s.whatsapp.net") for company, to in ring(theirs)]
             await node.tell("exchange", pairs=pairs, seconds=1)
             await node.until(lambda event: event["event"] == "exchanged")
-            pool_mb = proportional_mb(node.process.pid)
+            pool_mb = usage(node.process.pid).proportional_mb
             start = len(node.seen)
             await node.tell("exchange", pairs=pairs, seconds=SECONDS)
             [done] = await node.until(lambda event: event["event"] == "exchanged", start=start)
