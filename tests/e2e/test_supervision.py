@@ -135,14 +135,14 @@ async def test_a_worker_that_keeps_dying_ends_in_failed_and_can_be_started_again
 
 async def test_a_pairing_session_can_be_stopped_at_once() -> None:
     async with (
-        running_daemon("--sandbox") as daemon,
+        running_daemon("--sandbox", "--set", "sessions.stop_grace=60s") as daemon,
         daemon.client() as client,
         following(client) as events,
     ):
         await client.call("session.start", company="acme")
         await events.of_type("acme", "session.qr")
         pid = await pid_of(client, "acme")
-        with trio.fail_after(2):
+        with trio.fail_after(PATIENCE):  # less than the grace, which it would not use
             status = await client.call("session.stop", company="acme")
         assert status["state"] == "stopped"
         assert status["qr"] is None
