@@ -4,26 +4,17 @@ accounts, sandbox and cores.
 
 from __future__ import annotations
 
-import json
-import os
-import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import trio
+from bare_loop import running_bare
 from crowd import Course, Crowd, all_connected, ring
 from daemons import Daemon, RunningSandbox
 from processes import cpu_s
 
 from whatsappd.rpc.client import RpcClient
-from whatsappd.sandbox.info import read_info
-
-BARE = Path(__file__).with_name("bare_clients.py")
-#: Before each line of its report: Go and neonize print to the same stream.
-MARK = b"@report "
 
 #: Requests in flight while messages are given to the daemon.
 IN_FLIGHT = 100
@@ -79,7 +70,6 @@ class FlatOut:
 
     async def by_bare_loop(self) -> Round:
         """The daemon has stopped, so that its accounts are free."""
-        info = read_info(self._sandbox.info)
         clients = [
             {
                 "name": name,
@@ -93,30 +83,13 @@ class FlatOut:
             }
             for number, name in enumerate(self._crowd.names)
         ]
-        job = {"proxy": info.proxy, "noise_root": info.noise_root, "clients": clients}
-        process = await trio.lowlevel.open_process(
-            [sys.executable, str(BARE)],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            # As the daemon starts its fork server: what Go and neonize print is not read here.
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, "SSL_CERT_FILE": info.ca_file, "NEONIZE_BOT_TAG": "off"},
-        )
-        assert process.stdin is not None
-        assert process.stdout is not None
-        lines = Lines(process.stdout)
-        try:
+        async with running_bare(self._sandbox.info, clients) as (process, lines, pids):
+            assert process.stdin is not None
             with trio.fail_after(120):
-                await process.stdin.send_all(json.dumps(job).encode() + b"\n")
-                pids = await lines.next()
                 async with self._spending(pids) as spent:
                     await process.stdin.send_all(b"go\n")
                 seen = await lines.next()
                 await process.stdin.send_all(b"end\n")
-                await process.wait()
-        finally:
-            process.kill()
-            with trio.CancelScope(shield=True):
                 await process.wait()
         assert [client["received"] for client in seen] == [self._each] * len(seen)
         return self._round(
@@ -160,23 +133,3 @@ class FlatOut:
                     break
                 await trio.sleep(0.1)
         found += [cpu_s(pids) - then for pids, then in zip(groups, spent, strict=True)]
-
-
-class Lines:
-    """JSON, a line each, among others that are none."""
-
-    def __init__(self, stream: trio.abc.ReceiveStream) -> None:
-        self._stream = stream
-        self._rest = b""
-
-    async def next(self) -> Any:
-        while True:
-            line, newline, rest = self._rest.partition(b"\n")
-            if not newline:
-                data = await self._stream.receive_some()
-                assert data, self._rest
-                self._rest += data
-                continue
-            self._rest = rest
-            if line.startswith(MARK):
-                return json.loads(line.removeprefix(MARK))
