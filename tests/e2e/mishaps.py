@@ -205,10 +205,11 @@ class Mishaps:
             return await client.call(method, **arguments)
 
 
-def recoveries(mishaps: Iterable[Mishap], events: list[dict[str, Any]]) -> dict[str, list[float]]:
+def recoveries(mishaps: list[Mishap], events: list[dict[str, Any]]) -> dict[str, list[float]]:
     """Seconds from each mishap until whom it hit was connected again, by kind.
 
-    Of one that hit everybody, until the last of them was. Other mishaps may have prolonged it.
+    Of one that hit everybody, until the last of them was. Whoever was hit again before that is left
+    out: the time would not be this mishap's.
 
     Args:
         events: of the companies' daemon, in the log's order.
@@ -218,12 +219,15 @@ def recoveries(mishaps: Iterable[Mishap], events: list[dict[str, Any]]) -> dict[
         if event["type"] == "session.state":
             is_up = event["data"]["state"] == "connected"
             changes[event["company"]].append((event["time_ms"], is_up))
+    felt = [mishap for mishap in mishaps if mishap.kind not in UNFELT]
     found: defaultdict[str, list[float]] = defaultdict(list)
-    for mishap in mishaps:
-        if mishap.kind in UNFELT:
-            continue
-        hit = changes if mishap.company is None else [mishap.company]
-        ends = [end for company in hit if (end := _up_again(mishap.time_ms, changes[company]))]
+    for mishap in felt:
+        ends = []
+        for company in changes if mishap.company is None else [mishap.company]:
+            hits = [each.time_ms for each in felt if each.company in (None, company)]
+            end = _up_again(mishap.time_ms, changes[company])
+            if end is not None and not any(mishap.time_ms < hit < end for hit in hits):
+                ends.append(end)
         if ends:
             found[mishap.kind].append((max(ends) - mishap.time_ms) / 1000)
     return dict(found)
