@@ -56,7 +56,7 @@ class Scale(NamedTuple):
     connects: float = 90
 
 
-FEW = Scale(4, 2, seconds=8, every=0.4, longest=1.0, pause=0.06)
+FEW = Scale(4, 2, seconds=5, every=0.4, longest=1.0, pause=0.06)
 SHORT = Scale(20, 4, seconds=60, every=0.75, longest=2.5, pause=1.0)
 # Beyond the 5 s that whatsmeow waits for a new connection before it gives a message up.
 LONG = Scale(
