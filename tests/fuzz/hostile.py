@@ -62,6 +62,12 @@ values = st.recursive(
     ),
     max_leaves=8,
 )
+#: What a call may hold; keys of other types end its connection.
+call_values = st.recursive(
+    scalars,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts, inner, max_size=3),
+    max_leaves=5,
+)
 #: What JSON files and TOML can say beside that: numbers without end.
 json_values = st.recursive(
     st.one_of(
