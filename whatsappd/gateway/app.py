@@ -28,7 +28,7 @@ from whatsappd.gateway.streaming import Streams
 from whatsappd.gateway.webhooks import routes as webhooks
 
 ROUTERS = (
-    *(sessions.router, messages.router, events.router, webhooks.router),
+    *(messages.router, sessions.router, events.router, webhooks.router),
     *(system.router, system.hidden, page.router),
 )
 
@@ -87,6 +87,8 @@ def make_app(
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
+        # FastAPI's own, which it would look for at each request. Ours are the daemon's metrics.
+        telemetry={"tracing": False, "metrics": False, "logs": False},
         exception_handlers={
             WhatsappdError: _answer_error,
             HttpError: _answer_error,
@@ -94,8 +96,9 @@ def make_app(
             HTTPException: _answer_http,
         },
     )
+    # Not `include_router`, which looks for each request's route twice, one router after the other.
     for router in ROUTERS:
-        app.include_router(router)
+        app.router.routes.extend(router.routes)
     app.state.link = link
     app.state.stopping = trio.Event()
     app.state.streams = Streams(authenticator, app.state.stopping)

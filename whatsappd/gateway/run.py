@@ -9,19 +9,19 @@ from __future__ import annotations
 import gc
 import resource
 import signal
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 import structlog
 import trio
 from hypercorn.config import Config
-from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
 from hypercorn.utils import wrap_app
 
 from whatsappd.gateway.app import make_app
 from whatsappd.gateway.auth import ApiKeys, NoAuthentication
+from whatsappd.gateway.connection import Connection
 from whatsappd.gateway.door import MAX_HEADERS
 from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.listener import GuardedListener, GuardedStream, forget_socket, open_socket
@@ -105,13 +105,18 @@ async def _serve(
     if tls is not None:
         accepting = trio.SSLListener(listener, tls, https_compatible=True)
 
+    idle: dict[GuardedStream, Callable[[], None]] = {}
+
     async def handle(stream: Any) -> None:
         guarded: GuardedStream = stream if tls is None else stream.transport_stream
         try:
-            await TCPServer(wrapped, config, context, ConnectionState({}), stream)
+            connection = Connection(wrapped, config, context, stream)
+            idle[guarded] = connection.end_if_idle
+            await connection
         except Exception as error:  # ends this connection only
             log.warning("connection_failed", address=guarded.address, exc_info=error)
         finally:
+            idle.pop(guarded, None)
             with trio.CancelScope(shield=True):
                 await trio.aclose_forcefully(guarded)  # at once, whatever it is in the middle of
             listener.release(guarded)
@@ -125,7 +130,9 @@ async def _serve(
             await stopping.wait()
             nursery.cancel_scope.cancel()
         await listener.aclose()
-        await context.terminated.set()  # idle connections end at once
+        await context.terminated.set()  # connections end with the request that they serve
+        for end_if_idle in list(idle.values()):
+            end_if_idle()
         with trio.move_on_after(STOP_WITHIN):
             await listener.wait_empty()
         await listener.cut_all()

@@ -1,0 +1,167 @@
+"""A connection of the gateway: how long it may be silent, and when what it answers leaves."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from typing import Any, NamedTuple
+
+import pytest
+import trio
+from hypercorn.config import Config
+from hypercorn.trio.worker_context import WorkerContext
+from hypercorn.utils import wrap_app
+
+from whatsappd.gateway.connection import Connection
+from whatsappd.gateway.listener import GuardedListener, open_socket
+from whatsappd.gateway.settings import parse_bind
+
+IDLE_FOR = 0.3
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
+
+
+class Served(NamedTuple):
+    client: trio.SocketStream
+    connection: Connection
+    ended: trio.Event
+
+
+@asynccontextmanager
+async def served(app: Callable[..., Any], idle_for: float = IDLE_FOR) -> AsyncIterator[Served]:
+    """A client that is connected to `app`."""
+    config = Config()
+    config.keep_alive_timeout = idle_for
+    config.accesslog = config.errorlog = None
+    opened = open_socket(parse_bind("127.0.0.1:0"))
+    async with GuardedListener(opened) as listener, trio.open_nursery() as nursery:
+        client = await trio.open_tcp_stream("127.0.0.1", opened.getsockname()[1])
+        stream = await listener.accept()
+        connection = Connection(
+            wrap_app(app, config.wsgi_max_body_size, "asgi"), config, WorkerContext(None), stream
+        )
+        ended = trio.Event()
+
+        async def serve() -> None:
+            try:
+                await connection
+                ended.set()
+            finally:
+                with trio.CancelScope(shield=True):
+                    await trio.aclose_forcefully(stream)
+
+        nursery.start_soon(serve)
+        with trio.fail_after(20):
+            async with client:
+                yield Served(client, connection, ended)
+        nursery.cancel_scope.cancel()
+
+
+async def respond(send: Callable[..., Any], *parts: bytes, status: int = 200) -> None:
+    length = str(sum(map(len, parts))).encode()
+    headers = [(b"content-length", length)]
+    await send({"type": "http.response.start", "status": status, "headers": headers})
+    for part in parts:
+        await send({"type": "http.response.body", "body": part, "more_body": True})
+    await send({"type": "http.response.body", "body": b""})
+
+
+async def hello(_scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
+    await respond(send, b"hello")
+
+
+async def until(client: trio.SocketStream, end: bytes) -> bytes:
+    data = b""
+    while not data.endswith(end):
+        more = await client.receive_some(65536)
+        assert more, data
+        data += more
+    return data
+
+
+async def test_a_small_answer_leaves_in_one_piece_and_the_connection_is_kept() -> None:
+    async with served(hello) as (client, _, ended):
+        for _ in range(3):
+            await client.send_all(REQUEST)
+            answer = await client.receive_some(65536)
+            assert answer.startswith(b"HTTP/1.1 200")
+            assert answer.endswith(b"\r\n\r\nhello")
+        assert not ended.is_set()
+
+
+async def test_an_answer_without_a_body_leaves_too() -> None:
+    async def nothing(_scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
+        await send({"type": "http.response.start", "status": 204, "headers": []})
+        await send({"type": "http.response.body", "body": b""})
+
+    async with served(nothing) as (client, _, _):
+        await client.send_all(REQUEST)
+        assert (await until(client, b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
+
+
+async def test_each_part_of_a_stream_leaves_when_it_is_there() -> None:
+    go_on = trio.Event()
+
+    async def stream(_scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": b"first", "more_body": True})
+        await go_on.wait()
+        await send({"type": "http.response.body", "body": b"second"})
+
+    async with served(stream) as (client, _, ended):
+        await client.send_all(REQUEST)
+        assert b"200" in await until(client, b"5\r\nfirst\r\n")
+        await trio.sleep(2 * IDLE_FOR)  # it is no pause while a request runs
+        assert not ended.is_set()
+        go_on.set()
+        await until(client, b"0\r\n\r\n")
+
+
+async def test_what_only_informs_leaves_at_once() -> None:
+    async def echo(_scope: Any, receive: Any, send: Callable[..., Any]) -> None:
+        await respond(send, (await receive())["body"])
+
+    async with served(echo) as (client, _, _):
+        head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
+        await client.send_all(head)
+        assert (await until(client, b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
+        await client.send_all(b"hi")
+        await until(client, b"\r\n\r\nhi")
+
+
+@pytest.mark.parametrize("is_first", [True, False])
+async def test_headers_that_trickle_do_not_hold_a_connection(is_first: bool) -> None:
+    async with served(hello) as (client, _, ended):
+        if not is_first:
+            await client.send_all(REQUEST)
+            await until(client, b"hello")
+        began = trio.current_time()
+        with suppress(trio.BrokenResourceError):
+            while not ended.is_set():  # a byte now and then is not enough
+                await client.send_all(b"G")
+                await trio.sleep(IDLE_FOR / 10)
+        await ended.wait()
+        assert trio.current_time() - began > IDLE_FOR / 2
+
+
+async def test_at_the_end_who_waits_is_let_go_and_who_works_goes_on() -> None:
+    go_on, begun = trio.Event(), trio.Event()
+
+    async def slow(_scope: Any, _receive: Any, send: Callable[..., Any]) -> None:
+        begun.set()
+        await go_on.wait()
+        await respond(send, b"done")
+
+    async with served(slow, idle_for=60) as (client, connection, ended):
+        await connection.context.terminated.set()  # type: ignore[no-untyped-call]
+        connection.end_if_idle()
+        await ended.wait()
+        assert await client.receive_some(1) == b""
+
+    async with served(slow, idle_for=60) as (client, connection, ended):
+        await client.send_all(REQUEST)
+        await begun.wait()
+        await connection.context.terminated.set()  # type: ignore[no-untyped-call]
+        connection.end_if_idle()
+        go_on.set()
+        await until(client, b"done")
+        await ended.wait()
