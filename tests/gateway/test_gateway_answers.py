@@ -159,3 +159,19 @@ async def test_the_pages_of_no_company_need_no_key_and_no_other_host(stack: Stac
     for outside in ("src=", "href='http", "url(", "@import", "<script", "<link"):
         assert outside not in page.text
     assert "/v1/sessions/{company}/messages" in page.text
+
+
+async def test_a_request_whose_end_is_a_matter_of_opinion_ends_its_connection(stack: Stack) -> None:
+    """Else a proxy that reads it otherwise would let the second one through unseen."""
+    async with await trio.open_tcp_stream("127.0.0.1", stack.gateway.port) as client:
+        await client.send_all(
+            b"POST /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n"
+            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\nGET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
+        )
+        answer = b""
+        with trio.fail_after(10):
+            while more := await client.receive_some(65536):
+                answer += more
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert b"not both" in answer
+    assert answer.count(b"HTTP/1.1 ") == 1

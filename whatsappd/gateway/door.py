@@ -93,6 +93,15 @@ class Door:
             raise HttpError(
                 431, "headers_too_large", f"headers have at most {MAX_HEADERS} bytes together"
             )
+        if "transfer-encoding" in headers and "content-length" in headers:
+            # Where it ends is a matter of opinion: a proxy with another one would let a second
+            # request through unseen (RFC 9112, section 6.1).
+            raise HttpError(
+                400,
+                "malformed",
+                "send Content-Length or Transfer-Encoding, not both",
+                headers={"Connection": "close"},
+            )
         if self._local_only:
             _check_origin(headers)
         if scope["path"].startswith(GUARDED):

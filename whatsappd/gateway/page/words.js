@@ -18,8 +18,8 @@ const STATES = {
 };
 
 const SENDING = {
-  queued: "waiting", sending: "sending", sent: "sent ✓", delivered: "delivered ✓✓",
-  read: "read ✓✓", played: "played ✓✓", failed: "failed", expired: "expired, not sent",
+  queued: "waiting", sending: "sending", sent: "sent\u00a0✓", delivered: "delivered\u00a0✓✓",
+  read: "read\u00a0✓✓", played: "played\u00a0✓✓", failed: "failed", expired: "expired, not sent",
   cancelled: "cancelled", uncertain: "uncertain: it may have been sent",
 };
 
