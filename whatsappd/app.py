@@ -22,7 +22,13 @@ from whatsappd.api.table import ApiParts
 from whatsappd.api.webhook_delivery import WebhookDelivery
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
-from whatsappd.derive import alert_thresholds, retention, send_limits, session_settings
+from whatsappd.derive import (
+    alert_thresholds,
+    recycle_limits,
+    retention,
+    send_limits,
+    session_settings,
+)
 from whatsappd.errors import BadConfiguration, StoreFailed
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimiterHealth
@@ -158,6 +164,7 @@ async def _run_parts(
             webhooks=webhooks,
             deliverer_away_ms=webhook_delivery.away_ms,
             thresholds=lambda: alert_thresholds(live.settings),
+            recycling=lambda: recycle_limits(live.settings),
             limiter=lambda: limiter.health,
             interval_s=supervision_settings.health_interval_s,
         )

@@ -9,6 +9,7 @@ from __future__ import annotations
 from whatsappd.config.settings import Settings
 from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.outreach import SendLimits
+from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.sessions.housekeeping import Retention
 from whatsappd.sessions.settings import SessionSettings
 
@@ -51,6 +52,16 @@ def alert_thresholds(settings: Settings) -> AlertThresholds:
         queue_age_ms=_ms(alerts.queue_older_than),
         restarts=alerts.restarts_per_hour,
         disk_free_bytes=alerts.disk_free_below,
+    )
+
+
+def recycle_limits(settings: Settings) -> RecycleLimits:
+    sessions = settings.sessions
+    return RecycleLimits(
+        memory=sessions.recycle_memory,
+        descriptors=sessions.recycle_descriptors,
+        threads=sessions.recycle_threads,
+        rest_ms=_ms(sessions.recycle_rest),
     )
 
 

@@ -15,6 +15,7 @@ from whatsappd.limits.port import LimiterHealth
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.rules.alerts import AlertKey, AlertThresholds, Change, Finding, Rule
+from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.store.webhooks import Webhook
 
 STORE = AlertKey(Rule.STORE_FAILING)
@@ -45,6 +46,7 @@ class World:
             webhooks=SimpleNamespace(all=self.no_webhooks),  # type: ignore[arg-type]
             deliverer_away_ms=lambda: None,
             thresholds=lambda: AlertThresholds(disk_free_bytes=0),
+            recycling=lambda: RecycleLimits(memory=0, descriptors=0, threads=0),
             limiter=lambda: LimiterHealth("memory"),
             interval_s=interval_s,
         )

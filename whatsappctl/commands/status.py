@@ -74,6 +74,7 @@ def _session(status: dict[str, Any]) -> str:
         "last error": status["last_error"],
         "worker": f"pid {status['worker_pid']}" if status["worker_pid"] else None,
         "restarts": status["restarts"],
+        "recycled": _recycled(status),
     }
     lines = [
         f"{name + ':':<17}{plain(value)}"
@@ -83,6 +84,12 @@ def _session(status: dict[str, Any]) -> str:
     if status["qr"]:
         lines.append(f"{'qr:':<17}whatsappctl qr {status['company']}")
     return "\n".join(lines)
+
+
+def _recycled(status: dict[str, Any]) -> str | None:
+    if not status["recycled"]:
+        return None
+    return f"{status['recycled']} times, last for {status['last_recycled']}"
 
 
 def _ago(at_ms: int | None) -> str | None:

@@ -216,6 +216,35 @@ class SupervisionSettings(NamedTuple):
             Duration("0s", "1m"), "How long a session may take to disconnect before it is killed."
         ),
     ] = 3.0
+    recycle_memory: Annotated[
+        int,
+        Setting(
+            Size("0B", "1TB"),
+            "A worker with more private memory gets a successor, between two messages. 0: no "
+            "limit.",
+            live=True,
+        ),
+    ] = 100_000_000
+    recycle_descriptors: Annotated[
+        int,
+        Setting(
+            Count(0, 1_000_000),
+            "The same for one with more open descriptors. 0: no limit.",
+            live=True,
+        ),
+    ] = 200
+    recycle_threads: Annotated[
+        int,
+        Setting(Count(0, 1_000_000), "The same for one with more threads. 0: no limit.", live=True),
+    ] = 100
+    recycle_rest: Annotated[
+        float,
+        Setting(
+            Duration("0s", "7d"),
+            "A younger worker is left alone, whatever it uses.",
+            live=True,
+        ),
+    ] = 600.0
 
 
 class AlertSettings(NamedTuple):

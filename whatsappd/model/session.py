@@ -42,6 +42,8 @@ class SessionStatus(NamedTuple):
     last_error: str | None
     queued: int  # messages waiting to be sent
     last_error_ms: int | None = None
+    recycled: int = 0  # workers replaced because they had grown too much, since the daemon started
+    last_recycled: str | None = None  # why
     outreach_paused_until_ms: int | None = None  # no first message to a stranger before that
 
     def as_wire(self) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from whatsappd.model.message import OutboxState
 from whatsappd.monitoring import health, procfs
 from whatsappd.monitoring.health import Report, health_of
 from whatsappd.monitoring.loop import LoopClock
+from whatsappd.monitoring.recycler import Recycler
 from whatsappd.rules.alerts import (
     LOOP_WINDOWS,
     AlertKey,
@@ -31,6 +32,7 @@ from whatsappd.rules.alerts import (
     changes,
     findings,
 )
+from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import Session
@@ -62,6 +64,7 @@ class Watched(NamedTuple):
     webhooks: Webhooks
     deliverer_away_ms: Callable[[], int | None]
     thresholds: Callable[[], AlertThresholds]
+    recycling: Callable[[], RecycleLimits]
     limiter: Callable[[], LimiterHealth]
     interval_s: float
 
@@ -72,6 +75,7 @@ class Monitor:
     def __init__(self, watched: Watched, clock: LoopClock) -> None:
         self._watched = watched
         self._clock = clock
+        self._recycler = Recycler(watched.pool, watched.recycling)
         self.started_ms = now_ms()
         self._delays_ms: deque[int] = deque(maxlen=LOOP_WINDOWS)
         self._round_at = trio.current_time()
@@ -87,6 +91,7 @@ class Monitor:
             await trio.sleep_until(due)
             late_s = trio.current_time() - due
             await watched.pool.check_health()
+            await self._recycler.look()
             self._delays_ms.append(round(max(late_s, self._clock.take_longest()) * 1000))
             await self._prove_store()
             await self._look_for_alerts()

@@ -99,6 +99,22 @@ def disk_of(path: Path) -> Disk | None:
     return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
 
 
+def descriptors_of(pid: int) -> int | None:
+    """The open descriptors of a process; None if it is gone, or another user's."""
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
+    except OSError:
+        return None
+
+
+def threads_of(pid: int) -> int | None:
+    """The threads of a process; None if it is gone."""
+    try:
+        return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
+    except OSError:
+        return None
+
+
 def open_descriptors() -> int:
     return sum(1 for _ in Path("/proc/self/fd").iterdir()) - 1  # less the one that lists them
 

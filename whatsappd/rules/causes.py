@@ -78,6 +78,8 @@ def describe(cause: Cause, data: dict[str, Any]) -> str:
             if crash := data.get("crash"):
                 return f"the WhatsApp library crashed ({crash}); {data.get('status')}"
             return f"the worker ended: {data.get('status')}"
+        case Cause.RECYCLED:
+            return f"recycled: {data.get('why')}; a new worker takes over"
         case Cause.SPAWN_FAILED:
             return f"no worker could be started: {data.get('error')}"
         case Cause.GIVE_UP:

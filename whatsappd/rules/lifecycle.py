@@ -12,6 +12,7 @@ failed (needs a person).
   without one has none, because those causes cannot happen there.
 - Whatever leaves `ALIVE` kills the worker: neonize's `connect` goes on blocking after a replaced
   stream, a logout or a failure.
+- A worker that is recycled is connected, so that nothing waits but for the new one's login.
 - Socket reconnection is whatsmeow's; a row that ends in BACKING_OFF is one where it gave up.
 """
 
@@ -54,11 +55,13 @@ class Cause(StrEnum):
     HUNG = "hung"
     SILENT = "silent"  # it answers, but WhatsApp has not been reached for too long
     SPAWN_FAILED = "spawn_failed"
+    RECYCLED = "recycled"  # nothing is wrong with it, but it has grown too much
 
 
 class Action(StrEnum):
     NONE = "none"
     SPAWN = "spawn"
+    REPLACE = "replace"  # end it in peace, then spawn at once
     KILL = "kill"
     KILL_AND_RETRY = "kill_and_retry"  # back off, then spawn again
     KILL_AND_WAIT = "kill_and_wait"  # spawn again when the ban ends
@@ -121,6 +124,7 @@ TABLE: dict[tuple[S, Cause], Next] = {
     (S.CONNECTED, Cause.KEEPALIVE_TIMEOUT): Next(S.RECONNECTING, Action.NONE),
     (S.RECONNECTING, Cause.KEEPALIVE_TIMEOUT): Next(S.RECONNECTING, Action.NONE),
     (S.RECONNECTING, Cause.KEEPALIVE_RESTORED): Next(S.CONNECTED, Action.NONE),
+    (S.CONNECTED, Cause.RECYCLED): Next(S.STARTING, Action.REPLACE),
     # Without a worker: only people and time act.
     **{(state, Cause.STOP): Next(S.STOPPED, Action.NONE) for state in WAITING | PARKED},
     **{(state, Cause.TAKE_OVER): _SPAWN for state in WAITING | PARKED},

@@ -14,6 +14,7 @@ from whatsappd.wire.worker import Kind
 
 #: Enough for every sensible threshold of "too many restarts".
 _CRASHES_KEPT = 100
+_RESTARTS = frozenset({Action.KILL_AND_RETRY, Action.KILL_AND_WAIT, Action.REPLACE})
 
 
 class Counters:
@@ -55,7 +56,7 @@ class Counters:
             self.connections += 1
             if before is SessionState.RECONNECTING:
                 self.reconnections += 1
-        if following.action in (Action.KILL_AND_RETRY, Action.KILL_AND_WAIT):
+        if following.action in _RESTARTS:
             self.restarts[cause] += 1
             if counts_as_crash(cause) or cause is Cause.SILENT:
                 self._crashes.append(now_ms)

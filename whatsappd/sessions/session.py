@@ -8,6 +8,7 @@ after another, so that a company never has two.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -79,6 +80,7 @@ class Session:
         self.next_try_ms: int | None = None
         self.restarts = 0
         self.down_since_ms: int | None = self.since_ms  # None while it is connected
+        self.last_recycled: str | None = None  # why
         self.last_error: str | None = None
         self.last_error_ms: int | None = None
         self.last_inbound_ms: int | None = None
@@ -161,6 +163,23 @@ class Session:
         """Kill a worker that answers nothing; a new one follows after the usual pause."""
         await self._apply(Cause.HUNG)
 
+    async def recycle(self, why: str) -> bool:
+        """Let a new worker take over, between two messages; whether it does.
+
+        It does not while a message is on its way for long, or without a connection.
+        """
+        generation, settings = self._generation, self._settings
+        with trio.move_on_after(settings.hand_over_grace_s) as patience:
+            async with self.handing_over:
+                patience.deadline = math.inf
+                # Who cannot decrypt a message asks for it again, and whatsmeow remembers what it
+                # sent in memory only.
+                with trio.move_on_after(settings.confirm_grace_s):
+                    since_ms = now_ms() - round(settings.confirm_grace_s * 1000)
+                    await self._outbox.wait_confirmed(self.company, since_ms)
+                await self._apply(Cause.RECYCLED, {"why": why}, generation=generation)
+        return generation != self._generation
+
     def connected_worker(self, purpose: str) -> Worker:
         """The worker, if the session is connected.
 
@@ -187,6 +206,8 @@ class Session:
             cause=self.cause,
             next_try_ms=self.next_try_ms,
             restarts=self.restarts,
+            recycled=self.counters.restarts[Cause.RECYCLED],
+            last_recycled=self.last_recycled,
             worker_pid=self._worker.pid if self._worker else None,
             jid=self.jid,
             lid=self.lid,
@@ -198,6 +219,11 @@ class Session:
             queued=queued,
             outreach_paused_until_ms=outreach_paused_until_ms,
         )
+
+    @property
+    def recyclable(self) -> Worker | None:
+        """The worker, while a new one could take its place."""
+        return self._worker if self.state is SessionState.CONNECTED else None
 
     async def wait_changed(self) -> None:
         """Wait for the next change of state."""
@@ -267,7 +293,7 @@ class Session:
                 self._retries.connected(now_ms())
             case Cause.START | Cause.TAKE_OVER | Cause.STOP | Cause.OPENED | Cause.QR:
                 pass
-            case Cause.PAIRED | Cause.RETRY_DUE | Cause.KEEPALIVE_RESTORED:
+            case Cause.PAIRED | Cause.RETRY_DUE | Cause.KEEPALIVE_RESTORED | Cause.RECYCLED:
                 pass
             case _:
                 self._note_error(words)
@@ -280,6 +306,8 @@ class Session:
     def _plan(self, action: Action, cause: Cause, data: dict[str, Any]) -> None:
         """Hand `action` to the session's task, and set the time of the next try."""
         self.next_try_ms = None
+        if cause is Cause.RECYCLED:
+            self.last_recycled = data["why"]
         if action is Action.NONE:
             return
         if action is Action.KILL_AND_WAIT:
@@ -329,15 +357,18 @@ class Session:
                         self._settled.set()
             finally:
                 with trio.CancelScope(shield=True):
-                    await self._end_worker()
+                    await self._end_worker(self._settings.stop_grace_s)
                 nursery.cancel_scope.cancel()
 
     async def _execute(self, action: Action, nursery: trio.Nursery) -> None:
         self._timer.cancel()
-        await self._end_worker()
+        settings = self._settings
+        # One that is recycled is well: it has all the time it needs to leave nothing behind.
+        patient = action is Action.REPLACE
+        await self._end_worker(settings.recycle_grace_s if patient else settings.stop_grace_s)
         if self._action is not None:
             return  # overtaken while the worker was ending
-        if action is Action.SPAWN:
+        if action in (Action.SPAWN, Action.REPLACE):
             self._worker_scope = trio.CancelScope()
             self._worker_done = trio.Event()
             nursery.start_soon(self._work, self._generation, self._worker_scope, self._worker_done)
@@ -351,7 +382,7 @@ class Session:
             await trio.sleep(delay)
             await self._apply(Cause.RETRY_DUE, generation=generation)
 
-    async def _end_worker(self) -> None:
+    async def _end_worker(self, grace_s: float) -> None:
         worker = self._worker  # it may end by itself meanwhile
         if worker is not None:
             with trio.move_on_after(self._settings.hand_over_grace_s):
@@ -362,8 +393,8 @@ class Session:
                 # worker would log in with it, and be told the same again.
                 await trio.sleep(self._settings.logout_grace_s)
             # An account that was never paired cannot be stopped from inside, only killed.
-            await worker.shut_down(self._settings.stop_grace_s if self.jid else 0)
-            with trio.move_on_after(self._settings.stop_grace_s):
+            await worker.shut_down(grace_s if self.jid else 0)
+            with trio.move_on_after(grace_s):
                 await self._worker_done.wait()
         self._worker_scope.cancel()
         await self._worker_done.wait()

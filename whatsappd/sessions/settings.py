@@ -20,6 +20,8 @@ class SessionSettings(NamedTuple):
     hand_over_grace_s: float = 3.0  # for a message on its way when the session is stopped
     logout_grace_s: float = 1.0  # for whatsmeow to delete an account that was unlinked
     stop_grace_s: float = 3.0  # for a client to disconnect before its process is killed
+    confirm_grace_s: float = 3.0  # for receipts of the last messages, before a worker is recycled
+    recycle_grace_s: float = 20.0  # the same for one that is to be replaced, and well
     retry_base_ms: int = 1_000
     retry_cap_ms: int = 300_000
     shortest_ban_ms: int = 60_000  # a ban that names no end is asked about again after this

@@ -385,6 +385,16 @@ class Outbox:
         """
         return await self._database.read(lambda conn: self._ledger.find(conn, new))
 
+    async def wait_confirmed(self, company: str, since_ms: int) -> None:
+        """Wait until every message that was handed to WhatsApp since then has a receipt."""
+        while True:
+            version = self.version(company)
+            if not await self._database.read(
+                lambda conn: queue.unconfirmed(conn, company, since_ms)
+            ):
+                return
+            await self.wait_changed(company, version)
+
     async def sent_times(self, company: str, since_ms: int) -> Sequence[tuple[str, int]]:
         """(chat, time) of the rows handed to WhatsApp since then: a limiter's memory.
 

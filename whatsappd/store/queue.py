@@ -156,6 +156,15 @@ def sent_times(conn: sqlite3.Connection, company: str, since_ms: int) -> list[tu
     ).fetchall()
 
 
+def unconfirmed(conn: sqlite3.Connection, company: str, since_ms: int) -> int:
+    """How many rows that were handed to WhatsApp since then have no receipt yet."""
+    [count] = conn.execute(
+        "SELECT count(*) FROM outbox WHERE company = ? AND handed_ms >= ? AND state = ?",
+        (company, since_ms, OutboxState.SENT),
+    ).fetchone()
+    return int(count)
+
+
 def cold_times(conn: sqlite3.Connection, company: str, since_ms: int, limit: int) -> list[int]:
     """The newest `limit`."""
     return [

@@ -10,10 +10,17 @@ from whatsappd.config.load import load
 from whatsappd.config.reference import renewed, sample
 from whatsappd.config.settings import LOG_LEVELS
 from whatsappd.config.sources import Sources
-from whatsappd.derive import alert_thresholds, retention, send_limits, session_settings
+from whatsappd.derive import (
+    alert_thresholds,
+    recycle_limits,
+    retention,
+    send_limits,
+    session_settings,
+)
 from whatsappd.logs import LEVELS
 from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.outreach import MAX_LIMIT, SendLimits
+from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.sessions.housekeeping import Retention
 from whatsappd.sessions.settings import SessionSettings
 
@@ -65,6 +72,7 @@ def test_the_parts_defaults_are_the_settings_defaults(tmp_path: Path) -> None:
     assert retention(settings) == Retention()
     assert session_settings(settings) == SessionSettings()
     assert alert_thresholds(settings) == AlertThresholds()
+    assert recycle_limits(settings) == RecycleLimits()
 
 
 def test_the_definitions_know_the_parts_choices_and_ranges() -> None:

@@ -79,6 +79,8 @@ def session(company: str = "acme", state: str = "connected", **changes: Any) -> 
         "last_inbound_ms": None,
         "last_error": None,
         "queued": 0,
+        "recycled": 0,
+        "last_recycled": None,
         **changes,
     }
 

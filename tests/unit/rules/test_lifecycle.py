@@ -61,6 +61,9 @@ def test_actions_agree_with_the_kind_of_the_following_state(state: S, cause: Cau
         case Action.SPAWN:
             assert following.state is S.STARTING
             assert state not in ALIVE
+        case Action.REPLACE:
+            assert following.state is S.STARTING
+            assert state is S.CONNECTED
         case Action.KILL:
             assert state in ALIVE
             assert following.state in PARKED
@@ -125,6 +128,13 @@ def test_a_replaced_stream_is_parked_and_never_retried() -> None:
     assert step(S.CONFLICT, Cause.RETRY_DUE) is None
 
 
+def test_only_a_connected_worker_is_recycled_and_its_successor_starts_at_once() -> None:
+    assert {state: step(state, Cause.RECYCLED) for state in S if step(state, Cause.RECYCLED)} == {
+        S.CONNECTED: (S.STARTING, Action.REPLACE)
+    }
+    assert "412 descriptors" in describe(Cause.RECYCLED, {"why": "412 descriptors"})
+
+
 def test_only_ends_of_the_process_itself_count_as_crashes() -> None:
     assert {cause for cause in Cause if counts_as_crash(cause)} == {Cause.EXITED, Cause.HUNG}
 
@@ -139,7 +149,7 @@ def test_every_state_can_be_reached_and_left() -> None:
 @pytest.mark.parametrize("cause", list(Cause))
 def test_every_cause_has_words(cause: Cause) -> None:
     data = {"reason": 401, "error": "x", "status": "exit code 1", "code": 101, "expire_s": 5}
-    data |= {"crashes": 6, "last": "y", "message": "z"}
+    data |= {"crashes": 6, "last": "y", "message": "z", "why": "412 descriptors"}
     words = describe(cause, data)
     assert words
     assert "None" not in words

@@ -1,0 +1,62 @@
+"""Looks at what workers use, and has those replaced that use too much (`rules.recycling`).
+
+Called by `monitor` after each round of health checks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import structlog
+import trio
+
+from whatsappd.clock import now_ms
+from whatsappd.monitoring import procfs
+from whatsappd.rules.recycling import RecycleLimits, WorkerUse, choose
+from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.session import Session
+from whatsappd.sessions.worker import Worker
+
+log = structlog.get_logger()
+
+
+class Recycler:
+    """`limits` are asked anew each time."""
+
+    def __init__(self, pool: Pool, limits: Callable[[], RecycleLimits]) -> None:
+        self._pool = pool
+        self._limits = limits
+        self._memory = procfs.MemoryReader()
+
+    async def look(self) -> None:
+        """One round: a few of the workers that use too much are recycled, if any do."""
+        limits = self._limits()
+        if limits.are_off:
+            return
+        sessions = {session.company: session for session in self._pool.sessions()}
+        workers = {
+            company: worker
+            for company, session in sessions.items()
+            if (worker := session.recyclable) is not None
+        }
+        uses = await trio.to_thread.run_sync(self._ask_kernel, workers)
+        async with trio.open_nursery() as nursery:
+            for company, words in choose(uses, limits).items():
+                nursery.start_soon(self._recycle, sessions[company], words)
+
+    async def _recycle(self, session: Session, words: str) -> None:
+        if not await session.recycle(words):
+            log.info("worker_not_recycled_yet", company=session.company, why=words)
+
+    def _ask_kernel(self, workers: Mapping[str, Worker]) -> dict[str, WorkerUse]:
+        memory = self._memory.read({company: worker.pid for company, worker in workers.items()})
+        now = now_ms()
+        return {
+            company: WorkerUse(
+                age_ms=now - worker.started_ms,
+                memory=memory[company].private if company in memory else None,
+                descriptors=procfs.descriptors_of(worker.pid),
+                threads=procfs.threads_of(worker.pid),
+            )
+            for company, worker in workers.items()
+        }

@@ -1,0 +1,65 @@
+"""When a worker has taken so much of the host that a new one should take its place.
+
+What neonize and Go once took they hardly give back, and any of their versions may leak: the one
+remedy that always works is another process. `monitoring.recycler` asks here in every round of
+health checks, `sessions.session` carries it out between two messages.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+#: Of all workers, so many (and one) are recycled in a round: the others go on meanwhile.
+_ONE_IN = 20
+
+
+class RecycleLimits(NamedTuple):
+    """What a worker may use; 0: as much as it likes. The usual is 20 MB, 17 and 13."""
+
+    memory: int = 100_000_000  # bytes that are its own
+    descriptors: int = 200
+    threads: int = 100
+    rest_ms: int = 600_000  # one that is younger is left alone
+
+    @property
+    def are_off(self) -> bool:
+        return not (self.memory or self.descriptors or self.threads)
+
+
+class WorkerUse(NamedTuple):
+    """What one worker uses; None: unknown."""
+
+    age_ms: int  # since it was started
+    memory: int | None
+    descriptors: int | None
+    threads: int | None
+
+
+def excess(use: WorkerUse, limits: RecycleLimits) -> str | None:
+    """What a worker uses too much of, in words; None if of nothing, or if it is to be left
+    alone."""
+    if use.age_ms < limits.rest_ms:
+        return None
+    found = [
+        (used / limit, words)
+        for used, limit, words in (
+            (use.memory, limits.memory, f"{(use.memory or 0) / 1e6:.0f} MB of memory"),
+            (use.descriptors, limits.descriptors, f"{use.descriptors} descriptors"),
+            (use.threads, limits.threads, f"{use.threads} threads"),
+        )
+        if used is not None and limit and used > limit
+    ]
+    return max(found)[1] if found else None
+
+
+def choose(uses: Mapping[str, WorkerUse], limits: RecycleLimits) -> Mapping[str, str]:
+    """The companies whose workers are to be recycled now, and why.
+
+    Not many at once: workers that were started together also grow together. The oldest come first,
+    so that each has its turn, also where limits are so low that all are over them.
+    """
+    found = {company: words for company, use in uses.items() if (words := excess(use, limits))}
+    most = 1 + len(uses) // _ONE_IN
+    oldest = sorted(found, key=lambda company: (-uses[company].age_ms, company))[:most]
+    return {company: found[company] for company in oldest}
