@@ -213,8 +213,11 @@ async def test_a_paired_company_comes_back_connected_after_a_restart_of_the_daem
     async with running_daemon("--sandbox") as daemon:
         async with daemon.client() as client, following(client) as events:
             await link(client, events, "acme", "+15550100")
-            await client.call("session.start", company="stopped")
-            await client.call("session.stop", company="stopped")
+            await link(client, events, "stopped", "+15550200")
+            await client.call(
+                "message.send", company="acme", to="+15550200", text="x", wait="delivered"
+            )
+            before = await client.call("session.stop", company="stopped")
             last = (await client.call("daemon.status"))["last_seq"]
         assert await daemon.stop() == 0
         await daemon.start()
@@ -222,6 +225,7 @@ async def test_a_paired_company_comes_back_connected_after_a_restart_of_the_daem
             await events.state("acme", "connected")
             status = await client.call("session.status", company="stopped")
             assert status["state"] == "stopped"
+            assert status["last_inbound_ms"] >= before["last_inbound_ms"]
 
 
 async def test_the_standalone_sandbox_serves_a_daemon_that_runs_elsewhere(tmp_path: Path) -> None:

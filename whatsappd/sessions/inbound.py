@@ -67,6 +67,10 @@ class InboundLog:
         """
         return await self._intake.taken(company)
 
+    async def last_ms(self, company: str) -> int | None:
+        """When the last of them was stored, in epoch milliseconds; None if none ever was."""
+        return await self._intake.last_ms(company)
+
     async def take(self, company: str, events: list[WorkerEvent]) -> int | None:
         """Store what WhatsApp sent. Returns the last number when all of it is durable.
 

@@ -262,6 +262,7 @@ class Pool:
         session.jid = remembered.jid
         session.lid = remembered.lid
         session.push_name = remembered.push_name
+        session.last_inbound_ms = await self._inbound.last_ms(company)
         assert self._nursery is not None
         self._pacing[company] = pacing
         self._sessions[company] = session

@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Collection, Sequence
 from typing import NamedTuple
 
+from whatsappd.clock import now_ms
 from whatsappd.model.event import Draft
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database
@@ -51,6 +52,17 @@ class Intake:
         """
         return await self._database.write(lambda conn: _taken(conn, company))
 
+    async def last_ms(self, company: str) -> int | None:
+        """When anything was taken last, in epoch milliseconds; None if nothing ever was."""
+
+        def read(conn: sqlite3.Connection) -> int | None:
+            row = conn.execute(
+                "SELECT time_ms FROM inbound WHERE company = ?", (company,)
+            ).fetchone()
+            return None if row is None else row[0]
+
+        return await self._database.read(read)
+
     async def take(self, company: str, arrivals: Sequence[Arrival]) -> None:
         """Returns when all of it is durable. What was taken before is left out.
 
@@ -73,7 +85,9 @@ class Intake:
             self._contacts.stage(conn, company, people)
             last = max((arrival.number or 0 for arrival in fresh), default=0)
             if last > taken:
-                conn.execute("INSERT OR REPLACE INTO inbound VALUES (?, ?)", (company, last))
+                conn.execute(
+                    "INSERT OR REPLACE INTO inbound VALUES (?, ?, ?)", (company, last, now_ms())
+                )
 
         await self._database.write(write)
         self._contacts.added(company, people)
