@@ -6,7 +6,7 @@ import os
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +14,8 @@ import pytest
 import trio
 from daemons import PATIENCE, running_daemon
 from gateways import Stack, running_gateway
+
+from whatsappd.errors import WrongState
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -65,10 +67,22 @@ class Browsing:
         self.expect(code).not_to_have_attribute("src", first)
         self.expect(code).to_be_visible()
         self.page.wait_for_function("document.getElementById('qr').naturalWidth > 100")
-        self.rpc("sandbox.scan", qr=self.rpc("session.qr", company=company)["qr"], phone=phone)
+        self.ask(self._scan, company, phone)
         self.expect(self.page.locator("#state")).to_have_text("Connected")
         self.expect(code).to_be_hidden()
         self.expect(self.page.locator("#explanation")).to_have_text(f"It is connected as {phone}.")
+
+    async def _scan(self, company: str, phone: str) -> None:
+        """Hold the phone to the code that is shown now. The page may still show the one of before
+        the restart, in a new image, when the session has none yet: so wait for one."""
+        async with self.stack.daemon.client() as client:
+            with trio.fail_after(PATIENCE):
+                while True:
+                    with suppress(WrongState):
+                        shown = await client.call("session.qr", company=company)
+                        break
+                    await trio.sleep(0.05)
+            await client.call("sandbox.scan", qr=shown["qr"], phone=phone)
 
     def look(self, name: str) -> None:
         """Screenshots in both themes, narrow and wide."""
