@@ -42,7 +42,7 @@ class Mishaps:
         self, daemon: Daemon, sandbox: RunningSandbox, people: Parties, *, seed: int, longest: float
     ) -> None:
         self.done: list[Mishap] = []
-        #: Seconds until there was another fork server, each time.
+        #: Seconds until another fork server was begun, each time; it then imports the library.
         self.fork_server_away: list[float] = []
         self._chance = random.Random(seed)
         self._daemon = daemon

@@ -199,7 +199,7 @@ def tabulate(outcome: Outcome, measured: Say, name: str) -> None:
     ):
         measured(f"{name}: {what}", len(found), "", aim=aim)
     for kind, times in sorted(outcome.recoveries.items()):
-        what = "another fork server" if kind == "kill_fork_server" else "connected again"
+        what = "another fork server begun" if kind == "kill_fork_server" else "connected again"
         for percent in (50, 95):
             value = sorted(times)[math.ceil(percent / 100 * len(times)) - 1]
             measured(f"{what} after {kind}, p{percent} of {len(times)}", value, "s")
