@@ -20,7 +20,7 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
 from whatsappd.gateway.app import make_app
-from whatsappd.gateway.auth import ApiKeys, NoAuthentication
+from whatsappd.gateway.auth import ApiKeys, Authenticator, NoAuthentication
 from whatsappd.gateway.connection import Connection
 from whatsappd.gateway.door import MAX_HEADERS
 from whatsappd.gateway.link import DaemonLink
@@ -42,9 +42,15 @@ MAX_WS_MESSAGE = 4096
 
 
 async def run_gateway(
-    settings: GatewaySettings, *, task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED
+    settings: GatewaySettings,
+    *,
+    authenticate: Callable[[DaemonLink], Authenticator] = ApiKeys,
+    task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until SIGTERM or SIGINT; the daemon may come and go meanwhile.
+
+    Args:
+        authenticate: makes what tells who sends a request, given the way to the daemon.
 
     Raises:
         InvalidParams: the settings would let strangers in, or cannot be used.
@@ -54,7 +60,7 @@ async def run_gateway(
     _raise_descriptor_limit()
     config = _config(settings)
     link = DaemonLink(settings.socket)
-    authenticator = NoAuthentication() if settings.no_auth else ApiKeys(link)
+    authenticator = NoAuthentication() if settings.no_auth else authenticate(link)
     app = make_app(
         link, authenticator, local_only=settings.no_auth, behind_proxy=settings.behind_proxy
     )
