@@ -39,6 +39,8 @@ log = structlog.get_logger()
 
 OnEvents = Callable[[list[WorkerEvent]], Awaitable[None]]
 
+#: Inbound events that a worker keeps at the most, beside those that are on their way.
+CONFIRM_EVERY = 32
 #: How long an ended process's output may stay open: something it started may hold it for ever.
 _DRAIN_DEADLINE = 1.0
 
@@ -57,6 +59,9 @@ class Worker:
         self._waiting: dict[int, _Answer] = {}
         self._next_msgid = 0
         self._closed = False
+        #: Numbers of its inbound events: the last on disk, and the last that it knows to be.
+        self._taken = 0
+        self._confirmed = 0
         #: The first words of the Go runtime that ended it, if one did.
         self.crash: str | None = None
         #: Whether what it brought is being taken just now: its answers wait behind that, so their
@@ -112,7 +117,8 @@ class Worker:
         answer = self._waiting[msgid] = _Answer()
         try:
             async with self._send_lock:
-                await self._channel.send_all(pack_request(msgid, method, arguments))
+                request = pack_request(msgid, method, arguments)
+                await self._channel.send_all(self._confirmation() + request)
             while not answer.arrived.is_set():
                 with trio.move_on_after(patience_s) as patience:
                     await answer.arrived.wait()
@@ -129,12 +135,27 @@ class Worker:
         return answer.response.result
 
     async def confirm(self, number: int) -> None:
-        """Tell the worker that its inbound events up to `number` are on disk."""
+        """The worker's inbound events up to `number` are on disk.
+
+        It is told with the next call, or when it keeps many for us: what it is not told yet costs
+        it memory, and its successor asks the disk. Telling it each time would wake it once more
+        for every message.
+        """
+        self._taken = number
+        if number - self._confirmed < CONFIRM_EVERY:
+            return
         try:
             async with self._send_lock:
-                await self._channel.send_all(pack_notification(TAKEN, {"number": number}))
+                await self._channel.send_all(self._confirmation())
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # it is gone; its successor is told where to go on
+
+    def _confirmation(self) -> bytes:
+        """What tells the worker how far its events are on disk, if there is news."""
+        if self._taken == self._confirmed:
+            return b""
+        self._confirmed = self._taken
+        return pack_notification(TAKEN, {"number": self._taken})
 
     async def shut_down(self, grace: float) -> None:
         """Let the client disconnect for at most `grace` seconds, then end the process.
