@@ -24,21 +24,11 @@ import trio
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))
 
-from chaos import (
-    SENT,
-    Parties,
-    Traffic,
-    arriving,
-    judge,
-    link_all,
-    operate,
-    out_of_order,
-    parties,
-    settled_rows,
-)
+from chaos import Operator, Parties, Traffic, link_all, parties
 from daemons import Daemon, RunningSandbox, running_daemon, running_sandbox
 from processes import usage
 from trends import trend
+from verdict import pass_judgement
 
 from whatsappd.errors import WhatsappdError
 from whatsappd.rpc.client import RpcClient
@@ -47,7 +37,7 @@ pytestmark = pytest.mark.endurance
 
 SEED = int(os.environ.get("WHATSAPPD_TEST_SEED", "20240611"))
 
-#: Every pair of a sender and a receiver exchanges a message in this many seconds, on average.
+#: Seconds between two messages of a chat, on average.
 PAUSE = 6.0
 #: The daemon keeps its newest 10,000 events in memory; it has them from the beginning, so that
 #: their gathering is not taken for a leak.
@@ -129,7 +119,7 @@ class Samples:
         workers = [
             usage(company["worker_pid"])
             for company in status["companies"]
-            if company["company"] in steady.senders and company["state"] == "connected"
+            if company["company"] in steady.companies and company["state"] == "connected"
         ]
         self._add(
             {
@@ -143,7 +133,7 @@ class Samples:
                 "database": metrics["whatsappd_database_size_bytes"] / 1e6,
             }
         )
-        if len(workers) == len(steady.senders):
+        if len(workers) == len(steady.companies):
             self._add(
                 {
                     "worker: private memory": statistics.fmean(w.private_mb for w in workers),
@@ -196,11 +186,14 @@ class Faults:
         self, daemon: Daemon, sandbox: RunningSandbox, people: Parties, steady: Parties
     ) -> None:
         self.done: Counter[str] = Counter()
+        self.killed: set[str] = set()  # companies whose worker was
         self._chance = random.Random(SEED)
         self._daemon = daemon
         self._sandbox = sandbox
-        self._everybody = [*people.senders.items()]
-        self._others = [item for item in people.senders.items() if item[0] not in steady.senders]
+        self._everybody = [*people.companies.items()]
+        self._others = [
+            item for item in people.companies.items() if item[0] not in steady.companies
+        ]
 
     async def run(self, *, every: float) -> None:
         """Until cancelled."""
@@ -230,6 +223,7 @@ class Faults:
         company = self._chance.choice(self._others)[0]
         pid = (await self._call("session.status", company=company))["worker_pid"]
         if pid is not None:
+            self.killed.add(company)
             os.kill(pid, signal.SIGKILL)
 
     async def _restart(self) -> None:
@@ -262,21 +256,21 @@ async def fill_memory(daemon: Daemon, company: str) -> None:
 async def test_nothing_grows(measured: Callable[..., None], *, is_short: bool) -> None:
     plan = SHORT if is_short else HOUR
     people = parties(6, 2)
-    steady = Parties({name: people.senders[name] for name in list(people.senders)[:3]}, {})
+    steady = Parties(dict([*people.companies.items()][:3]), {})
     spare = {"spare": "+15550998"}
     async with (
         running_sandbox() as sandbox,
         running_daemon("--sandbox-at", str(sandbox.info)) as peaceful,
         running_daemon("--sandbox-at", str(sandbox.info), "--log-level", "warning") as daemon,
     ):
-        await link_all(peaceful, people.receivers)
-        await link_all(daemon, {**people.senders, **spare})
+        await link_all(peaceful, people.witnesses)
+        await link_all(daemon, {**people.companies, **spare})
         await fill_memory(daemon, "spare")
         traffic = Traffic(daemon, people, seed=SEED, pause=PAUSE)
         faults = Faults(daemon, sandbox, people, steady)
         samples = Samples()
-        async with arriving(peaceful) as arrivals, trio.open_nursery() as duty:
-            duty.start_soon(operate, daemon, people)
+        async with trio.open_nursery() as duty:
+            duty.start_soon(Operator(daemon).run)
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(traffic.run)
                 with trio.move_on_after(plan.lasts):
@@ -287,24 +281,20 @@ async def test_nothing_grows(measured: Callable[..., None], *, is_short: bool) -
                         await faults.run(every=plan.fault_every)
                 traffic.stop()
                 await sandbox.fault("clear")
-            rows = await settled_rows(daemon, people, patience=200)
-            sent = {row["text"] for row in rows if row["state"] in SENT}
-            await arrivals.until(lambda: not sent - arrivals.times.keys(), patience=30)
-            verdict = judge(traffic.accepted, rows, arrivals)
-            stats = await sandbox.stats()
             duty.cancel_scope.cancel()
+        verdict, at_witnesses = await pass_judgement(
+            traffic, people, daemon, peaceful, patience=200
+        )
+        stats = await sandbox.stats()
         leaks = samples.say(measured, warm_up=plan.warm_up)
     faulty = ", ".join(f"{count} {kind}" for kind, count in sorted(faults.done.items()))
-    measured(f"messages accepted in {plan.lasts / 60:g} min ({faulty})", verdict.accepted, "")
-    measured(
-        "arrived once", verdict.arrived_once, "", beside="accepted", reference=verdict.accepted
-    )
-    measured("reported uncertain", verdict.uncertain, "")
-    measured("lost", len(verdict.lost), "", aim="0")
-    measured("doubled", len(verdict.doubled), "", aim="0")
-    assert verdict.lost == []
+    measured(f"faults in {plan.lasts / 60:g} min ({faulty})", faults.done.total(), "")
+    for what, count, aim in verdict.fates:
+        measured(what, count, "", aim=aim)
+    assert verdict.lost == set()
     assert verdict.doubled == []
-    assert out_of_order(arrivals) == []
-    assert verdict.arrived_once + verdict.uncertain == verdict.accepted
+    assert at_witnesses.out_of_order == []
+    assert verdict.arrived | verdict.uncertain | verdict.died == verdict.accepted
+    assert verdict.receivers_of_dead() <= faults.killed
     assert (stats["defects"], stats["violations"]) == (0, 0)
     assert leaks == []

@@ -23,7 +23,7 @@ from chaos import Operator, Traffic, link_all, parties, until_connected
 from daemons import Daemon, RunningSandbox, running_daemon, running_sandbox
 from held import grew, held_by, processes_with, settled
 from mishaps import Mishaps, recoveries
-from verdict import Arrivals, Verdict, arriving, changes_of_state, judge, settled_rows
+from verdict import Arrivals, Verdict, changes_of_state, pass_judgement
 
 Say = Callable[..., None]
 
@@ -141,17 +141,9 @@ async def run_chaos(scale: Scale) -> Outcome:
                 await sandbox.fault("clear")
             await until_connected(daemon, people.companies, patience=scale.connects)
             duty.cancel_scope.cancel()
-        await settled_rows(daemon, people, patience=scale.settles)
-        # Whoever has the last one of a chat has had all that were before it.
-        await traffic.one_each()
-        rows = await settled_rows(daemon, people, patience=scale.settles)
-        last = set(traffic.last.values())
-        async with arriving(peaceful) as at_witnesses, arriving(daemon) as at_companies:
-            both = (at_witnesses, at_companies)
-            for arrivals, names in zip(both, (people.witnesses, people.companies), strict=True):
-                ours = {text for text in last if text.split()[1] in names}
-                await arrivals.until(lambda a=arrivals, t=ours: t <= a.times.keys(), patience=60)
-            verdict = judge(traffic.accepted, rows, at_witnesses, at_companies)
+        verdict, at_witnesses = await pass_judgement(
+            traffic, people, daemon, peaceful, patience=scale.settles
+        )
         times = recoveries(mishaps.done, await changes_of_state(daemon))
         return Outcome(
             verdict,
@@ -187,17 +179,9 @@ def tell(outcome: Outcome, figure: Say) -> None:
 
 
 def tabulate(outcome: Outcome, measured: Say, name: str) -> None:
-    verdict = outcome.verdict
-    for what, found, aim in (
-        ("mishaps", outcome.mishaps.done, None),
-        ("messages accepted", verdict.accepted, None),
-        ("arrived once", verdict.arrived, None),
-        ("reported uncertain", verdict.uncertain, None),
-        ("lost", verdict.lost, "0"),
-        ("doubled", verdict.doubled, "0"),
-        ("died with their receiver's worker", verdict.died, None),
-    ):
-        measured(f"{name}: {what}", len(found), "", aim=aim)
+    measured(f"{name}: mishaps", len(outcome.mishaps.done), "")
+    for what, count, aim in outcome.verdict.fates:
+        measured(f"{name}: {what}", count, "", aim=aim)
     for kind, times in sorted(outcome.recoveries.items()):
         what = "another fork server begun" if kind == "kill_fork_server" else "connected again"
         for percent in (50, 95):

@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
 import trio
-from chaos import Parties
+from chaos import Parties, Traffic
 from daemons import Daemon
 
 from whatsappd.rpc.client import RpcClient
@@ -122,6 +122,18 @@ class Verdict(NamedTuple):
     doubled: list[Any]
     died: set[str]
 
+    @property
+    def fates(self) -> list[tuple[str, int, str | None]]:
+        """What became of how many, and what was aimed at."""
+        return [
+            ("messages accepted", len(self.accepted), None),
+            ("arrived once", len(self.arrived), None),
+            ("reported uncertain", len(self.uncertain), None),
+            ("lost", len(self.lost), "0"),
+            ("doubled", len(self.doubled), "0"),
+            ("died with their receiver's worker", len(self.died), None),
+        ]
+
     def receivers_of_dead(self) -> set[str]:
         return {text.split()[1] for text in self.died}
 
@@ -150,3 +162,27 @@ def judge(
         doubled=[*at_witnesses.doubled, *at_companies.doubled],
         died=died,
     )
+
+
+async def pass_judgement(
+    traffic: Traffic, people: Parties, daemon: Daemon, peaceful: Daemon, *, patience: float
+) -> tuple[Verdict, Arrivals]:
+    """After the last mishap: wait for every fate, and judge; and what the witnesses got.
+
+    Args:
+        daemon: of the companies.
+        peaceful: of the witnesses.
+        patience: seconds until every message's fate is known.
+    """
+    await settled_rows(daemon, people, patience=patience)
+    # Whoever has the last one of a chat has had all that were before it.
+    await traffic.one_each()
+    rows = await settled_rows(daemon, people, patience=patience)
+    last = set(traffic.last.values())
+    async with arriving(peaceful) as at_witnesses, arriving(daemon) as at_companies:
+        both = (at_witnesses, at_companies)
+        for arrivals, names in zip(both, (people.witnesses, people.companies), strict=True):
+            ours = {text for text in last if text.split()[1] in names}
+            await arrivals.until(lambda a=arrivals, t=ours: t <= a.times.keys(), patience=60)
+        verdict = judge(traffic.accepted, rows, at_witnesses, at_companies)
+    return verdict, at_witnesses
