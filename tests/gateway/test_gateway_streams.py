@@ -13,12 +13,26 @@ from websockets import Closed, Refused, open_websocket
 from whatsappd.gateway.streaming import SLOW_AFTER
 
 
+async def seqs_behind(stack: Stack, first: int, key: str) -> list[int]:
+    """What a key is shown of the log: QR codes, which renew themselves, are for some keys only."""
+    found: list[int] = []
+    async with stack.http(key) as http:
+        while True:
+            page = (await http.get(f"/v1/events?after={first}&limit=500")).json()
+            found += [event["seq"] for event in page["events"]]
+            first = page["next"]
+            if first >= page["last_seq"]:
+                return found
+
+
 async def test_a_slow_reader_is_told_so_and_resumes_without_loss(stack: Stack) -> None:
     first = await stack.last_seq()
     await make_events(stack.daemon, "slow", 2500)
     last = await stack.last_seq()
     assert last - first > 5000
     key = await stack.key("read")
+    shown = await seqs_behind(stack, first, key)
+    last = shown[-1]
     async with open_websocket(
         stack.gateway.port, f"after={first}", key=key, receive_buffer=4096
     ) as events:
@@ -27,13 +41,13 @@ async def test_a_slow_reader_is_told_so_and_resumes_without_loss(stack: Stack) -
     assert closed.code == 4408
     assert "resume" in closed.reason
     seqs = [message["event"]["seq"] for message in messages if "event" in message]
-    assert seqs == list(range(first + 1, first + len(seqs) + 1))
-    assert len(seqs) < last - first
+    assert seqs == shown[: len(seqs)]
+    assert len(seqs) < len(shown)
 
     async with open_websocket(stack.gateway.port, f"after={seqs[-1]}", key=key) as events:
         while seqs[-1] < last:
             seqs.append((await events.event())["seq"])
-    assert seqs[: last - first] == list(range(first + 1, last + 1))
+    assert seqs == shown
 
 
 async def test_a_consumer_goes_on_where_it_acknowledged(stack: Stack) -> None:
