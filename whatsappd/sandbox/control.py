@@ -63,9 +63,12 @@ class FaultControl:
     def empty_frame(self, phone: str | None = None) -> int:
         """Send a frame with nothing in it, which whatsmeow looks into (binary/unpack.go): its
         runtime ends the process, with a Go panic."""
-        hit = self._each(phone, lambda connection: connection.enqueue(b""))
-        self._board.flush()
-        return hit
+
+        def send(connection: Connection) -> None:
+            connection.enqueue(b"")
+            connection.flush()
+
+        return self._each(phone, send)
 
     # --- armed, for what comes ----------------------------------------------------------------
 
