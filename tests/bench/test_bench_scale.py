@@ -42,7 +42,7 @@ SHORT_SIZES = (1, 5, 10, 15, 20, 30, 40, 50)
 #: Messages of each company before its memory is measured.
 TRAFFIC = 3
 #: Seconds at rest, of which the first ones are not looked at.
-REST, SHORT_REST, SETTLE = 60.0, 20.0, 5.0
+REST, SHORT_REST, SETTLE = 30.0, 20.0, 5.0
 #: A round of health checks begins as often, in seconds (the default).
 HEALTH_INTERVAL = 30.0
 #: Seconds for all to be connected; generous, because the machine may be busy.
