@@ -15,7 +15,7 @@ import pytest
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))
 
-from daemons import Daemon, following, link, running_daemon
+from daemons import Daemon, in_sandbox, link
 from processes import usage
 
 pytestmark = pytest.mark.bench
@@ -44,11 +44,7 @@ def never_recycle(daemon: Daemon) -> None:
 
 @pytest.mark.parametrize("way", WAYS)
 async def test_what_a_reconnection_leaves_behind(measured: Callable[..., None], way: str) -> None:
-    async with (
-        running_daemon("--sandbox", prepare=never_recycle) as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox(prepare=never_recycle) as (_, client, events):
         await link(client, events, "acme", PHONE)
         pid = (await client.call("session.status", company="acme"))["worker_pid"]
 

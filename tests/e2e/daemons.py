@@ -182,6 +182,27 @@ async def running_daemon(
                     await daemon.process.wait()
 
 
+class InSandbox(NamedTuple):
+    """What most tests begin with."""
+
+    daemon: Daemon
+    client: RpcClient
+    events: Events
+
+
+@asynccontextmanager
+async def in_sandbox(
+    *arguments: str, prepare: Callable[[Daemon], None] = lambda _daemon: None
+) -> AsyncIterator[InSandbox]:
+    """A daemon with a sandbox of its own, a connection to it, and all its events."""
+    async with (
+        running_daemon("--sandbox", *arguments, prepare=prepare) as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        yield InSandbox(daemon, client, events)
+
+
 class RunningSandbox(NamedTuple):
     """A sandbox in a process of its own, which outlives the daemons that use it."""
 

@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 import trio
-from daemons import PATIENCE, Daemon, following, link, running_daemon
+from daemons import PATIENCE, Daemon, in_sandbox, link, running_daemon
 
 from whatsappd.rpc.client import RpcClient
 
@@ -107,11 +107,7 @@ def batch_file(directory: Path, count: int) -> str:
 
 
 async def test_messages_from_the_command_line_to_the_phone_and_every_way_they_can_end() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (daemon, client, events):
         await link(client, events, "acme", "+15550100")
         await link(client, events, "globex", "+15550200")
 
@@ -163,11 +159,7 @@ async def test_messages_from_the_command_line_to_the_phone_and_every_way_they_ca
 
 
 async def test_an_uncertain_message_ends_the_waiting_and_is_resolved_by_a_person() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (daemon, client, events):
         await link(client, events, "acme", "+15550100")
         await link(client, events, "globex", "+15550200")
         await client.call("session.stop", company="globex")  # whose receipt would settle it

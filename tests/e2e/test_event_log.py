@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import trio
-from daemons import PATIENCE, Daemon, Events, following, link, running_daemon
+from daemons import PATIENCE, Daemon, Events, following, in_sandbox, link
 
 from whatsappd.errors import WhatsappdError
 from whatsappd.rpc.client import RpcClient
@@ -28,11 +28,7 @@ OFF = {"per_minute": 0, "per_phone_per_minute": 0, "cold_per_hour": 0, "cold_per
 
 @asynccontextmanager
 async def two_companies(*arguments: str) -> AsyncIterator[tuple[Daemon, RpcClient, Events]]:
-    async with (
-        running_daemon("--sandbox", *arguments) as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox(*arguments) as (daemon, client, events):
         await link(client, events, "acme", "+15550100")
         await link(client, events, "globex", "+15550200")
         await client.call("session.configure", company="acme", **OFF)

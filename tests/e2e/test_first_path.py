@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import trio
-from daemons import PATIENCE, alive, following, link, running_daemon
+from daemons import PATIENCE, alive, following, in_sandbox, link, running_daemon
 
 from whatsappd.errors import InvalidParams, KeyConflict, UnknownCompany, WrongState
 
@@ -48,11 +48,7 @@ async def test_the_demo_shows_every_step_and_ends_well(tmp_path: Path) -> None:
 
 
 async def test_a_message_arrives_with_both_identities_and_its_receipt_comes_back() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         await link(client, events, "globex", "+15550200")
         row = await client.call(
@@ -81,11 +77,7 @@ async def test_a_message_arrives_with_both_identities_and_its_receipt_comes_back
 
 
 async def test_a_key_makes_a_send_repeatable_and_guards_against_other_content() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         first = await client.call("message.send", company="acme", to="+15550200", text="x", key="k")
         again = await client.call("message.send", company="acme", to="+15550200", text="x", key="k")
@@ -99,11 +91,7 @@ async def test_a_key_makes_a_send_repeatable_and_guards_against_other_content() 
 
 
 async def test_messages_sent_before_the_company_is_connected_wait_for_it() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "globex", "+15550200")
         await client.call("session.start", company="acme")
         row = await client.call("message.send", company="acme", to="+15550200", text="early")
@@ -148,11 +136,7 @@ async def test_a_late_subscriber_sees_the_code_that_is_shown_now() -> None:
 
 
 async def test_everything_a_company_has_is_private() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (daemon, client, events):
         await link(client, events, "acme", "+15550100")
         directory = daemon.state_dir / "companies" / "acme"
         assert stat.S_IMODE(daemon.state_dir.stat().st_mode) == 0o700
@@ -164,11 +148,7 @@ async def test_everything_a_company_has_is_private() -> None:
 
 
 async def test_removing_a_company_unlinks_it_and_leaves_nothing() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (daemon, client, events):
         await link(client, events, "acme", "+15550100")
         pid = (await client.call("session.status", company="acme"))["worker_pid"]
         await client.call("session.remove", company="acme")
@@ -181,11 +161,7 @@ async def test_removing_a_company_unlinks_it_and_leaves_nothing() -> None:
 
 
 async def test_logout_unlinks_and_start_pairs_anew() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         status = await client.call("session.logout", company="acme")
         assert status["state"] == "logged_out"
@@ -197,11 +173,7 @@ async def test_logout_unlinks_and_start_pairs_anew() -> None:
 
 
 async def test_unlinking_from_the_phone_is_seen_and_explained() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         await client.call("sandbox.unlink", phone="+15550100")
         seen = await events.state("acme", "logged_out")

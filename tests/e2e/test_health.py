@@ -15,7 +15,7 @@ from typing import Any
 
 import pytest
 import trio
-from daemons import PATIENCE, Daemon, Events, following, link, running_daemon
+from daemons import PATIENCE, Daemon, Events, following, in_sandbox, link
 from prometheus_client.parser import text_string_to_metric_families
 
 from whatsappd.errors import StoreFailed
@@ -41,11 +41,7 @@ async def watched(
         **{f"WHATSAPPD_{name}": value for name, value in settings.items()},
     }.items():
         monkeypatch.setenv(name, value)
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (daemon, client, events):
         yield daemon, client, events
 
 

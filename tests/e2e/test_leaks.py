@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from daemons import following, link, running_daemon
+from daemons import in_sandbox, link
 from held import grew, held_by, private_kb, settled
 
 ROUNDS = 200
@@ -11,11 +11,7 @@ SLACK_KB = 2_048
 
 
 async def test_starting_and_stopping_a_session_200_times_leaves_nothing_behind() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (daemon, client, events):
         await link(client, events, "acme", "+15550100")
 
         async def rounds(count: int) -> None:

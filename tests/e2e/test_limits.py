@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-from daemons import PATIENCE, Daemon, Events, following, link, running_daemon
+from daemons import PATIENCE, Daemon, Events, following, in_sandbox, link
 
 from whatsappd.errors import QueueFull, RateLimited, WrongState
 from whatsappd.rpc.client import RpcClient
@@ -78,11 +78,7 @@ class World(NamedTuple):
 @asynccontextmanager
 async def linked(*arguments: str, people: int = 6) -> AsyncIterator[World]:
     """A linked company without limits, and people on WhatsApp who read nothing."""
-    async with (
-        running_daemon("--sandbox", *arguments) as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox(*arguments) as (daemon, client, events):
         await link(client, events, "acme", PHONE)
         for number in range(people):
             await client.call("sandbox.register", phone=person(number))

@@ -13,7 +13,7 @@ import socket
 from pathlib import Path
 
 import pytest
-from daemons import following, link, running_daemon, running_sandbox
+from daemons import following, in_sandbox, link, running_daemon, running_sandbox
 
 from whatsappd.errors import SandboxFailed
 
@@ -40,11 +40,7 @@ def channel_of(worker: int) -> socket.socket:
 
 
 async def test_a_worker_that_ends_by_itself_is_told_with_its_code_and_comes_back() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         pid = (await client.call("session.status", company="acme"))["worker_pid"]
         start = len(events.seen)
@@ -56,11 +52,7 @@ async def test_a_worker_that_ends_by_itself_is_told_with_its_code_and_comes_back
 
 
 async def test_a_panic_of_the_client_library_is_named_and_the_session_comes_back() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         await link(client, events, "globex", "+15550200")
         start = len(events.seen)
@@ -79,11 +71,7 @@ async def test_a_panic_of_the_client_library_is_named_and_the_session_comes_back
 
 
 async def test_an_account_that_asks_for_a_passkey_is_told_apart() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await client.call("sandbox.fault", kind="ask_passkey", phone="+15550100")
         await client.call("session.start", company="acme")
         shown = await events.of_type("acme", "session.qr")
@@ -116,11 +104,7 @@ async def test_a_name_that_cannot_be_resolved_is_told_and_tried_again(tmp_path: 
 
 
 async def test_a_connection_that_is_lost_while_codes_are_shown_leads_to_new_codes() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await client.call("session.start", company="acme")
         await events.of_type("acme", "session.qr")
         start = len(events.seen)
@@ -134,11 +118,7 @@ async def test_a_connection_that_is_lost_while_codes_are_shown_leads_to_new_code
 
 
 async def test_a_stream_error_of_unknown_meaning_is_the_last_error() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         start = len(events.seen)
         await client.call("sandbox.fault", kind="stream_error", code=516, phone="+15550100")

@@ -7,7 +7,7 @@ from typing import Any
 
 import trio
 from chaos import NO_LIMITS
-from daemons import Daemon, Events, following, link, running_daemon
+from daemons import Daemon, Events, in_sandbox, link
 
 from whatsappd.rpc.client import RpcClient
 
@@ -66,11 +66,7 @@ def arrived(events: Events) -> dict[str, list[str]]:
 
 
 async def test_recycling_loses_doubles_and_moves_nothing() -> None:
-    async with (
-        running_daemon("--sandbox", prepare=recycle_often) as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox(prepare=recycle_often) as (_, client, events):
         for company, phone in PHONES.items():
             await link(client, events, company, phone)
             await client.call("session.configure", company=company, **NO_LIMITS)

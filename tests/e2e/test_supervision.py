@@ -16,6 +16,7 @@ from daemons import (
     Events,
     alive,
     following,
+    in_sandbox,
     link,
     running_daemon,
     running_sandbox,
@@ -39,11 +40,7 @@ async def link_two(client: RpcClient, events: Events) -> None:
 async def test_a_killed_worker_comes_back_and_the_others_do_not_notice(
     number: signal.Signals,
 ) -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link_two(client, events)
         other = await pid_of(client, "globex")
         victim = await pid_of(client, "acme")
@@ -60,11 +57,7 @@ async def test_a_killed_worker_comes_back_and_the_others_do_not_notice(
 
 
 async def test_a_dead_fork_server_is_replaced_and_running_workers_live_on() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link_two(client, events)
         workers = [await pid_of(client, company) for company in ("acme", "globex")]
         before = (await client.call("daemon.status"))["fork_server"]["pid"]
@@ -82,11 +75,7 @@ async def test_a_dead_fork_server_is_replaced_and_running_workers_live_on() -> N
 
 
 async def test_fork_servers_that_die_before_they_are_ready_hold_up_no_start() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         await client.call("session.stop", company="acme")
         start = len(events.seen)
@@ -110,11 +99,7 @@ async def test_fork_servers_that_die_before_they_are_ready_hold_up_no_start() ->
 
 
 async def test_a_worker_that_keeps_dying_ends_in_failed_and_can_be_started_again() -> None:
-    async with (
-        running_daemon("--sandbox", "--set", "sessions.retry_base=50ms") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox("--set", "sessions.retry_base=50ms") as (_, client, events):
         await link(client, events, "acme", "+15550100")
         start = len(events.seen)
         with trio.fail_after(120):
@@ -134,11 +119,7 @@ async def test_a_worker_that_keeps_dying_ends_in_failed_and_can_be_started_again
 
 
 async def test_a_pairing_session_can_be_stopped_at_once() -> None:
-    async with (
-        running_daemon("--sandbox", "--set", "sessions.stop_grace=60s") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox("--set", "sessions.stop_grace=60s") as (_, client, events):
         await client.call("session.start", company="acme")
         await events.of_type("acme", "session.qr")
         pid = await pid_of(client, "acme")
@@ -150,11 +131,7 @@ async def test_a_pairing_session_can_be_stopped_at_once() -> None:
 
 
 async def test_a_worker_that_answers_nothing_can_be_stopped_and_disturbs_nobody() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link_two(client, events)
         pid = await pid_of(client, "acme")
         os.kill(pid, signal.SIGSTOP)
@@ -172,11 +149,7 @@ async def test_a_worker_that_answers_nothing_can_be_stopped_and_disturbs_nobody(
 
 
 async def test_a_worker_may_die_while_its_session_is_ending_it() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link_two(client, events)
         pid = await pid_of(client, "acme")
         start = len(events.seen)
@@ -241,11 +214,7 @@ FAULTS: list[tuple[dict[str, Any], str, str]] = [
 async def test_a_lost_connection_is_reconnected_by_whatsmeow(
     fault: dict[str, Any], state: str, words: str
 ) -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         pid = await pid_of(client, "acme")
         start = len(events.seen)
@@ -257,11 +226,7 @@ async def test_a_lost_connection_is_reconnected_by_whatsmeow(
 
 
 async def test_a_replaced_stream_is_parked_and_taken_back_only_on_request() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         start = len(events.seen)
         await client.call("sandbox.fault", kind="replace_stream", phone="+15550100")
@@ -291,11 +256,7 @@ LOGIN_FAILURES: list[tuple[dict[str, int], str, str]] = [
 async def test_a_refused_login_has_its_state_and_its_words(
     failure: dict[str, int], state: str, words: str
 ) -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         start = len(events.seen)
         await client.call("sandbox.fault", kind="fail_login", phone="+15550100", **failure)
@@ -307,11 +268,7 @@ async def test_a_refused_login_has_its_state_and_its_words(
 
 
 async def test_a_code_is_scanned_once_and_a_false_one_never() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await client.call("session.start", company="acme")
         shown = await events.of_type("acme", "session.qr")
         with pytest.raises(SandboxFailed):
@@ -324,11 +281,7 @@ async def test_a_code_is_scanned_once_and_a_false_one_never() -> None:
 
 @pytest.mark.soak
 async def test_a_pairing_that_nobody_scans_times_out_and_can_be_started_again() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await client.call("session.start", company="acme")
         with trio.fail_after(200):
             while True:
@@ -343,11 +296,7 @@ async def test_a_pairing_that_nobody_scans_times_out_and_can_be_started_again() 
 
 
 async def test_the_daemon_answers_while_every_worker_is_busy() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link_two(client, events)
         await client.call("sandbox.fault", kind="delay_acks", seconds=3, count=1, phone="+15550100")
         await client.call("message.send", company="acme", to="+15550200", text="slow")
@@ -362,11 +311,7 @@ async def test_the_daemon_answers_while_every_worker_is_busy() -> None:
 
 
 async def test_a_database_that_cannot_be_read_is_named_and_mending_it_helps() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (daemon, client, events):
         await link_two(client, events)
         await client.call("session.stop", company="acme")
         database = daemon.state_dir / "companies" / "acme" / "session.db"
@@ -385,11 +330,7 @@ async def test_a_database_that_cannot_be_read_is_named_and_mending_it_helps() ->
 
 
 async def test_a_company_directory_that_cannot_be_made_is_explained() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (daemon, client, events):
         (daemon.state_dir / "companies" / "acme").write_text("in the way")
         await client.call("session.start", company="acme")
         waiting = await events.state("acme", "backing_off")
@@ -397,11 +338,7 @@ async def test_a_company_directory_that_cannot_be_made_is_explained() -> None:
 
 
 async def test_a_server_that_is_unavailable_is_asked_again_until_it_is_there() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         start = len(events.seen)
         await client.call("sandbox.fault", kind="fail_login", reason=503, phone="+15550100")
@@ -413,11 +350,7 @@ async def test_a_server_that_is_unavailable_is_asked_again_until_it_is_there() -
 
 @pytest.mark.parametrize("mode", ["close", "503"])
 async def test_a_refused_dial_is_named_and_tried_again(mode: str) -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         await client.call("session.stop", company="acme")
         await client.call("sandbox.fault", kind="refuse_dials", count=1, mode=mode)
@@ -430,11 +363,7 @@ async def test_a_refused_dial_is_named_and_tried_again(mode: str) -> None:
 
 
 async def test_a_refused_pairing_has_a_next_step() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await client.call("sandbox.fault", kind="refuse_pairing", reason=400, count=1)
         await client.call("session.start", company="acme")
         refused = await events.state("acme", "backing_off", "logged_out")
@@ -444,11 +373,7 @@ async def test_a_refused_pairing_has_a_next_step() -> None:
 
 @pytest.mark.soak
 async def test_pings_that_are_not_answered_are_seen_and_their_return_too() -> None:
-    async with (
-        running_daemon("--sandbox") as daemon,
-        daemon.client() as client,
-        following(client) as events,
-    ):
+    async with in_sandbox() as (_, client, events):
         await link(client, events, "acme", "+15550100")
         start = len(events.seen)
         await client.call("sandbox.fault", kind="mute_pings", seconds=50, phone="+15550100")
