@@ -26,7 +26,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))
 from bare_loop import running_bare
 from crowd import PARALLEL, Crowd, events_after
 from daemons import Daemon, RunningSandbox, following, link, running_daemon, running_sandbox
-from processes import Usage, children, cpu_s, run_s, total, usage, wake_ups
+from processes import Usage, children, cpu_s, total, usage, work, work_between
 from trends import Trend, trend
 
 from whatsappd.worker.preload import library_path
@@ -41,8 +41,8 @@ SIZES = (1, 10, 25, 50, 75, 100, 150, 200)
 SHORT_SIZES = (1, 5, 10, 15, 20, 30, 40, 50)
 #: Messages of each company before its memory is measured.
 TRAFFIC = 3
-#: Seconds at rest, of which the first ones are not looked at.
-REST, SHORT_REST, SETTLE = 30.0, 20.0, 5.0
+#: Seconds at rest, after those in which idle helper threads end (trio keeps them for ten).
+REST, SHORT_REST, SETTLE = 30.0, 20.0, 12.0
 #: A round of health checks begins as often, in seconds (the default).
 HEALTH_INTERVAL = 30.0
 #: Seconds for all to be connected; generous, because the machine may be busy.
@@ -165,6 +165,7 @@ class Host:
     async def exchange(self) -> None:
         """Each company writes to the next one, so that workers have seen some traffic."""
         crowd = Crowd(self._linked, 1)
+        limiter = trio.CapacityLimiter(PARALLEL)
         async with self._daemon.client() as client, trio.open_nursery() as nursery:
 
             async def send(number: int) -> None:
@@ -174,7 +175,8 @@ class Host:
                     given = {**message, "text": text, "key": text}
                     # A lone company writes to itself, which no receipt answers.
                     wait = "delivered" if self._linked > 1 else "sent"
-                    await client.call("message.send", **given, wait=wait)
+                    async with limiter:
+                        await client.call("message.send", **given, wait=wait)
 
             for number in range(self._linked):
                 nursery.start_soon(send, number)
@@ -199,17 +201,15 @@ async def at_rest(parts: Parts, seconds: float) -> dict[str, Rest]:
     await trio.sleep(SETTLE)
     groups = parts.pids()
     began = time.monotonic()
-    before = {part: (run_s(pids), wake_ups(pids)) for part, pids in groups.items()}
+    before = {part: work(pids) for part, pids in groups.items()}
     await trio.sleep(seconds)
-    after = {part: (run_s(pids), wake_ups(pids)) for part, pids in groups.items()}
+    after = {part: work(pids) for part, pids in groups.items()}
     elapsed = time.monotonic() - began
-    return {
-        part: Rest(
-            100 * (after[part][0] - before[part][0]) / elapsed,
-            (after[part][1] - before[part][1]) / elapsed,
-        )
-        for part in groups
-    }
+    found = {}
+    for part in groups:
+        done = work_between(before[part], after[part])
+        found[part] = Rest(100 * done.run_s / elapsed, done.wake_ups / elapsed)
+    return found
 
 
 async def scale(host: Host, companies: int, rest_s: float) -> tuple[Scale, Parts]:

@@ -15,6 +15,8 @@ import trio
 from chaos import Parties
 from daemons import PATIENCE, Daemon, RunningSandbox
 
+from whatsappd.errors import Unreachable
+
 #: Kinds that leave sessions connected.
 UNFELT = {"kill_fork_server", "delay_acks", "lose_acks"}
 #: Seconds within which somebody who was chosen to lose an ack sends something.
@@ -104,7 +106,9 @@ class Mishaps:
         first = self._chance.randrange(len(names))
         with trio.fail_after(PATIENCE):
             while True:
-                sessions = (await self._call("session.list"))["sessions"]
+                sessions: list[dict[str, Any]] = []
+                with suppress(Unreachable):  # another mishap is that the daemon is just killed
+                    sessions = (await self._call("session.list"))["sessions"]
                 up = {
                     each["company"]: each["worker_pid"]
                     for each in sessions

@@ -61,26 +61,33 @@ def cpu_s(pids: Iterable[int]) -> float:
     return spent / _TICKS
 
 
-def run_s(pids: Iterable[int]) -> float:
-    """Processor time of the threads that live now, to the nanosecond: for processes at rest, which
-    use less than a tick of the clock that `cpu_s` reads."""
-    spent = 0
-    for thread in _threads(pids):
-        with suppress(FileNotFoundError, ProcessLookupError):
-            spent += int((thread / "schedstat").read_text().split()[0])
-    return spent / 1e9
+class Work(NamedTuple):
+    """Of one thread, or of several together."""
+
+    run_s: float  # processor time, to the nanosecond: at rest it is less than a tick of `cpu_s`
+    wake_ups: int  # how often it gave up the processor to wait: whoever waits will be woken
 
 
-def wake_ups(pids: Iterable[int]) -> int:
-    """How often the threads that live now gave up the processor to wait, since each began: whoever
-    waits will be woken."""
-    found = 0
+def work(pids: Iterable[int]) -> dict[str, Work]:
+    """What the threads that live now did since each began."""
+    found = {}
     for thread in _threads(pids):
         with suppress(FileNotFoundError, ProcessLookupError):
+            spent = int((thread / "schedstat").read_text().split()[0])
             lines = (thread / "status").read_text().splitlines()
             [switches] = [line for line in lines if line.startswith("voluntary_ctxt")]
-            found += int(switches.split()[1])
+            found[str(thread)] = Work(spent / 1e9, int(switches.split()[1]))
     return found
+
+
+def work_between(before: dict[str, Work], after: dict[str, Work]) -> Work:
+    """What was done between two looks, but for that of threads that ended in between."""
+    nothing = Work(0.0, 0)
+    pairs = [(now, before.get(thread, nothing)) for thread, now in after.items()]
+    return Work(
+        sum(now.run_s - then.run_s for now, then in pairs),
+        sum(now.wake_ups - then.wake_ups for now, then in pairs),
+    )
 
 
 def children(pid: int) -> list[int]:
