@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import signal
 from collections.abc import Callable
 from datetime import UTC, datetime
 from itertools import groupby
@@ -29,6 +30,13 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--short", action="store_true", help="endurance tests take minutes instead of hours"
     )
     parser.addoption("--figures", metavar="FILE", help="write measured figures there, as JSON")
+
+
+def pytest_configure() -> None:
+    # A shell without job control starts what it puts into the background with Ctrl-C ignored, and
+    # so would be what the tests start, which is to end by it.
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture
