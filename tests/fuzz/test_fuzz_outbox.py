@@ -12,15 +12,14 @@ from typing import Any
 import hypothesis.strategies as st
 import pytest
 import trio
-from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     invariant,
     multiple,
     rule,
-    run_state_machine_as_test,
 )
+from machines import run_machine
 
 from whatsappd.errors import KeyConflict, QueueFull, WrongState
 from whatsappd.model.event import OUTBOX_STATE
@@ -224,24 +223,10 @@ class OutboxMachine(RuleBasedStateMachine):
         assert self.store.outbox.counts("acme") == counted
 
 
-def run(examples: int, steps: int, *, derandomize: bool) -> None:
-    run_state_machine_as_test(
-        OutboxMachine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            derandomize=derandomize,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_no_order_of_things_loses_a_message_or_leaves_the_table() -> None:
-    run(4, 30, derandomize=True)
+    run_machine(OutboxMachine, examples=4, steps=30, derandomize=True)
 
 
 @pytest.mark.soak
 def test_no_order_of_things_does_in_many_runs() -> None:
-    run(150, 60, derandomize=False)
+    run_machine(OutboxMachine, examples=150, steps=60, derandomize=False)

@@ -20,15 +20,14 @@ import hypothesis.strategies as st
 import msgpack
 import pytest
 import trio
-from hypothesis import HealthCheck, settings
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
     consumes,
     invariant,
     rule,
-    run_state_machine_as_test,
 )
+from machines import run_machine
 from served import Behaviour
 from wire_targets import streams
 
@@ -254,24 +253,10 @@ class RpcMachine(RuleBasedStateMachine):
             assert unsent <= 2 * LIMITS.max_unsent + MAX_MESSAGE
 
 
-def run(examples: int, steps: int, *, derandomize: bool) -> None:
-    run_state_machine_as_test(
-        RpcMachine,
-        settings=settings(
-            max_examples=examples,
-            stateful_step_count=steps,
-            derandomize=derandomize,
-            database=None,
-            deadline=None,
-            suppress_health_check=list(HealthCheck),
-        ),
-    )
-
-
 def test_no_clients_harm_each_other_or_leave_anything_behind() -> None:
-    run(6, 30, derandomize=True)
+    run_machine(RpcMachine, examples=6, steps=30, derandomize=True)
 
 
 @pytest.mark.soak
 def test_no_clients_do_in_many_runs() -> None:
-    run(200, 60, derandomize=False)
+    run_machine(RpcMachine, examples=200, steps=60, derandomize=False)
