@@ -33,6 +33,22 @@ def rate_of(times: list[float], elapsed: float) -> Rate:
     return Rate(len(times) / elapsed, cuts[49] * 1000, cuts[98] * 1000)
 
 
+def say_rates(
+    measured: Callable[..., None], what: str, ours: Rate, raw: Rate, *, aim: str | None = None
+) -> None:
+    """Say a rate beside that of raw rows; `aim` is about the calls a second."""
+    units = ("/s", "ms", "ms")
+    for name, unit, mine, theirs in zip(("a second", "p50", "p99"), units, ours, raw, strict=True):
+        measured(
+            f"{what}, {name}",
+            mine,
+            unit,
+            beside="raw rows",
+            reference=theirs,
+            aim=aim if name == "a second" else None,
+        )
+
+
 async def repeat(callers: int, call: Callable[[], Awaitable[object]]) -> Rate:
     """`callers` tasks repeat `call` for SECONDS."""
     times: list[float] = []

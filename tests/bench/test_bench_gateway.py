@@ -23,6 +23,7 @@ for room in ("e2e", "gateway"):
 
 from daemons import Daemon, running_daemon  # noqa: E402 - found by the lines above
 from gateways import Gateway, Stack, running_gateway  # noqa: E402
+from processes import usage  # noqa: E402
 from websockets import open_websocket  # noqa: E402
 
 pytestmark = pytest.mark.bench
@@ -182,14 +183,5 @@ async def test_a_thousand_websocket_subscribers(measured: Callable[..., None]) -
 
 
 def private_mb(gateway: Gateway) -> float:
-    """What only this process holds, in MB."""
     assert gateway.process is not None
-    rollup = Path(f"/proc/{gateway.process.pid}/smaps_rollup").read_text()
-    return (
-        sum(
-            int(line.split()[1])
-            for line in rollup.splitlines()
-            if line.startswith(("Private_Clean", "Private_Dirty"))
-        )
-        / 1024
-    )
+    return usage(gateway.process.pid).private_mb

@@ -23,7 +23,7 @@ from typing import Any
 import msgpack
 import pytest
 import trio
-from raw_rows import SECONDS, TEXT, Rate, rate_of, raw_rate
+from raw_rows import SECONDS, TEXT, Rate, rate_of, raw_rate, say_rates
 
 from whatsappd.clock import now_ms
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
@@ -167,17 +167,8 @@ async def test_durable_sends_over_the_socket(measured: Callable[..., None], call
         with running_daemon(directory) as (path, _pid):
             make_company(path)
             sends = send_rate(path, callers, itertools.count())
-    for what, ours, reference, unit in zip(
-        ("a second", "p50", "p99"), sends, raw, ("/s", "ms", "ms"), strict=True
-    ):
-        measured(
-            f"message.send over the socket, {callers} callers, {what}",
-            ours,
-            unit,
-            beside="raw rows",
-            reference=reference,
-            aim="10,000/s" if (what, callers) == ("a second", 100) else None,
-        )
+    aim = "10,000/s" if callers == 100 else None
+    say_rates(measured, f"message.send over the socket, {callers} callers", sends, raw, aim=aim)
 
 
 def resident_mb(pid: int) -> float:

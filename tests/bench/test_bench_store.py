@@ -15,7 +15,7 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from raw_rows import TEXT, raw_rate, repeat
+from raw_rows import TEXT, raw_rate, repeat, say_rates
 
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
@@ -44,16 +44,7 @@ async def test_durable_sends_beside_the_raw_writer_thread(
         log = await open_event_log(database)
         outbox = await open_outbox(database, log)
         accepted = await repeat(callers, partial(accept_next, outbox, itertools.count()))
-    for what, ours, reference, unit in zip(
-        ("a second", "p50", "p99"), accepted, raw, ("/s", "ms", "ms"), strict=True
-    ):
-        measured(
-            f"outbox.accept (row and event), {callers} callers, {what}",
-            ours,
-            unit,
-            beside="raw rows",
-            reference=reference,
-        )
+    say_rates(measured, f"outbox.accept (row and event), {callers} callers", accepted, raw)
     assert accepted.rate > 100  # a guard against something absurd, not the aim
 
 

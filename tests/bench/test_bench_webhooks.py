@@ -7,7 +7,6 @@ receiver is this process, and takes its share of the two cores.
 
 from __future__ import annotations
 
-import os
 import sys
 import time
 from collections.abc import Callable
@@ -20,16 +19,12 @@ sys.path[:0] = [str(TESTS / "e2e"), str(TESTS / "gateway")]
 
 from daemons import running_daemon  # noqa: E402
 from gateways import make_events, running_gateway  # noqa: E402
+from processes import cpu_s  # noqa: E402
 from receivers import running_receiver  # noqa: E402
 
 MESSAGES = 1000  # two events each
 
 pytestmark = pytest.mark.bench
-
-
-def cpu_seconds(pid: int) -> float:
-    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(") ")[2].split()
-    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 @pytest.mark.parametrize("companies", [1, 4])
@@ -46,11 +41,11 @@ async def test_deliveries_a_second(companies: int, measured: Callable[..., None]
             assert gateway.process is not None
             await receiver.until(lambda: receiver.received)
             first, began = len(receiver.received), time.perf_counter()
-            cpu = cpu_seconds(gateway.process.pid)
+            cpu = cpu_s([gateway.process.pid])
             await receiver.until(lambda: len(receiver.received) >= 2 * MESSAGES)
             seconds = time.perf_counter() - began
             count = len(receiver.received) - first
-            cost = (cpu_seconds(gateway.process.pid) - cpu) / count
+            cost = (cpu_s([gateway.process.pid]) - cpu) / count
     rate = count / seconds
     measured(f"webhook deliveries, {companies} companies", rate, "/s")
     measured(f"the gateway's processor time a delivery, {companies} companies", 1000 * cost, "ms")
