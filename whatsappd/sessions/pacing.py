@@ -157,7 +157,7 @@ class Pacing:
             return _GO
         now = now_ms()
         if is_cold and self._pause.is_on(now):
-            return Verdict(self._pause.until_ms - now, PAUSED, Scope.STRANGERS)
+            return self._paused(now)
         keys = self._keys(chat, is_cold=is_cold)
         return self._verdict(self._shared.limiter.check(keys, now), is_cold=is_cold, now=now)
 
@@ -166,12 +166,16 @@ class Pacing:
         if self._prepaid[chat] > 0:
             self._use_prepaid(chat)
             return _GO
-        verdict = self.check(chat, is_cold=is_cold)
-        if verdict.wait_ms:
-            return verdict
         now = now_ms()
-        wait_ms = await self._shared.limiter.acquire(self._keys(chat, is_cold=is_cold), now)
+        if is_cold and self._pause.is_on(now):
+            return self._paused(now)
+        limiter, keys = self._shared.limiter, self._keys(chat, is_cold=is_cold)
+        # What this process knows to be full need not be asked of others.
+        wait_ms = limiter.check(keys, now) or await limiter.acquire(keys, now)
         return self._verdict(wait_ms, is_cold=is_cold, now=now)
+
+    def _paused(self, now: int) -> Verdict:
+        return Verdict(self._pause.until_ms - now, PAUSED, Scope.STRANGERS)
 
     def _verdict(self, wait_ms: int, *, is_cold: bool, now: int) -> Verdict:
         if wait_ms == 0:
