@@ -55,6 +55,7 @@ class Worker:
         self._process = spawned.process
         self._output = spawned.output
         self._channel = trio.SocketStream(trio.socket.from_stdlib_socket(spawned.channel))
+        self._incoming = spawned.channel  # the same one; see `_receive`
         self._send_lock = trio.Lock()
         self._waiting: dict[int, _Answer] = {}
         self._next_msgid = 0
@@ -190,7 +191,7 @@ class Worker:
     async def _read_channel(self, on_events: OnEvents) -> None:
         reader = FrameReader()
         try:
-            while data := await self._channel.receive_some(READ_SIZE):
+            while data := await self._receive():
                 events = [
                     event for value in reader.feed(data) if (event := self._take(value)) is not None
                 ]
@@ -206,6 +207,20 @@ class Worker:
         finally:
             self._closed = True
             self._fail_waiting()
+
+    async def _receive(self) -> bytes:
+        """What the worker brings next; nothing at its end.
+
+        A stream's `receive_some` asks the socket first, which has nothing almost every time.
+        """
+        while True:
+            await trio.lowlevel.wait_readable(self._incoming)
+            try:
+                return self._incoming.recv(READ_SIZE)
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise trio.BrokenResourceError(error.strerror) from error
 
     def _take(self, value: Any) -> WorkerEvent | None:
         match parse_message(value):
