@@ -1,7 +1,9 @@
 """One company's messages on their way from the outbox to its worker, in order.
 
 A row is `sending`, durably, before the worker gets it; what became of it is recorded before the
-next one is begun. While a hand-over runs it is shielded: cancelling it would only lose the answer.
+next one is handed over, and mostly in the transaction that begins the next one, which saves each
+message a turn of the disk. While a hand-over runs it is shielded: cancelling it would only lose the
+answer.
 """
 
 from __future__ import annotations
@@ -27,8 +29,9 @@ from whatsappd.model.jid import USER_SERVER, parse_jid
 from whatsappd.model.message import Row
 from whatsappd.model.session import SessionState
 from whatsappd.rules.send_errors import REACHOUT_TIMELOCK, Fate, classify
+from whatsappd.sessions.batch import Batch
 from whatsappd.sessions.handover import settle_refusal
-from whatsappd.sessions.holds import Holds, Scope
+from whatsappd.sessions.holds import Holds
 from whatsappd.sessions.pacing import Pacing
 from whatsappd.sessions.session import Session
 from whatsappd.sessions.settings import SessionSettings
@@ -50,6 +53,18 @@ class _Seen(NamedTuple):
 
     outbox: int
     pacing: int
+
+
+class Ack(NamedTuple):
+    """WhatsApp's server took the row; see `Outbox.acknowledged`."""
+
+    row_id: str
+    message_id: str
+    sent_ms: int
+
+
+#: What to record about a hand-over. None: the next worker will know.
+Settle = Ack | Callable[[], Awaitable[Row | None]]
 
 
 class Dispatcher:
@@ -114,32 +129,18 @@ class Dispatcher:
         )
 
     async def _send_batch(self, rows: Sequence[Row]) -> None:
-        strangers = await self._pacing.strangers({row.chat for row in rows})
-        stopped: set[str] = set()  # chats whose order forbids their next row
-        for row in rows:
-            if self._session.state is not SessionState.CONNECTED:
+        batch = Batch(
+            rows,
+            await self._pacing.strangers({row.chat for row in rows}),
+            pacing=self._pacing,
+            holds=self._holds,
+            exists=self._exists,
+        )
+        while self._session.state is SessionState.CONNECTED:
+            row = await batch.next()
+            if row is None:
                 return
-            is_cold = row.chat in strangers
-            if row.chat in stopped:
-                continue
-            # Nobody's number is looked up before its turn has come.
-            verdict = self._pacing.check(row.chat, is_cold=is_cold)
-            if verdict.wait_ms == 0:
-                if is_cold and not await self._exists(row):
-                    stopped.add(row.chat)
-                    continue
-                verdict = await self._pacing.admit(row.chat, is_cold=is_cold)
-            if verdict.wait_ms:
-                self._holds.add(
-                    verdict.scope, row.chat, trio.current_time() + verdict.wait_ms / 1000
-                )
-                if verdict.scope is Scope.COMPANY:
-                    return
-                stopped.add(row.chat)
-            elif await self._send(row):
-                strangers.discard(row.chat)
-            else:
-                stopped.add(row.chat)
+            await self._send(row, batch)
 
     async def _wait_for_turn(self, seen: _Seen | None) -> None:
         """Wait until something may be sent that could not before.
@@ -194,22 +195,40 @@ class Dispatcher:
         # Nobody said: the send itself will, and is refused where the number does not exist.
         return self._session.state is SessionState.CONNECTED
 
-    async def _send(self, row: Row) -> bool:
-        """Hand one row over; whether the next row of its chat may follow."""
-        may_go_on = False
+    async def _send(self, row: Row, batch: Batch) -> None:
+        """Hand `row` over, and behind it those of the batch that may follow at once."""
         async with self._session.handing_over:
             if self._session.state is not SessionState.CONNECTED:
-                return False
+                batch.stop(row.chat)
+                return
             with trio.CancelScope(shield=True) as shield:
                 try:
-                    handover = await self._outbox.begin(row.id)
+                    handover: Handover | None = await self._outbox.begin(row.id)
                 except (WrongState, UnknownMessage):
-                    return True  # cancelled or expired since it was looked up
-                settle = await self._hand_over(handover)
-                may_go_on = await self._record(settle, shield)
-        return may_go_on
+                    return  # cancelled or expired since it was looked up
+                while handover is not None:
+                    chat = handover.row.chat
+                    settle = await self._hand_over(handover)
+                    following = await self._following(batch) if isinstance(settle, Ack) else None
+                    settled, handover = await self._record(settle, following, shield)
+                    if settled is None or settled.not_before_ms > now_ms():
+                        batch.stop(chat)
+                    elif settled.sent_ms is not None:
+                        await self._pacing.met([chat])
+                        batch.met(chat)
 
-    async def _hand_over(self, handover: Handover) -> Callable[[], Awaitable[Row | None]]:
+    async def _following(self, batch: Batch) -> Row | None:
+        """The row to begin in the transaction that records an ack; None: none is.
+
+        None is while somebody waits for the moment between two messages.
+        """
+        session = self._session
+        is_wanted = session.handing_over.statistics().tasks_waiting > 0
+        if is_wanted or session.state is not SessionState.CONNECTED:
+            return None
+        return await batch.next(to_known=True)
+
+    async def _hand_over(self, handover: Handover) -> Settle:
         """Let the worker send; what to record then."""
         row, secret = handover
         outbox = self._outbox
@@ -234,9 +253,9 @@ class Dispatcher:
             # whatsmeow itself gives up earlier: this worker answers nothing any more.
             await self._session.replace_hung_worker()
             return _leave_to_next_worker
-        return lambda: outbox.acknowledged(row.id, answer["message_id"], answer["timestamp_ms"])
+        return Ack(row.id, answer["message_id"], answer["timestamp_ms"])
 
-    async def _refused(self, handover: Handover, error: str) -> Callable[[], Awaitable[Row | None]]:
+    async def _refused(self, handover: Handover, error: str) -> Settle:
         row, secret = handover
         verdict = classify(error)
         if verdict.code == REACHOUT_TIMELOCK:
@@ -250,9 +269,10 @@ class Dispatcher:
         )
 
     async def _record(
-        self, settle: Callable[[], Awaitable[Row | None]], shield: trio.CancelScope
-    ) -> bool:
-        """Record an outcome, however long the disk refuses it; whether the chat may go on.
+        self, settle: Settle, following: Row | None, shield: trio.CancelScope
+    ) -> tuple[Row | None, Handover | None]:
+        """Record an outcome, however long the disk refuses it; the row as it is then, if anything
+        is known about it, and the attempt that was begun for `following`.
 
         If the daemon ends before the disk takes it, the next one finds it out (see `sessions.
         attempts`); so the first attempt is shielded, and the others need not hold up the end.
@@ -260,7 +280,7 @@ class Dispatcher:
         complained = False
         while True:
             try:
-                row = await settle()
+                row, handover = await self._settle(settle, following)
             except StoreFailed as error:
                 if not complained:
                     self._log.error("outcome_waits_for_store", reason=error.message)
@@ -268,12 +288,19 @@ class Dispatcher:
                 shield.shield = False
                 await trio.sleep(self._settings.retry_store_s)
                 continue
-            if row is None:
-                return False
-            if row.sent_ms is not None:
-                await self._pacing.met([row.chat])
-            self._log.debug("handed_over", id=row.id, state=str(row.state))
-            return row.not_before_ms <= now_ms()
+            shield.shield = True
+            if row is not None:
+                self._log.debug("handed_over", id=row.id, state=str(row.state))
+            return row, handover
+
+    async def _settle(
+        self, settle: Settle, following: Row | None
+    ) -> tuple[Row | None, Handover | None]:
+        if not isinstance(settle, Ack):
+            return await settle(), None
+        if following is None:
+            return await self._outbox.acknowledged(*settle), None
+        return await self._outbox.acknowledged_and_begun(*settle, following.id)
 
 
 async def _leave_to_next_worker() -> None:

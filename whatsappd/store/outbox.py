@@ -24,7 +24,7 @@ from collections.abc import Callable, Collection, Sequence
 from typing import NamedTuple
 
 from whatsappd.clock import now_ms
-from whatsappd.errors import InvalidParams, WrongState
+from whatsappd.errors import InvalidParams, UnknownMessage, WrongState
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.delivery import RECEIPTS, Cause
 from whatsappd.store import queue, rows
@@ -151,31 +151,50 @@ class Outbox:
 
         A row whose time to live has passed becomes `expired` instead, and WrongState is raised.
         """
-        secret = os.urandom(32)
-
-        def write(conn: sqlite3.Connection) -> Handover | None:
-            row = rows.get(conn, row_id)
-            if row.expires_ms is not None and row.expires_ms <= self._clock():
-                self._ledger.move(conn, row, Cause.EXPIRED, reason=TOO_LATE)
-                return None
-            row = self._ledger.move(
-                conn, row, Cause.BEGUN, attempts=row.attempts + 1, handed_ms=self._clock()
-            )
-            conn.execute("UPDATE outbox SET secret = ? WHERE id = ?", (secret, int(row.id, 16)))
-            return Handover(row, secret)
-
-        handover = await self._database.write(write)
+        handover = await self._database.write(lambda conn: self._begin(conn, row_id))
         if handover is None:
             raise WrongState(f"message {row_id}: {TOO_LATE}", state=str(OutboxState.EXPIRED))
         return handover
 
+    def _begin(self, conn: sqlite3.Connection, row_id: str) -> Handover | None:
+        """None: its time to live has passed."""
+        row = rows.get(conn, row_id)
+        now = self._clock()
+        if row.expires_ms is not None and row.expires_ms <= now:
+            self._ledger.move(conn, row, Cause.EXPIRED, reason=TOO_LATE)
+            return None
+        secret = os.urandom(32)
+        row = self._ledger.move(conn, row, Cause.BEGUN, attempts=row.attempts + 1, handed_ms=now)
+        conn.execute("UPDATE outbox SET secret = ? WHERE id = ?", (secret, int(row.id, 16)))
+        return Handover(row, secret)
+
     async def acknowledged(self, row_id: str, message_id: str, sent_ms: int) -> Row:
         """WhatsApp's server took it. Receipts that came earlier are applied at once."""
         return await self._database.write(
-            lambda conn: self._ledger.acknowledged(
-                conn, rows.get(conn, row_id), message_id, sent_ms
-            )
+            lambda conn: self._acknowledged(conn, row_id, message_id, sent_ms)
         )
+
+    async def acknowledged_and_begun(
+        self, row_id: str, message_id: str, sent_ms: int, following: str
+    ) -> tuple[Row, Handover | None]:
+        """`acknowledged`, and `begin` of the row `following`, in one transaction.
+
+        None instead of its attempt: it was cancelled meanwhile, or its time to live has passed.
+        """
+
+        def write(conn: sqlite3.Connection) -> tuple[Row, Handover | None]:
+            row = self._acknowledged(conn, row_id, message_id, sent_ms)
+            try:
+                return row, self._begin(conn, following)
+            except (WrongState, UnknownMessage):
+                return row, None  # raised before anything of it was changed
+
+        return await self._database.write(write)
+
+    def _acknowledged(
+        self, conn: sqlite3.Connection, row_id: str, message_id: str, sent_ms: int
+    ) -> Row:
+        return self._ledger.acknowledged(conn, rows.get(conn, row_id), message_id, sent_ms)
 
     async def failed(self, row_id: str, reason: str) -> Row:
         """It will never be sent: refused for good."""

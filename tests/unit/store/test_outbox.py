@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -227,6 +228,46 @@ async def test_the_whole_way(outbox: Outbox, log: EventLog, clock) -> None:
         ("played", "played"),
     ]
     assert outbox.counts("acme") == {S.PLAYED: 1}
+
+
+async def test_an_ack_and_the_next_begin_are_one_transaction(
+    outbox: Outbox, log: EventLog, database: Database
+) -> None:
+    row, following = await sending(outbox), await accepted(outbox)
+    begin = log.last_seq
+    sent, handover = await outbox.acknowledged_and_begun(row.id, "M1", 1, following.id)
+    assert sent.state is S.SENT
+    assert handover is not None
+    assert handover.row == await outbox.get(following.id)
+    assert (handover.row.state, handover.row.attempts) == (S.SENDING, 1)
+    assert [attempt.secret for attempt in await outbox.interrupted("acme")] == [handover.secret]
+    told = [stored.event.data["cause"] for stored in (await log.read(begin, 9)).events]
+    assert told == ["acknowledged", "begun"]
+    # Nothing of it, where the disk refuses the second half.
+    third = await accepted(outbox)
+    await database.write(
+        lambda conn: conn.execute(
+            "CREATE TRIGGER refuse BEFORE UPDATE OF secret ON outbox"
+            " BEGIN SELECT RAISE(ABORT, 'refused'); END"
+        ).fetchone()
+    )
+    with pytest.raises(sqlite3.IntegrityError, match="refused"):
+        await outbox.acknowledged_and_begun(following.id, "M2", 2, third.id)
+    assert (await outbox.get(following.id)).state is S.SENDING
+    assert await outbox.get(third.id) == third
+
+
+async def test_an_ack_is_recorded_though_nothing_can_follow_it(outbox: Outbox, clock) -> None:
+    cancelled = await outbox.cancel((await accepted(outbox)).id)
+    late = (await outbox.accept(message()._replace(expires_ms=clock.now_ms), LIMIT))[0]
+    for following, state in ((cancelled.id, S.CANCELLED), (late.id, S.EXPIRED)):
+        row = await sending(outbox)
+        sent, handover = await outbox.acknowledged_and_begun(row.id, f"M{row.id}", 1, following)
+        assert (sent.state, handover) == (S.SENT, None)
+        assert (await outbox.get(following)).state is state
+    row = await sending(outbox)
+    sent, handover = await outbox.acknowledged_and_begun(row.id, "M", 1, "0" * 16)
+    assert (sent.state, handover) == (S.SENT, None)
 
 
 async def test_a_passing_failure_waits_for_its_next_try(outbox: Outbox, clock) -> None:
