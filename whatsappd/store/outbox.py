@@ -123,6 +123,9 @@ class Outbox:
             without: chats to leave out.
             known_only: leave out people with whom the company never exchanged a message.
         """
+        # The dispatcher looks after every change, and nearly always this is the answer.
+        if not self._watch.has(company, OutboxState.QUEUED):
+            return []
         now = self._clock()
         return await self._database.read(
             lambda conn: queue.pending(
@@ -132,6 +135,8 @@ class Outbox:
 
     async def next_due_ms(self, company: str) -> int | None:
         """When the next postponed row is due: look at `pending` again then."""
+        if not self._watch.has(company, OutboxState.QUEUED):
+            return None
         now = self._clock()
         return await self._database.read(lambda conn: queue.next_due_ms(conn, company, now))
 

@@ -78,6 +78,11 @@ class Watch:
         counts = self._counts.get(company, Counter())
         return {state: count for state, count in counts.items() if count}
 
+    def has(self, company: str, state: OutboxState) -> bool:
+        """Whether the company has rows in `state`."""
+        counts = self._counts.get(company)
+        return counts is not None and counts[state] > 0
+
     def accepted(self, company: str) -> int:
         """Rows made since the daemon started."""
         return self._accepted[company]
