@@ -37,7 +37,7 @@ PARTNERS = 5
 
 #: Flat out: clients, what each sends in a round, and rounds of either kind.
 CLIENTS = 20
-EACH = 100
+EACH = 250
 ROUNDS = 3
 
 
