@@ -98,6 +98,36 @@ async def test_fork_servers_that_die_before_they_are_ready_hold_up_no_start() ->
         await events.state("acme", "connected", start=start)
 
 
+#: Makes neonize's client call, while it is imported, what workers leave out of that import.
+_NEEDY = """
+import sys
+
+class Needy:
+    def find_spec(self, name, path=None, target=None):
+        if name == "neonize.client":
+            import tqdm
+            list(tqdm.tqdm([], disable=True))
+
+sys.meta_path.insert(0, Needy())
+"""
+
+
+async def test_a_neonize_that_cannot_be_preloaded_is_imported_by_each_worker() -> None:
+    def make_needy(daemon: Daemon) -> None:
+        (daemon.directory / "sitecustomize.py").write_text(_NEEDY)
+        daemon.environment["PYTHONPATH"] = str(daemon.directory)
+
+    async with in_sandbox(prepare=make_needy) as (daemon, client, events):
+        await link_two(client, events)
+        sent = await client.call(
+            "message.send", company="acme", to="+15550200", text="hello", wait="delivered"
+        )
+        assert sent["state"] == "delivered"
+        log = [json.loads(line) for line in daemon.log().splitlines()]
+        [warning] = [line for line in log if line["event"] == "fork_server_cannot_preload"]
+        assert "tqdm.tqdm() was called, and is left out" in warning["reason"]
+
+
 async def test_a_worker_that_keeps_dying_ends_in_failed_and_can_be_started_again() -> None:
     async with in_sandbox("--set", "sessions.retry_base=50ms") as (_, client, events):
         await link(client, events, "acme", "+15550100")

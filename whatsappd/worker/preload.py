@@ -19,6 +19,8 @@ import threading
 from pathlib import Path
 from typing import Any
 
+from whatsappd.worker.unused import leaving_out_unused
+
 _ATTRIBUTES = ("argtypes", "restype", "errcheck")
 
 
@@ -119,7 +121,8 @@ def import_deferred() -> DeferredLibrary:
 
     ctypes.CDLL = open_library  # type: ignore[assignment, misc]
     try:
-        importlib.import_module("neonize.client")
+        with leaving_out_unused():
+            importlib.import_module("neonize.client")
     except Exception as error:
         raise PreloadError(f"{type(error).__name__}: {error}") from error
     finally:
