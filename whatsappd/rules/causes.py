@@ -27,6 +27,8 @@ _BANS = {
 
 #: How long to stay away after a ban of a kind (and length) that neonize does not pass on.
 UNKNOWN_BAN_S = 3600
+#: No ban is longer than this, in milliseconds, whatever a broken worker says: ten years.
+LONGEST_BAN_MS = 10 * 366 * 24 * 3600 * 1000
 
 _PLAIN = {
     Cause.START: "started",
@@ -101,6 +103,11 @@ def cause_of_end(error: str | None) -> tuple[Cause, dict[str, Any]]:
     if "neonize.ConnectFailure" in text:
         return Cause.CONNECT_FAILURE, {"reason": "unknown", "message": "a number neonize lacks"}
     return Cause.ENDED, {"error": error}
+
+
+def ban_ms(data: dict[str, Any]) -> int:
+    """How long a ban lasts, in milliseconds; `data` is the worker event's."""
+    return min(int(data.get("expire_s") or 0) * 1000, LONGEST_BAN_MS)
 
 
 def _essence(error: str | None) -> str:

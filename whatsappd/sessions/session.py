@@ -20,7 +20,7 @@ from whatsappd.clock import now_ms
 from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
-from whatsappd.rules.causes import describe
+from whatsappd.rules.causes import ban_ms, describe
 from whatsappd.rules.health import Judgement, Observation
 from whatsappd.rules.lifecycle import (
     ALIVE,
@@ -51,10 +51,6 @@ DATABASE = "session.db"
 
 #: Causes that begin anew: what was before does not count as time down.
 _WISHES = frozenset({Cause.START, Cause.TAKE_OVER})
-
-
-#: No ban is longer than this, whatever a broken worker says: ten years.
-_LONGEST_BAN_MS = 10 * 366 * 24 * 3600 * 1000
 
 
 class Session:
@@ -311,8 +307,7 @@ class Session:
         if action is Action.NONE:
             return
         if action is Action.KILL_AND_WAIT:
-            ban_ms = min(int(data.get("expire_s") or 0) * 1000, _LONGEST_BAN_MS)
-            self.next_try_ms = now_ms() + max(ban_ms, self._settings.shortest_ban_ms)
+            self.next_try_ms = now_ms() + max(ban_ms(data), self._settings.shortest_ban_ms)
         elif action is Action.KILL_AND_RETRY:
             self.next_try_ms = now_ms() + self._retries.next_delay_ms(now_ms())
         elif action is Action.SPAWN and cause is Cause.RETRY_DUE:

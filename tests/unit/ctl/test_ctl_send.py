@@ -8,7 +8,7 @@ import pytest
 from scripted_daemon import Daemon, event
 
 from whatsappctl import waiting
-from whatsappd.errors import NotConnected, QueueFull, RateLimited
+from whatsappd.errors import EXIT_USAGE, NotConnected, QueueFull, RateLimited
 
 SUBSCRIBED = {"subscription": 1, "after": 0, "last_seq": 0, "gap": None}
 ROW = {"id": "00aa", "company": "acme", "state": "queued", "reason": None, "message_id": None}
@@ -41,6 +41,27 @@ def test_send_reads_stdin(daemon: Daemon, arguments: list[str]):
     daemon.invoke("send", "acme", "+15550100", *arguments, input="two\nlines\n")
     assert daemon.called("message.send")[0].text == "two\nlines"
     assert daemon.invoke("send", "acme", "+15550100", input="\n").exit_code == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "field"),
+    [
+        (("send", "acme", "+15550100", "a\udcff"), "text"),
+        (("send", "acme", "\udc80", "hi"), "to"),
+        (("send", "\udcff", "+15550100", "hi"), "company"),
+        ((*SENDING, "--key", "\udcff"), "key"),
+        (("stop", "\udcff"), "company"),
+    ],
+)
+def test_bytes_that_are_no_text_are_refused_by_the_name_of_what_they_are(
+    daemon: Daemon, arguments: tuple[str, ...], field: str
+):
+    # So Python hands over a command line that is not UTF-8.
+    daemon.answers = {"message.send": ROW}
+    result = daemon.invoke(*arguments)
+    assert result.exit_code == EXIT_USAGE
+    assert result.stderr == f"whatsappctl: {field}: cannot be packed: a string is no UTF-8 text\n"
+    assert daemon.calls == []
 
 
 @pytest.mark.parametrize(

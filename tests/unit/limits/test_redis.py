@@ -6,6 +6,7 @@ import time
 
 import pytest
 import trio
+from redis_answers import answering
 
 from whatsappd.limits.port import LimiterHealth, LimitKey
 
@@ -134,6 +135,30 @@ async def test_an_idle_daemon_notices_too(redis_server, monkeypatch) -> None:
         await changes.wait(limiter, is_away=True)
         redis_server.start()
         await changes.wait_shared(limiter)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(b":-1\r\n", b":60001\r\n", b":9223372036854775807\r\n", b"+soon\r\n", b"$-1\r\n"),
+        *(b"*0\r\n", b"_\r\n", b"-ERR no\r\n", b",nan\r\n", b",inf\r\n", b"what?\r\n"),
+    ],
+)
+async def test_a_wrong_answer_counts_as_none(answer: bytes) -> None:
+    changes = Changes()
+    async with (
+        answering({b"EVALSHA": answer}, hang_up=False) as url,
+        open_redis_limiter(url, on_change=changes) as limiter,
+    ):
+        assert limiter.health.trouble is None
+        for index in range(9):
+            assert await limiter.acquire([KEY], NOW + index) == 0
+        assert "Redis is away" in str(changes.seen[1].trouble)
+        # It is tried again, with what was counted meanwhile, and that is not lost by its answer.
+        await changes.wait_shared(limiter)
+        assert await limiter.acquire([KEY], NOW + 9) == 0
+        assert await limiter.acquire([KEY], NOW + 10) == 60_000 - 10
+        assert [at for at, _ in limiter._backlog[KEY.name]] == [NOW + each for each in range(10)]
 
 
 async def test_the_backlog_is_bounded(redis_server, monkeypatch) -> None:

@@ -7,7 +7,7 @@ import itertools
 import pytest
 
 from whatsappd.model.session import SessionState as S
-from whatsappd.rules.causes import UNKNOWN_BAN_S, cause_of_end, describe
+from whatsappd.rules.causes import LONGEST_BAN_MS, UNKNOWN_BAN_S, ban_ms, cause_of_end, describe
 from whatsappd.rules.lifecycle import (
     ALIVE,
     PARKED,
@@ -163,6 +163,14 @@ def test_what_neonize_cannot_encode_is_recognised_by_the_field_it_names() -> Non
     assert cause_of_end(refusal)[0] is Cause.CONNECT_FAILURE
     assert cause_of_end("dial tcp: refused") == (Cause.ENDED, {"error": "dial tcp: refused"})
     assert cause_of_end(None)[0] is Cause.ENDED
+
+
+@pytest.mark.parametrize(
+    ("expire_s", "expected"),
+    [(3600, 3_600_000), (0, 0), (None, 0), (2**63 - 1, LONGEST_BAN_MS), (10**9, LONGEST_BAN_MS)],
+)
+def test_no_ban_is_longer_than_a_date_can_say(expire_s: int | None, expected: int) -> None:
+    assert ban_ms({"code": 101, "expire_s": expire_s}) == expected
 
 
 def test_the_true_cause_of_a_failed_dial_is_shown() -> None:

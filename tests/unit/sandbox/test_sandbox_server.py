@@ -19,9 +19,10 @@ import trio
 import trio.testing
 from wire_client import HEADER, NoiseClient, WireClient, websocket_frame
 
-from whatsappd.errors import SandboxFailed
+from whatsappd.errors import InvalidParams, SandboxFailed
 from whatsappd.model.jid import Jid
 from whatsappd.sandbox import protobuf
+from whatsappd.sandbox.control import apply_fault
 from whatsappd.sandbox.frames import frame
 from whatsappd.sandbox.keys import FIRST_COUNT, LOW_COUNT
 from whatsappd.sandbox.server import Sandbox
@@ -445,6 +446,18 @@ async def test_a_reader_that_never_reads_holds_up_nobody(sandbox: Sandbox, link:
         await acme.expect("ack")
     for number in range(100):
         assert (await globex.expect("message")).text("id") == f"M{number}"
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf"), -float("inf"), -1.0, -5])
+async def test_a_fault_needs_a_number_that_is_a_time(
+    sandbox: Sandbox, link: Linker, number: float
+) -> None:
+    acme = await link(ACME)
+    for kind in ("freeze", "delay_acks", "mute_pings", "refuse_dials"):
+        with pytest.raises(InvalidParams, match="^seconds: .* is no number from 0"):
+            apply_fault(sandbox.faults, kind, {"seconds": number})
+    assert sandbox.stats()["faults"] == {}
+    assert (await acme.request("w:p", "get")).text("type") == "result"
 
 
 async def test_stats_are_plain_values(sandbox: Sandbox, link: Linker) -> None:
