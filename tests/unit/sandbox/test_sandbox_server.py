@@ -454,7 +454,7 @@ async def test_a_fault_needs_a_number_that_is_a_time(
 ) -> None:
     acme = await link(ACME)
     for kind in ("freeze", "delay_acks", "mute_pings", "refuse_dials"):
-        with pytest.raises(InvalidParams, match="^seconds: .* is no number from 0"):
+        with pytest.raises(InvalidParams, match=r"^seconds: .* is no number from 0"):
             apply_fault(sandbox.faults, kind, {"seconds": number})
     assert sandbox.stats()["faults"] == {}
     assert (await acme.request("w:p", "get")).text("type") == "result"
