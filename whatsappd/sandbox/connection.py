@@ -111,9 +111,8 @@ class Connection:
             if not opening.cancelled_caught:
                 await self._converse()
         except ProtocolViolation as error:
-            self.board.statistics.violations += 1
-            self.board.statistics.last_violation = str(error)
-            log.warning("a client broke the protocol: %s", error)
+            self.board.statistics.note_violation(str(error))
+            log.warning("a client broke the protocol: %s", self.board.statistics.last_violation)
         except (EOFError, OSError, trio.ClosedResourceError) as error:
             log.debug("a connection ended: %r", error)
         except Exception:

@@ -15,6 +15,7 @@ from typing import NamedTuple
 
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, Jid
 from whatsappd.sandbox.dictionary import Dictionary
+from whatsappd.sandbox.frames import MAX_FRAME
 from whatsappd.sandbox.violation import ProtocolViolation
 
 Attrs = dict[str, str | Jid]
@@ -44,8 +45,9 @@ _FLAG_COMPRESSED = 2
 
 #: Real stanzas are at most a dozen levels deep.
 MAX_DEPTH = 64
-#: What a compressed stanza may grow to, in bytes: the size limit of frames.
-MAX_STANZA = 1 << 24
+#: What a compressed stanza may grow to, in bytes. (whatsmeow reads compressed ones without a limit,
+#: and sends none.) Seventeen kilobytes can become 16 MiB, which cost the sandbox 800 MB.
+MAX_STANZA = MAX_FRAME
 #: Encoded JIDs that are remembered. Two a device and one a user; cleared when full.
 _MAX_JIDS = 20_000
 
@@ -322,9 +324,9 @@ def _read_length(data: bytes, position: int) -> tuple[int, int]:
 def _decompress(data: bytes) -> bytes:
     inflater = zlib.decompressobj()
     try:
-        plain = inflater.decompress(data, MAX_STANZA)
+        plain = inflater.decompress(data, MAX_STANZA + 1)
     except zlib.error as error:
         raise ProtocolViolation("a compressed stanza is not valid zlib") from error
-    if inflater.unconsumed_tail:
+    if len(plain) > MAX_STANZA:
         raise ProtocolViolation(f"a compressed stanza exceeds {MAX_STANZA} bytes")
     return plain

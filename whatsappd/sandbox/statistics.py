@@ -10,6 +10,8 @@ from typing import Any
 MAX_MESSAGES = 20_000
 #: Kinds of unknown requests that are remembered.
 _MAX_UNKNOWN = 100
+#: Characters of a client's own words that are remembered: all of the figures fit into one answer.
+_MAX_WORDS = 200
 
 
 @dataclass
@@ -63,8 +65,14 @@ class Statistics:
                 self.messages.popitem(last=False)
         return found
 
+    def note_violation(self, words: str) -> None:
+        """Count a client that broke the protocol, and keep how the last one did."""
+        self.violations += 1
+        self.last_violation = words[:_MAX_WORDS]
+
     def note_unknown(self, what: str) -> None:
         """Count a request or stanza the sandbox does not know."""
+        what = what[:_MAX_WORDS]
         if what in self.unknown or len(self.unknown) < _MAX_UNKNOWN:
             self.unknown[what] += 1
 

@@ -153,6 +153,15 @@ def test_frames_are_cut_after_the_header(parts: list[bytes], step: int, routed: 
     assert reader.header == b"WA\x06\x03"
 
 
+def test_the_largest_frame_passes_and_a_larger_one_is_not_waited_for() -> None:
+    largest = frames.frame(bytes(frames.MAX_FRAME))
+    assert frames.FrameReader().feed(b"WA\x06\x03" + largest) == [bytes(frames.MAX_FRAME)]
+    for sent in (1, frames.MAX_FRAME + 1):
+        head = (frames.MAX_FRAME + 1).to_bytes(3, "big")
+        with pytest.raises(ProtocolViolation, match="exceeds"):
+            frames.FrameReader().feed(b"WA\x06\x03" + head + bytes(sent))
+
+
 def test_a_stream_without_the_header_is_a_violation() -> None:
     with pytest.raises(ProtocolViolation):
         frames.FrameReader().feed(b"GET /")

@@ -10,6 +10,7 @@ import signal
 import ssl
 import subprocess
 import sys
+import zlib
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -23,10 +24,10 @@ from whatsappd.errors import InvalidParams, SandboxFailed
 from whatsappd.model.jid import Jid
 from whatsappd.sandbox import protobuf
 from whatsappd.sandbox.control import apply_fault
-from whatsappd.sandbox.frames import frame
+from whatsappd.sandbox.frames import MAX_FRAME, frame
 from whatsappd.sandbox.keys import FIRST_COUNT, LOW_COUNT
 from whatsappd.sandbox.server import Sandbox
-from whatsappd.sandbox.stanza import Node
+from whatsappd.sandbox.stanza import MAX_STANZA, Node
 from whatsappd.sandbox.store import Store
 from whatsappd.sandbox.switchboard import MAX_IN_FLIGHT
 from whatsappd.sandbox.xeddsa import Signer
@@ -157,6 +158,37 @@ async def test_frames_that_do_not_decrypt_end_the_connection(
     with pytest.raises(EOFError):
         await client.expect("nothing")
     assert "does not decrypt" in sandbox.stats()["last_violation"]
+
+
+@pytest.mark.parametrize(
+    "stanza",
+    [b"\x02" + zlib.compress(bytes(MAX_STANZA + 1)), bytes(MAX_FRAME)],
+    ids=["inflated", "plain"],
+)
+async def test_what_is_too_large_ends_its_connection_only(
+    sandbox: Sandbox, link: Linker, stanza: bytes
+) -> None:
+    acme, globex = await link(ACME), await link(GLOBEX)
+    with suppress(trio.BrokenResourceError):  # it hangs up before it has read all of it
+        await acme.send_encoded(stanza)
+    await until(sandbox, lambda: sandbox.stats()["connections"] == 1)
+    assert "exceeds" in sandbox.stats()["last_violation"]
+    assert (await globex.request("w:p", "get")).text("type") == "result"
+    await acme.close()
+    await acme.log_in()
+    assert (await acme.request("w:p", "get")).text("type") == "result"
+
+
+async def test_words_of_any_length_leave_the_figures_short(sandbox: Sandbox, link: Linker) -> None:
+    acme, globex = await link(ACME), await link(GLOBEX)
+    await acme.send(Node("x" * 1_000_000))
+    await acme.request("y" * 1_000_000, "get")
+    tag = b"\xfe" + (100_000).to_bytes(4, "big") + b"z" * 100_000
+    await acme.send_encoded(b"\0\xf8\3" + tag + b"\xfa\0\3\3")  # an attribute named by a JID
+    await until(sandbox, lambda: sandbox.stats()["connections"] == 1)
+    assert sandbox.stats()["last_violation"].startswith("an attribute of <zzz")
+    assert len(repr(sandbox.stats())) < 5000
+    assert (await globex.request("w:p", "get")).text("type") == "result"
 
 
 async def test_a_code_can_be_scanned_once_and_not_for_ever(

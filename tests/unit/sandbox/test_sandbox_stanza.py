@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import tracemalloc
 import zlib
 
 import pytest
@@ -11,7 +12,7 @@ from hypothesis import strategies as st
 
 from whatsappd.model.jid import Jid
 from whatsappd.sandbox.dictionary import Dictionary
-from whatsappd.sandbox.stanza import MAX_DEPTH, Codec, Node
+from whatsappd.sandbox.stanza import MAX_DEPTH, MAX_STANZA, Codec, Node
 from whatsappd.sandbox.violation import ProtocolViolation
 
 # The real dictionary needs the Go library; any tables of the same shape do for the codec.
@@ -108,6 +109,29 @@ def test_nesting_is_limited() -> None:
         CODEC.decode(CODEC.encode(node))
 
 
-def test_a_decompression_bomb_is_a_violation() -> None:
+@pytest.mark.parametrize("size", [MAX_STANZA + 1, 20_000_000])
+def test_a_decompression_bomb_is_a_violation(size: int) -> None:
     with pytest.raises(ProtocolViolation, match="exceeds"):
-        CODEC.decode(b"\x02" + zlib.compress(bytes(20_000_000)))
+        CODEC.decode(b"\x02" + zlib.compress(bytes(size)))
+
+
+def test_a_compressed_stanza_may_have_all_that_a_plain_one_may() -> None:
+    node = Node("iq", {}, bytes(MAX_STANZA - 8))
+    plain = CODEC.encode(node)[1:]
+    assert len(plain) == MAX_STANZA
+    assert CODEC.decode(b"\x02" + zlib.compress(plain)) == node
+
+
+def test_what_is_made_of_a_stanza_is_bounded() -> None:
+    """The worst that we know: as many elements as there is room for."""
+    count = MAX_STANZA // 3 // 65_000
+    many = b"\xf8\x02\x03\xf9" + (65_000).to_bytes(2, "big") + b"\xf8\x01\x03" * 65_000
+    bomb = b"\xf8\x02\x03" + bytes((0xF8, count)) + many * count
+    assert MAX_STANZA * 0.9 < len(bomb) <= MAX_STANZA
+    tracemalloc.start()
+    try:
+        CODEC.decode(b"\x02" + zlib.compress(bomb))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 120e6

@@ -96,7 +96,8 @@ def websocket_frame(payload: bytes, opcode: int = 2, *, final: bool = True) -> b
     else:
         head += bytes([0x80 | 127]) + size.to_bytes(8, "big")
     mask = os.urandom(4)
-    return head + mask + bytes(byte ^ mask[index % 4] for index, byte in enumerate(payload))
+    key = int.from_bytes((mask * (size // 4 + 1))[:size], "big")
+    return head + mask + (int.from_bytes(payload, "big") ^ key).to_bytes(size, "big")
 
 
 class WireClient:
@@ -167,11 +168,15 @@ class WireClient:
 
     async def send(self, *nodes: Node) -> None:
         """Send stanzas in one WebSocket message."""
+        await self.send_encoded(*map(self.codec.encode, nodes))
+
+    async def send_encoded(self, *stanzas: bytes) -> None:
+        """As `send`, with bytes that need not be stanzas."""
         frames = b""
-        for node in nodes:
+        for stanza in stanzas:
             nonce = self._sent.to_bytes(12, "big")
             self._sent += 1
-            frames += frame(self._send_key.encrypt(nonce, self.codec.encode(node), None))
+            frames += frame(self._send_key.encrypt(nonce, stanza, None))
         await self._stream.send_all(websocket_frame(frames))
 
     async def receive(self) -> Node:
