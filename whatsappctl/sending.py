@@ -18,6 +18,7 @@ from whatsappctl.batch import Line
 from whatsappctl.interrupts import Interrupts
 from whatsappctl.pipeline import Pipeline
 from whatsappd.errors import (
+    Malformed,
     QueueFull,
     Stopping,
     StoreFailed,
@@ -111,6 +112,7 @@ class Sender:
             Unreachable, Denied: the daemon cannot be reached, or did not come back.
             TimedOut: the deadline passed, or the daemon gave no answer for PATIENCE.
             StoreFailed: its disk takes nothing any more.
+            Malformed: it says what no daemon says.
         """
         pipeline = Pipeline(self._path, deadline=CONNECT_WITHIN)
         while True:
@@ -215,15 +217,20 @@ class Sender:
     # --- answers ------------------------------------------------------------------------------
 
     def _take(self, answer: Response) -> None:
-        line = self._in_flight.pop(answer.msgid)
+        line = self._in_flight.pop(answer.msgid, None)
+        if line is None:
+            raise Malformed(f"whatsappd answered what was not asked: {answer.msgid}")
         self._posted.discard(line.number)
         self._answered_at = monotonic()
         if answer.error is None:
             self._window = min(IN_FLIGHT, self._window + 1)
             self._pause = SHORTEST_PAUSE
-            row = answer.result
-            self._done(Outcome(line, row, before=row["created_ms"] < self._began_ms))
-            return
+            match row := answer.result:
+                case {"id": str(), "state": str(), "key": _, "company": str(),
+                      "created_ms": int(created_ms)}:  # fmt: skip
+                    self._done(Outcome(line, row, before=created_ms < self._began_ms))
+                    return
+            raise Malformed(f"whatsappd answered no row of the outbox: {row!r:.200}")
         error = error_from_wire(answer.error)
         if isinstance(error, (QueueFull, TooManyRequests, Stopping)):
             self._hold_back(line, error)

@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
 from whatsappctl.connection import Connection
+from whatsappd.errors import Malformed
 from whatsappd.model.event import Event
 
 if TYPE_CHECKING:
@@ -28,6 +29,9 @@ class EventStream:
     def __init__(
         self, connection: Connection, answer: dict[str, Any], *, deadline: float | None
     ) -> None:
+        if not isinstance(answer, dict) or "subscription" not in answer:
+            connection.close()
+            raise Malformed(f"whatsappd answered no subscription: {answer!r:.200}")
         self._connection = connection
         self._subscription = answer["subscription"]
         self._deadline = deadline
@@ -53,9 +57,9 @@ class EventStream:
             if arguments.get("subscription") != self._subscription:
                 continue
             if method == "event":
-                return Event(**arguments["event"])
+                return Event.from_wire(arguments.get("event"))
             if method == "events.gap":
-                self.gap = arguments["first_seq"]
+                self.gap = arguments.get("first_seq")
 
     def has_next(self) -> bool:
         """Whether the next event may have arrived already."""

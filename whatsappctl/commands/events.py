@@ -127,7 +127,7 @@ def _print_what_there_is(
             if page["gap"] != gap:
                 gap = page["gap"]
                 _tell_gap(gap)
-            events = [Event(**event) for event in page["events"] if event["seq"] <= last]
+            events = [event for event in map(Event.from_wire, page["events"]) if event.seq <= last]
             for event in events:
                 show(event)
             cursor = page["next"]

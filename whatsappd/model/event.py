@@ -8,6 +8,8 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
+from whatsappd.errors import Malformed
+
 SESSION_STATE = "session.state"
 SESSION_QR = "session.qr"
 SESSION_OUTREACH = "session.outreach"
@@ -48,3 +50,21 @@ class Event(NamedTuple):
 
     def as_wire(self) -> dict[str, Any]:
         return self._asdict()
+
+    @classmethod
+    def from_wire(cls, value: Any) -> Event:
+        """The event that a daemon told of; what a newer one says beside is left out.
+
+        Raises:
+            Malformed: it is none.
+        """
+        match value:
+            case {
+                "seq": int(seq),
+                "time_ms": int(time_ms),
+                "company": str(company),
+                "type": str(type),
+                "data": dict(data),
+            }:
+                return cls(seq, time_ms, company, type, data)
+        raise Malformed(f"whatsappd told of what is no event: {value!r:.200}")

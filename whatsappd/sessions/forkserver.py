@@ -18,16 +18,16 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
-from whatsappd.errors import WorkerFailed
+from whatsappd.errors import Malformed, WorkerFailed
 from whatsappd.rules.backoff import full_jitter
 from whatsappd.sessions.output import log_output
 from whatsappd.sessions.process import ChildProcess
-from whatsappd.wire.frames import FrameReader, pack
+from whatsappd.wire.frames import pack
+from whatsappd.wire.worker import MAX_PACKET, pid_in_answer, problem_in_hello
 
 log = structlog.get_logger()
 
 _MODULE = "whatsappd.worker.forkserver"
-_MAX_ANSWER = 4096
 #: A fork takes 10 ms; a server that needs this long hangs and is replaced.
 _ANSWER_DEADLINE = 20.0
 #: Importing neonize takes 0.4 s on an idle core.
@@ -52,9 +52,14 @@ class ForkServer:
         self._lock = trio.Lock()
         self._control: trio.socket.SocketType | None = None
         self._ready = trio.Event()
-        self.pid: int | None = None
+        self._process: trio.Process | None = None
         self.restarts = 0
         self.problem: str | None = None  # why preloading failed, if it did
+
+    @property
+    def pid(self) -> int | None:
+        """That of the fork server that runs, if one does."""
+        return None if self._process is None else self._process.pid
 
     async def run(self) -> None:
         """Keep a fork server running until cancelled, then end it."""
@@ -83,7 +88,7 @@ class ForkServer:
         )
         theirs.close()
         os.close(output_writer)
-        self.pid = process.pid
+        self._process = process
         control = trio.socket.from_stdlib_socket(ours)
         try:
             async with trio.open_nursery() as nursery:
@@ -96,7 +101,7 @@ class ForkServer:
             if was_ready:  # whoever waits for one that died early waits for the next one
                 self._ready = trio.Event()
             self._control = None
-            self.pid = None
+            self._process = None
             control.close()  # the server leaves when its end closes
             with trio.CancelScope(shield=True), trio.move_on_after(1):
                 await process.wait()
@@ -107,10 +112,17 @@ class ForkServer:
 
     async def _introduce(self, control: trio.socket.SocketType, process: trio.Process) -> None:
         with trio.move_on_after(_READY_DEADLINE):
-            hello = await control.recv(_MAX_ANSWER)
-            if not hello:
+            try:
+                hello = await control.recv(MAX_PACKET)
+                if not hello:
+                    return  # it ended, which `_run_one` learns
+                self.problem = problem_in_hello(hello)
+            except OSError:
+                return  # as well
+            except Malformed as error:
+                log.error("fork_server_channel_corrupt", error=error.message)
+                process.kill()
                 return
-            self.problem = _one_value(hello)["problem"]
             if self.problem:
                 log.warning("fork_server_cannot_preload", reason=self.problem)
             self._control = control
@@ -142,7 +154,7 @@ class ForkServer:
                     answer = await self._ask(
                         {"company": company}, [their_channel.fileno(), output_writer]
                     )
-                return Spawned(ChildProcess(answer["pid"]), channel, output)
+                return Spawned(self._child(answer), channel, output)
             except BaseException:
                 channel.close()
                 os.close(output)
@@ -151,29 +163,40 @@ class ForkServer:
                 their_channel.close()
                 os.close(output_writer)
 
-    async def _ask(self, request: dict[str, Any], descriptors: list[int]) -> dict[str, Any]:
-        control, pid = self._control, self.pid
+    async def _ask(self, request: dict[str, Any], descriptors: list[int]) -> bytes:
+        control = self._control
         assert control is not None
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
         answer = b""
         try:
             with trio.move_on_after(_ANSWER_DEADLINE) as scope:
                 await control.sendmsg([pack(request)], [rights])
-                answer = await control.recv(_MAX_ANSWER)
+                answer = await control.recv(MAX_PACKET)
         except (OSError, trio.ClosedResourceError) as error:
             raise WorkerFailed(f"the fork server went away: {error}") from error
-        if scope.cancelled_caught and pid is not None:
-            os.kill(pid, 9)
+        if scope.cancelled_caught:
+            self._kill()
             raise WorkerFailed(f"the fork server did not answer within {_ANSWER_DEADLINE} s")
         if not answer:
             raise WorkerFailed("the fork server went away")
-        value = _one_value(answer)
-        if "error" in value:
-            raise WorkerFailed(value["error"])
-        return value
+        return answer
 
+    def _child(self, answer: bytes) -> ChildProcess:
+        """The worker that the answer names.
 
-def _one_value(packet: bytes) -> dict[str, Any]:
-    [value] = FrameReader(max_message=_MAX_ANSWER).feed(packet)
-    assert isinstance(value, dict)
-    return value
+        Raises:
+            WorkerFailed: none was made, or it is gone already.
+        """
+        try:
+            return ChildProcess(pid_in_answer(answer))
+        except Malformed as error:
+            log.error("fork_server_channel_corrupt", error=error.message)
+            self._kill()
+            raise WorkerFailed(error.message) from error
+        except OSError as error:
+            raise WorkerFailed(f"the worker is no process of the daemon's: {error}") from error
+
+    def _kill(self) -> None:
+        """End the fork server, which cannot be relied on any more; `run` begins another."""
+        if self._process is not None:
+            self._process.kill()

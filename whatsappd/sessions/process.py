@@ -41,11 +41,20 @@ def become_subreaper() -> None:
 
 
 class ChildProcess:
-    """A child known by pid, held by a pidfd so that the pid cannot be mistaken for a later one."""
+    """A child known by pid, held by a pidfd so that the pid cannot be mistaken for a later one.
+
+    Raises:
+        OSError: there is no such process, or it is no child of this one.
+    """
 
     def __init__(self, pid: int) -> None:
         self.pid = pid
         self._pidfd = os.pidfd_open(pid)
+        try:
+            os.waitid(os.P_PIDFD, self._pidfd, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+        except ChildProcessError:
+            os.close(self._pidfd)
+            raise
         self._status: ExitStatus | None = None
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:

@@ -5,7 +5,9 @@ answers them and sends `event` notifications. Every event names its company, so 
 could hold several clients.
 
 Fork server channel: one MessagePack map per packet on a SOCK_SEQPACKET pair, file descriptors
-beside it (SCM_RIGHTS).
+beside it (SCM_RIGHTS). The server says hello once, {problem}: why it could not preload, or nil. A
+request is {company}, with two descriptors: the worker's channel, and what its stdout and stderr
+write to. The answer is {pid} or {error}.
 
 Both ends are ours and of one version; a surprise here is a defect, not an input to be polite to.
 But a worker runs native code on what strangers send, so the daemon checks what it tells: the worst
@@ -17,7 +19,8 @@ from __future__ import annotations
 from enum import StrEnum
 from typing import Any, NamedTuple
 
-from whatsappd.errors import Malformed
+from whatsappd.errors import Malformed, TooLarge, WorkerFailed
+from whatsappd.wire.frames import FrameReader, pack
 
 EVENT = "event"
 #: Tells a worker that its events up to `number` are on disk.
@@ -113,6 +116,8 @@ _FIELDS: dict[Kind, _Fields] = {
         **_SOURCE,
     },
 }
+#: PID_MAX_LIMIT of the kernel.
+_MAX_PID = 1 << 22
 #: What SQLite stores.
 _MAX_NUMBER = 2**63 - 1
 
@@ -172,3 +177,64 @@ def _fits(value: Any, types: tuple[type, ...]) -> bool:
     if types is _LIST:
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
     return isinstance(value, types)
+
+
+# --- the fork server ---------------------------------------------------------------------------
+
+#: The largest packet of the fork server's channel, in bytes.
+MAX_PACKET = 4096
+#: The descriptors that come with a request.
+DESCRIPTORS = 2
+
+
+def pack_hello(problem: str | None) -> bytes:
+    return pack({"problem": problem and problem[: MAX_PACKET // 8]})
+
+
+def problem_in_hello(packet: bytes) -> str | None:
+    """Why a fork server could not preload; None if it could.
+
+    Raises:
+        Malformed: it is no hello.
+    """
+    match _packet(packet):
+        case {"problem": str() | None as problem}:
+            return problem
+    raise Malformed(f"a fork server said no hello: {packet!r:.200}")
+
+
+def company_in_request(packet: bytes, descriptors: int) -> str:
+    """For which company a worker is asked for.
+
+    Raises:
+        Malformed: it is no request, or has other than two `descriptors` beside it.
+    """
+    match _packet(packet):
+        case {"company": str(company)} if descriptors == DESCRIPTORS:
+            return company
+    raise Malformed(f"no request for a worker: {packet!r:.200} with {descriptors} descriptors")
+
+
+def pid_in_answer(packet: bytes) -> int:
+    """The worker that was forked.
+
+    Raises:
+        WorkerFailed: the fork server could not, and says why.
+        Malformed: it is no answer.
+    """
+    match _packet(packet):
+        case {"error": str(error)}:
+            raise WorkerFailed(error)
+        case {"pid": int(pid)} if 1 < pid <= _MAX_PID:
+            return pid
+    raise Malformed(f"a fork server gave no answer: {packet!r:.200}")
+
+
+def _packet(packet: bytes) -> Any:
+    try:
+        values = FrameReader(max_message=MAX_PACKET).feed(packet)
+    except TooLarge as error:
+        raise Malformed(error.message) from error
+    if len(values) != 1:
+        raise Malformed(f"a packet holds {len(values)} values instead of one: {packet!r:.200}")
+    return values[0]

@@ -1,8 +1,7 @@
 """The fork server: imports neonize once, and forks a worker for each request of the daemon.
 
 Started by `sessions.forkserver` as `python -m whatsappd.worker.forkserver FD`, with FD one end of
-a SOCK_SEQPACKET pair. A request is the map {company}, with two file descriptors beside it: the
-worker's channel, and what its stdout and stderr write to. The answer is {pid} or {error}.
+a SOCK_SEQPACKET pair, on which it speaks as `wire.worker` has it.
 
 A worker is forked twice, the middle process ends at once: so that the worker becomes the child of
 the daemon (which declared itself subreaper), whom its exit status then reaches, and lives on if
@@ -20,15 +19,14 @@ import sys
 from collections.abc import Callable
 from typing import NoReturn
 
-from whatsappd.wire.frames import FrameReader, pack
+from whatsappd.errors import Malformed
+from whatsappd.wire.frames import pack
+from whatsappd.wire.worker import DESCRIPTORS, MAX_PACKET, company_in_request, pack_hello
 from whatsappd.worker.main import leave_signals_to_the_daemon, run_worker
 from whatsappd.worker.preload import PreloadError, import_deferred, start_log_thread
 
-MAX_REQUEST = 4096
 #: Set for the second attempt of a fork server whose preloading failed; holds the reason.
 _PRELOAD_PROBLEM = "WHATSAPPD_PRELOAD_PROBLEM"
-#: The descriptors that come with a request: channel and output.
-DESCRIPTORS = 2
 
 
 def main() -> None:
@@ -40,17 +38,17 @@ def main() -> None:
     load_library, problem = _preload()
     gc.collect()
     gc.freeze()
-    control.send(pack({"ready": True, "problem": problem}))
+    control.send(pack_hello(problem))
     while True:
-        request, descriptors, _flags, _address = socket.recv_fds(control, MAX_REQUEST, DESCRIPTORS)
+        request, descriptors, _flags, _address = socket.recv_fds(control, MAX_PACKET, DESCRIPTORS)
         if not request:
             return  # the daemon closed its end, or is gone
-        [arguments] = FrameReader(max_message=MAX_REQUEST).feed(request)
         try:
+            company = company_in_request(request, len(descriptors))
             answer: dict[str, object] = {
-                "pid": _fork_worker(arguments["company"], control, descriptors, load_library)
+                "pid": _fork_worker(company, control, descriptors, load_library)
             }
-        except OSError as error:
+        except (OSError, Malformed) as error:
             answer = {"error": f"cannot fork a worker: {error}"}
         finally:
             for descriptor in descriptors:

@@ -1,0 +1,111 @@
+"""A fork server that says what it never should is replaced; the daemon and its sessions go on."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from pathlib import Path
+
+import pytest
+import trio
+from structlog.testing import capture_logs
+
+from whatsappd.errors import WorkerFailed
+from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.wire.frames import pack
+
+HELLO = pack({"problem": None})
+
+#: Says hello, and answers each request with the same words. No words: it goes.
+_PROGRAM = """
+import os, socket, sys
+control = socket.socket(fileno=int(sys.argv[1]))
+hello, answer = bytes.fromhex(os.environ["HELLO"]), bytes.fromhex(os.environ["ANSWER"])
+if hello:
+    control.send(hello)
+while socket.recv_fds(control, 4096, 2)[0] and answer:
+    control.send(answer)
+"""
+
+Running = Callable[[bytes, bytes], AbstractAsyncContextManager[ForkServer]]
+
+
+@pytest.fixture
+def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
+    """`async with running(hello, answer) as fork_server:`, with words of the test's own."""
+    (tmp_path / "scripted.py").write_text(_PROGRAM)
+    monkeypatch.setattr("whatsappd.sessions.forkserver._MODULE", "scripted")
+    monkeypatch.setattr("whatsappd.sessions.forkserver._RESTART_CAP_MS", 1)
+
+    @asynccontextmanager
+    async def running(hello: bytes, answer: bytes) -> AsyncIterator[ForkServer]:
+        words = {"HELLO": hello.hex(), "ANSWER": answer.hex(), "PYTHONPATH": str(tmp_path)}
+        fork_server = ForkServer(environment={**os.environ, **words})
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(fork_server.run)
+            with trio.fail_after(30):
+                yield fork_server
+            nursery.cancel_scope.cancel()
+
+    return running
+
+
+async def restarted(fork_server: ForkServer, times: int) -> None:
+    while fork_server.restarts < times:
+        await trio.sleep(0.01)
+
+
+@pytest.mark.parametrize(
+    "hello",
+    [b"\xc1", pack(5), pack({}), pack({"problem": 5}), HELLO + HELLO, pack("x" * 5000)],
+    ids=["no MessagePack", "no map", "no problem", "a number", "two", "too much"],
+)
+async def test_without_a_hello_it_is_replaced(running: Running, hello: bytes) -> None:
+    with capture_logs() as logs:
+        async with running(hello, HELLO) as fork_server:
+            await restarted(fork_server, 2)
+            assert fork_server.problem is None
+    assert "fork_server_channel_corrupt" in {line["event"] for line in logs}
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        *(b"\xc1", pack({}), pack({"pid": "7"}), pack({"pid": True}), pack({"pid": -1})),
+        *(pack({"pid": 0}), pack({"pid": 1}), pack({"pid": 2**63}), pack({"error": 5})),
+        pack({"pid": 77}) * 2,
+    ],
+)
+async def test_with_an_answer_that_is_none_it_is_replaced(running: Running, answer: bytes) -> None:
+    descriptors = len(os.listdir("/proc/self/fd"))
+    async with running(HELLO, answer) as fork_server:
+        with capture_logs() as logs, pytest.raises(WorkerFailed):
+            await fork_server.spawn("acme")
+        await restarted(fork_server, 1)
+        with pytest.raises(WorkerFailed):
+            await fork_server.spawn("acme")
+    assert "fork_server_channel_corrupt" in {line["event"] for line in logs}
+    assert len(os.listdir("/proc/self/fd")) <= descriptors + 2  # trio's own
+
+
+async def test_a_process_that_is_not_the_daemons_child_is_no_worker(running: Running) -> None:
+    for pid in (os.getpid(), os.getppid(), (1 << 22) - 1):
+        async with running(HELLO, pack({"pid": pid})) as fork_server:
+            with pytest.raises(WorkerFailed, match="no process of the daemon's"):
+                await fork_server.spawn("acme")
+
+
+async def test_what_it_refuses_is_told_and_it_goes_on(running: Running) -> None:
+    async with running(HELLO, pack({"error": "cannot fork a worker: no memory"})) as fork_server:
+        for _ in range(3):
+            with pytest.raises(WorkerFailed, match="no memory"):
+                await fork_server.spawn("acme")
+        assert fork_server.restarts == 0
+
+
+async def test_one_that_goes_with_a_request_is_replaced(running: Running) -> None:
+    async with running(HELLO, b"") as fork_server:
+        with pytest.raises(WorkerFailed, match="went away"):
+            await fork_server.spawn("acme")
+        await restarted(fork_server, 1)
