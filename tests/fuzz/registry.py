@@ -2,8 +2,16 @@
 
 from __future__ import annotations
 
+import answer_targets
 import input_targets
+import live_targets
 import sandbox_targets
 import wire_targets
 
-TARGETS = [*wire_targets.TARGETS, *sandbox_targets.TARGETS, *input_targets.TARGETS]
+TARGETS = [
+    *wire_targets.TARGETS,
+    *answer_targets.TARGETS,
+    *sandbox_targets.TARGETS,
+    *input_targets.TARGETS,
+    *live_targets.TARGETS,
+]

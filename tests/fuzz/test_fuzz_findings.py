@@ -11,14 +11,16 @@ from typing import Any
 
 import msgpack
 import pytest
+from answer_targets import ROW
 from input_targets import INFO
 from registry import TARGETS
 from wire_targets import EVENTS
 
-from whatsappd.wire.worker import Kind
+from whatsappd.wire.worker import Kind, pack_hello
 
 OWN = str(os.getpid())
 RECEIPT = {"company": "acme", "kind": "receipt", "number": 3}
+SUBSCRIBED = msgpack.packb([1, 1, None, {"subscription": 1}])
 RECEIVED = {"company": "acme", "kind": "message", "number": 3}
 
 
@@ -35,6 +37,31 @@ FINDINGS: list[tuple[str, str, Any]] = [
         "an error's data that is no map",
         "the daemon's answers",
         msgpack.packb([2, "error", [{"name": "stopping", "data": 5}]]),
+    ),
+    (
+        "a subscription without its number",
+        "events to a follower",
+        msgpack.packb([1, 1, None, {}]),
+    ),
+    (
+        "an event without its place",
+        "events to a follower",
+        SUBSCRIBED + msgpack.packb([2, "event", [{"subscription": 1, "event": {"company": "a"}}]]),
+    ),
+    (
+        "a gap that begins nowhere",
+        "events to a follower",
+        SUBSCRIBED + msgpack.packb([2, "events.gap", [{"subscription": 1}]]),
+    ),
+    ("an answer to what was not asked", "answers to a batch", msgpack.packb([1, 9, None, ROW])),
+    ("a row that is none", "answers to a batch", msgpack.packb([1, 1, None, 5])),
+    ("a row of no time", "answers to a batch", msgpack.packb([1, 1, None, ROW | {"created_ms": ""}])),
+    ("a fork server's hello that is none", "a fork server's words", (b"\xc1", None)),
+    ("a fork server's answer that is none", "a fork server's words", (pack_hello(None), b"\x80")),
+    (
+        "a worker that is this very process",
+        "a fork server's words",
+        (pack_hello(None), msgpack.packb({"pid": os.getpid()})),
     ),
     (
         "a receipt that lacks its messages",

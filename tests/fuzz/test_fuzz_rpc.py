@@ -9,9 +9,8 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
-import threading
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -27,6 +26,7 @@ from hypothesis.stateful import (
     invariant,
     rule,
 )
+from live import PATIENCE, Live
 from machines import run_machine
 from served import Behaviour
 from wire_targets import streams
@@ -37,7 +37,20 @@ from whatsappd.rpc.server import RpcServer, serve_rpc
 from whatsappd.wire.frames import MAX_MESSAGE, READ_SIZE
 
 LIMITS = Limits(max_connections=12, max_in_flight=8, max_unsent=100_000, send_stalled_after=2.0)
-PATIENCE = 20
+
+
+@asynccontextmanager
+async def served(path: str, behaviour: Behaviour) -> AsyncIterator[RpcServer]:
+    listener = open_listener(path)
+    try:
+        async with trio.open_nursery() as nursery:
+            start = partial(serve_rpc, limits=LIMITS)
+            server: RpcServer = await nursery.start(start, listener.socket, behaviour.table())
+            behaviour.gate = trio.Event()
+            yield server
+            nursery.cancel_scope.cancel()
+    finally:
+        close_listener(listener)
 
 
 class Server:
@@ -47,40 +60,12 @@ class Server:
         self._directory = tempfile.TemporaryDirectory(prefix="wf-")
         self.path = os.fspath(Path(self._directory.name) / "rpc.sock")
         self.behaviour = Behaviour()
-        self._up = threading.Event()
-        self._thread = threading.Thread(target=trio.run, args=(self._serve,))
-        self._thread.start()
-        assert self._up.wait(PATIENCE)
-
-    async def _serve(self) -> None:
-        listener = open_listener(self.path)
-        try:
-            async with trio.open_nursery() as nursery:
-                start = partial(serve_rpc, limits=LIMITS)
-                self.server: RpcServer = await nursery.start(
-                    start, listener.socket, self.behaviour.table()
-                )
-                self._token = trio.lowlevel.current_trio_token()
-                self._scope = nursery.cancel_scope
-                self.behaviour.gate = trio.Event()
-                self._up.set()
-        finally:
-            close_listener(listener)
-
-    def see(self, look: Callable[[], Any]) -> Any:
-        return trio.from_thread.run_sync(look, trio_token=self._token)
-
-    def until(self, condition: Callable[[], bool]) -> None:
-        async def wait() -> None:
-            with trio.fail_after(PATIENCE):
-                while not condition():
-                    await trio.sleep(0.002)
-
-        trio.from_thread.run(wait, trio_token=self._token)
+        self._live = Live(partial(served, self.path, self.behaviour))
+        self.server = self._live.subject
+        self.see, self.until = self._live.see, self._live.until
 
     def stop(self) -> None:
-        self.see(self._scope.cancel)
-        self._thread.join(PATIENCE)
+        self._live.stop()
         self._directory.cleanup()
 
 

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import os
 import pkgutil
-import socket
-import tempfile
-from collections.abc import Iterator
 from functools import cache
-from pathlib import Path
 from typing import Any
 
 import hostile
@@ -19,14 +14,11 @@ from hypothesis import strategies as st
 from targets import Target, pieces, refusing
 
 import whatsappd.api
-from whatsappctl.connection import Connection
 from whatsappd.api.params import Params
 from whatsappd.errors import (
     InvalidParams,
     Malformed,
     TooLarge,
-    WhatsappdError,
-    error_from_wire,
 )
 from whatsappd.rpc.params import params_from
 from whatsappd.sessions.inbound import arrival
@@ -207,78 +199,6 @@ def check_worker_event(value: Any) -> None:
             assert stored.receipt is None or -(2**63) <= stored.receipt.time_ms < 2**63
 
 
-# --- what the daemon says, to its clients -----------------------------------------------------
-
-errors = st.one_of(
-    hostile.values,
-    st.fixed_dictionaries(
-        {"name": st.sampled_from(("denied", "invalid_params")) | hostile.scalars},
-        optional={
-            "message": hostile.scalars,
-            "data": hostile.values
-            | st.dictionaries(
-                st.sampled_from(("message", "self", "field", "code")), hostile.scalars
-            ),
-        },
-    ),
-)
-
-
-def check_error(value: Any) -> None:
-    """An error of a newer (or a broken) daemon is still one of ours."""
-    error = error_from_wire(value)
-    assert isinstance(error, WhatsappdError)
-    assert isinstance(error.message, str)
-
-
-answers = st.one_of(
-    streams,
-    st.lists(
-        st.one_of(
-            st.tuples(st.just(1), st.just(1), st.none() | errors, hostile.values).map(list),
-            st.tuples(
-                st.just(2), st.sampled_from(("event", "error", "x")), st.lists(errors, max_size=2)
-            ).map(list),
-            messages,
-        ),
-        max_size=3,
-    ).map(lambda each: b"".join(map(msgpack.packb, each))),
-)
-
-
-@cache
-def _listener() -> tuple[socket.socket, str, tempfile.TemporaryDirectory[str]]:
-    directory = tempfile.TemporaryDirectory(prefix="wf-")
-    path = os.fspath(Path(directory.name) / "s")
-    listening = socket.socket(socket.AF_UNIX)
-    listening.bind(path)
-    listening.listen()
-    return listening, path, directory
-
-
-def check_answers(data: bytes) -> None:
-    """Whatever the daemon says, its client's caller gets an answer or one of our errors."""
-    listening, path, _ = _listener()
-    connection = Connection(path, deadline=5)
-    daemon, _ = listening.accept()
-    with daemon:
-        daemon.sendall(data[:READ_SIZE])
-        daemon.shutdown(socket.SHUT_WR)
-        try:
-            connection.call("daemon.hello", {}, deadline=5)
-            for _ in _notifications(connection):
-                pass
-        except WhatsappdError as error:
-            assert error.message or data
-        finally:
-            connection.close()
-
-
-def _notifications(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
-    while True:
-        yield connection.notification(deadline=5)
-
-
 REQUEST = msgpack.packb([0, 1, "session.start", [{"company": "acme", "watch": True}]])
 TARGETS = [
     Target(
@@ -290,8 +210,6 @@ TARGETS = [
     Target("RPC messages", messages, check_message),
     Target("RPC parameters", calls(), check_params),
     Target("workers' events", worker_events(), check_worker_event),
-    Target("the daemon's errors", errors, check_error),
-    Target("the daemon's answers", answers, check_answers),
 ]
 
 assert len(REQUEST) < MAX_MESSAGE

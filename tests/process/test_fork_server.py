@@ -51,6 +51,10 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
     return running
 
 
+def open_descriptors() -> int:
+    return len(list(Path("/proc/self/fd").iterdir()))
+
+
 async def restarted(fork_server: ForkServer, times: int) -> None:
     while fork_server.restarts < times:
         await trio.sleep(0.01)
@@ -78,7 +82,7 @@ async def test_without_a_hello_it_is_replaced(running: Running, hello: bytes) ->
     ],
 )
 async def test_with_an_answer_that_is_none_it_is_replaced(running: Running, answer: bytes) -> None:
-    descriptors = len(os.listdir("/proc/self/fd"))
+    descriptors = open_descriptors()
     async with running(HELLO, answer) as fork_server:
         with capture_logs() as logs, pytest.raises(WorkerFailed):
             await fork_server.spawn("acme")
@@ -86,7 +90,7 @@ async def test_with_an_answer_that_is_none_it_is_replaced(running: Running, answ
         with pytest.raises(WorkerFailed):
             await fork_server.spawn("acme")
     assert "fork_server_channel_corrupt" in {line["event"] for line in logs}
-    assert len(os.listdir("/proc/self/fd")) <= descriptors + 2  # trio's own
+    assert open_descriptors() <= descriptors + 2  # trio's own
 
 
 async def test_a_process_that_is_not_the_daemons_child_is_no_worker(running: Running) -> None:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 MAX_LINKED_DEVICES = 4
 #: The byte that stanzas have for a device's number allows more; the real server stays below this.
 _MAX_DEVICE_ID = 99
+#: Characters of a name. WhatsApp allows 25.
+MAX_NAME = 100
 #: Message ids a device's resent frames are compared with.
 _MAX_ACCEPTED = 10_000
 
@@ -153,7 +155,7 @@ class Registry:
                 *(phone, account.lid_user, account.signer.seed),
                 *(account.raw_id, account.name, account.next_device),
             )
-        if name is not None and name != account.name:
+        if name is not None and (name := name[:MAX_NAME]) != account.name:
             account.name = name
             self._store.write("UPDATE account SET name = ? WHERE phone = ?", name, phone)
         return account

@@ -49,7 +49,7 @@ class Groups:
         return [group for group in self._groups.values() if account.phone in group.members]
 
     def create(self, subject: str, creator: Account, others: list[Account]) -> Group:
-        number = str(_ID_START + random.randrange(10**12))
+        number = self._new_id()
         members = list(dict.fromkeys([creator.phone, *(other.phone for other in others)]))
         group = Group(number, subject, creator.phone, int(time.time()), members)
         self._groups[number] = group
@@ -58,6 +58,12 @@ class Groups:
             *(number, subject, creator.phone, group.created, json.dumps(members)),
         )
         return group
+
+    def _new_id(self) -> str:
+        while True:
+            number = str(_ID_START + random.randrange(10**12))
+            if number not in self._groups:
+                return number
 
     def leave(self, group: Group, account: Account) -> None:
         group.members.remove(account.phone)

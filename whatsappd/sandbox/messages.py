@@ -23,6 +23,8 @@ if TYPE_CHECKING:
     from whatsappd.sandbox.connection import Connection
     from whatsappd.sandbox.switchboard import Switchboard
 
+#: The longest message id, in characters; thousands are remembered. Real ones have at most 32.
+MAX_ID = 128
 #: The answer to a message to a group that the sender is not in.
 _FORBIDDEN = "403"
 #: Parts of a message that the recipient sees besides its own <enc>.
@@ -35,7 +37,7 @@ def handle(board: Switchboard, connection: Connection, node: Node) -> None:
     to = node.jid("to")
     message_id = node.text("id")
     assert sender is not None
-    if to is None or not message_id:
+    if to is None or not 0 < len(message_id) <= MAX_ID:
         raise ProtocolViolation("a message without an id or a recipient")
     statistics = board.statistics
     fate = statistics.fate(str(sender.jid), message_id, str(to))

@@ -26,6 +26,7 @@ from whatsappd.sandbox import protobuf
 from whatsappd.sandbox.control import apply_fault
 from whatsappd.sandbox.frames import MAX_FRAME, frame
 from whatsappd.sandbox.keys import FIRST_COUNT, LOW_COUNT
+from whatsappd.sandbox.messages import MAX_ID
 from whatsappd.sandbox.server import Sandbox
 from whatsappd.sandbox.stanza import MAX_STANZA, Node
 from whatsappd.sandbox.store import Store
@@ -179,10 +180,33 @@ async def test_what_is_too_large_ends_its_connection_only(
     assert (await acme.request("w:p", "get")).text("type") == "result"
 
 
+async def test_two_groups_have_two_ids(
+    sandbox: Sandbox, link: Linker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    acme = await link(ACME)
+    numbers = iter((7, 7, 8))
+    monkeypatch.setattr("random.randrange", lambda _: next(numbers))
+    made = [
+        (await acme.request("w:g2", "set", Node("create", {"subject": "s"}))).children[0].text("id")
+        for _ in range(2)
+    ]
+    assert made == ["120363000000000007", "120363000000000008"]
+
+
+async def test_a_message_id_has_a_longest(sandbox: Sandbox, link: Linker) -> None:
+    acme = await link(ACME)
+    await acme.send(acme.message(Jid("15550199", "s.whatsapp.net"), "M" * MAX_ID))
+    assert (await acme.expect("ack")).text("id") == "M" * MAX_ID
+    await acme.send(acme.message(Jid("15550199", "s.whatsapp.net"), "M" * (MAX_ID + 1)))
+    with pytest.raises(EOFError):
+        await acme.expect("ack")
+
+
 async def test_words_of_any_length_leave_the_figures_short(sandbox: Sandbox, link: Linker) -> None:
     acme, globex = await link(ACME), await link(GLOBEX)
     await acme.send(Node("x" * 1_000_000))
     await acme.request("y" * 1_000_000, "get")
+    await acme.send(Node("presence", {"type": "available", "name": "n" * 1_000_000}))
     tag = b"\xfe" + (100_000).to_bytes(4, "big") + b"z" * 100_000
     await acme.send_encoded(b"\0\xf8\3" + tag + b"\xfa\0\3\3")  # an attribute named by a JID
     await until(sandbox, lambda: sandbox.stats()["connections"] == 1)
