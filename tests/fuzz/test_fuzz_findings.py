@@ -55,7 +55,11 @@ FINDINGS: list[tuple[str, str, Any]] = [
     ),
     ("an answer to what was not asked", "answers to a batch", msgpack.packb([1, 9, None, ROW])),
     ("a row that is none", "answers to a batch", msgpack.packb([1, 1, None, 5])),
-    ("a row of no time", "answers to a batch", msgpack.packb([1, 1, None, ROW | {"created_ms": ""}])),
+    (
+        "a row of no time",
+        "answers to a batch",
+        msgpack.packb([1, 1, None, {**ROW, "created_ms": ""}]),
+    ),
     ("a fork server's hello that is none", "a fork server's words", (b"\xc1", None)),
     ("a fork server's answer that is none", "a fork server's words", (pack_hello(None), b"\x80")),
     (
