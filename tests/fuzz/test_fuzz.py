@@ -11,6 +11,9 @@ from pathlib import Path
 
 import pytest
 from campaign import HAS_ATHERIS, Outcome, by_chance, guided
+from contract import Tried, tried
+from daemons import running_daemon
+from gateways import Stack, running_gateway
 from registry import TARGETS
 from targets import Target
 
@@ -19,9 +22,12 @@ pytestmark = pytest.mark.endurance
 #: Seconds for each target: by chance, and guided where it takes bytes.
 CHANCE, SHORT_CHANCE = 25, 1.2
 GUIDED, SHORT_GUIDED = 60, 3
+#: How much schemathesis tries: of what is right and of each value's edges, and then of chance.
+SCHEMA = ("--max-time", "120")
+SHORT_SCHEMA = ("--phases", "examples,coverage,fuzzing", "--max-examples", "2")
 
 
-def tell(measured: Callable[..., None], what: str, outcome: Outcome) -> None:
+def tell(measured: Callable[..., None], what: str, outcome: Outcome | Tried) -> None:
     measured(f"{what}: cases", outcome.cases, f"in {outcome.seconds:.0f} s")
     measured(f"{what}: findings", len(outcome.findings), "", aim="none")
     assert not outcome.findings, "\n".join(map(str, outcome.findings))
@@ -33,6 +39,17 @@ def test_no_input_of_chance_gets_past_its_reader(
     target: Target, measured: Callable[..., None], is_short: bool
 ) -> None:
     tell(measured, target.name, by_chance(target, SHORT_CHANCE if is_short else CHANCE))
+
+
+async def test_no_request_of_chance_gets_past_the_gateway(
+    measured: Callable[..., None], is_short: bool, tmp_path: Path
+) -> None:
+    """Every operation of its OpenAPI document, by schemathesis."""
+    how = SHORT_SCHEMA if is_short else SCHEMA
+    async with running_daemon("--sandbox") as daemon, running_gateway(daemon) as gateway:
+        tell(
+            measured, "the gateway's requests", await tried(Stack(daemon, gateway), tmp_path, *how)
+        )
 
 
 @pytest.mark.skipif(not HAS_ATHERIS, reason="atheris is not installed")
