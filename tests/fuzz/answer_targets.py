@@ -379,11 +379,27 @@ class Answers(NamedTuple):
     answer: bytes | None
 
 
+ANSWERS = b"".join(
+    msgpack.packb(each)
+    for each in (
+        [1, 1, {"code": 202, "name": "denied", "message": "no", "data": {"a": 1}}, None],
+        [2, "event", [{"subscription": 1, "event": EVENT}]],
+        [2, "error", [{"name": "stopping", "message": "it stops", "data": {}}]],
+    )
+)
+EVENTS = b"".join(
+    msgpack.packb(each)
+    for each in (
+        [1, 1, None, {"subscription": 1, "gap": None}],
+        [2, "event", [{"subscription": 1, "event": EVENT}]],
+        [2, "events.gap", [{"subscription": 1, "first_seq": 5}]],
+    )
+)
 TARGETS = [
     Target("the daemon's errors", errors, check_error),
-    Target("the daemon's answers", answers, check_answers),
-    Target("the daemon's answers in trio", answers, check_answers_in_trio),
-    Target("events to a follower", followed, check_events),
+    Target("the daemon's answers", answers, check_answers, (ANSWERS,)),
+    Target("the daemon's answers in trio", answers, check_answers_in_trio, (ANSWERS,)),
+    Target("events to a follower", followed, check_events, (EVENTS,)),
     Target("answers to a batch", batch_answers, check_batch_answers),
     Target(
         "a fork server's words",

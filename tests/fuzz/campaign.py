@@ -29,6 +29,7 @@ MOST_MB = 2048
 #: Inputs of one round of chance; the clock is looked at in between.
 ROUND = 200
 
+_UNCAUGHT = re.compile(r"Uncaught Python exception: ===\n(.*)")
 _UNITS = re.compile(rb"stat::number_of_executed_units: (\d+)")
 
 
@@ -89,19 +90,20 @@ def guided(target: Target, seconds: float, directory: Path) -> Outcome:
             *(str(round(seconds)), str(directory)),
         ],
         check=False,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.PIPE,
+        capture_output=True,
         env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
         timeout=seconds + 120,
     )
     units = _UNITS.search(done.stderr)
     findings = []
     if done.returncode != 0:
-        said = done.stderr.decode(errors="replace")
+        # An exception is told on stdout, a hang and a lack of memory on stderr.
+        said = (done.stderr + done.stdout).decode(errors="replace")
         last = [line for line in said.splitlines() if line.strip()][-40:]
         inputs = [file.read_bytes()[:300] for file in directory.glob("found-*")]
-        findings.append(Finding(f"libFuzzer ended with {done.returncode}", "\n".join(last),
-                                repr(inputs)))  # fmt: skip
+        error = _UNCAUGHT.search(said)
+        what = error[1] if error else f"libFuzzer ended with {done.returncode}"
+        findings.append(Finding(what, "\n".join(last), repr(inputs)))
     return Outcome(int(units[1]) if units else 0, time.monotonic() - began, findings)
 
 

@@ -1,7 +1,7 @@
 """Fuzzing at length: every reader, by chance and guided by coverage; the figures are cases.
 
-With --short about a minute in all, else about twenty. Guided searches need atheris (`pip install
-atheris`), which not every machine has; without it there is chance alone.
+With --short about three minutes in all, else half an hour. Guided searches need atheris (the extra
+`fuzz`), which has no wheel for every machine; without it there is chance alone.
 """
 
 from __future__ import annotations
@@ -52,7 +52,7 @@ async def test_no_request_of_chance_gets_past_the_gateway(
         )
 
 
-@pytest.mark.skipif(not HAS_ATHERIS, reason="atheris is not installed")
+@pytest.mark.skipif(not HAS_ATHERIS, reason="not installed: atheris (the extra `fuzz`)")
 @pytest.mark.parametrize(
     "target", [each for each in TARGETS if each.seeds], ids=lambda target: target.name
 )
