@@ -7,12 +7,22 @@ scripts make them, would grow the daemon by tens of megabytes.
 from __future__ import annotations
 
 import gc
+import tracemalloc
 from collections.abc import AsyncIterator, Awaitable, Callable
 
 import pytest
 from served import RawPeer, Served
 
 from whatsappd.rpc.connection import Connection
+from whatsappd.wire.frames import MAX_ITEMS, READ_SIZE, FrameReader
+
+#: Little that promises much: lists within lists, each with room for all its items, and a message
+#: of empty maps of which the last byte is missing.
+PROMISES = {
+    "lists in lists": (b"\xdc" + MAX_ITEMS.to_bytes(2, "big")) * 1000,
+    "empty maps": b"\xdc\0\x64"
+    + (b"\xdc" + MAX_ITEMS.to_bytes(2, "big") + b"\x80" * MAX_ITEMS) * 99,
+}
 
 End = Callable[[Served, RawPeer], Awaitable[None]]
 
@@ -67,3 +77,17 @@ async def test_an_ended_connection_is_freed_at_once(
         await end(served, peer)
         await served.until(lambda: served.server.connections == 0)
     assert connections() == before
+
+
+@pytest.mark.parametrize("sent", PROMISES.values(), ids=PROMISES)
+@pytest.mark.parametrize("step", [1000, READ_SIZE])
+def test_of_a_message_that_is_not_whole_only_the_bytes_are_held(sent: bytes, step: int) -> None:
+    reader = FrameReader()
+    tracemalloc.start()
+    try:
+        for start in range(0, len(sent), step):
+            assert reader.feed(sent[start : start + step]) == []
+        held, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert held < 3 * len(sent) + 200_000

@@ -12,11 +12,13 @@ from typing import Any, NoReturn
 
 import msgpack
 
-from whatsappd.errors import Malformed, TooLarge
+from whatsappd.errors import Malformed, TooLarge, WhatsappdError
 
 #: The largest message either side accepts, in bytes. Texts are at most 64 KiB; the rest is room.
 MAX_MESSAGE = 1 << 20
-#: The most items of one array or map. An `events.subscribe` with every company fits.
+#: The most items of one array or map. An `events.subscribe` with every company fits. A whole
+#: message of empty maps takes 70 MB for the 60 ms until it is refused (measured): msgpack has no
+#: limit on all containers together, and counting them here would cost every message.
 MAX_ITEMS = 10_000
 #: How much one read may bring. Buffered bytes stay below MAX_MESSAGE + READ_SIZE.
 READ_SIZE = 64 * 1024
@@ -51,22 +53,32 @@ def pack(value: Any) -> bytes:
 class FrameReader:
     """Turns a byte stream into MessagePack values.
 
+    Of a value that is not whole yet, only the bytes are kept. What an unpacker makes of them may
+    take a thousand times their size (a list has room for all its items from its first byte on),
+    and whoever sends them may leave it at that.
+
     After an error the stream has no known position any more: close it.
     """
 
     def __init__(self, *, max_message: int = MAX_MESSAGE) -> None:
         self._max_message = max_message
-        self._fed = 0  # bytes, since the beginning
-        self._complete = 0  # the offset behind the last complete value
+        self._scanner: msgpack.Unpacker | None = None  # finds where a value ends that came in part
+        self._kept: list[bytes] = []  # that part
+        self._kept_size = 0
+        self._begin()
+
+    def _begin(self) -> None:
+        self._fed = 0  # bytes, to this unpacker
+        self._complete = 0  # the offset behind its last complete value
         self._unpacker = msgpack.Unpacker(
             # Its default is the whole max_buffer_size, allocated for every connection.
             read_size=READ_SIZE,
             raw=False,
             strict_map_key=True,
             use_list=True,
-            max_buffer_size=max_message + READ_SIZE,
-            max_str_len=max_message,
-            max_bin_len=max_message,
+            max_buffer_size=self._max_message + READ_SIZE,
+            max_str_len=self._max_message,
+            max_bin_len=self._max_message,
             max_array_len=MAX_ITEMS,
             max_map_len=MAX_ITEMS,
             max_ext_len=0,
@@ -83,7 +95,13 @@ class FrameReader:
             TooLarge: one value exceeds a limit.
             Malformed: the bytes are not MessagePack. Values completed before the bad byte in the
                 same call are lost with it, as the connection is.
+
+            What is wrong with a value that comes in pieces may be noticed with its last byte only.
         """
+        if self._scanner is not None:
+            data = self._keep(data)
+            if not data:
+                return []
         unpacker = self._unpacker
         values: list[Any] = []
         try:
@@ -92,23 +110,57 @@ class FrameReader:
             for value in unpacker:
                 values.append(value)
                 self._complete = unpacker.tell()
-        except msgpack.BufferFull as error:
-            raise TooLarge(self._too_large()) from error
-        except msgpack.StackError as error:
-            raise Malformed("the message is nested too deeply") from error
-        except UnicodeDecodeError as error:
-            raise Malformed("a string of the message is not UTF-8") from error
-        except ValueError as error:
-            # The unpacker words a limit as "N exceeds max_..._len(M)", all else differently.
-            if "exceeds max_" in str(error):
-                raise TooLarge(f"a part of the message is too large: {error}") from error
-            raise Malformed(f"not MessagePack: {error or type(error).__name__}") from error
-        if self._fed - self._complete > self._max_message:
-            raise TooLarge(self._too_large())
+        except _UNREADABLE as error:
+            raise self._refused(error) from error
+        if self._fed != self._complete:
+            rest = data[self._complete - self._fed :]
+            # The unpacker holds what it made of the rest, and has no way to drop it.
+            self._begin()
+            self._scanner = msgpack.Unpacker(
+                read_size=1, max_buffer_size=self._max_message + READ_SIZE
+            )
+            self._keep(rest)
         return values
+
+    def _keep(self, data: bytes) -> bytes:
+        """All that is kept, and keeps no more, if `data` completes a value; else nothing."""
+        scanner = self._scanner
+        assert scanner is not None
+        self._kept.append(data)
+        self._kept_size += len(data)
+        try:
+            scanner.feed(data)
+            scanner.skip()
+        except msgpack.OutOfData:
+            if self._kept_size > self._max_message:
+                raise TooLarge(self._too_large()) from None
+            return b""
+        except _UNREADABLE as error:
+            raise self._refused(error) from error
+        whole = b"".join(self._kept)
+        self._scanner = None
+        self._kept.clear()
+        self._kept_size = 0
+        return whole
+
+    def _refused(self, error: Exception) -> WhatsappdError:
+        if isinstance(error, msgpack.BufferFull):
+            return TooLarge(self._too_large())
+        if isinstance(error, msgpack.StackError):
+            return Malformed("the message is nested too deeply")
+        if isinstance(error, UnicodeDecodeError):
+            return Malformed("a string of the message is not UTF-8")
+        # The unpacker words a limit as "N exceeds max_..._len(M)", all else differently.
+        if "exceeds max_" in str(error):
+            return TooLarge(f"a part of the message is too large: {error}")
+        return Malformed(f"not MessagePack: {error or type(error).__name__}")
 
     def _too_large(self) -> str:
         return f"the message exceeds {self._max_message} bytes"
+
+
+#: What an unpacker raises; ValueError covers what is malformed, nested too deeply, or no UTF-8.
+_UNREADABLE = (msgpack.BufferFull, ValueError)
 
 
 def _no_extension(code: int, _data: bytes) -> NoReturn:
