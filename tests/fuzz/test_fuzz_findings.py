@@ -30,6 +30,11 @@ def without(kind: Kind, name: str) -> dict[str, Any]:
 
 FINDINGS: list[tuple[str, str, Any]] = [
     ("an extension without bytes", "RPC frames", b"\xc7\x00\x05"),
+    (
+        "too many items, and a bad byte among them, in pieces",
+        "RPC frames",
+        b"\x94\x00\xdf\xff\xff\xff\x8c\xa1a\xc1",
+    ),
     ("JIDs within JIDs", "stanzas", b"\xf8\x01" + b"\xfa" * 5000),
     ("Facebook's JIDs within JIDs", "stanzas", b"\xf8\x01" + b"\xf6" * 5000),
     ("an error's data named message", "the daemon's errors", {"data": {"message": 1, "self": 2}}),

@@ -41,12 +41,14 @@ streams = hostile.damaged(st.lists(packed, max_size=4).map(b"".join))
 def check_frames(data: bytes) -> None:
     """However it is cut, the same values come of it; and what came can be packed again."""
     whole = _values(pieces(data, READ_SIZE))
-    # The values before the bad byte are given up with it, so only how it ends may differ; and what
-    # is wrong with one that never becomes whole, nobody notices if it comes in pieces.
+    # The values before the bad byte are given up with it. What is wrong with a value that comes in
+    # pieces may be noticed when it is whole, and so behind something else that is, or never.
     for size in (1, 7):
         cut = _values(pieces(data, size))
-        assert cut[0] is whole[0] or (cut[0] is None and cut[2])
-        if whole[0] is None:
+        if whole[0] is not None:
+            assert cut[0] is not None or cut[2]
+        else:
+            assert cut[0] is None
             assert repr(cut[1]) == repr(whole[1])  # as text: NaN is not itself
     for value in whole[1]:
         pack(value)
