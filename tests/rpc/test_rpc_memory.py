@@ -14,7 +14,7 @@ import pytest
 from served import RawPeer, Served
 
 from whatsappd.rpc.connection import Connection
-from whatsappd.wire.frames import MAX_ITEMS, READ_SIZE, FrameReader
+from whatsappd.wire.frames import MAX_ITEMS, READ_SIZE, FrameReader, pack
 
 #: Little that promises much: lists within lists, each with room for all its items, and a message
 #: of empty maps of which the last byte is missing.
@@ -91,3 +91,14 @@ def test_of_a_message_that_is_not_whole_only_the_bytes_are_held(sent: bytes, ste
     finally:
         tracemalloc.stop()
     assert held < 3 * len(sent) + 200_000
+
+
+@pytest.mark.parametrize("step", [1, 7, 1000, READ_SIZE])
+def test_however_many_pieces_a_message_comes_in_it_is_the_same(step: int) -> None:
+    messages = [{"text": "x" * 5000}, list(range(3000)), "y" * 200, {"text": "z" * 70_000}, 5]
+    sent = b"".join(map(pack, messages))
+    reader = FrameReader()
+    got = []
+    for start in range(0, len(sent), step):
+        got += reader.feed(sent[start : start + step])
+    assert got == messages

@@ -24,6 +24,11 @@ MAX_ITEMS = 10_000
 READ_SIZE = 64 * 1024
 
 
+#: Pieces of a message that are kept as they came. (A bytearray that grows costs large messages half
+#: as much again.)
+_MAX_PIECES = 1000
+
+
 class _Packers(threading.local):
     """A packer for each thread: making one costs more than packing a small message with it."""
 
@@ -128,6 +133,8 @@ class FrameReader:
         assert scanner is not None
         self._kept.append(data)
         self._kept_size += len(data)
+        if len(self._kept) > _MAX_PIECES:
+            self._kept = [b"".join(self._kept)]
         try:
             scanner.feed(data)
             scanner.skip()
