@@ -1,12 +1,12 @@
 """The reference for sending: a bare loop around neonize, without a daemon and without promises.
 
-Usage: python bare_clients.py, with a JSON object on stdin: proxy, noise_root (hex), clients: each
-with its database, the phones that it writes to in turn, and how many messages it sends, one after
-the other, and receives. Processes are forked as the daemon's workers are, one for each client, from
-a parent that has imported everything but the Go library; the accounts' databases are a stopped
-daemon's. Prints the processes' ids when all are connected, begins at a line on stdin, prints what
-each client saw, times in epoch seconds, and ends at a second line; what it prints is JSON behind a
-mark.
+Usage: python bare_clients.py, with a JSON object on stdin: proxy, noise_root (hex), options (behind
+the databases' paths; null: OPTIONS), clients: each with its database, the phones that it writes to
+in turn, and how many messages it sends, one after the other, and receives. Processes are forked as
+the daemon's workers are, one for each client, from a parent that has imported everything but the Go
+library; the accounts' databases are a stopped daemon's. Prints the processes' ids when all are
+connected, begins at a line on stdin, prints what each client saw, times in epoch seconds, and ends
+at a second line; what it prints is JSON behind a mark.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from whatsappd.worker.preload import (  # noqa: E402
     start_log_thread,
 )
 
-#: As the daemon's workers open it: WAL, as anybody would want it who looked.
+#: WAL, as anybody would want it who looked.
 OPTIONS = "?_journal_mode=WAL&_busy_timeout=5000&_foreign_keys=on&x="
 #: Seconds that all messages may take to arrive, once they are sent.
 PATIENCE = 30
@@ -56,7 +56,8 @@ class Client:
         self._complete = threading.Event()
         self._received = 0
         self._last = 0.0
-        self._client = self._neonize.NewClient(client["database"] + OPTIONS, uuid=client["name"])
+        options = job["options"] or OPTIONS
+        self._client = self._neonize.NewClient(client["database"] + options, uuid=client["name"])
         self._client.event(events.ConnectedEv)(self._on_connected)
         self._client.event(events.MessageEv)(self._on_message)
         self._proxy = self._neonize.ProxySettings(job["proxy"])

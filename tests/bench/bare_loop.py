@@ -15,6 +15,7 @@ from typing import Any
 import trio
 
 from whatsappd.sandboxing import sandbox_at
+from whatsappd.worker.client import DATABASE_OPTIONS
 
 PROGRAM = Path(__file__).with_name("bare_clients.py")
 #: Before each line of its report: Go and neonize print to the same stream.
@@ -25,28 +26,36 @@ PATIENCE = 120
 
 @asynccontextmanager
 async def running_bare(
-    sandbox: Path, clients: list[dict[str, Any]]
+    sandbox: Path, clients: list[dict[str, Any]], *, is_tuned: bool = False
 ) -> AsyncIterator[tuple[trio.Process, Lines, list[int]]]:
     """The process, its reports, and its clients' processes, once all are connected.
 
     Args:
         sandbox: the file that describes it.
         clients: as `bare_clients.py` takes them.
+        is_tuned: as the daemon's workers are: Go on one core, whatsmeow's statements kept prepared.
     """
     handle = sandbox_at(sandbox)
+    tuning = {"GOMAXPROCS": "1"} if is_tuned else {}
     process = await trio.lowlevel.open_process(
         [sys.executable, str(PROGRAM)],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         # As the daemon starts its fork server: what Go and neonize print is not read here.
         stderr=subprocess.DEVNULL,
-        env={**os.environ, **handle.environment(), "NEONIZE_BOT_TAG": "off"},
+        env={**os.environ, **handle.environment(), **tuning, "NEONIZE_BOT_TAG": "off"},
     )
     assert process.stdin is not None
     assert process.stdout is not None
     lines = Lines(process.stdout)
     info = handle.info
-    job = {"proxy": info.proxy, "noise_root": info.noise_root, "clients": clients}
+    options = DATABASE_OPTIONS if is_tuned else None
+    job = {
+        "proxy": info.proxy,
+        "noise_root": info.noise_root,
+        "options": options,
+        "clients": clients,
+    }
     pids: list[int] = []
     try:
         with trio.fail_after(PATIENCE):

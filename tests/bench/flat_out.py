@@ -68,8 +68,8 @@ class FlatOut:
             spent,
         )
 
-    async def by_bare_loop(self) -> Round:
-        """The daemon has stopped, so that its accounts are free."""
+    async def by_bare_loop(self, *, is_tuned: bool) -> Round:
+        """The daemon has stopped, so that its accounts are free. See `running_bare`."""
         clients = [
             {
                 "name": name,
@@ -83,7 +83,11 @@ class FlatOut:
             }
             for number, name in enumerate(self._crowd.names)
         ]
-        async with running_bare(self._sandbox.info, clients) as (process, lines, pids):
+        async with running_bare(self._sandbox.info, clients, is_tuned=is_tuned) as (
+            process,
+            lines,
+            pids,
+        ):
             assert process.stdin is not None
             with trio.fail_after(120):
                 async with self._spending(pids) as spent:

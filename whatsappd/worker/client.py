@@ -27,7 +27,7 @@ Emit = Callable[[Kind, dict[str, Any]], None]
 #: trailing `x=` swallows what it adds. WAL keeps readers and the writer apart, and a busy database
 #: is waited for instead of failing. whatsmeow's few statements are kept prepared, for each of its
 #: connections: a message takes some thirty, and preparing them was a sixth of its processor time.
-_DATABASE_OPTIONS = "?_journal_mode=WAL&_busy_timeout=5000&_stmt_cache_size=64&_foreign_keys=on&x="
+DATABASE_OPTIONS = "?_journal_mode=WAL&_busy_timeout=5000&_stmt_cache_size=64&_foreign_keys=on&x="
 
 
 #: An hour: idle workers then cost the host nothing that whatsmeow does not need.
@@ -65,7 +65,7 @@ class Client:
             os="whatsappd", platformType=self._neonize.DeviceProps.CHROME
         )
         self._client = self._neonize.NewClient(
-            database + _DATABASE_OPTIONS, uuid=company, props=props
+            database + DATABASE_OPTIONS, uuid=company, props=props
         )
         self._trouble = _LogListener(self._unlinked_at_login)
         logging.getLogger("whatsmeow.Client").addHandler(self._trouble)
