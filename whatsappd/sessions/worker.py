@@ -33,7 +33,13 @@ from whatsappd.wire.rpc import (
     pack_request,
     parse_message,
 )
-from whatsappd.wire.worker import TAKEN, WorkerEvent, WorkerMethod, parse_worker_event
+from whatsappd.wire.worker import (
+    TAKEN,
+    WorkerEvent,
+    WorkerMethod,
+    check_answer,
+    parse_worker_event,
+)
 
 log = structlog.get_logger()
 
@@ -133,7 +139,18 @@ class Worker:
             raise WorkerGone("the worker went away before it answered")
         if answer.response.error is not None:
             raise error_from_wire(answer.response.error)
+        try:
+            check_answer(method, answer.response.result)
+        except Malformed as error:
+            log.error("worker_channel_corrupt", company=self.company, error=error.message)
+            self.kill()
+            raise WorkerGone("the worker answered what it never should, and is ended") from error
         return answer.response.result
+
+    @property
+    def is_gone(self) -> bool:
+        """Whether its channel has ended; `run` tells how the process did."""
+        return self._closed
 
     async def confirm(self, number: int) -> None:
         """The worker's inbound events up to `number` are on disk.

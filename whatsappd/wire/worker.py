@@ -116,6 +116,15 @@ _FIELDS: dict[Kind, _Fields] = {
         **_SOURCE,
     },
 }
+#: What the answer to a request must hold.
+_ANSWERS: dict[WorkerMethod, _Fields] = {
+    WorkerMethod.OPEN: {},
+    WorkerMethod.SEND: {"message_id": _TEXT, "timestamp_ms": _NUMBER},
+    WorkerMethod.LOOK_UP: {"on_whatsapp": _LIST},
+    WorkerMethod.HEALTH: {"connected": _FLAG, "logged_in": _FLAG},
+    WorkerMethod.LOGOUT: {},
+    WorkerMethod.STOP: {},
+}
 #: PID_MAX_LIMIT of the kernel.
 _MAX_PID = 1 << 22
 #: What SQLite stores.
@@ -161,6 +170,17 @@ def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
                 _check(event)
                 return event
     raise Malformed(f"a worker sent no event: {arguments!r:.200}")
+
+
+def check_answer(method: WorkerMethod, result: Any) -> None:
+    """Raises Malformed if `result` is no answer to `method`."""
+    fields = _ANSWERS[method]
+    if not isinstance(result, dict):
+        raise Malformed(f"a worker's answer to {method} is no map: {result!r:.200}")
+    for name, types in fields.items():
+        if name not in result or not _fits(result[name], types):
+            found = f"{result.get(name)!r:.80}"
+            raise Malformed(f"a worker gave a wrong answer to {method}: {name} is {found}")
 
 
 def _check(event: WorkerEvent) -> None:
