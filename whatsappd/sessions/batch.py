@@ -13,7 +13,7 @@ import trio
 
 from whatsappd.model.message import Row
 from whatsappd.sessions.holds import Holds, Scope
-from whatsappd.sessions.pacing import Pacing
+from whatsappd.sessions.pacing import GO, Pacing
 
 
 class Batch:
@@ -49,15 +49,15 @@ class Batch:
             self._rows.popleft()
             if row.chat in self._stopped:
                 continue
-            if is_cold:
-                # Nobody's number is looked up before its turn has come.
-                verdict = self._pacing.check(row.chat, is_cold=True)
-                if verdict.wait_ms == 0 and not await self._exists(row):
+            # Nobody's number is looked up before its turn has come, or written to without.
+            verdict = self._pacing.check(row.chat, is_cold=True) if is_cold else GO
+            if verdict.wait_ms == 0:
+                if is_cold and not await self._exists(row):
                     self.stop(row.chat)
                     continue
-            verdict = await self._pacing.admit(row.chat, is_cold=is_cold)
-            if verdict.wait_ms == 0:
-                return row
+                verdict = await self._pacing.admit(row.chat, is_cold=is_cold)
+                if verdict.wait_ms == 0:
+                    return row
             self._holds.add(verdict.scope, row.chat, trio.current_time() + verdict.wait_ms / 1000)
             if verdict.scope is Scope.COMPANY:
                 self._rows.clear()

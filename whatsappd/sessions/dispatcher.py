@@ -26,8 +26,7 @@ from whatsappd.errors import (
     WrongState,
 )
 from whatsappd.model.jid import USER_SERVER, parse_jid
-from whatsappd.model.message import Row
-from whatsappd.model.session import SessionState
+from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.send_errors import REACHOUT_TIMELOCK, Fate, classify
 from whatsappd.sessions.batch import Batch
 from whatsappd.sessions.handover import settle_refusal
@@ -49,10 +48,11 @@ SHORT_LOOK = 0.05
 
 
 class _Seen(NamedTuple):
-    """How far the changes were seen."""
+    """How far the changes were seen, and when (epoch milliseconds)."""
 
     outbox: int
     pacing: int
+    time_ms: int
 
 
 class Ack(NamedTuple):
@@ -85,7 +85,7 @@ class Dispatcher:
     async def run(self) -> None:
         """Send what is queued until cancelled."""
         while True:
-            if self._session.state is not SessionState.CONNECTED:
+            if not self._session.can_send:
                 await self._session.wait_changed()
                 continue
             try:
@@ -96,7 +96,7 @@ class Dispatcher:
 
     async def _send_what_is_due(self) -> None:
         """Send a batch of what may go now; wait if nothing may."""
-        seen = _Seen(self._outbox.version(self._company), self._pacing.version)
+        seen = _Seen(self._outbox.version(self._company), self._pacing.version, now_ms())
         if seen.pacing != self._seen_pacing:
             self._seen_pacing = seen.pacing
             self._holds.clear()
@@ -136,7 +136,7 @@ class Dispatcher:
             holds=self._holds,
             exists=self._exists,
         )
-        while self._session.state is SessionState.CONNECTED:
+        while self._session.can_send:
             row = await batch.next()
             if row is None:
                 return
@@ -153,7 +153,7 @@ class Dispatcher:
         began = trio.current_time()
         until = self._holds.until
         if seen is not None:
-            due_ms = await self._outbox.next_due_ms(self._company)
+            due_ms = await self._outbox.next_due_ms(self._company, seen.time_ms)
             if due_ms is not None:
                 until = min(until, began + max(0, due_ms - now_ms()) / 1000)
         with trio.CancelScope(deadline=until):
@@ -193,12 +193,12 @@ class Dispatcher:
         except (WorkerFailed, WorkerGone, WrongState, UnknownMessage) as error:
             self._log.info("number_not_looked_up", id=row.id, reason=error.message)
         # Nobody said: the send itself will, and is refused where the number does not exist.
-        return self._session.state is SessionState.CONNECTED
+        return self._session.can_send
 
     async def _send(self, row: Row, batch: Batch) -> None:
         """Hand `row` over, and behind it those of the batch that may follow at once."""
         async with self._session.handing_over:
-            if self._session.state is not SessionState.CONNECTED:
+            if not self._session.can_send:
                 batch.stop(row.chat)
                 return
             with trio.CancelScope(shield=True) as shield:
@@ -211,8 +211,8 @@ class Dispatcher:
                     settle = await self._hand_over(handover)
                     following = await self._following(batch) if isinstance(settle, Ack) else None
                     settled, handover = await self._record(settle, following, shield)
-                    if settled is None or settled.not_before_ms > now_ms():
-                        batch.stop(chat)
+                    if settled is None or settled.state is OutboxState.QUEUED:
+                        batch.stop(chat)  # it goes, or is heard of, before the later ones
                     elif settled.sent_ms is not None:
                         await self._pacing.met([chat])
                         batch.met(chat)
@@ -224,7 +224,7 @@ class Dispatcher:
         """
         session = self._session
         is_wanted = session.handing_over.statistics().tasks_waiting > 0
-        if is_wanted or session.state is not SessionState.CONNECTED:
+        if is_wanted or not session.can_send:
             return None
         return await batch.next(to_known=True)
 
@@ -275,7 +275,8 @@ class Dispatcher:
         is known about it, and the attempt that was begun for `following`.
 
         If the daemon ends before the disk takes it, the next one finds it out (see `sessions.
-        attempts`); so the first attempt is shielded, and the others need not hold up the end.
+        attempts`); so the first attempt is shielded, and the others need not hold up the end. They
+        begin nothing either: it would be left without a hand-over.
         """
         complained = False
         while True:
@@ -285,9 +286,14 @@ class Dispatcher:
                 if not complained:
                     self._log.error("outcome_waits_for_store", reason=error.message)
                 complained = True
+                following = None
                 shield.shield = False
                 await trio.sleep(self._settings.retry_store_s)
                 continue
+            except (WrongState, UnknownMessage) as error:
+                # A receipt of an earlier attempt, or a person, was faster.
+                self._log.info("outcome_overtaken", reason=error.message)
+                row, handover = None, None
             shield.shield = True
             if row is not None:
                 self._log.debug("handed_over", id=row.id, state=str(row.state))

@@ -46,7 +46,7 @@ class Verdict(NamedTuple):
     scope: Scope = Scope.CHAT
 
 
-_GO = Verdict(0)
+GO = Verdict(0)
 
 
 class Shared(NamedTuple):
@@ -154,7 +154,7 @@ class Pacing:
     def check(self, chat: str, *, is_cold: bool) -> Verdict:
         """What `admit` would say, as far as this process knows; counts nothing."""
         if self._prepaid[chat] > 0:
-            return _GO
+            return GO
         now = now_ms()
         if is_cold and self._pause.is_on(now):
             return self._paused(now)
@@ -165,7 +165,7 @@ class Pacing:
         """Count one message to `chat` now, or say how long to wait and why."""
         if self._prepaid[chat] > 0:
             self._use_prepaid(chat)
-            return _GO
+            return GO
         now = now_ms()
         if is_cold and self._pause.is_on(now):
             return self._paused(now)
@@ -179,7 +179,7 @@ class Pacing:
 
     def _verdict(self, wait_ms: int, *, is_cold: bool, now: int) -> Verdict:
         if wait_ms == 0:
-            return _GO
+            return GO
         wait_ms += int(wait_ms * JITTER * random.random())
         # Of windows that other daemons filled, this one does not know which: it asks chat by chat.
         if self._shared.limiter.check(self._company_keys(), now):

@@ -217,6 +217,15 @@ class Session:
         )
 
     @property
+    def can_send(self) -> bool:
+        """Whether messages can be handed over: it is connected, and its worker has not just gone.
+
+        If not, `wait_changed` tells of the next moment to ask.
+        """
+        worker = self._worker
+        return self.state is SessionState.CONNECTED and worker is not None and not worker.is_gone
+
+    @property
     def recyclable(self) -> Worker | None:
         """The worker, while a new one could take its place."""
         return self._worker if self.state is SessionState.CONNECTED else None

@@ -133,12 +133,15 @@ class Outbox:
             )
         )
 
-    async def next_due_ms(self, company: str) -> int | None:
-        """When the next postponed row is due: look at `pending` again then."""
+    async def next_due_ms(self, company: str, looked_ms: int) -> int | None:
+        """When the next row is due that was postponed beyond `looked_ms` (epoch milliseconds).
+
+        Ask with a time before the look at `pending` that found nothing: what came due since would
+        be neither in that look nor in this answer.
+        """
         if not self._watch.has(company, OutboxState.QUEUED):
             return None
-        now = self._clock()
-        return await self._database.read(lambda conn: queue.next_due_ms(conn, company, now))
+        return await self._database.read(lambda conn: queue.next_due_ms(conn, company, looked_ms))
 
     def version(self, company: str) -> int:
         """Grows with every change of the company's rows; see `wait_changed`."""

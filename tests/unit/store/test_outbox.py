@@ -275,10 +275,13 @@ async def test_a_passing_failure_waits_for_its_next_try(outbox: Outbox, clock) -
     row = await outbox.passing(row.id, "429", clock.now_ms + 500)
     assert (row.state, row.reason, row.attempts) == (S.QUEUED, "429", 1)
     assert await outbox.pending("acme", 10) == []
-    assert await outbox.next_due_ms("acme") == clock.now_ms + 500
+    looked_ms = clock.now_ms
+    assert await outbox.next_due_ms("acme", looked_ms) == looked_ms + 500
     clock.now_ms += 500
+    # Due by now, and after the look: still the time to look again.
+    assert await outbox.next_due_ms("acme", looked_ms) == clock.now_ms
     assert [each.id for each in await outbox.pending("acme", 10)] == [row.id]
-    assert await outbox.next_due_ms("acme") is None
+    assert await outbox.next_due_ms("acme", clock.now_ms) is None
     again = (await outbox.begin(row.id)).row
     assert (again.attempts, again.reason, again.not_before_ms) == (2, None, 0)
 
