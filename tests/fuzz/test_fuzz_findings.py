@@ -35,6 +35,11 @@ FINDINGS: list[tuple[str, str, Any]] = [
         "RPC frames",
         b"\x94\x00\xdf\xff\xff\xff\x8c\xa1a\xc1",
     ),
+    (
+        "seconds too many for a float",
+        "configuration files",
+        b"sessions.recycle_rest = 0x" + b"f" * 300,
+    ),
     ("JIDs within JIDs", "stanzas", b"\xf8\x01" + b"\xfa" * 5000),
     ("Facebook's JIDs within JIDs", "stanzas", b"\xf8\x01" + b"\xf6" * 5000),
     ("an error's data named message", "the daemon's errors", {"data": {"message": 1, "self": 2}}),

@@ -123,13 +123,10 @@ class Duration(NamedTuple):
     def from_toml(self, value: Any) -> float:
         if isinstance(value, str):
             return self.from_text(value)
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        is_number = isinstance(value, int | float) and not isinstance(value, bool)
+        if not is_number or (isinstance(value, float) and not math.isfinite(value)):
             raise Refused("is no duration")
-        return self._checked(float(value))
+        return float(self._checked(value))  # a whole number may be too large for a float
 
     def as_toml(self, value: float) -> str:
         milliseconds = round(value * 1000)
