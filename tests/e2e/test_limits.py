@@ -155,6 +155,49 @@ async def test_what_was_accepted_without_queueing_goes_before_what_waits() -> No
         assert await world.state(waiting) == "queued"
 
 
+async def test_each_of_many_without_queueing_is_counted() -> None:
+    async with linked() as world:
+        await world.limit(per_phone_per_minute=1)
+        await world.fault("delay_acks", seconds=1.5, count=1)
+        await world.until(await world.send(person(0), "slow"), "sending")
+        # It has the only place, and waits for the slow one; it makes no place for others.
+        row = await world.send(person(1), no_queue=True)
+        for _ in range(3):
+            with pytest.raises(RateLimited):
+                await world.send(person(1), no_queue=True)
+        assert await world.state(row) == "queued"
+        await world.until(row, "sent")
+
+
+@pytest.mark.parametrize("end", ["cancelled", "expired"])
+async def test_the_place_of_a_message_that_ended_goes_to_no_other(end: str) -> None:
+    async with linked() as world:
+        await world.limit(per_phone_per_minute=1)
+        await world.fault("delay_acks", seconds=1.5, count=1)
+        await world.until(await world.send(person(0), "slow"), "sending")
+        ttl = {"ttl_ms": 1} if end == "expired" else {}
+        ended = await world.send(person(1), no_queue=True, **ttl)
+        if end == "cancelled":
+            await world.client.call("message.cancel", id=ended["id"])
+        waiting = await world.send(person(1))
+        behind = await world.send(person(2))
+        await world.until(behind, "sent")
+        assert await world.state(waiting) == "queued"
+        await world.until(ended, end)
+
+
+async def test_the_place_of_a_message_to_nobody_goes_to_no_other() -> None:
+    async with linked() as world:
+        await world.limit(per_phone_per_minute=1)
+        row = await world.send(person(7), no_queue=True, wait="sent")
+        assert row["state"] == "failed"
+        await world.client.call("sandbox.register", phone=person(7))
+        waiting = await world.send(person(7))
+        behind = await world.send(person(0))
+        await world.until(behind, "sent")
+        assert await world.state(waiting) == "queued"
+
+
 async def test_a_key_is_repeatable_without_queueing_too() -> None:
     async with linked() as world:
         await world.limit(per_minute=1)

@@ -156,6 +156,8 @@ class MessagesApi:
         created = False
         try:
             row, created = await self._outbox.accept(new, self._settings.queue_limit)
+            if created:
+                pacing.accepted(row)
             return row
         finally:
             if not created:

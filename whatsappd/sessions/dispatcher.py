@@ -117,6 +117,7 @@ class Dispatcher:
     async def _look(self) -> Sequence[Row]:
         """What may go now, the oldest first; what passed the limits before it was accepted
         (`no_queue`) goes before what waits for them."""
+        await self._pacing.forget_ended()
         prepaid = self._pacing.prepaid_chats
         if prepaid:
             rows = await self._outbox.pending(self._company, BATCH, only=prepaid)

@@ -7,7 +7,6 @@ before it accepts. The windows are the limiter's, which may be shared with other
 from __future__ import annotations
 
 import random
-from collections import Counter
 from collections.abc import Callable, Collection, Set
 from typing import Any, NamedTuple
 
@@ -19,6 +18,7 @@ from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import Limiter, LimitKey
 from whatsappd.model.event import SESSION_OUTREACH, Draft
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
+from whatsappd.model.message import Row
 from whatsappd.rules.outreach import DAY_MS, HOUR_MS, MINUTE_MS, Pause, SendLimits
 from whatsappd.sessions.holds import Scope
 from whatsappd.store.companies import Companies
@@ -68,7 +68,9 @@ class Pacing:
         self._shared = shared
         self._settings: dict[str, Any] = {}
         self._pause = Pause()
-        self._prepaid: Counter[str] = Counter()  # by chat: counted before they were accepted
+        # Ids of rows that were counted before they were accepted, by chat, the oldest first. Behind
+        # them, None for each that is yet to be accepted.
+        self._prepaid: dict[str, list[str | None]] = {}
         self._version = 0
         self._changed = trio.Event()
 
@@ -137,23 +139,45 @@ class Pacing:
         return self._prepaid.keys()
 
     async def prepay(self, chat: str) -> Verdict:
-        """`admit` a message that is yet to be accepted: its row will pass without counting again.
+        """Count a message that is yet to be accepted: its row will pass without counting again.
 
-        Should it not be accepted after all, call `refund`.
+        Say then which row it became (`accepted`), or that it became none (`refund`).
         """
-        verdict = await self.admit(chat, is_cold=bool(await self.strangers({chat})))
+        verdict = await self._count(chat, is_cold=bool(await self.strangers({chat})))
         if verdict.wait_ms == 0:
-            self._prepaid[chat] += 1
+            self._prepaid.setdefault(chat, []).append(None)
             self.touch()
         return verdict
 
+    def accepted(self, row: Row) -> None:
+        """A message that was prepaid became `row`, and its passage ends with it."""
+        passages = self._prepaid.get(row.chat, [])
+        if None in passages:  # else the dispatcher was faster
+            passages[passages.index(None)] = row.id
+
     def refund(self, chat: str) -> None:
         """Take back the passage of `prepay`; what was counted stays counted."""
-        self._use_prepaid(chat)
+        passages = self._prepaid.get(chat, [])
+        if None in passages:
+            passages.remove(None)
+            self._keep_passages(chat, passages)
+
+    async def forget_ended(self) -> None:
+        """Drop the passages of rows that will not go any more: they would let others through.
+
+        Raises:
+            StoreFailed: they are as before.
+        """
+        rows = {row for passages in self._prepaid.values() for row in passages if row is not None}
+        if not rows:
+            return
+        ended = rows - await self._shared.outbox.still_queued(rows)
+        for chat, passages in list(self._prepaid.items()):
+            self._keep_passages(chat, [row for row in passages if row not in ended])
 
     def check(self, chat: str, *, is_cold: bool) -> Verdict:
         """What `admit` would say, as far as this process knows; counts nothing."""
-        if self._prepaid[chat] > 0:
+        if chat in self._prepaid:
             return GO
         now = now_ms()
         if is_cold and self._pause.is_on(now):
@@ -163,9 +187,14 @@ class Pacing:
 
     async def admit(self, chat: str, *, is_cold: bool) -> Verdict:
         """Count one message to `chat` now, or say how long to wait and why."""
-        if self._prepaid[chat] > 0:
-            self._use_prepaid(chat)
+        if chat in self._prepaid:
+            # Order is kept in a chat, so a row before the prepaid one may take its passage: that
+            # one is counted in its turn then.
+            self._keep_passages(chat, self._prepaid[chat][1:])
             return GO
+        return await self._count(chat, is_cold=is_cold)
+
+    async def _count(self, chat: str, *, is_cold: bool) -> Verdict:
         now = now_ms()
         if is_cold and self._pause.is_on(now):
             return self._paused(now)
@@ -188,10 +217,11 @@ class Pacing:
             return Verdict(wait_ms, "the limit for first messages is reached", Scope.STRANGERS)
         return Verdict(wait_ms, "the rate limit is reached", Scope.CHAT)
 
-    def _use_prepaid(self, chat: str) -> None:
-        self._prepaid[chat] -= 1
-        if self._prepaid[chat] <= 0:
-            del self._prepaid[chat]
+    def _keep_passages(self, chat: str, passages: list[str | None]) -> None:
+        if passages:
+            self._prepaid[chat] = passages
+        else:
+            self._prepaid.pop(chat, None)
 
     async def met(self, chats: Collection[str]) -> None:
         """A message was exchanged with these: they are strangers no longer."""

@@ -20,7 +20,7 @@ from __future__ import annotations
 
 import os
 import sqlite3
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Sequence, Set
 from typing import NamedTuple
 
 from whatsappd.clock import now_ms
@@ -411,6 +411,11 @@ class Outbox:
             KeyConflict: it was made of other content.
         """
         return await self._database.read(lambda conn: self._ledger.find(conn, new))
+
+    async def still_queued(self, row_ids: Collection[str]) -> Set[str]:
+        """Those of the rows that are queued, and whose time has not passed."""
+        now = self._clock()
+        return await self._database.read(lambda conn: queue.still_queued(conn, row_ids, now))
 
     async def wait_confirmed(self, company: str, since_ms: int) -> None:
         """Wait until every message that was handed to WhatsApp since then has a receipt."""

@@ -109,6 +109,15 @@ def next_due_ms(conn: sqlite3.Connection, company: str, now_ms: int) -> int | No
     return None if due is None else int(due)
 
 
+def still_queued(conn: sqlite3.Connection, row_ids: Collection[str], now_ms: int) -> set[str]:
+    found = conn.execute(
+        "SELECT id FROM outbox WHERE id IN (SELECT value FROM json_each(?)) AND state = 'queued'"
+        " AND (expires_ms IS NULL OR expires_ms > ?)",
+        (json.dumps([rows.id_as_number(row_id) for row_id in row_ids]), now_ms),
+    )
+    return {rows.id_as_text(number) for (number,) in found}
+
+
 def list_rows(
     conn: sqlite3.Connection,
     company: str | None,
