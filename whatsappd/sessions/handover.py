@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import structlog
+import trio
 
 from whatsappd.clock import booted_ms, now_ms
 from whatsappd.errors import StoreFailed, UnknownMessage, WrongState
@@ -55,52 +56,67 @@ async def settle_cut_off(
     database: Path,
     *,
     jid: str | None,
+    retry_s: float,
 ) -> None:
     """Settle attempts that an earlier worker left without an answer.
+
+    While the disk takes nothing it tries again for ever: the chats of these messages wait for it.
 
     Args:
         database: the account's own, which is asked about them.
         jid: the linked device's; None: there is none any more.
+        retry_s: between two tries.
     """
-    secrets = [secret for _, secret in attempts]
+    secrets = {secret for _, secret in attempts}
+    complained = False
+    while secrets:
+        try:
+            # Looked up anew: somebody may have decided about one, and another attempt be under way.
+            left = [each for each in await outbox.interrupted(company) if each.secret in secrets]
+            evidence = await find_attempts(database, secrets, jid=jid)
+            for attempt in left:
+                await _settle(attempt, evidence, outbox, boot_ms=booted_ms())
+            return
+        except StoreFailed as error:
+            if not complained:
+                log.error("attempts_wait_for_store", company=company, reason=error.message)
+            complained = True
+        await trio.sleep(retry_s)
+
+
+async def _settle(attempt: Handover, evidence: Evidence, outbox: Outbox, *, boot_ms: int) -> None:
+    """Record what became of one attempt; if somebody was faster, that counts."""
+    row = attempt.row
     try:
-        evidence = await find_attempts(database, secrets, jid=jid)
-        await _settle_by(evidence, outbox, company, attempts, boot_ms=booted_ms())
-    except (StoreFailed, WrongState, UnknownMessage) as error:
-        # The disk is full, or somebody decided about one meanwhile. The others stay as they are,
-        # shown as such, and the next worker asks again.
-        log.error("attempts_not_settled", company=company, reason=error.message)
+        row_now = await _settle_by(evidence, outbox, attempt, boot_ms=boot_ms)
+    except (WrongState, UnknownMessage) as error:
+        log.info("attempt_settled_already", company=row.company, id=row.id, reason=error.message)
+        return
+    if row_now is not None:
+        log.info("attempt_settled", company=row.company, id=row.id, state=str(row_now.state))
 
 
 async def _settle_by(
-    evidence: Evidence,
-    outbox: Outbox,
-    company: str,
-    attempts: Sequence[Handover],
-    *,
-    boot_ms: int,
-) -> None:
+    evidence: Evidence, outbox: Outbox, attempt: Handover, *, boot_ms: int
+) -> Row | None:
     """An attempt whose absence is proved is queued again.
 
     Unless the host went down since (it came up at `boot_ms`), which may have taken the database's
-    last writes along.
+    last writes along. None: the row stays as it is.
     """
-    for row, secret in attempts:
-        message_id = evidence.message_ids.get(secret)
-        was_sending = row.state is OutboxState.SENDING
-        if message_id is None and not evidence.proves_absence:
-            row_now = await outbox.untraceable(row.id, "the account was unlinked meanwhile")
-        elif message_id is None and (row.handed_ms or 0) < boot_ms:
-            if not was_sending:
-                continue
-            row_now = await outbox.uncertain(row.id, "the host went down while it was being sent")
-        elif message_id is None:
-            if was_sending:
-                row_now = await outbox.passing(row.id, f"{_CUT_OFF}; it was not sent", 0)
-            else:
-                row_now = await outbox.never_sent(row.id, f"{_CUT_OFF}; it was not sent")
-        elif was_sending:
-            row_now = await outbox.uncertain(row.id, _CUT_OFF, message_id=message_id)
-        else:
-            row_now = await outbox.identified(row.id, message_id)
-        log.info("attempt_settled", company=company, id=row.id, state=str(row_now.state))
+    row, secret = attempt
+    message_id = evidence.message_ids.get(secret)
+    was_sending = row.state is OutboxState.SENDING
+    if message_id is None and not evidence.proves_absence:
+        return await outbox.untraceable(row.id, "the account was unlinked meanwhile")
+    if message_id is None and (row.handed_ms or 0) < boot_ms:
+        if not was_sending:
+            return None
+        return await outbox.uncertain(row.id, "the host went down while it was being sent")
+    if message_id is None:
+        if was_sending:
+            return await outbox.passing(row.id, f"{_CUT_OFF}; it was not sent", 0)
+        return await outbox.never_sent(row.id, f"{_CUT_OFF}; it was not sent")
+    if was_sending:
+        return await outbox.uncertain(row.id, _CUT_OFF, message_id=message_id)
+    return await outbox.identified(row.id, message_id)

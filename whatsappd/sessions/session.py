@@ -442,7 +442,7 @@ class Session:
 
             await nursery.start(run_worker)
             access = self._access()
-            attempts = await self._outbox.interrupted(self.company)
+            attempts, jid = await self._outbox.interrupted(self.company), self.jid
             taken = await self._inbound.taken(self.company)
             with trio.move_on_after(self._settings.open_deadline_s) as deadline:
                 try:
@@ -460,13 +460,20 @@ class Session:
                 except WorkerFailed as error:
                     await self._spawn_failed(error.message, generation)
                     return
-                # Before anything is sent again: settle what an earlier worker left behind.
-                await settle_cut_off(
-                    self._outbox, self.company, attempts, self._account, jid=self.jid
-                )
-                await self._apply(Cause.OPENED, generation=generation)
             if deadline.cancelled_caught:
                 await self._apply(Cause.HUNG, generation=generation)
+                return
+            await self._apply(Cause.OPENED, generation=generation)
+            # However long our disk refuses it, which is no fault of the worker's: only the chats
+            # of these messages wait.
+            await settle_cut_off(
+                self._outbox,
+                self.company,
+                attempts,
+                self._account,
+                jid=jid,
+                retry_s=self._settings.retry_store_s,
+            )
 
     async def trace(self, secret: bytes) -> str | None:
         """WhatsApp's id of an attempt that had no proper answer; None if it cannot be known."""

@@ -1,0 +1,141 @@
+"""Attempts that an earlier worker left without an answer: each is settled, whatever becomes of the
+others, and as soon as the disk takes it."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+import pytest
+import trio
+from full_disk import fill_up, make_room
+from structlog.testing import capture_logs
+
+from whatsappd.errors import StoreFailed
+from whatsappd.model.message import NewMessage, OnUncertain
+from whatsappd.model.message import OutboxState as S
+from whatsappd.sessions import handover
+from whatsappd.sessions.attempts import Evidence, find_attempts
+from whatsappd.store.database import Database, open_database
+from whatsappd.store.events import EventLog, open_event_log
+from whatsappd.store.outbox import Handover, Outbox, open_outbox
+
+JID = "15550100:1@s.whatsapp.net"
+
+
+class World(NamedTuple):
+    database: Database
+    events: EventLog
+    outbox: Outbox
+    account: Path
+
+    async def sending(self, text: str) -> Handover:
+        new = NewMessage("acme", f"{text}@s.whatsapp.net", text, None, None, OnUncertain.ASK)
+        row, _ = await self.outbox.accept(new, 100)
+        return await self.outbox.begin(row.id)
+
+    async def settle(self, attempts: Collection[Handover]) -> None:
+        with trio.fail_after(30):
+            await handover.settle_cut_off(
+                self.outbox, "acme", [*attempts], self.account, jid=JID, retry_s=0.01
+            )
+
+    async def states(self, attempts: Collection[Handover]) -> list[S]:
+        return [(await self.outbox.get(row.id)).state for row, _ in attempts]
+
+
+@pytest.fixture
+async def world(tmp_path: Path) -> AsyncIterator[World]:
+    account = tmp_path / "session.db"
+    with closing(sqlite3.connect(account)) as conn:  # what whatsmeow has of a linked account
+        conn.execute("CREATE TABLE whatsmeow_device (jid)")
+        conn.execute("CREATE TABLE whatsmeow_message_secrets (message_id, key)")
+        conn.execute("INSERT INTO whatsmeow_device VALUES (?)", (JID,))
+        conn.commit()
+    async with open_database(tmp_path / "whatsappd.db") as database:
+        events = await open_event_log(database)
+        yield World(database, events, await open_outbox(database, events), account)
+
+
+@pytest.fixture
+def while_asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Awaitable[None]]], None]:
+    """Let something happen each time the account's database was asked."""
+
+    def arrange(happen: Callable[[], Awaitable[None]]) -> None:
+        async def find(database: Path, secrets: Collection[bytes], *, jid: str | None) -> Evidence:
+            evidence = await find_attempts(database, secrets, jid=jid)
+            await happen()
+            return evidence
+
+        monkeypatch.setattr(handover, "find_attempts", find)
+
+    return arrange
+
+
+async def test_one_that_somebody_decided_about_leaves_the_others_to_be_settled(
+    world: World, while_asked
+) -> None:
+    attempts = [await world.sending(text) for text in ("1", "2", "3")]
+    await world.outbox.uncertain(attempts[0].row.id, "?")
+
+    async def decide() -> None:
+        await world.outbox.resolve(attempts[0].row.id, "failed")
+
+    while_asked(decide)
+    await world.settle(await world.outbox.interrupted("acme"))
+    assert await world.states(attempts) == [S.FAILED, S.QUEUED, S.QUEUED]
+
+
+async def test_one_that_is_gone_leaves_the_others_to_be_settled(world: World, while_asked) -> None:
+    attempts = [await world.sending(text) for text in ("1", "2")]
+
+    async def forget() -> None:
+        await world.outbox.failed(attempts[0].row.id, "?")
+        await world.outbox.retain(-1000)
+
+    while_asked(forget)
+    await world.settle(attempts)
+    assert await world.states(attempts[1:]) == [S.QUEUED]
+
+
+async def test_what_the_disk_refuses_is_settled_when_it_takes_it(world: World, while_asked) -> None:
+    attempts = [await world.sending(text) for text in ("1", "2")]
+    asked = 0
+
+    async def refuse_at_first() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await fill_up(world.database, world.events)
+        elif asked == 4:
+            await make_room(world.database)
+
+    while_asked(refuse_at_first)
+    with capture_logs() as logs:
+        await world.settle(attempts)
+    assert await world.states(attempts) == [S.QUEUED, S.QUEUED]
+    assert [line["event"] for line in logs].count("attempts_wait_for_store") == 1
+    assert asked == 4
+
+
+async def test_what_was_settled_meanwhile_is_not_settled_again(world: World, while_asked) -> None:
+    # A person has it sent again while the disk refuses, and a new attempt is on its way.
+    attempt, other = [await world.sending(text) for text in ("1", "2")]
+    await world.outbox.uncertain(attempt.row.id, "?")
+    asked = 0
+
+    async def begin_anew() -> None:
+        nonlocal asked
+        asked += 1
+        if asked == 1:
+            await world.outbox.resolve(attempt.row.id, "resend")
+            await world.outbox.begin(attempt.row.id)
+            raise StoreFailed("the account's database cannot be read")
+
+    while_asked(begin_anew)
+    await world.settle([attempt, other])
+    assert await world.states([attempt, other]) == [S.SENDING, S.QUEUED]
+    assert len(await world.outbox.interrupted("acme")) == 1
