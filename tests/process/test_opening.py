@@ -10,7 +10,7 @@ import os
 import signal
 import socket
 import subprocess
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ import pytest
 import trio
 from full_disk import fill_up, make_room
 
+from whatsappd.errors import StoreFailed
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.sessions.forkserver import Spawned
@@ -30,7 +31,7 @@ from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import EventLog, open_event_log
 from whatsappd.store.intake import Intake
-from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.store.outbox import Handover, Outbox, open_outbox
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import pack_result
 
@@ -124,4 +125,27 @@ async def test_a_disk_that_refuses_for_long_costs_no_worker(
     assert world.session.state is SessionState.CONNECTING
     assert world.session.last_error is None
     assert world.workers.spawned == 1
+    await world.session.stop()
+
+
+async def test_a_disk_that_cannot_be_read_is_tried_again(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    interrupted = world.outbox.interrupted
+    asked = 0
+
+    async def unreadable_at_first(company: str) -> Sequence[Handover]:
+        nonlocal asked
+        asked += 1
+        if asked < 3:
+            raise StoreFailed("the disk failed to read")
+        return await interrupted(company)
+
+    monkeypatch.setattr(world.outbox, "interrupted", unreadable_at_first)
+    await world.session.start()
+    with trio.fail_after(20):
+        while world.session.state is not SessionState.CONNECTING:
+            await world.session.wait_changed()
+    assert world.session.last_error is not None
+    assert "the disk failed to read" in world.session.last_error
     await world.session.stop()

@@ -423,6 +423,8 @@ class Session:
     async def _work_once(self, generation: int) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.pairing.begin()
+        attempts, jid = await self._outbox.interrupted(self.company), self.jid
+        taken = await self._inbound.taken(self.company)
         spawned = await self._fork_server.spawn(self.company)
         worker = self._worker = Worker(self.company, spawned)
 
@@ -442,8 +444,6 @@ class Session:
 
             await nursery.start(run_worker)
             access = self._access()
-            attempts, jid = await self._outbox.interrupted(self.company), self.jid
-            taken = await self._inbound.taken(self.company)
             with trio.move_on_after(self._settings.open_deadline_s) as deadline:
                 try:
                     await worker.call(
