@@ -74,7 +74,7 @@ def _values(chunks: list[bytes]) -> tuple[type[Exception] | None, list[Any], boo
     except (Malformed, TooLarge) as error:
         assert error.message
         return type(error), values, False
-    return None, values, reader._scanner is not None
+    return None, values, reader.unfinished > 0
 
 
 # --- RPC messages -----------------------------------------------------------------------------

@@ -90,6 +90,11 @@ class FrameReader:
             ext_hook=_no_extension,  # the limit lets those of no bytes pass
         )
 
+    @property
+    def unfinished(self) -> int:
+        """How many bytes of a value that is not whole yet are kept; 0 between two values."""
+        return self._kept_size
+
     def feed(self, data: bytes) -> list[Any]:
         """The values that `data` completes, in order.
 

@@ -13,8 +13,6 @@ import logging
 import os
 import threading
 from collections import deque
-from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +25,10 @@ SPOOL = "inbox.spool"
 
 #: The largest event that goes to the daemon, in bytes; the log takes 512 KiB.
 MAX_EVENT = 500 * 1024
+
+#: How each event in a file begins. No text holds these bytes, because they are no UTF-8: behind
+#: damage, they are where reading goes on.
+_BEGINNING = pack_notification(EVENT, {})[:-1]
 
 
 class Spool:
@@ -123,22 +125,34 @@ def _load(file: Path) -> list[WorkerEvent]:
 
 
 def _values(content: bytes) -> tuple[list[Any], str | None]:
-    """The values up to the first damage, and what that is; None if there is none."""
+    """The values, but for damaged ones, and what the first damage is; None if there is none."""
     values: list[Any] = []
-    try:
-        for value in _in_steps(content, READ_SIZE):
-            values.append(value)
-    except (Malformed, TooLarge) as error:
-        # With the damage, the values before it in the same step are lost: go byte by byte.
-        values.clear()
-        with suppress(Malformed, TooLarge):
-            for value in _in_steps(content, 1):
-                values.append(value)
-        return values, error.message
-    return values, None
+    trouble: str | None = None
+    start = 0
+    while start >= 0:
+        found, end, wrong = _up_to_damage(content, start, READ_SIZE)
+        values += found
+        if wrong is None:
+            break
+        trouble = trouble or wrong
+        start = content.find(_BEGINNING, end + 1)
+    return values, trouble
 
 
-def _in_steps(content: bytes, step: int) -> Iterator[Any]:
+def _up_to_damage(content: bytes, start: int, step: int) -> tuple[list[Any], int, str | None]:
+    """The whole values from `start` on, where they end, and what is wrong there; None: nothing."""
+    values: list[Any] = []
+    end = start
     reader = FrameReader()
-    for start in range(0, len(content), step):
-        yield from reader.feed(content[start : start + step])
+    try:
+        for place in range(start, len(content), step):
+            piece = content[place : place + step]
+            values += reader.feed(piece)
+            end = place + len(piece) - reader.unfinished
+    except (Malformed, TooLarge) as error:
+        if step > 1:
+            # With the damage, the values before it in the same step are lost: go byte by byte.
+            more, end, _ = _up_to_damage(content, end, 1)
+            values += more
+        return values, end, error.message
+    return values, end, "it ends within an event" if reader.unfinished else None

@@ -135,3 +135,52 @@ def test_an_event_that_is_none_takes_no_other_along(file: Path) -> None:
     first, second = spool.waiting
     file.write_bytes(first + pack_notification("event", {"company": 5}) + second)
     assert waiting(Spool(file, taken=0)) == [(1, "a"), (2, "b")]
+
+
+def saved(file: Path, texts: str) -> list[bytes]:
+    """A file with an event for each letter; the events, packed."""
+    spool = Spool(file, taken=0)
+    for text in texts:
+        spool.add(event(text))
+    spool.save()
+    return spool.waiting
+
+
+@pytest.mark.parametrize("missing", [1, 100])
+def test_an_end_that_is_missing_is_damage(
+    file: Path, caplog: pytest.LogCaptureFixture, missing: int
+) -> None:
+    saved(file, "ab")
+    damaged = file.read_bytes()[:-missing]
+    file.write_bytes(damaged)
+    with caplog.at_level(logging.ERROR):
+        heir = Spool(file, taken=0)
+    assert waiting(heir) == [(1, "a")]
+    assert "1 events were read" in caplog.text
+    assert file.with_name("inbox.spool.damaged").read_bytes() == damaged
+
+
+#: What an array, a map, a text or bytes with a length of four bytes begin with.
+@pytest.mark.parametrize("byte", [0xDD, 0xDF, 0xDB, 0xC6, 0xC1])
+def test_damage_takes_its_own_event_along_and_no_other(file: Path, byte: int) -> None:
+    first, second, third = saved(file, "abc")
+    aside = file.with_name("inbox.spool.damaged")
+    for place in range(len(second)):
+        damaged = second[:place] + bytes([byte]) + second[place + 1 :]
+        file.write_bytes(first + damaged + third)
+        found = waiting(Spool(file, taken=0))
+        assert (found[0], found[-1]) == ((1, "a"), (3, "c")), place
+        assert aside.exists(), place
+        aside.unlink()
+
+
+def test_damage_behind_much_else_is_found(file: Path) -> None:
+    spool = Spool(file, taken=0)
+    for number in range(9):
+        spool.add(event("x" * 30_000 + str(number)))
+    spool.save()
+    packed = spool.waiting
+    packed[4] = packed[4][:20_000] + b"\xc1" + packed[4][20_001:]
+    packed[7] = packed[7][:20_000]
+    file.write_bytes(b"".join(packed))
+    assert [number for number, _ in waiting(Spool(file, taken=0))] == [1, 2, 3, 4, 6, 7, 9]
