@@ -22,7 +22,7 @@ from whatsappd.errors import (
 )
 from whatsappd.rpc.params import params_from
 from whatsappd.sessions.inbound import arrival
-from whatsappd.wire.frames import MAX_MESSAGE, READ_SIZE, FrameReader, pack
+from whatsappd.wire.frames import MAX_MESSAGE, READ_SIZE, FrameReader, pack, unpack
 from whatsappd.wire.rpc import (
     Notification,
     Response,
@@ -50,6 +50,9 @@ def check_frames(data: bytes) -> None:
         else:
             assert cut[0] is None
             assert repr(cut[1]) == repr(whole[1])  # as text: NaN is not itself
+    with refusing(Malformed, TooLarge):  # as a packet, it is one value and nothing else
+        assert [repr(unpack(data))] == [repr(value) for value in whole[1]]
+        assert not whole[2]
     for value in whole[1]:
         pack(value)
         _check_plain(value)

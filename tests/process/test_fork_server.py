@@ -62,8 +62,14 @@ async def restarted(fork_server: ForkServer, times: int) -> None:
 
 @pytest.mark.parametrize(
     "hello",
-    [b"\xc1", pack(5), pack({}), pack({"problem": 5}), HELLO + HELLO, pack("x" * 5000)],
-    ids=["no MessagePack", "no map", "no problem", "a number", "two", "too much"],
+    [
+        *(b"\xc1", pack(5), pack({}), pack({"problem": 5}), HELLO + HELLO, pack("x" * 5000)),
+        *(HELLO[:-1], HELLO + b"\xa5ab"),
+    ],
+    ids=[
+        *("no MessagePack", "no map", "no problem", "a number", "two", "too much"),
+        *("a part", "and a part"),
+    ],
 )
 async def test_without_a_hello_it_is_replaced(running: Running, hello: bytes) -> None:
     with capture_logs() as logs:
@@ -78,7 +84,7 @@ async def test_without_a_hello_it_is_replaced(running: Running, hello: bytes) ->
     [
         *(b"\xc1", pack({}), pack({"pid": "7"}), pack({"pid": True}), pack({"pid": -1})),
         *(pack({"pid": 0}), pack({"pid": 1}), pack({"pid": 2**63}), pack({"error": 5})),
-        pack({"pid": 77}) * 2,
+        *(pack({"pid": 77}) * 2, pack({"pid": 77}) + b"\xa5ab"),
     ],
 )
 async def test_with_an_answer_that_is_none_it_is_replaced(running: Running, answer: bytes) -> None:

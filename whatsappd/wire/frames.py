@@ -55,6 +55,23 @@ def pack(value: Any) -> bytes:
         raise Malformed(f"cannot be packed: {error}") from error
 
 
+def unpack(packet: bytes, *, max_message: int = MAX_MESSAGE) -> Any:
+    """The value that `packet` is, within the limits of a stream.
+
+    Raises:
+        TooLarge: it exceeds a limit.
+        Malformed: it is no MessagePack, not the whole of a value, or more than one.
+    """
+    if len(packet) > max_message:
+        raise TooLarge(_too_large(max_message))
+    try:
+        return msgpack.unpackb(packet, **_rules(max_message))
+    except msgpack.ExtraData as error:
+        raise Malformed(f"a packet goes on behind its value: {packet!r:.200}") from error
+    except _UNREADABLE as error:
+        raise _refused(error, max_message) from error
+
+
 class FrameReader:
     """Turns a byte stream into MessagePack values.
 
@@ -78,16 +95,8 @@ class FrameReader:
         self._unpacker = msgpack.Unpacker(
             # Its default is the whole max_buffer_size, allocated for every connection.
             read_size=READ_SIZE,
-            raw=False,
-            strict_map_key=True,
-            use_list=True,
             max_buffer_size=self._max_message + READ_SIZE,
-            max_str_len=self._max_message,
-            max_bin_len=self._max_message,
-            max_array_len=MAX_ITEMS,
-            max_map_len=MAX_ITEMS,
-            max_ext_len=0,
-            ext_hook=_no_extension,  # the limit lets those of no bytes pass
+            **_rules(self._max_message),
         )
 
     @property
@@ -121,7 +130,7 @@ class FrameReader:
                 values.append(value)
                 self._complete = unpacker.tell()
         except _UNREADABLE as error:
-            raise self._refused(error) from error
+            raise _refused(error, self._max_message) from error
         if self._fed != self._complete:
             rest = data[self._complete - self._fed :]
             # The unpacker holds what it made of the rest, and has no way to drop it.
@@ -145,30 +154,15 @@ class FrameReader:
             scanner.skip()
         except msgpack.OutOfData:
             if self._kept_size > self._max_message:
-                raise TooLarge(self._too_large()) from None
+                raise TooLarge(_too_large(self._max_message)) from None
             return b""
         except _UNREADABLE as error:
-            raise self._refused(error) from error
+            raise _refused(error, self._max_message) from error
         whole = b"".join(self._kept)
         self._scanner = None
         self._kept.clear()
         self._kept_size = 0
         return whole
-
-    def _refused(self, error: Exception) -> WhatsappdError:
-        if isinstance(error, msgpack.BufferFull):
-            return TooLarge(self._too_large())
-        if isinstance(error, msgpack.StackError):
-            return Malformed("the message is nested too deeply")
-        if isinstance(error, UnicodeDecodeError):
-            return Malformed("a string of the message is not UTF-8")
-        # The unpacker words a limit as "N exceeds max_..._len(M)", all else differently.
-        if "exceeds max_" in str(error):
-            return TooLarge(f"a part of the message is too large: {error}")
-        return Malformed(f"not MessagePack: {error or type(error).__name__}")
-
-    def _too_large(self) -> str:
-        return f"the message exceeds {self._max_message} bytes"
 
 
 #: What an unpacker raises; ValueError covers what is malformed, nested too deeply, or no UTF-8.
@@ -177,3 +171,35 @@ _UNREADABLE = (msgpack.BufferFull, ValueError)
 
 def _no_extension(code: int, _data: bytes) -> NoReturn:
     raise ValueError(f"extension type {code} is not used here")
+
+
+def _rules(max_message: int) -> dict[str, Any]:
+    """How values are unpacked, and what is too large within one."""
+    return {
+        "raw": False,
+        "strict_map_key": True,
+        "use_list": True,
+        "max_str_len": max_message,
+        "max_bin_len": max_message,
+        "max_array_len": MAX_ITEMS,
+        "max_map_len": MAX_ITEMS,
+        "max_ext_len": 0,
+        "ext_hook": _no_extension,  # the limit lets those of no bytes pass
+    }
+
+
+def _refused(error: Exception, max_message: int) -> WhatsappdError:
+    if isinstance(error, msgpack.BufferFull):
+        return TooLarge(_too_large(max_message))
+    if isinstance(error, msgpack.StackError):
+        return Malformed("the message is nested too deeply")
+    if isinstance(error, UnicodeDecodeError):
+        return Malformed("a string of the message is not UTF-8")
+    # The unpacker words a limit as "N exceeds max_..._len(M)", all else differently.
+    if "exceeds max_" in str(error):
+        return TooLarge(f"a part of the message is too large: {error}")
+    return Malformed(f"not MessagePack: {error or type(error).__name__}")
+
+
+def _too_large(max_message: int) -> str:
+    return f"the message exceeds {max_message} bytes"

@@ -20,7 +20,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from whatsappd.errors import Malformed, TooLarge, WorkerFailed
-from whatsappd.wire.frames import FrameReader, pack
+from whatsappd.wire.frames import pack, unpack
 
 EVENT = "event"
 #: Tells a worker that its events up to `number` are on disk.
@@ -252,9 +252,6 @@ def pid_in_answer(packet: bytes) -> int:
 
 def _packet(packet: bytes) -> Any:
     try:
-        values = FrameReader(max_message=MAX_PACKET).feed(packet)
+        return unpack(packet, max_message=MAX_PACKET)
     except TooLarge as error:
         raise Malformed(error.message) from error
-    if len(values) != 1:
-        raise Malformed(f"a packet holds {len(values)} values instead of one: {packet!r:.200}")
-    return values[0]
