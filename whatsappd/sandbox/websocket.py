@@ -10,10 +10,13 @@ import base64
 import hashlib
 from typing import NamedTuple
 
+from whatsappd.sandbox import frames
 from whatsappd.sandbox.violation import ProtocolViolation
 
-#: The largest frame a client may send: WhatsApp's own limit of frames.
-MAX_FRAME = 1 << 24
+#: The most bytes of one WebSocket frame: it is held, and unmasked, before anybody looks at what is
+#: in it. WhatsApp's largest frame fits, as the sandbox takes it, with the stream's header and small
+#: ones beside it. (whatsmeow sends each of its frames in a message of its own.)
+MAX_FRAME = frames.MAX_FRAME + 64 * 1024
 
 _GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455, section 1.3
 

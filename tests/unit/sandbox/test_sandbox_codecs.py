@@ -121,6 +121,22 @@ def test_frames_no_client_may_send(frame: bytes) -> None:
         websocket.WebSocket().feed(frame)
 
 
+def test_the_largest_frame_passes_among_others_in_one_message() -> None:
+    sent = [bytes(10), bytes(frames.MAX_FRAME), bytes(5)]
+    stream = websocket_frame(b"WA\x06\x03" + b"".join(map(frames.frame, sent)))
+    socket, reader = websocket.WebSocket(), frames.FrameReader()
+    received = []
+    for start in range(0, len(stream), 65536):
+        received += reader.feed(socket.feed(stream[start : start + 65536]))
+    assert received == sent
+
+
+def test_what_no_frame_can_fill_is_not_waited_for() -> None:
+    head = b"\x82\xff" + (frames.MAX_FRAME + (1 << 17)).to_bytes(8, "big")
+    with pytest.raises(ProtocolViolation, match="exceeds"):
+        websocket.WebSocket().feed(head)
+
+
 def test_the_opening_handshake_of_the_rfc() -> None:
     request = websocket.parse_request(
         b"GET /ws/chat HTTP/1.1\r\nHost: x\r\nUpgrade: WebSocket\r\n"
