@@ -113,8 +113,9 @@ def _replacement(seen: Observation, limits: HealthLimits) -> tuple[Replacement |
     if seen.state is S.CONNECTING and in_state_ms > limits.connect_ms:
         # A dial that fails ends in an error, one that succeeds in a login: whatsmeow can get
         # stuck between (a stream that closes right behind its last stanza), and stays there.
+        # But while WhatsApp is away, whatsmeow dials on, and is here just as long: no crash.
         words = f"no progress in connecting for {in_state_ms // 1000} s; the worker was replaced"
-        return Replacement(Cause.HUNG, words), 0
+        return Replacement(Cause.SILENT, words), 0
     if seen.state is S.RECONNECTING and in_state_ms > limits.silence_ms:
         words = f"reconnecting in vain for {in_state_ms // 1000} s; the worker was replaced"
         return Replacement(Cause.SILENT, words), 0

@@ -16,7 +16,7 @@ from whatsappd.rules.health import (
     judge,
     remedy,
 )
-from whatsappd.rules.lifecycle import ALIVE, Cause, step
+from whatsappd.rules.lifecycle import ALIVE, Cause, counts_as_crash, step
 
 LIMITS = HealthLimits()
 NOW = 10_000_000
@@ -91,6 +91,14 @@ def test_a_worker_that_does_not_answer_is_hung(state: S) -> None:
     judgement = judge("acme", seen(state, asked=Asked.SILENT), LIMITS)
     assert judgement.replace is not None
     assert judgement.replace.cause is Cause.HUNG
+
+
+def test_a_worker_that_answers_and_does_not_get_on_counts_as_no_crash() -> None:
+    """WhatsApp may be away for longer than six workers last; then nothing needs a person."""
+    stuck = seen(S.CONNECTING, asked=Asked.ANSWERED, for_ms=LIMITS.connect_ms + 1)
+    judgement = judge("acme", stuck, LIMITS)
+    assert judgement.replace is not None
+    assert not counts_as_crash(judgement.replace.cause)
 
 
 def test_a_connected_session_that_answers_is_well() -> None:
