@@ -60,7 +60,8 @@ class Pause(NamedTuple):
     strikes: int = 0
 
     def is_on(self, now_ms: int) -> bool:
-        return now_ms < self.until_ms
+        # One that ends later than any can was begun by a clock that was ahead.
+        return now_ms < self.until_ms <= now_ms + LONGEST_PAUSE_MS
 
     def struck(self, now_ms: int) -> Pause:
         """The pause after WhatsApp answered 463 at `now_ms`."""

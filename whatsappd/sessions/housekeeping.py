@@ -64,6 +64,9 @@ class Housekeeping:
 
     async def _retain(self) -> None:
         while True:
+            # Never first thing: a host may boot with a clock that is months ahead, by which all
+            # history is old, and have it set right a moment later.
+            await trio.sleep(RETAIN_EVERY_S)
             kept = self._retention
             try:
                 events = await self._events.retain(kept.events_max_age_ms, kept.events_max_bytes)
@@ -72,4 +75,3 @@ class Housekeeping:
                     log.info("history_deleted", events=events, messages=messages)
             except StoreFailed as error:
                 log.error("history_not_deleted", reason=error.message)
-            await trio.sleep(RETAIN_EVERY_S)
