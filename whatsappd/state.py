@@ -77,10 +77,12 @@ class StateDirectory(NamedTuple):
         try:
             found = self.mode.read_text().strip()
         except FileNotFoundError:
+            found = ""
+        if not found:
             # A directory with accounts and no mark is from before marks, or was tampered with:
             # nothing in it was made by a sandbox, which always marks first.
             found = REAL if any(self.companies.iterdir()) else mode
-            self.mode.write_text(f"{mode}\n" if found == mode else f"{found}\n")
+            self._mark(found)
         if found != mode:
             other = "without --sandbox" if found == REAL else "with --sandbox"
             raise BadStateDirectory(
@@ -88,6 +90,20 @@ class StateDirectory(NamedTuple):
                 f"mode; choose another directory, or start {other}",
                 mode=found,
             )
+
+    def _mark(self, mode: str) -> None:
+        """All of it or nothing: half a mark would be one of neither mode."""
+        partial = self.mode.with_name(f".{self.mode.name}.partial")
+        try:
+            with partial.open("w") as file:
+                file.write(f"{mode}\n")
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(self.mode)
+        except OSError as error:
+            raise BadStateDirectory(
+                f"state_dir: cannot mark {self.root} as one of {mode} accounts: {error.strerror}"
+            ) from error
 
 
 def _require_private(path: Path) -> None:

@@ -106,6 +106,17 @@ async def test_a_state_directory_serves_one_mode_only(
         assert words in printed
 
 
+async def test_half_a_mark_of_the_mode_is_none() -> None:
+    """A disk that was full at the very first start."""
+
+    def begin_to_mark(daemon: Daemon) -> None:
+        daemon.state_dir.mkdir(mode=0o700)
+        (daemon.state_dir / "mode").touch()
+
+    async with running_daemon("--sandbox", prepare=begin_to_mark) as daemon:
+        assert (daemon.state_dir / "mode").read_text() == "sandbox\n"
+
+
 async def test_a_state_directory_that_others_can_read_is_refused(tmp_path: Path) -> None:
     daemon = Daemon(tmp_path, "--sandbox")
     daemon.state_dir.mkdir(mode=0o755)
