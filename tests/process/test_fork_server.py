@@ -119,3 +119,19 @@ async def test_one_that_goes_with_a_request_is_replaced(running: Running) -> Non
         with pytest.raises(WorkerFailed, match="went away"):
             await fork_server.spawn("acme")
         await restarted(fork_server, 1)
+
+
+async def test_where_none_can_be_started_it_is_tried_again(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """No memory, no descriptors, no program: all of that passes, and must not end the daemon."""
+    descriptors = open_descriptors()
+    with monkeypatch.context() as patch, capture_logs() as logs:
+        patch.setattr("whatsappd.sessions.forkserver.sys.executable", "/nonexistent/python")
+        async with running(HELLO, pack({"error": "no memory"})) as fork_server:
+            await restarted(fork_server, 3)
+            assert open_descriptors() <= descriptors + 4  # trio's own
+            patch.undo()
+            with pytest.raises(WorkerFailed, match="no memory"):
+                await fork_server.spawn("acme")
+    assert "fork_server_not_started" in {line["event"] for line in logs}

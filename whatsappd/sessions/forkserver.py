@@ -13,6 +13,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Mapping
+from contextlib import ExitStack
 from typing import Any, NamedTuple
 
 import structlog
@@ -65,7 +66,11 @@ class ForkServer:
         """Keep a fork server running until cancelled, then end it."""
         attempt = 0
         while True:
-            was_ready = await self._run_one()
+            try:
+                was_ready = await self._run_one()
+            except OSError as error:  # no memory, no descriptors, no program just now
+                log.error("fork_server_not_started", reason=str(error))
+                was_ready = False
             self.restarts += 1
             attempt = 0 if was_ready else attempt + 1
             delay_ms = full_jitter(
@@ -75,19 +80,27 @@ class ForkServer:
             await trio.sleep(delay_ms / 1000)
 
     async def _run_one(self) -> bool:
-        """Start a fork server and stay until it ends; whether it ever became ready."""
-        ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-        output, output_writer = os.pipe()
-        process = await trio.lowlevel.open_process(
-            [sys.executable, "-m", _MODULE, str(theirs.fileno())],
-            pass_fds=(theirs.fileno(),),
-            stdin=subprocess.DEVNULL,
-            stdout=output_writer,
-            stderr=output_writer,
-            env=self._environment,
-        )
-        theirs.close()
-        os.close(output_writer)
+        """Start a fork server and stay until it ends; whether it ever became ready.
+
+        Raises:
+            OSError: none could be started.
+        """
+        with ExitStack() as theirs_to_close, ExitStack() as ours_if_it_fails:
+            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+            ours_if_it_fails.callback(ours.close)
+            theirs_to_close.callback(theirs.close)
+            output, output_writer = os.pipe()
+            ours_if_it_fails.callback(os.close, output)
+            theirs_to_close.callback(os.close, output_writer)
+            process = await trio.lowlevel.open_process(
+                [sys.executable, "-m", _MODULE, str(theirs.fileno())],
+                pass_fds=(theirs.fileno(),),
+                stdin=subprocess.DEVNULL,
+                stdout=output_writer,
+                stderr=output_writer,
+                env=self._environment,
+            )
+            ours_if_it_fails.pop_all()
         self._process = process
         control = trio.socket.from_stdlib_socket(ours)
         try:
