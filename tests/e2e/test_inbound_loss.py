@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 from collections import Counter
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from typing import Any
 
 import pytest
@@ -23,6 +24,8 @@ from daemons import Daemon, RunningSandbox, following, link, running_daemon, run
 Figure = Callable[[str], None]
 
 RECEIVER = "+15550200"
+#: Seconds: longer than a worker is given to disconnect, when nobody takes its last news.
+LOCKED_S = 7.0
 SENDERS = {f"sender{number}": f"+1555010{number:04}" for number in range(3)}
 
 
@@ -173,3 +176,27 @@ async def test_a_killed_daemon_loses_nothing(figure: Figure) -> None:
 
 async def test_a_session_that_is_restarted_loses_nothing(figure: Figure) -> None:
     assert await measure(figure, "the session was restarted", restart_session, 3) == set()
+
+
+async def stop_with_a_locked_store(daemon: Daemon) -> None:
+    """Somebody's own transaction holds the database while the daemon is stopped in order: nothing
+    that arrives can be stored, and the workers must save what they hold."""
+    with closing(sqlite3.connect(daemon.state_dir / "whatsappd.db", isolation_level=None)) as other:
+        other.execute("PRAGMA busy_timeout = 20000")
+        other.execute("BEGIN IMMEDIATE")
+        await trio.sleep(0.3)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(daemon.stop)
+            await trio.sleep(LOCKED_S)
+            other.execute("ROLLBACK")
+    await daemon.start()
+    async with daemon.client() as client:
+        while (await client.call("session.status", company="globex"))["state"] != "connected":
+            await trio.sleep(0.02)
+
+
+async def test_a_daemon_that_is_stopped_while_its_store_is_locked_loses_nothing(
+    figure: Figure,
+) -> None:
+    what = "the daemon was stopped with a locked store"
+    assert await measure(figure, what, stop_with_a_locked_store, 1) == set()

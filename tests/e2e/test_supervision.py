@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,7 @@ from daemons import (
 
 from whatsappd.errors import SandboxFailed, WrongState
 from whatsappd.rpc.client import RpcClient
+from whatsappd.wire.rpc import pack_request
 
 
 async def pid_of(client: RpcClient, company: str) -> int:
@@ -146,6 +148,39 @@ async def test_a_worker_that_keeps_dying_ends_in_failed_and_can_be_started_again
         start = len(events.seen)
         await client.call("session.start", company="acme")
         await events.state("acme", "connected", start=start)
+
+
+async def ask_and_hang_up(daemon: Daemon, method: str, **arguments: Any) -> None:
+    """Send a request and close the connection before its answer."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.connect(str(daemon.socket))
+        connection.sendall(pack_request(1, method, arguments))
+
+
+async def test_a_restart_ends_with_a_start_though_nobody_waits_for_it() -> None:
+    async with in_sandbox() as (daemon, client, events):
+        await link_two(client, events)
+        before = await pid_of(client, "acme")
+        start = len(events.seen)
+        await ask_and_hang_up(daemon, "session.restart", company="acme")
+        await events.state("acme", "connected", start=start)
+        assert await pid_of(client, "acme") != before
+
+
+async def test_a_removal_is_whole_though_nobody_waits_for_it() -> None:
+    async with in_sandbox() as (daemon, client, events):
+        await link_two(client, events)
+        directory = daemon.state_dir / "companies" / "acme"
+        assert (directory / "session.db").exists()
+        await ask_and_hang_up(daemon, "session.remove", company="acme", force=True)
+        with trio.fail_after(PATIENCE):
+            while "acme" in {c["company"] for c in (await client.call("session.list"))["sessions"]}:
+                await trio.sleep(0.02)
+        assert not directory.exists()
+        # The name is free: whoever gets it begins from nothing.
+        start = len(events.seen)
+        await client.call("session.start", company="acme")
+        await events.of_type("acme", "session.qr", start=start)
 
 
 async def test_a_pairing_session_can_be_stopped_at_once() -> None:

@@ -30,6 +30,10 @@ _CHATTY = """
 import socket, sys
 from whatsappd.wire.frames import FrameReader
 from whatsappd.wire.rpc import pack_notification, pack_result
+ANSWERS = {
+    "client.health": {"connected": True, "logged_in": False},
+    "client.send": {"message_id": "3EB0", "timestamp_ms": 1},
+}
 channel = socket.socket(fileno=int(sys.argv[1]))
 reader = FrameReader()
 while data := channel.recv(65536):
@@ -37,7 +41,7 @@ while data := channel.recv(65536):
         event = {"company": "acme", "kind": "disconnected", "data": {}, "number": None}
         channel.sendall(
             pack_notification("event", event)
-            + pack_result(msgid, {"connected": True, "logged_in": False})
+            + pack_result(msgid, ANSWERS[method])
         )
 """
 

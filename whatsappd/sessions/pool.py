@@ -60,6 +60,7 @@ class Pool:
         self._scopes: dict[str, trio.CancelScope] = {}
         self._gone: dict[str, trio.Event] = {}
         self._nursery: trio.Nursery | None = None
+        self._is_stopping = False
         # One at a time, so that a company is not made twice, or made while it is removed.
         self._membership = trio.Lock()
 
@@ -184,13 +185,18 @@ class Pool:
         refusal = start_refusal(session.state)
         if refusal:
             raise WrongState(f"{company}: {refusal}", company=company, state=session.state)
-        await session.stop()
-        return await self.start(company, take_over=False)
+        # The company must not stay down because whoever asked hangs up in between.
+        with trio.CancelScope(shield=True):
+            await session.stop()
+            await self.start(company, take_over=False)
+        return session
 
     async def logout(self, company: str) -> Session:
         session = self.get(company)
-        await session.logout()
-        await self._want(session, False)
+        # WhatsApp is told whether whoever asked waits for the answer or not; so is the wish.
+        with trio.CancelScope(shield=True):
+            await session.logout()
+            await self._want(session, False)
         return session
 
     async def remove(self, company: str, *, force: bool) -> None:
@@ -211,19 +217,35 @@ class Pool:
                         "it first, or remove it with --force and unlink it on the phone",
                         company=company,
                     ) from error
-        async with self._membership:
-            await session.stop()
-            self._scopes.pop(company).cancel()
-            await self._gone.pop(company).wait()
-            del self._sessions[company]
-            del self._pacing[company]
+        await session.stop()
+        # From here on all of it, also if whoever asked hangs up.
+        with trio.CancelScope(shield=True):
+            async with self._membership:
+                if self.get(company) is not session:
+                    raise UnknownCompany(f"{company} was removed, and made anew", company=company)
+                await session.stop()  # somebody may have started it meanwhile
+                await self._remove(company)
+        log.info("company_removed", company=company)
+
+    async def _remove(self, company: str) -> None:
+        """Delete what a stopped company has here; if that fails, the company is as it was before,
+        but for what is deleted, and can be removed again."""
+        session, pacing = self._sessions[company], self._pacing[company]
+        self._scopes[company].cancel()
+        await self._gone[company].wait()
+        try:
             await self._abandon_messages(company)
-            await self._shared_pacing.contacts.remove_company(company)
-            await self._companies.remove(company)
+            # The account's keys first: a company of the same name must never find them.
             directory = self._state.company(company)
             if directory.exists():
                 await trio.to_thread.run_sync(shutil.rmtree, directory)
-        log.info("company_removed", company=company)
+            await self._shared_pacing.contacts.remove_company(company)
+            await self._companies.remove(company)
+        except BaseException:
+            self._begin_supervising(session, pacing)
+            raise
+        for of_companies in (self._sessions, self._pacing, self._scopes, self._gone):
+            del of_companies[company]
 
     async def _abandon_messages(self, company: str) -> None:
         """What is queued must not go out from another account that gets the same name one day."""
@@ -235,6 +257,7 @@ class Pool:
 
     async def shut_down(self) -> None:
         """Stop all sessions at once, for the daemon's end: they stay wanted."""
+        self._is_stopping = True
         async with trio.open_nursery() as nursery:
             for session in self._sessions.values():
                 if session.state not in PARKED:
@@ -263,13 +286,16 @@ class Pool:
         session.lid = remembered.lid
         session.push_name = remembered.push_name
         session.last_inbound_ms = await self._inbound.last_ms(company)
-        assert self._nursery is not None
         self._pacing[company] = pacing
         self._sessions[company] = session
-        scope = self._scopes[company] = trio.CancelScope()
-        gone = self._gone[company] = trio.Event()
-        self._nursery.start_soon(self._supervise, session, pacing, scope, gone)
+        self._begin_supervising(session, pacing)
         return session
+
+    def _begin_supervising(self, session: Session, pacing: Pacing) -> None:
+        assert self._nursery is not None
+        scope = self._scopes[session.company] = trio.CancelScope()
+        gone = self._gone[session.company] = trio.Event()
+        self._nursery.start_soon(self._supervise, session, pacing, scope, gone)
 
     async def _supervise(
         self, session: Session, pacing: Pacing, scope: trio.CancelScope, gone: trio.Event
@@ -292,6 +318,8 @@ class Pool:
     async def _bring_back(self, company: str, limiter: trio.CapacityLimiter) -> None:
         await trio.sleep(random.random() * self._settings.start_jitter_s)
         async with limiter:
+            if self._is_stopping:
+                return
             try:
                 session = await self.start(company, take_over=False)
             except (WrongState, StoreFailed) as error:

@@ -152,8 +152,13 @@ class Session:
         await self._settled.wait()
 
     async def fail(self, reason: str) -> None:
-        """Park the session after a defect of ours, for a person to look at."""
+        """Park the session after a defect of ours, for a person to look at.
+
+        Call it when `run` has ended with one: nobody must wait for ever for what it had begun.
+        """
         await self._apply(Cause.GIVE_UP, words=reason)
+        if self._action is None:
+            self._settled.set()
 
     async def replace_hung_worker(self) -> None:
         """Kill a worker that answers nothing; a new one follows after the usual pause."""
@@ -323,7 +328,8 @@ class Session:
             self.restarts += 1
         self._generation += 1
         self._action = action
-        self._settled = trio.Event()
+        if self._settled.is_set():  # else somebody waits for what is under way, and this follows it
+            self._settled = trio.Event()
         self._wake.set()
 
     async def _record(self, before: SessionState, cause: Cause) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import signal
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
@@ -16,7 +17,7 @@ from whatsappd.errors import (
     Malformed,
     TimedOut,
     TooLarge,
-    WorkerFailed,
+    WhatsappdError,
     WorkerGone,
     error_from_wire,
 )
@@ -49,6 +50,8 @@ OnEvents = Callable[[list[WorkerEvent]], Awaitable[None]]
 CONFIRM_EVERY = 32
 #: How long an ended process's output may stay open: something it started may hold it for ever.
 _DRAIN_DEADLINE = 1.0
+#: Seconds for a worker whose channel was closed: `Client.drain` takes one, then it saves and ends.
+_SAVE_WITHIN = 2.5
 
 
 class Worker:
@@ -74,7 +77,7 @@ class Worker:
         #: Whether what it brought is being taken just now: its answers wait behind that, so their
         #: lateness is not its own.
         self.is_held_up = False
-        self._gone = trio.Event()  # only `run` waits for the process itself
+        self._exited = trio.Event()  # only `run` waits for the process itself
 
     async def run(self, on_events: OnEvents) -> ExitStatus:
         """Read events and answers until the process has ended; how it ended.
@@ -88,6 +91,7 @@ class Worker:
                 output_scope = await nursery.start(self._log_output, tags)
                 nursery.start_soon(self._read_channel, on_events)
                 status = await self._process.wait()
+                self._exited.set()
                 # Its channel is read to the end, however long taking the events takes.
                 output_scope.deadline = trio.current_time() + _DRAIN_DEADLINE
         except BaseException:
@@ -98,7 +102,7 @@ class Worker:
         finally:
             self._closed = True
             self._fail_waiting()
-            self._gone.set()
+            self._exited.set()
             with trio.move_on_after(0, shield=True):
                 await self._channel.aclose()
         return status
@@ -178,16 +182,25 @@ class Worker:
     async def shut_down(self, grace: float) -> None:
         """Let the client disconnect for at most `grace` seconds, then end the process.
 
-        Closing the channel is what ends it; the signal is for one that does not notice.
+        Closing the channel is what ends it, and makes it save what is not on our disk: it has that
+        chance also if our store holds up its answer to the first. The signal is for one that does
+        not notice. 0: there is nothing to disconnect or to save.
         """
-        with trio.move_on_after(grace):
-            try:
-                await self.call(WorkerMethod.STOP)
-                await self._channel.send_eof()
-                await self._gone.wait()
-            except (WorkerFailed, WorkerGone) as error:
-                log.debug("worker_gone_before_stop", company=self.company, error=error.message)
+        if grace > 0:
+            with trio.move_on_after(grace):
+                try:
+                    await self.call(WorkerMethod.STOP)
+                except WhatsappdError as error:
+                    log.debug("worker_not_stopped", company=self.company, error=error.message)
+            with trio.move_on_after(_SAVE_WITHIN):
+                await self._close_channel()
+                await self._exited.wait()
         self.kill()
+
+    async def _close_channel(self) -> None:
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+            async with self._send_lock:
+                await self._channel.send_eof()
 
     def kill(self, number: signal.Signals = signal.SIGKILL) -> None:
         self._process.kill(number)

@@ -198,8 +198,9 @@ class Worker:
         return {}
 
     def _stop(self, _arguments: dict[str, Any]) -> dict[str, Any]:
-        self._opened().drain()
-        self._opened().stop()
+        if self._client is not None:  # else it is stopped before it was opened
+            self._client.drain()
+            self._client.stop()
         return {}
 
     def _opened(self) -> Client:

@@ -1,0 +1,107 @@
+"""A session between the real store and workers whose answers the test writes.
+
+They speak the protocol and are no WhatsApp clients: what is under test is the session. For
+`tests/process`, whose conftest makes a `world`.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import trio
+
+from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
+from whatsappd.sessions.forkserver import Spawned
+from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.process import ChildProcess
+from whatsappd.sessions.session import Session
+from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
+from whatsappd.store.companies import Companies
+from whatsappd.store.contacts import Contacts
+from whatsappd.store.database import Database
+from whatsappd.store.events import EventLog, open_event_log
+from whatsappd.store.intake import Intake
+from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.rpc import pack_error, pack_result
+from whatsappd.wire.worker import WorkerMethod
+
+OPEN_DEADLINE_S = 0.5
+
+
+class Workers:
+    """In place of a fork server: processes that do nothing, whose requests are answered here.
+
+    As real ones, they know no request before they are opened, and end with their channel.
+    """
+
+    def __init__(self, nursery: trio.Nursery) -> None:
+        self._nursery = nursery
+        self.spawned = 0
+        self.refusals: list[str] = []  # of OPEN, one after the other
+
+    async def spawn(self, _company: str) -> Spawned:
+        self.spawned += 1
+        ours, theirs = socket.socketpair()
+        output, output_writer = os.pipe()
+        process = subprocess.Popen(["sleep", "60"], stdout=output_writer, stderr=output_writer)
+        os.close(output_writer)
+        child = ChildProcess(process.pid)
+        process.returncode = 0  # the session reaps it
+        self._nursery.start_soon(self._answer, trio.socket.from_stdlib_socket(theirs), child)
+        return Spawned(child, ours, output)
+
+    async def _answer(self, channel: trio.socket.SocketType, child: ChildProcess) -> None:
+        reader = FrameReader()
+        is_open = False
+        with channel:
+            while data := await channel.recv(READ_SIZE):
+                for _type, msgid, method, *_ in reader.feed(data):
+                    refusal: WhatsappdError | None = None
+                    if method == WorkerMethod.OPEN and self.refusals:
+                        refusal = WorkerFailed(self.refusals.pop(0))
+                    elif method == WorkerMethod.OPEN:
+                        is_open = True
+                    elif not is_open:
+                        refusal = InvalidParams("client.open must come first", field="method")
+                    answer = pack_error(msgid, refusal) if refusal else pack_result(msgid, {})
+                    await channel.send(answer)
+        child.kill(signal.SIGTERM)
+
+
+class World(NamedTuple):
+    events: EventLog
+    outbox: Outbox
+    inbound: InboundLog
+    workers: Workers
+    session: Session
+
+
+async def make_world(database: Database, directory: Path, nursery: trio.Nursery) -> World:
+    """Company acme, linked, whose session runs in `nursery`."""
+    events = await open_event_log(database)
+    outbox = await open_outbox(database, events)
+    companies = Companies(database)
+    await companies.put_wanted("acme", True)
+    workers: Any = Workers(nursery)
+    inbound = InboundLog(events, Intake(database, events, outbox, Contacts(database)), retry_s=0.01)
+    session = Session(
+        "acme",
+        directory=directory / "acme",
+        fork_server=workers,
+        companies=companies,
+        inbound=inbound,
+        outbox=outbox,
+        access=WhatsAppAccess,
+        settings=SessionSettings(
+            open_deadline_s=OPEN_DEADLINE_S, retry_store_s=0.01, retry_base_ms=1, retry_cap_ms=1
+        ),
+    )
+    session.jid = "15550100:3@s.whatsapp.net"
+    nursery.start_soon(session.run)
+    return World(events, outbox, inbound, workers, session)
