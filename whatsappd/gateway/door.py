@@ -35,6 +35,8 @@ MAX_REQUESTS = 512
 
 #: Below it, everybody must say who they are. What is beside it (the documentation) is public.
 GUARDED = "/v1/"
+#: Where server-sent events are, for those who ask for them (see `events`).
+EVENTS = "/v1/events"
 _LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]", "::1"}
 
 
@@ -106,7 +108,7 @@ class Door:
             _check_origin(headers)
         if scope["path"].startswith(GUARDED):
             scope["state"]["identity"] = await self._authenticator.identify(headers, address)
-        if scope["type"] == "websocket" or _is_stream(headers):
+        if scope["type"] == "websocket" or _is_stream(scope, headers):
             await self._routes(scope, receive, send)
             return
         if self._requests >= MAX_REQUESTS:
@@ -182,8 +184,13 @@ def _check_origin(headers: Mapping[str, str]) -> None:
         raise HttpError(403, "foreign_origin", "without authentication, no requests of other pages")
 
 
-def _is_stream(headers: Mapping[str, str]) -> bool:
-    return "text/event-stream" in headers.get("accept", "")
+def _is_stream(scope: Scope, headers: Mapping[str, str]) -> bool:
+    # Only where there are streams: `Streams` bounds their number, and nothing reads their bodies.
+    return (
+        scope["path"] == EVENTS
+        and scope["method"] == "GET"
+        and "text/event-stream" in headers.get("accept", "")
+    )
 
 
 async def _body(scope: Scope, headers: Headers, receive: Receive) -> bytes:
