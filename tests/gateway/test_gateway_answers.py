@@ -116,6 +116,9 @@ async def test_what_a_client_may_make_us_hold_is_bounded(stack: Stack) -> None:
         b"POST /v1/sessions HTTP/1.1\r\nHost: x\r\nContent-Length: 1000000\r\n\r\n"
     )
     assert stranger.startswith(b"HTTP/1.1 401")
+    for method, status in [(b"GET", b"200"), (b"POST", b"405")]:
+        waited = await raw(method + b" /livez HTTP/1.1\r\nHost: x\r\nContent-Length: 5\r\n\r\n")
+        assert waited.startswith(b"HTTP/1.1 " + status)
     async with stack.http(key) as http:
         assert (await http.get("/v1/sessions")).status_code == 200
 
@@ -175,3 +178,17 @@ async def test_a_request_whose_end_is_a_matter_of_opinion_ends_its_connection(st
     assert answer.startswith(b"HTTP/1.1 400")
     assert b"not both" in answer
     assert answer.count(b"HTTP/1.1 ") == 1
+
+
+async def test_a_connection_is_kept_for_the_next_look_at_what_is_public(stack: Stack) -> None:
+    """That nothing of a body is waited for does not mean that its end is not noticed."""
+    async with await trio.open_tcp_stream("127.0.0.1", stack.gateway.port) as client:
+        for _ in range(20):
+            await client.send_all(b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n")
+            answer = b""
+            with trio.fail_after(10):
+                while not answer.endswith(b"}"):
+                    more = await client.receive_some(65536)
+                    assert more, "hung up"
+                    answer += more
+            assert answer.startswith(b"HTTP/1.1 200")

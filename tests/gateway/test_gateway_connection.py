@@ -165,3 +165,14 @@ async def test_at_the_end_who_waits_is_let_go_and_who_works_goes_on() -> None:
         go_on.set()
         await until(client, b"done")
         await ended.wait()
+
+
+async def test_one_whose_body_nobody_reads_does_not_stay() -> None:
+    """It was answered before its end, as those without a key are."""
+    async with served(hello, idle_for=60) as (client, _, ended):
+        with suppress(trio.BrokenResourceError):
+            await client.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n")
+            for _ in range(40):
+                await client.send_all(b"x" * 100_000)
+        with trio.fail_after(5):
+            await ended.wait()

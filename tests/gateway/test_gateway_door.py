@@ -8,10 +8,11 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
+import trio.testing
 from starlette.types import Message, Receive, Scope, Send
 
 from whatsappd.gateway.auth import ADMIN, Identity
-from whatsappd.gateway.door import MAX_BODY, Door
+from whatsappd.gateway.door import MAX_BODY, MAX_OF_ONE, MAX_REQUESTS, Door
 
 MESSAGES = "/v1/sessions/acme/messages"
 MIB = 1024 * 1024
@@ -46,12 +47,31 @@ async def body_length(_scope: Scope, receive: Receive, send: Send) -> None:
     await send({"type": "http.response.body", "body": str(length).encode()})
 
 
+class WaitsForEver:
+    """Routes that answer nothing; `now` requests are in them."""
+
+    def __init__(self) -> None:
+        self.now = 0
+
+    async def __call__(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
+        self.now += 1
+        try:
+            await trio.sleep_forever()
+        finally:
+            self.now -= 1
+
+
 def door(routes: Any = body_length, *, behind_proxy: bool = False) -> Door:
     return Door(routes, ByName(), local_only=False, behind_proxy=behind_proxy)
 
 
 async def ask(
-    asked: Door, method: str, path: str, receive: Receive, *headers: tuple[str, str]
+    asked: Door,
+    method: str,
+    path: str,
+    receive: Receive,
+    *headers: tuple[str, str],
+    name: str = "a",
 ) -> Answer:
     sent: list[Message] = []
 
@@ -60,12 +80,12 @@ async def ask(
 
     scope = {
         "type": "http", "method": method, "path": path, "client": ("192.0.2.1", 1),
-        "headers": [(name.encode(), value.encode()) for name, value in (("x-name", "a"), *headers)],
+        "headers": [(key.encode(), value.encode()) for key, value in (("x-name", name), *headers)],
     }  # fmt: skip
     await asked(scope, receive, send)
     return Answer(
         sent[0]["status"],
-        {name.decode(): value.decode() for name, value in sent[0]["headers"]},
+        {key.decode(): value.decode() for key, value in sent[0]["headers"]},
         b"".join(message.get("body", b"") for message in sent[1:]),
     )
 
@@ -99,3 +119,59 @@ async def test_what_only_says_that_it_wants_a_stream_is_bounded_like_any_other(
     kind = ("content-type", "text/plain")
     answer = await ask(door(), method, path, Body(1), wants_stream, kind)
     assert (answer.status, answer.name) == (415, "unsupported_media_type")
+
+
+async def never() -> Message:
+    """A client that says that it has a body, and sends nothing."""
+    await trio.sleep_forever()
+    raise AssertionError
+
+
+LATER = ("content-length", "5")
+
+
+async def test_what_is_public_is_only_looked_at_and_no_body_is_waited_for(autojump_clock) -> None:
+    asked = door()
+    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"):
+        answer = await ask(asked, method, "/x", never, LATER)
+        assert (answer.status, answer.name) == (405, "method_not_allowed")
+        assert answer.headers["allow"] == "GET"
+    for method in ("GET", "HEAD"):
+        answer = await ask(asked, method, "/livez", never, LATER)
+        assert (answer.status, answer.body) == (200, b"0")
+    assert trio.current_time() < 1
+
+
+async def test_nobody_takes_the_room_of_others(autojump_clock) -> None:
+    """Also those who look at the public pages have a share, and not more."""
+    waiting = WaitsForEver()
+    asked = door(waiting)
+    answers: list[Answer] = []
+
+    async def one(name: str, method: str, path: str) -> None:
+        answers.append(await ask(asked, method, path, Body(0), name=name))
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(MAX_REQUESTS):
+            nursery.start_soon(one, "greedy", "POST", MESSAGES)
+            nursery.start_soon(one, "nobody", "GET", "/docs")
+        await trio.testing.wait_all_tasks_blocked()
+        assert waiting.now == 2 * MAX_OF_ONE
+        assert {(each.status, each.name) for each in answers} == {(503, "too_many_requests")}
+        assert answers[0].headers["retry-after"] == "1"
+        for name in "bc":  # there is room for others
+            nursery.start_soon(one, name, "POST", MESSAGES)
+        await trio.testing.wait_all_tasks_blocked()
+        assert waiting.now == 2 * MAX_OF_ONE + 2
+        for name in "de":
+            for _ in range(MAX_REQUESTS):
+                nursery.start_soon(one, name, "POST", MESSAGES)
+        await trio.testing.wait_all_tasks_blocked()
+        assert waiting.now == MAX_REQUESTS
+        nursery.cancel_scope.cancel()
+
+
+async def test_room_is_given_back() -> None:
+    asked = door()
+    for path in [MESSAGES, "/livez"] * MAX_REQUESTS:
+        assert (await ask(asked, "GET", path, Body(0))).status == 200

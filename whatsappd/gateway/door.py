@@ -1,15 +1,17 @@
 """The door: what every request passes before the routes see it (an ASGI middleware).
 
-In this order: is there room, is it from this host's own pages (without authentication only), who is
-it, is the body of a sane size and kind. The answer to any "no" is a problem, and a line in the log
-without the secret. A request that fails below is answered here too, so that nothing undocumented
-leaves.
+In this order: is it from this host's own pages (without authentication only), who is it, is there
+room for it, is the body of a sane size and kind. The answer to any "no" is a problem, and a line in
+the log without the secret. A request that fails below is answered here too, so that nothing
+undocumented leaves.
 """
 
 from __future__ import annotations
 
 import secrets
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -30,8 +32,10 @@ MAX_BODY = 1024 * 1024
 MAX_HEADERS = 16 * 1024
 #: Seconds that a body may take to arrive.
 BODY_WITHIN = 30.0
-#: Requests at the same time, streams not counted.
+#: Requests at the same time, streams not counted: of all, and of one caller, so that nobody takes
+#: the room of others. Those who need not say who they are share what is one caller's.
 MAX_REQUESTS = 512
+MAX_OF_ONE = MAX_REQUESTS // 4
 
 #: Below it, everybody must say who they are. What is beside it (the documentation) is public.
 GUARDED = "/v1/"
@@ -61,7 +65,7 @@ class Door:
         self._authenticator = authenticator
         self._local_only = local_only
         self._behind_proxy = behind_proxy
-        self._requests = 0
+        self._requests: Counter[str] = Counter()  # by caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -106,19 +110,39 @@ class Door:
             )
         if self._local_only:
             _check_origin(headers)
-        if scope["path"].startswith(GUARDED):
-            scope["state"]["identity"] = await self._authenticator.identify(headers, address)
+        caller = ""
+        if is_guarded := scope["path"].startswith(GUARDED):
+            identity = await self._authenticator.identify(headers, address)
+            scope["state"]["identity"] = identity
+            caller = identity.actor
+        elif scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+            raise HttpError(
+                405, "method_not_allowed", "this is only to be looked at", headers={"Allow": "GET"}
+            )
         if scope["type"] == "websocket" or _is_stream(scope, headers):
             await self._routes(scope, receive, send)
             return
-        if self._requests >= MAX_REQUESTS:
-            raise TooManyRequests("the gateway has too much to do: try again later")
-        self._requests += 1
-        try:
-            body = await _body(scope, headers, receive)
+        with self._room(caller):
+            # A stranger's body is not waited for: nothing that is public wants one.
+            body = await _body(scope, headers, receive) if is_guarded else b""
             await self._routes(scope, _replay(body, receive), send)
+
+    @contextmanager
+    def _room(self, caller: str) -> Iterator[None]:
+        """A request's place. Raises TooManyRequests if its caller, or all together, have enough."""
+        if self._requests[caller] >= MAX_OF_ONE:
+            raise TooManyRequests(
+                f"{MAX_OF_ONE} requests of this caller are under way: try again later"
+            )
+        if self._requests.total() >= MAX_REQUESTS:
+            raise TooManyRequests("the gateway has too much to do: try again later")
+        self._requests[caller] += 1
+        try:
+            yield
         finally:
-            self._requests -= 1
+            self._requests[caller] -= 1
+            if not self._requests[caller]:
+                del self._requests[caller]
 
     def _address(self, scope: Scope, headers: Headers) -> str:
         if self._behind_proxy:
@@ -213,7 +237,7 @@ async def _body(scope: Scope, headers: Headers, receive: Receive) -> bytes:
     if slow.cancelled_caught:
         raise HttpError(408, "too_slow", f"the body did not arrive within {BODY_WITHIN:.0f} s")
     kind = headers.get("content-type", "").partition(";")[0].strip().lower()
-    if size and scope["path"].startswith(GUARDED) and kind != "application/json":
+    if size and kind != "application/json":
         raise HttpError(
             415, "unsupported_media_type", "bodies are JSON: send Content-Type: application/json"
         )
