@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from http import HTTPStatus
 from typing import Annotated, Any, Literal
 
+import structlog
 import trio
 from fastapi import APIRouter, Header, Path, Query, Response
 
-from whatsappd.errors import SendFailed, UnknownMessage
+from whatsappd.errors import SendFailed, UnknownMessage, WhatsappdError
 from whatsappd.gateway.asking import Asking, Company, Reading, Sending
 from whatsappd.gateway.models import (
     MESSAGE_ID_PATTERN,
@@ -17,6 +19,8 @@ from whatsappd.gateway.models import (
     ResolveMessage,
     SendMessage,
 )
+
+log = structlog.get_logger()
 
 router = APIRouter(prefix="/v1/sessions/{company}/messages", tags=["messages"])
 
@@ -63,7 +67,13 @@ async def send_message(
         Literal["queued", "sent", "delivered"], Query(description="Answer only when it got there.")
     ] = "queued",
     timeout: Annotated[
-        float, Query(ge=0, le=60, description="Seconds to wait; then 202 with the present state.")
+        float,
+        Query(
+            ge=0,
+            le=60,
+            description="Seconds to wait; then, or if the daemon goes away meanwhile, 202 with the "
+            "state that is known.",
+        ),
     ] = 30,
 ) -> OutboxMessage:
     row = await asking.call(
@@ -92,17 +102,36 @@ async def send_message(
 async def _awaited(
     asking: Asking, row: dict[str, Any], wait: str, timeout: float
 ) -> dict[str, Any]:
-    """The row when it got that far, never will, or `timeout` seconds passed."""
-    # On a connection of its own: what waits for long must not hold a place on the shared one, and
-    # the daemon stops waiting when it closes.
-    with trio.move_on_after(timeout):
-        async with asking.link.connection() as client:
-            waited: dict[str, Any] = await client.request(
-                "message.wait", {"id": row["id"], "for": wait}
-            )
-            return waited
-    found: dict[str, Any] = await asking.call("message.get", id=row["id"])
+    """The row when it got that far, never will, or `timeout` seconds passed.
+
+    It is accepted: whatever becomes of the daemon meanwhile, whoever sent it must not be told to
+    come again, which without an Idempotency-Key would send it twice. So `row` is what is answered
+    where nobody can tell more.
+    """
+    try:
+        # On a connection of its own: what waits for long must not hold a place on the shared one,
+        # and the daemon stops waiting when it closes.
+        with trio.move_on_after(timeout):
+            async with asking.link.connection() as client:
+                waited: dict[str, Any] = await client.request(
+                    "message.wait", {"id": row["id"], "for": wait}
+                )
+                return waited
+    except WhatsappdError as error:
+        _check_accepted(row, error)
+    try:
+        found: dict[str, Any] = await asking.call("message.get", id=row["id"])
+    except WhatsappdError as error:
+        _check_accepted(row, error)
+        return row
     return found
+
+
+def _check_accepted(row: dict[str, Any], error: WhatsappdError) -> None:
+    """Raises `error` if it says something of the message, rather than of the daemon."""
+    if error.http_status < HTTPStatus.INTERNAL_SERVER_ERROR:
+        raise error
+    log.info("message_not_awaited", id=row["id"], reason=error.message)
 
 
 @router.get("", summary="Messages, the newest first")
