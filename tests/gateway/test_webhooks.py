@@ -319,6 +319,40 @@ async def test_a_poisonous_event_becomes_a_dead_letter_and_can_be_sent_again(
                 await trio.sleep(0.02)
 
 
+async def test_what_is_sent_again_goes_where_the_webhook_leads_by_now(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    made = await create(daemon, receiver, types=["outbox.state"])
+    receiver.answer = lambda event: 422 if event["type"] == "outbox.state" else 200
+    async with running_receiver() as moved, delivering(daemon, BRISK._replace(attempts=1)):
+        await make_events(daemon, "acme", 50)
+        letters = [each["seq"] for each in await logged(daemon) if each["type"] == "outbox.state"]
+        with trio.fail_after(PATIENCE):
+            while (await call(daemon, "get", id=made["id"]))["dead_letters"] < len(letters):
+                await trio.sleep(0.02)
+
+        held: list[int] = []
+
+        async def hold(event: dict[str, Any]) -> None:
+            held.append(event["seq"])
+            await trio.sleep_forever()
+
+        receiver.before = hold
+        before = len(receiver.received)
+        await call(daemon, "resend", id=made["id"])
+        with trio.fail_after(PATIENCE):
+            while not held:
+                await trio.sleep(0.02)
+        changed = await call(daemon, "update", id=made["id"], url=moved.url, rotate_secret=True)
+        await moved.until(lambda: set(seqs(moved.accepted, "acme")) == set(letters))
+        with trio.fail_after(PATIENCE):
+            while (await call(daemon, "get", id=made["id"]))["dead_letters"]:
+                await trio.sleep(0.02)
+    assert held == letters[:1]
+    assert len(receiver.received) == before
+    assert all(verify(changed["secret"], each.headers, each.body) for each in moved.received)
+
+
 async def test_dead_letters_can_be_discarded(daemon: Daemon, receiver: Receiver) -> None:
     made = await create(daemon, receiver)
     receiver.answer = lambda event: 400 if event["seq"] in (3, 4) else 200

@@ -139,7 +139,7 @@ class _Deliverer:
         self._shared = shared
         self._client: RpcClient = shared.client
         self._running: dict[str, _Running] = {}
-        self._resending: set[str] = set()
+        self._resending: dict[str, _Running] = {}
         self._testing: set[str] = set()
         self._changed = trio.Event()
 
@@ -165,30 +165,34 @@ class _Deliverer:
                 continue  # while the others ended; the cursors above are old now
             for webhook in webhooks.values():
                 if webhook["enabled"] and webhook["id"] not in self._running:
-                    nursery.start_soon(self._run_one, webhook, self._begin(webhook))
+                    running = _begin(webhook, self._running)
+                    nursery.start_soon(self._run_one, webhook, running)
             for test in work["tests"]:
                 if test["token"] not in self._testing and test["id"] in webhooks:
                     self._testing.add(test["token"])
                     nursery.start_soon(self._test, test["token"], webhooks[test["id"]])
             for identity in work["resend"]:
                 if identity not in self._resending and identity in webhooks:
-                    self._resending.add(identity)
-                    nursery.start_soon(self._resend, webhooks[identity])
+                    webhook = webhooks[identity]
+                    nursery.start_soon(self._resend, webhook, _begin(webhook, self._resending))
             await self._changed.wait()
 
-    def _begin(self, webhook: dict[str, Any]) -> _Running:
-        running = _Running(webhook["revision"], trio.CancelScope(), trio.Event())
-        self._running[webhook["id"]] = running
-        return running
-
     async def _stop_others(self, webhooks: dict[str, dict[str, Any]]) -> None:
-        """End those that were removed, disabled or configured anew; they say how far they came."""
+        """End those that were removed, disabled or configured anew; they say how far they came.
+
+        What is sent again goes on by the new configuration, and a disabled webhook's does too: the
+        daemon has the marks.
+        """
+        revisions = {identity: webhook["revision"] for identity, webhook in webhooks.items()}
+        enabled = {identity for identity, webhook in webhooks.items() if webhook["enabled"]}
         over = [
             running
             for identity, running in self._running.items()
-            if identity not in webhooks
-            or not webhooks[identity]["enabled"]
-            or webhooks[identity]["revision"] != running.revision
+            if identity not in enabled or revisions[identity] != running.revision
+        ] + [
+            resending
+            for identity, resending in self._resending.items()
+            if revisions.get(identity) != resending.revision
         ]
         for running in over:
             running.scope.cancel()
@@ -219,26 +223,35 @@ class _Deliverer:
         await self._client.call("webhook.tested", token=token, result=outcome.as_wire())
         self._testing.discard(token)
 
-    async def _resend(self, webhook: dict[str, Any]) -> None:
+    async def _resend(self, webhook: dict[str, Any], resending: _Running) -> None:
         identity = webhook["id"]
         try:
-            async with open_shared_receiver(webhook, self._shared) as receiver:
-                while True:
-                    due = await self._client.call("webhook.next_resend", id=identity)
-                    if due["letter"] is None:
-                        break
-                    event = due["event"]
-                    outcome = await receiver.post(id_of(event), body_of(event))
-                    log.info(
-                        "webhook_resent", webhook=identity, seq=event["seq"], reason=outcome.error
-                    )
-                    await self._client.call(
-                        "webhook.resent", id=identity, letter=due["letter"], refusal=outcome.error
-                    )
+            with resending.scope:
+                await self._resend_all(webhook)
         except Unreachable:
             raise
         except WhatsappdError as error:
             log.warning("webhook_not_resent", webhook=identity, reason=error.message)
         finally:
-            self._resending.discard(identity)
+            del self._resending[identity]
+            resending.ended.set()
             self._changed.set()  # somebody may have asked again meanwhile
+
+    async def _resend_all(self, webhook: dict[str, Any]) -> None:
+        identity = webhook["id"]
+        async with open_shared_receiver(webhook, self._shared) as receiver:
+            while True:
+                due = await self._client.call("webhook.next_resend", id=identity)
+                if due["letter"] is None:
+                    break
+                event = due["event"]
+                outcome = await receiver.post(id_of(event), body_of(event))
+                log.info("webhook_resent", webhook=identity, seq=event["seq"], reason=outcome.error)
+                await self._client.call(
+                    "webhook.resent", id=identity, letter=due["letter"], refusal=outcome.error
+                )
+
+
+def _begin(webhook: dict[str, Any], among: dict[str, _Running]) -> _Running:
+    begun = among[webhook["id"]] = _Running(webhook["revision"], trio.CancelScope(), trio.Event())
+    return begun
