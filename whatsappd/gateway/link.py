@@ -1,5 +1,8 @@
 """The gateway's connection to the daemon: one that all requests share, and that comes back.
 
+What takes long has a connection of its own, so that it holds up nobody, and above all not the
+question who somebody is.
+
 While the daemon is away every call knocks, waits a moment, and fails (503 for its caller): so the
 first request after a restart of the daemon finds it.
 """
@@ -7,7 +10,7 @@ first request after a restart of the daemon finds it.
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +31,13 @@ KNOCK_PAUSE = 0.05
 QUIET_PAUSE = 2.0
 #: Seconds that a call waits for the connection when there is none.
 MOMENT = 0.3
+#: What waits for a worker, for WhatsApp or for a webhook's receiver: seconds, or longer.
+SLOW = frozenset(
+    {
+        *("session.start", "session.stop", "session.restart", "session.logout", "session.remove"),
+        "webhook.test",
+    }
+)
 
 
 class DaemonLink:
@@ -100,6 +110,9 @@ class DaemonLink:
             Unreachable: it is away, or went away before it answered.
             TooManyRequests: too many calls wait for their answers already.
         """
+        if method in SLOW:
+            async with self.connection() as client:
+                return await client.request(method, arguments, actor=actor)
         with trio.move_on_after(PATIENCE) as waiting:
             await self._turns.acquire()
         if waiting.cancelled_caught:
@@ -127,8 +140,9 @@ class DaemonLink:
             Unreachable: the daemon is away.
         """
         await self._present()
-        try:
-            async with open_client(self._path) as client:
-                yield client
-        except Denied as error:  # the file's permissions: nothing that the caller could mend
-            raise Unreachable(error.message) from error
+        async with AsyncExitStack() as stack:
+            try:
+                client = await stack.enter_async_context(open_client(self._path))
+            except Denied as error:  # the file's permissions: nothing that the caller could mend
+                raise Unreachable(error.message) from error
+            yield client
