@@ -62,6 +62,28 @@ async def test_a_refusal_is_not_remembered_and_trouble_is_no_refusal(autojump_cl
     assert (await keys.identify(HEADERS, "192.0.2.1")).actor == "key:a"
 
 
+async def test_while_nobody_can_tell_a_thousand_learn_it_at_once(autojump_clock) -> None:
+    link = Link()
+    keys = ApiKeys(link)  # type: ignore[arg-type]
+    link.error = Unreachable("away", path="/d.sock")
+    told: list[Unreachable] = []
+
+    async def ask() -> None:
+        with pytest.raises(Unreachable) as refused:
+            await keys.identify(HEADERS, "192.0.2.1")
+        told.append(refused.value)
+
+    with trio.fail_after(1):
+        async with trio.open_nursery() as nursery:
+            for _ in range(1000):
+                nursery.start_soon(ask)
+    assert link.asked == 1
+    assert {(error.message, error.data["path"]) for error in told} == {("away", "/d.sock")}
+    assert len({id(error) for error in told}) == 1000  # each gets a traceback of its own
+    link.error = None
+    assert (await keys.identify(HEADERS, "192.0.2.1")).actor == "key:a"
+
+
 async def test_one_who_was_cancelled_leaves_nobody_waiting(autojump_clock) -> None:
     link = Link()
     keys = ApiKeys(link)  # type: ignore[arg-type]

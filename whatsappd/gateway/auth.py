@@ -16,10 +16,11 @@ from typing import NamedTuple, Protocol
 import structlog
 import trio
 
-from whatsappd.errors import Denied
+from whatsappd.errors import Denied, WhatsappdError
 from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.problems import HttpError, unauthenticated
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
+from whatsappd.rpc.client import afresh
 
 log = structlog.get_logger()
 
@@ -119,6 +120,14 @@ class NoAuthentication:
         return ANYBODY
 
 
+class _Check:
+    """One question to the daemon; `trouble`: why there was no answer for those who wait for it."""
+
+    def __init__(self) -> None:
+        self.ended = trio.Event()
+        self.trouble: WhatsappdError | None = None
+
+
 class ApiKeys:
     """`Authorization: Bearer wak_…`, checked by the daemon."""
 
@@ -126,7 +135,7 @@ class ApiKeys:
         self._link = link
         # By digest, so that no dump of this process's memory from here holds keys.
         self._believed: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
-        self._checking: dict[bytes, trio.Event] = {}
+        self._checking: dict[bytes, _Check] = {}
         self._failures = Failures()
 
     async def identify(self, headers: Mapping[str, str], address: str) -> Identity:
@@ -142,7 +151,9 @@ class ApiKeys:
             if checking is None:
                 break
             # A thousand streams of one key ask at the same moment: one of them asks the daemon.
-            await checking.wait()
+            await checking.ended.wait()
+            if checking.trouble is not None:
+                raise afresh(checking.trouble)
         # A key that was good before still is asked about: a stranger behind the same proxy must not
         # be able to shut its owner out.
         wait = self._failures.wait(address) if found is None else 0
@@ -153,16 +164,19 @@ class ApiKeys:
                 f"too many wrong keys came from your address: try again in {wait} s",
                 headers={"Retry-After": str(wait)},
             )
-        checking = self._checking[digest] = trio.Event()
+        checking = self._checking[digest] = _Check()
         try:
             checked = await self._link.call("key.check", {"key": key[:1000]})
         except Denied as error:
             self._believed.pop(digest, None)
             self._failures.add(address)
             raise unauthenticated("the API key is unknown or revoked") from error
+        except WhatsappdError as error:
+            checking.trouble = error
+            raise
         finally:
             del self._checking[digest]
-            checking.set()
+            checking.ended.set()
         companies = checked["companies"]
         identity = Identity(
             f"key:{checked['id']}",

@@ -96,7 +96,7 @@ class RpcClient:
             with suppress(trio.BrokenResourceError):  # the reader learns why, just below
                 await self._output.room()
         if self._lost is not None:
-            raise _fresh(self._lost)
+            raise afresh(self._lost)
         msgid = self._next_msgid()
         packed = pack_request(msgid, method, arguments, actor=actor)
         self._waiting[msgid] = trio.lowlevel.current_task()
@@ -159,7 +159,7 @@ class RpcClient:
         self._lost = error
         waiting, self._waiting = self._waiting, {}
         for task in waiting.values():
-            trio.lowlevel.reschedule(task, outcome.Error(_fresh(error)))
+            trio.lowlevel.reschedule(task, outcome.Error(afresh(error)))
         self._notices.close()
 
     def _on_broken(self, reason: str) -> None:
@@ -225,6 +225,6 @@ async def _connect(path: str) -> socket.socket:
         raise
 
 
-def _fresh(error: WhatsappdError) -> WhatsappdError:
-    # Each raise adds a traceback, so callers do not share one exception.
+def afresh(error: WhatsappdError) -> WhatsappdError:
+    """The same error to raise once more: each raise adds a traceback, so callers share none."""
     return type(error)(error.message, **error.data)
