@@ -175,3 +175,29 @@ async def test_room_is_given_back() -> None:
     asked = door()
     for path in [MESSAGES, "/livez"] * MAX_REQUESTS:
         assert (await ask(asked, "GET", path, Body(0))).status == 200
+
+
+@pytest.mark.parametrize(
+    ("lines", "address"),
+    [
+        (["6.6.6.6", "192.0.2.9"], "192.0.2.9"),
+        (["6.6.6.6", "7.7.7.7, 192.0.2.9 "], "192.0.2.9"),
+        (["6.6.6.6, 192.0.2.9"], "192.0.2.9"),
+        (["6.6.6.6", ""], "192.0.2.1"),  # our proxy knew none: not what the client says
+        ([], "192.0.2.1"),
+    ],
+)
+async def test_behind_a_proxy_only_what_it_added_last_is_believed(
+    lines: list[str], address: str
+) -> None:
+    """A proxy may add a line of its own, rather than to the client's."""
+
+    async def tell(scope: Scope, _receive: Receive, send: Send) -> None:
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+        await send({"type": "http.response.body", "body": scope["state"]["address"].encode()})
+
+    headers = [("x-forwarded-for", line) for line in lines]
+    answer = await ask(door(tell, behind_proxy=True), "GET", "/livez", Body(0), *headers)
+    assert answer.body.decode() == address
+    answer = await ask(door(tell), "GET", "/livez", Body(0), *headers)
+    assert answer.body == b"192.0.2.1"

@@ -146,7 +146,9 @@ class Door:
 
     def _address(self, scope: Scope, headers: Headers) -> str:
         if self._behind_proxy:
-            last = headers.get("x-forwarded-for", "").rpartition(",")[2].strip()
+            # What our proxy added is the last address of the last line; all before are hearsay.
+            lines = headers.getlist("x-forwarded-for")
+            last = lines[-1].rpartition(",")[2].strip() if lines else ""
             if last:
                 return last[:64]
         client = scope.get("client")
