@@ -95,6 +95,33 @@ async def test_a_unix_socket_leads_to_the_same_routes_and_goes_with_its_gateway(
     assert not path.exists()
 
 
+async def test_one_that_ends_slowly_leaves_its_successor_s_socket_alone(tmp_path: Path) -> None:
+    """An old gateway lets its requests end while a new one listens already."""
+    path = tmp_path / "http.sock"
+    bind = parse_bind(f"unix:{path}")
+    async with GuardedListener(open_socket(bind)) as old:
+        await old.aclose()  # it accepts no more, and goes on with what it has
+        assert not path.exists()
+        async with GuardedListener(open_socket(bind)) as new:
+            await old.aclose()
+            assert path.is_socket()
+            # Also if somebody took the file away under one that listens.
+            path.unlink()
+            async with GuardedListener(open_socket(bind)):
+                await new.aclose()
+                with socket.socket(socket.AF_UNIX) as asking:
+                    assert asking.connect_ex(str(path)) == 0
+        assert not path.exists()
+
+
+async def test_a_file_that_somebody_put_there_meanwhile_is_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "http.sock"
+    async with GuardedListener(open_socket(parse_bind(f"unix:{path}"))):
+        path.unlink()
+        path.write_text("not a socket of ours")
+    assert path.exists()
+
+
 async def test_connections_beyond_the_limit_are_hung_up_on(monkeypatch) -> None:
     monkeypatch.setattr(listener, "MAX_CONNECTIONS", 2)
     opened = open_socket(parse_bind("127.0.0.1:0"))

@@ -7,11 +7,11 @@ kernel is told to give up peers that vanished. Used by `run`.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import socket
 from collections import Counter
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -82,9 +82,13 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
 
 class GuardedListener(trio.abc.Listener[GuardedStream]):
-    """Accepts while there is room; else a client is hung up on at once. Owns its socket."""
+    """Accepts while there is room; else a client is hung up on at once.
+
+    Owns its socket, and a Unix socket's file: closing removes it, unless it is another's by now.
+    """
 
     def __init__(self, listening: socket.socket) -> None:
+        self._file = _File.of(listening)
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
         self._is_tcp = listening.family != socket.AF_UNIX
         self._open: dict[GuardedStream, None] = {}
@@ -137,6 +141,11 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
             await trio.aclose_forcefully(stream)
 
     async def aclose(self) -> None:
+        # In this order: nobody takes the path of one that listens, and as long as our socket is
+        # open no other file has its inode's number.
+        if self._file is not None:
+            self._file.remove()
+            self._file = None
         await self._listener.aclose()
 
     def _has_room(self, address: str | None) -> bool:
@@ -205,8 +214,29 @@ def _cannot_bind(bind: Bind, error: OSError) -> AlreadyRunning | InvalidParams:
     return InvalidParams(f"bind: cannot listen on {bind}: {error.strerror or error}", field="bind")
 
 
-def forget_socket(bind: Bind) -> None:
-    """Remove a Unix socket's file when its gateway ends."""
-    if bind.path is not None:
-        with contextlib.suppress(FileNotFoundError):
-            bind.path.unlink()
+class _File(NamedTuple):
+    """A Unix socket's file, by what tells it from another one at the same path."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, listening: socket.socket) -> _File | None:
+        """None: it has none."""
+        if listening.family != socket.AF_UNIX:
+            return None
+        return cls._found(Path(listening.getsockname()))
+
+    @classmethod
+    def _found(cls, path: Path) -> _File | None:
+        try:
+            found = path.lstat()
+        except FileNotFoundError:
+            return None
+        return cls(path, found.st_dev, found.st_ino)
+
+    def remove(self) -> None:
+        """Unless it is gone, or another gateway's by now."""
+        if self._found(self.path) == self:
+            self.path.unlink(missing_ok=True)

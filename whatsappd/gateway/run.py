@@ -24,7 +24,7 @@ from whatsappd.gateway.auth import ApiKeys, Authenticator, NoAuthentication
 from whatsappd.gateway.connection import Connection
 from whatsappd.gateway.door import MAX_HEADERS
 from whatsappd.gateway.link import DaemonLink
-from whatsappd.gateway.listener import GuardedListener, GuardedStream, forget_socket, open_socket
+from whatsappd.gateway.listener import GuardedListener, GuardedStream, open_socket
 from whatsappd.gateway.settings import GatewaySettings
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
 
@@ -66,32 +66,28 @@ async def run_gateway(
     )
     listening = open_socket(settings.bind)
     port: int = listening.getsockname()[1] if settings.bind.path is None else 0
-    listener = GuardedListener(listening)
     stopping: trio.Event = app.state.stopping
-    try:
-        async with trio.open_nursery() as linking:
-            linking.start_soon(link.run)
-            linking.start_soon(
-                partial(run_deliverer, settings.socket, allow_private=settings.private_webhooks)
-            )
-            async with trio.open_nursery() as serving:
-                with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-                    await serving.start(_serve, app, config, listener, stopping)
-                    log.info(
-                        "gateway_ready",
-                        bind=str(settings.bind._replace(port=port)),
-                        tls=settings.has_tls,
-                        authentication=not settings.no_auth,
-                        daemon=str(settings.socket),
-                    )
-                    _settle_memory()
-                    task_status.started(port)
-                    await anext(received)
-                    log.info("gateway_stopping", within_s=STOP_WITHIN)
-                    stopping.set()
-            linking.cancel_scope.cancel()
-    finally:
-        forget_socket(settings.bind)
+    async with GuardedListener(listening) as listener, trio.open_nursery() as linking:
+        linking.start_soon(link.run)
+        linking.start_soon(
+            partial(run_deliverer, settings.socket, allow_private=settings.private_webhooks)
+        )
+        async with trio.open_nursery() as serving:
+            with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+                await serving.start(_serve, app, config, listener, stopping)
+                log.info(
+                    "gateway_ready",
+                    bind=str(settings.bind._replace(port=port)),
+                    tls=settings.has_tls,
+                    authentication=not settings.no_auth,
+                    daemon=str(settings.socket),
+                )
+                _settle_memory()
+                task_status.started(port)
+                await anext(received)
+                log.info("gateway_stopping", within_s=STOP_WITHIN)
+                stopping.set()
+        linking.cancel_scope.cancel()
     log.info("gateway_stopped")
 
 
