@@ -101,7 +101,9 @@ class Pacing:
 
     async def load(self) -> None:
         """Take up the company's settings, and what it sent just before this daemon began."""
-        self._take(await self._shared.companies.settings(self.company))
+        self._settings = await self._shared.companies.settings(self.company)
+        until_ms, strikes = self._settings.get(_PAUSE, (0, 0))
+        self._pause = Pause(until_ms, strikes)
         now = now_ms()
         for chat, sent_ms in await self._shared.outbox.sent_times(self.company, now - MINUTE_MS):
             for key in self._keys(chat, is_cold=False):
@@ -119,14 +121,13 @@ class Pacing:
         Raises:
             StoreFailed: nothing was changed.
         """
-        self._take(await self._shared.companies.put_settings(self.company, changes))
-        self.touch()
-        return self.limits
 
-    def _take(self, settings: dict[str, Any]) -> None:
-        self._settings = settings
-        until_ms, strikes = settings.get(_PAUSE, (0, 0))
-        self._pause = Pause(until_ms, strikes)
+        def take(settings: dict[str, Any]) -> None:
+            self._settings = settings  # its limits: a pause may have begun that is not stored yet
+            self.touch()
+
+        await self._shared.companies.put_settings(self.company, changes, take)
+        return self.limits
 
     async def strangers(self, chats: Collection[str]) -> set[str]:
         """Those of `chats` whom a first message would be outreach. Groups never are."""

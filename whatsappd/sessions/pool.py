@@ -193,10 +193,11 @@ class Pool:
 
     async def logout(self, company: str) -> Session:
         session = self.get(company)
-        # WhatsApp is told whether whoever asked waits for the answer or not; so is the wish.
+        # Once it is unlinked it must not be brought back, also if whoever asked hangs up meanwhile.
         with trio.CancelScope(shield=True):
-            await session.logout()
+            await session.begin_logout()
             await self._want(session, False)
+        await session.settled()
         return session
 
     async def remove(self, company: str, *, force: bool) -> None:
@@ -207,9 +208,17 @@ class Pool:
                 and the phone goes on listing the device.
         """
         session = self.get(company)
+        # Half of it gone would be neither a company nor none, if whoever asked hangs up meanwhile.
+        # So nothing in it may wait for what only a session that runs would do.
+        with trio.CancelScope(shield=True):
+            await self._remove(session, force=force)
+        log.info("company_removed", company=company)
+
+    async def _remove(self, session: Session, *, force: bool) -> None:
+        company = session.company
         if session.jid is not None:
             try:
-                await session.logout()
+                await session.begin_logout()
             except (WrongState, WorkerFailed, WorkerGone) as error:
                 if not force:
                     raise WrongState(
@@ -217,20 +226,18 @@ class Pool:
                         "it first, or remove it with --force and unlink it on the phone",
                         company=company,
                     ) from error
+        # Before the others wait for it: they may not be held up by the time that this takes.
         await session.stop()
-        # From here on all of it, also if whoever asked hangs up.
-        with trio.CancelScope(shield=True):
-            async with self._membership:
-                if self.get(company) is not session:
-                    raise UnknownCompany(f"{company} was removed, and made anew", company=company)
-                await session.stop()  # somebody may have started it meanwhile
-                await self._remove(company)
-        log.info("company_removed", company=company)
+        async with self._membership:
+            if self.get(company) is not session:
+                raise UnknownCompany(f"{company} was removed, and made anew", company=company)
+            await session.begin_stop()  # somebody may have started it meanwhile
+            await self._delete(session)
 
-    async def _remove(self, company: str) -> None:
+    async def _delete(self, session: Session) -> None:
         """Delete what a stopped company has here; if that fails, the company is as it was before,
         but for what is deleted, and can be removed again."""
-        session, pacing = self._sessions[company], self._pacing[company]
+        company, pacing = session.company, self._pacing[session.company]
         self._scopes[company].cancel()
         await self._gone[company].wait()
         try:

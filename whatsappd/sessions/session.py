@@ -134,14 +134,18 @@ class Session:
         A message that is being handed to WhatsApp is waited for, for a while.
         """
         await self.begin_stop(words=words)
-        await self._settled.wait()
+        await self.settled()
 
     async def begin_stop(self, *, words: str | None = None) -> None:
         """`stop`, without waiting for the process to be gone."""
         await self._apply(Cause.STOP, words=words)
 
-    async def logout(self) -> None:
-        """Unlink the device at WhatsApp, and stop.
+    async def settled(self) -> None:
+        """Wait until what was begun is done, or the session's task is at its end."""
+        await self._settled.wait()
+
+    async def begin_logout(self) -> None:
+        """Unlink the device at WhatsApp, and stop, without waiting for the process to be gone.
 
         Raises:
             WrongState: the session is not connected, so WhatsApp cannot be told.
@@ -149,7 +153,6 @@ class Session:
         """
         await self.connected_worker("logout").call(WorkerMethod.LOGOUT)
         await self._apply(Cause.LOGGED_OUT, words="unlinked on request; start again to link anew")
-        await self._settled.wait()
 
     async def fail(self, reason: str) -> None:
         """Park the session after a defect of ours, for a person to look at.
@@ -368,6 +371,7 @@ class Session:
             finally:
                 with trio.CancelScope(shield=True):
                     await self._end_worker(self._settings.stop_grace_s)
+                self._settled.set()
                 nursery.cancel_scope.cancel()
 
     async def _execute(self, action: Action, nursery: trio.Nursery) -> None:

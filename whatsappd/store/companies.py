@@ -72,8 +72,17 @@ class Companies:
         """What was configured for it alone. Raises UnknownCompany."""
         return (await self.get(company)).settings
 
-    async def put_settings(self, company: str, changes: Mapping[str, Any]) -> dict[str, Any]:
-        """Changes the named settings (None removes one); returns all. Raises UnknownCompany."""
+    async def put_settings(
+        self,
+        company: str,
+        changes: Mapping[str, Any],
+        then: Callable[[dict[str, Any]], object] | None = None,
+    ) -> dict[str, Any]:
+        """Changes the named settings (None removes one); returns all. Raises UnknownCompany.
+
+        Args:
+            then: given all of them when they are stored; see `Database.write`.
+        """
 
         def write(conn: sqlite3.Connection) -> dict[str, Any]:
             settings = {**_get(conn, company).settings, **changes}
@@ -84,7 +93,7 @@ class Companies:
             )
             return settings
 
-        return await self._database.write(write)
+        return await self._database.write(write, then)
 
     async def remove(self, company: str) -> None:
         """Forgets the company. Its events and messages stay. Raises UnknownCompany."""

@@ -39,15 +39,17 @@ class Contacts:
         """From now on these are no strangers. Writes only what is new."""
         new = self.unknown(company, chats)
         if new:
-            await self._database.write(lambda conn: self.stage(conn, company, new))
-            self.added(company, new)
+            await self._database.write(
+                lambda conn: self.stage(conn, company, new),
+                lambda _done: self.added(company, new),
+            )
 
     def unknown(self, company: str, chats: Collection[str]) -> list[str]:
         """Those of `chats` that `add` would write."""
         return [chat for chat in chats if (company, chat) not in self._remembered]
 
     def stage(self, conn: sqlite3.Connection, company: str, chats: Collection[str]) -> None:
-        """`add` in a function given to `Database.write`; call `added` once it is committed."""
+        """`add` in a function given to `Database.write`; `added` belongs into its `then`."""
         _add(conn, company, chats)
 
     def added(self, company: str, chats: Collection[str]) -> None:
@@ -58,11 +60,15 @@ class Contacts:
 
     async def remove_company(self, company: str) -> None:
         """Forget everybody the company knew."""
-        await self._database.write(
-            lambda conn: conn.execute("DELETE FROM contacts WHERE company = ?", (company,)).rowcount
-        )
-        for known in [known for known in self._remembered if known[0] == company]:
-            del self._remembered[known]
+
+        def write(conn: sqlite3.Connection) -> None:
+            conn.execute("DELETE FROM contacts WHERE company = ?", (company,))
+
+        def forget(_done: None) -> None:
+            for known in [known for known in self._remembered if known[0] == company]:
+                del self._remembered[known]
+
+        await self._database.write(write, forget)
 
     def _remember(self, company: str, chats: Collection[str]) -> None:
         for chat in chats:

@@ -85,7 +85,11 @@ class Database:
 
         await self.write(there_and_back)
 
-    async def write(self, write: Callable[[sqlite3.Connection], T]) -> T:
+    async def write(
+        self,
+        write: Callable[[sqlite3.Connection], T],
+        then: Callable[[T], object] | None = None,
+    ) -> T:
         """What `write(conn)` returns, once it is committed and synced.
 
         `write` runs in the writer thread, in a savepoint of its own. It must not commit, and must
@@ -94,14 +98,20 @@ class Database:
         here and undoes only its own statements.
 
         Cancellation before the call prevents the write. A waiter that is cancelled later does not
-        undo it: it will be committed, as after an answer that got lost on the way.
+        undo it: it will be committed, as after an answer that got lost on the way. So whatever
+        must follow a commit in memory does not belong behind the call, where it would be left out
+        for a caller who hung up, but into `then`.
+
+        Args:
+            then: called in trio with what `write` returned, once that is committed and before
+                anybody wakes, in the order of the commits; not if it failed. It must not raise.
 
         Raises:
             StoreFailed: the disk is full, read-only or damaged. Nothing of `write` was kept, all
                 that was answered before is, and the next write that fits succeeds.
             Stopping: the database is closed.
         """
-        return await self._writer.write(write)  # type: ignore[no-any-return]
+        return await self._writer.write(write, then)  # type: ignore[no-any-return]
 
     async def read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         """What `read(conn)` returns, in a thread, on one read-only snapshot of what is committed.

@@ -276,11 +276,14 @@ class EventLog:
         oldest_ms = None if max_age_ms is None else self._clock() - max_age_ms
         more = True
         while more:
-            self._forgotten_seq, more = await self._database.write(
-                lambda conn: forget_step(conn, self._end, oldest_ms, max_bytes)
+            _, more = await self._database.write(
+                lambda conn: forget_step(conn, self._end, oldest_ms, max_bytes), self._forgotten
             )
-            self._tail.forget(self._forgotten_seq)
         return self._forgotten_seq - before
+
+    def _forgotten(self, step: tuple[int, bool]) -> None:
+        self._forgotten_seq, _more = step
+        self._tail.forget(self._forgotten_seq)
 
 
 async def open_event_log(

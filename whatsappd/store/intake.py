@@ -89,8 +89,7 @@ class Intake:
                     "INSERT OR REPLACE INTO inbound VALUES (?, ?, ?)", (company, last, now_ms())
                 )
 
-        await self._database.write(write)
-        self._contacts.added(company, people)
+        await self._database.write(write, lambda _done: self._contacts.added(company, people))
 
 
 def _taken(conn: sqlite3.Connection, company: str) -> int:

@@ -122,8 +122,10 @@ class Keys:
                 (identity, name, str(scope), _companies_json(companies), key.created_ms, digest),
             )
 
-        await self._database.write(write)
-        self._known[identity] = key, digest
+        def known(_done: None) -> None:
+            self._known[identity] = key, digest
+
+        await self._database.write(write, known)
         return key, text
 
     async def revoke(self, identity: str) -> Key:
@@ -138,10 +140,12 @@ class Keys:
         def write(conn: sqlite3.Connection) -> None:
             conn.execute("DELETE FROM api_keys WHERE id = ?", (identity,))
 
+        def unknown(_done: None) -> None:
+            self._known.pop(identity, None)
+            self._used.pop(identity, None)
+
         # On disk first: a key that was reported revoked must not come back with the next start.
-        await self._database.write(write)
-        self._known.pop(identity, None)
-        self._used.pop(identity, None)
+        await self._database.write(write, unknown)
         return found[0]
 
     def check(self, text: str) -> Key:

@@ -128,7 +128,7 @@ class Webhooks:
         """Set when a configuration changes, or somebody asks to send a dead letter again."""
         return self._changed
 
-    def _tell(self) -> None:
+    def _tell(self, _committed: object) -> None:
         self._changed.set()
         self._changed = trio.Event()
 
@@ -176,9 +176,7 @@ class Webhooks:
             consumers.find_or_create(conn, consumer_name(identity), start, now)
             return _get(conn, identity)
 
-        made = await self._database.write(write)
-        self._tell()
-        return made
+        return await self._database.write(write, self._tell)
 
     async def update(
         self, identity: str, change: Callable[[Wanted], Wanted], *, rotate_secret: bool = False
@@ -209,9 +207,7 @@ class Webhooks:
             self._stage_alert(found, None, "its configuration was changed")
             return _get(conn, identity)
 
-        updated = await self._database.write(write)
-        self._tell()
-        return updated
+        return await self._database.write(write, self._tell)
 
     async def remove(self, identity: str) -> None:
         """Remove a webhook, its cursor and its dead letters. Raises UnknownWebhook."""
@@ -223,8 +219,7 @@ class Webhooks:
             conn.execute("DELETE FROM consumers WHERE name = ?", (consumer_name(identity),))
             self._stage_alert(found, None, "it was removed")
 
-        await self._database.write(write)
-        self._tell()
+        await self._database.write(write, self._tell)
 
     # --- delivery -----------------------------------------------------------------------------
 
@@ -334,9 +329,7 @@ class Webhooks:
             _get(conn, identity)
             return dead_letters.mark(conn, identity, letters)
 
-        count = await self._database.write(write)
-        self._tell()
-        return count
+        return await self._database.write(write, self._tell)
 
     async def discard(self, identity: str, letters: Collection[int] | None) -> int:
         """Delete those letters, None: all; returns how many. Raises as `resend` does."""

@@ -24,6 +24,8 @@ from whatsappd.store.failures import as_store_failed
 MAX_BATCH = 1000
 
 Write = Callable[[sqlite3.Connection], Any]
+#: What follows a write in memory: called with what the write returned.
+Then = Callable[[Any], object]
 #: A participant's `publish`, and what to call it with.
 Publication = tuple[Callable[[Any], None], Any]
 
@@ -56,10 +58,11 @@ class Participant(Protocol):
 class Job:
     """One write under way. `result` stays None until it was committed or has failed."""
 
-    __slots__ = ("result", "task", "write")
+    __slots__ = ("result", "task", "then", "write")
 
-    def __init__(self, write: Write, task: trio.lowlevel.Task) -> None:
+    def __init__(self, write: Write, then: Then | None, task: trio.lowlevel.Task) -> None:
         self.write = write
+        self.then = then
         self.task: trio.lowlevel.Task | None = task  # None: the waiter was cancelled
         self.result: outcome.Outcome[Any] | None = None
 
@@ -84,12 +87,12 @@ class Writer:
         """Adds a participant, from the next transaction on."""
         self._participants = (*self._participants, participant)
 
-    async def write(self, write: Write) -> Any:
-        """What `write(conn)` returns, after COMMIT. See `Database.write`."""
+    async def write(self, write: Write, then: Then | None) -> Any:
+        """What `write(conn)` returns, after COMMIT and `then`. See `Database.write`."""
         await trio.lowlevel.checkpoint_if_cancelled()
         if self._closed:
             raise Stopping("the database is closed: the daemon is stopping")
-        job = Job(write, trio.lowlevel.current_task())
+        job = Job(write, then, trio.lowlevel.current_task())
 
         def abort(_raise_cancel: Any) -> trio.lowlevel.Abort:
             job.task = None  # the write goes on; nobody waits for it any more
@@ -233,9 +236,13 @@ def _rewind(participants: tuple[Participant, ...], marks: list[Any]) -> None:
 
 
 def _deliver(jobs: list[Job], publications: list[Publication]) -> None:
-    """In trio: publishes what was committed, then wakes who waits for it."""
+    """In trio: publishes what was committed, does what follows from it, then wakes who waits."""
     for publish, payload in publications:
         publish(payload)
+    for job in jobs:
+        # Also where nobody waits any more: what is on disk must be in force.
+        if job.then is not None and isinstance(job.result, outcome.Value):
+            job.then(job.result.value)
     for job in jobs:
         if job.task is not None:
             assert job.result is not None

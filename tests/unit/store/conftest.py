@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import trio
@@ -72,3 +73,24 @@ def busy_writer(database: Database) -> BusyWriter:
                 gate.set()
 
     return busy
+
+
+HangUp = Callable[..., Awaitable[None]]
+
+
+@pytest.fixture
+def hang_up(database: Database, busy_writer: BusyWriter) -> HangUp:
+    """`await hang_up(call, *arguments)`: cancel the call while its write waits for the writer;
+    returns when that write is committed."""
+
+    async def hang_up(call: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        async with busy_writer():
+            with trio.CancelScope() as scope:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(call, *arguments)
+                    await trio.testing.wait_all_tasks_blocked()
+                    scope.cancel()
+            assert scope.cancelled_caught
+        await database.write(lambda _conn: None)
+
+    return hang_up

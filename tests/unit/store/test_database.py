@@ -108,6 +108,27 @@ async def test_a_failing_write_undoes_only_itself(database: Database, busy_write
     assert database.trouble is None
 
 
+async def test_what_follows_a_write_happens_also_without_a_waiter(
+    database: Database, busy_writer, hang_up
+) -> None:
+    followed: list[str] = []
+    await hang_up(lambda: database.write(put("one"), followed.append))
+    assert followed == ["one"]
+
+    async def write_and_look(name: str) -> None:
+        await database.write(put(name), followed.append)
+        assert name in followed  # before the waiter goes on
+
+    async def fail() -> None:
+        with pytest.raises(sqlite3.IntegrityError):
+            await database.write(put("one"), followed.append)
+
+    async with busy_writer() as nursery:
+        for call, arguments in ((write_and_look, ["two"]), (fail, []), (write_and_look, ["three"])):
+            nursery.start_soon(call, *arguments)
+    assert sorted(followed) == ["one", "three", "two"]
+
+
 async def test_a_cancelled_waiter_does_not_undo_its_write(database: Database, busy_writer) -> None:
     async with busy_writer() as nursery:
         with trio.CancelScope() as scope:

@@ -40,6 +40,20 @@ async def test_a_revoked_key_is_refused_also_after_a_restart(path: Path) -> None
         assert keys.check(other).name == "other"
 
 
+async def test_a_key_whose_revoker_hangs_up_is_revoked_all_the_same(
+    database: Database, hang_up
+) -> None:
+    keys = await open_keys(database)
+    key, text = await keys.create("shop", Scope.READ, None)
+    await hang_up(keys.revoke, key.id)
+    with pytest.raises(Denied):
+        keys.check(text)
+    assert keys.list_all() == (await open_keys(database)).list_all() == []
+    await hang_up(keys.create, "nobody's", Scope.READ, None)
+    assert [key.name for key in keys.list_all()] == ["nobody's"]
+    assert keys.list_all() == (await open_keys(database)).list_all()
+
+
 async def test_what_is_no_key_is_refused_without_a_hint(database: Database) -> None:
     keys = await open_keys(database)
     _, text = await keys.create("shop", Scope.READ, None)
@@ -103,7 +117,7 @@ async def test_a_key_that_the_disk_did_not_take_does_not_exist(
 ) -> None:
     keys = await open_keys(database)
 
-    async def full(write) -> None:
+    async def full(*_arguments: object) -> None:
         raise StoreFailed("the disk is full")
 
     monkeypatch.setattr(database, "write", full)

@@ -69,6 +69,23 @@ async def test_a_webhook_begins_where_it_is_told(store: Store) -> None:
         await store.webhooks.create(Wanted(URL), None)
 
 
+async def test_the_deliverer_is_told_also_if_whoever_changed_something_hangs_up(
+    store: Store, hang_up
+) -> None:
+    made = await store.webhooks.create(Wanted(URL), 0)
+    await store.webhooks.progress(report(made, cursor=1, dead=[refused(1)]))
+    for change in (
+        lambda: store.webhooks.create(Wanted(URL), None),
+        lambda: store.webhooks.update(made.id, lambda wanted: wanted._replace(enabled=False)),
+        lambda: store.webhooks.resend(made.id, None),
+        lambda: store.webhooks.remove(made.id),
+    ):
+        changed = store.webhooks.changed()
+        await hang_up(change)
+        assert changed.is_set()
+    assert [webhook.id for webhook in await store.webhooks.all()] != [made.id]
+
+
 async def test_progress_adds_up_and_the_cursor_never_goes_back(store: Store) -> None:
     made = await store.webhooks.create(Wanted(URL), 0)
     assert await store.webhooks.progress(report(made, cursor=5, delivered=5, failures=1)) == 5

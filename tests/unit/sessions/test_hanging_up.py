@@ -1,0 +1,142 @@
+"""Callers who hang up while something is changed: what was begun is brought to its end."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from whatsappd.errors import UnknownCompany
+from whatsappd.limits.memory import MemoryLimiter
+from whatsappd.rules.outreach import SendLimits
+from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.pacing import Shared
+from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.session import Session
+from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
+from whatsappd.state import StateDirectory
+from whatsappd.store.companies import Companies
+from whatsappd.store.contacts import Contacts
+from whatsappd.store.database import Database, open_database
+from whatsappd.store.events import open_event_log
+from whatsappd.store.intake import Intake
+from whatsappd.store.outbox import open_outbox
+
+
+class World:
+    def __init__(self, database: Database, companies: Companies, pool: Pool) -> None:
+        self.database = database
+        self.companies = companies
+        self.pool = pool
+
+    @asynccontextmanager
+    async def busy_writer(self) -> AsyncIterator[trio.Nursery]:
+        """While inside, the writer is in the middle of a transaction. What the nursery starts waits
+        for it, and is done at the end."""
+        entered, gate = threading.Event(), threading.Event()
+
+        def hold(_conn: object) -> None:
+            entered.set()
+            assert gate.wait(10)
+
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self.database.write, hold)
+            await trio.to_thread.run_sync(entered.wait)
+            yield nursery
+            gate.set()
+
+    async def hang_up(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
+        """Cancel the call while it waits for the writer; returns when all is written."""
+        async with self.busy_writer() as nursery:
+            scope = trio.CancelScope()
+
+            async def caller() -> None:
+                with scope:
+                    await call(*arguments)
+
+            nursery.start_soon(caller)
+            await trio.testing.wait_all_tasks_blocked()
+            scope.cancel()
+        await self.database.write(lambda _conn: None)
+
+
+@asynccontextmanager
+async def world(path: Path) -> AsyncIterator[World]:
+    """A pool that knows one company, which was never started."""
+    async with open_database(path / "whatsappd.db") as database:
+        log = await open_event_log(database)
+        outbox = await open_outbox(database, log)
+        contacts, companies = Contacts(database), Companies(database)
+        await companies.put_wanted("acme", True)
+        intake = Intake(database, log, outbox, contacts)
+        pool = Pool(
+            state=StateDirectory(path),
+            fork_server=SimpleNamespace(pid=None),  # type: ignore[arg-type]
+            companies=companies,
+            inbound=InboundLog(log, intake, retry_s=1),
+            outbox=outbox,
+            access=WhatsAppAccess,
+            settings=SessionSettings(start_jitter_s=1e6),  # it is not brought back in time
+            pacing=Shared(MemoryLimiter(), companies, contacts, log, outbox, SendLimits),
+            foreign_children=set,
+        )
+        async with trio.open_nursery() as nursery:
+            await nursery.start(pool.run)
+            yield World(database, companies, pool)
+            nursery.cancel_scope.cancel()
+
+
+async def test_limits_that_were_stored_are_in_force(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        pacing = here.pool.pacing("acme")
+        version = pacing.version
+        await here.hang_up(pacing.configure, {"per_minute": 7})
+        assert (await here.companies.settings("acme"))["per_minute"] == 7
+        assert pacing.limits.per_minute == 7
+        assert pacing.version > version  # what waits is looked at again
+
+
+async def test_limits_leave_a_pause_alone_that_began_meanwhile(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        pacing = here.pool.pacing("acme")
+        async with here.busy_writer() as nursery:
+            nursery.start_soon(pacing.configure, {"per_minute": 7})
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.start_soon(pacing.struck)
+            await trio.testing.wait_all_tasks_blocked()
+        assert pacing.paused_until_ms is not None
+
+
+async def test_a_removal_is_brought_to_its_end(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        directory = tmp_path / "companies" / "acme"
+        directory.mkdir(parents=True)
+
+        async def remove() -> None:
+            await here.pool.remove("acme", force=False)
+
+        await here.hang_up(remove)
+        with pytest.raises(UnknownCompany):
+            here.pool.get("acme")
+        assert await here.companies.all() == []
+        assert not directory.exists()
+
+
+async def test_a_session_that_was_unlinked_is_not_wanted_any_more(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def unlinked(_session: Session) -> None: ...
+
+    monkeypatch.setattr(Session, "begin_logout", unlinked)
+    async with world(tmp_path) as here:
+        assert here.pool.get("acme").wanted
+        await here.hang_up(here.pool.logout, "acme")
+        assert not (await here.companies.get("acme")).wanted
+        assert not here.pool.get("acme").wanted

@@ -1,0 +1,21 @@
+"""Whom a company knows, in memory and on disk: both change together."""
+
+from __future__ import annotations
+
+from whatsappd.store.contacts import Contacts
+from whatsappd.store.database import Database
+
+FRIEND = "15550200@s.whatsapp.net"
+
+
+async def test_what_is_remembered_follows_the_disk_also_if_the_caller_hangs_up(
+    database: Database, hang_up
+) -> None:
+    contacts = Contacts(database)
+    told: list[str] = []
+    contacts.on_new = told.append
+    await hang_up(contacts.add, "acme", [FRIEND])
+    assert told == ["acme"]
+    assert await contacts.strangers("acme", [FRIEND]) == set()
+    await hang_up(contacts.remove_company, "acme")
+    assert await contacts.strangers("acme", [FRIEND]) == {FRIEND}
