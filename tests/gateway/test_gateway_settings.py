@@ -150,6 +150,16 @@ def test_an_identity_looks_at_its_own_companies_only() -> None:
     assert bound.consumer("crm") == "key:b:crm"
 
 
+@pytest.mark.parametrize("name", ["key:b:crm", "uid:1000:crm", "webhook:abcd1234", "key:"])
+@pytest.mark.parametrize("companies", [None, frozenset({"acme"})])
+def test_nobody_comes_near_the_consumers_of_others(
+    name: str, companies: frozenset[str] | None
+) -> None:
+    with pytest.raises(InvalidParams) as refused:
+        Identity("key:a", "a", "admin", companies).consumer(name)
+    assert refused.value.data["field"] == "consumer"
+
+
 @pytest.mark.parametrize(
     ("asked", "accept", "chosen"),
     [

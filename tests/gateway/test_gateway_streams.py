@@ -101,6 +101,7 @@ async def test_what_is_wrong_with_a_stream_is_said_before_it_begins(stack: Stack
         ("after=99999999", "after"),  # beyond the end
         ("type=no.such", "types"),
         ("consumer=two%20words", "consumer"),
+        ("consumer=webhook:abcd1234", "consumer"),
         ("company=..", "companies"),
         ("nonsense=1", "nonsense"),
     ]:

@@ -17,6 +17,7 @@ from whatsappd.api.access import AccessControl
 from whatsappd.api.params import CompanyId, Params
 from whatsappd.errors import InvalidParams, UnknownSubscription
 from whatsappd.model.company import validate_company
+from whatsappd.model.consumer import is_webhook, own_name
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rpc.method import Call, Concerns, Method, Notifier
 from whatsappd.store.events import EventLog
@@ -171,10 +172,20 @@ class EventsApi:
         return {"cursor": await self._log.ack(consumer, params.seq)}
 
     def _own_consumer(self, call: Call, name: str) -> str:
-        """Users without full rights have consumers of their own: nobody moves another's cursor."""
+        """Users without full rights have consumers of their own: nobody moves another's cursor.
+
+        Raises:
+            InvalidParams: it is a webhook's, which moves when an event was delivered.
+        """
+        if is_webhook(name):
+            raise InvalidParams(
+                f"consumer: {name!r:.80} is a webhook's place, which its deliveries move: take "
+                "another name",
+                field="consumer",
+            )
         if self._access.rights(call.peer).is_full:
             return name
-        return f"uid:{call.peer.uid}:{name}"
+        return own_name(f"uid:{call.peer.uid}", name)
 
     def _begin(
         self,

@@ -16,9 +16,10 @@ from typing import NamedTuple, Protocol
 import structlog
 import trio
 
-from whatsappd.errors import Denied, WhatsappdError
+from whatsappd.errors import Denied, InvalidParams, WhatsappdError
 from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.problems import HttpError, unauthenticated
+from whatsappd.model.consumer import RESERVED, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 from whatsappd.rpc.client import afresh
 
@@ -93,8 +94,18 @@ class Identity(NamedTuple):
         return asked or [name for name in EVENT_TYPES if name != SESSION_QR]
 
     def consumer(self, name: str) -> str:
-        """The daemon's name for a consumer: keys bound to companies have names of their own."""
-        return name if self.companies is None else f"{self.actor}:{name}"
+        """The daemon's name for a consumer: keys bound to companies have names of their own.
+
+        Raises:
+            InvalidParams: it could be somebody else's own, or a webhook's.
+        """
+        if name.startswith(RESERVED):
+            raise InvalidParams(
+                f"consumer: {name!r:.80} begins as the daemon's own names do "
+                f"({', '.join(RESERVED)}): take another name",
+                field="consumer",
+            )
+        return name if self.companies is None else own_name(self.actor, name)
 
 
 #: Who comes in with --no-auth.

@@ -15,6 +15,7 @@ import trio
 from whatsappd import __version__
 from whatsappd.clock import now_ms
 from whatsappd.errors import StoreFailed
+from whatsappd.model.consumer import is_webhook
 from whatsappd.monitoring import procfs
 from whatsappd.monitoring.health import Check
 from whatsappd.monitoring.loop import LoopClock
@@ -32,7 +33,6 @@ from whatsappd.rules.alerts import Rule
 from whatsappd.rules.webhooks import WebhookAlert
 from whatsappd.sessions.session import Session
 from whatsappd.store.events import EventLog
-from whatsappd.store.webhooks import is_webhook
 
 
 class Served(NamedTuple):

@@ -20,6 +20,7 @@ import trio
 
 from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, QueueFull, UnknownWebhook
+from whatsappd.model.consumer import WEBHOOK
 from whatsappd.model.event import ALERT, Draft
 from whatsappd.rules.webhooks import WebhookAlert
 from whatsappd.store import consumers, dead_letters
@@ -41,7 +42,6 @@ _COLUMNS = (
     " updated_ms, delivered, failures, last_success_ms, failing_since_ms, paused_since_ms,"
     " last_error, gone"
 )
-_CONSUMER = "webhook:"
 
 
 class Wanted(NamedTuple):
@@ -363,12 +363,7 @@ class Webhooks:
 
 
 def consumer_name(identity: str) -> str:
-    return _CONSUMER + identity
-
-
-def is_webhook(consumer: str) -> bool:
-    """Whether that is the name of a webhook's cursor."""
-    return consumer.startswith(_CONSUMER)
+    return WEBHOOK + identity
 
 
 def new_secret() -> str:
