@@ -53,10 +53,10 @@ async def _take_settings(live: LiveSettings) -> None:
     try:
         # In a thread: looking up users and groups may wait for a directory service.
         configuration = await trio.to_thread.run_sync(load, live.sources, abandon_on_cancel=True)
+        reload = live.take(configuration)
     except BadConfiguration as error:
         log.error("configuration_not_reloaded", reason=error.message, **error.data)
         return
-    reload = live.take(configuration)
     for warning in live.warnings:
         log.warning("configuration_doubtful", reason=warning)
     log.info(

@@ -180,6 +180,26 @@ async def test_sighup_applies_what_can_be_and_names_what_needs_a_restart(tmp_pat
         assert answer["limits"]["per_minute"] == 10
 
 
+async def test_a_default_file_that_is_gone_on_sighup_changes_nothing(tmp_path: Path) -> None:
+    config = tmp_path / "whatsappd.toml"
+    config.write_text("[limits]\nper_company_per_minute = 20\n")
+
+    def prepare(daemon: Daemon) -> None:
+        daemon.environment["CONFIGURATION_DIRECTORY"] = str(tmp_path)
+
+    async with (
+        running_daemon("--sandbox", prepare=prepare) as daemon,
+        daemon.client() as client,
+    ):
+        await client.call("session.start", company="acme")
+        config.unlink()
+        os.kill(daemon.pid, signal.SIGHUP)
+        line = await logged(daemon, "configuration_not_reloaded")
+        assert [problem["origin"] for problem in line["problems"]] == [str(config)]
+        answer = await client.call("session.configure", company="acme")
+        assert answer["limits"]["per_minute"] == 20
+
+
 async def test_a_wrong_file_on_sighup_changes_nothing_and_is_logged_whole(tmp_path: Path) -> None:
     config = tmp_path / "whatsappd.toml"
     config.write_text("[limits]\nper_company_per_minute = 20\n")

@@ -9,9 +9,9 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from whatsappd.config.definitions import ACCESS, DEFINITIONS
-from whatsappd.config.load import Configuration
+from whatsappd.config.load import Configuration, bad_configuration
 from whatsappd.config.settings import Settings
-from whatsappd.config.sources import Sources
+from whatsappd.config.sources import Problem, Sources
 
 
 class Change(NamedTuple):
@@ -39,6 +39,7 @@ class LiveSettings:
         self.sources = sources
         self.settings = configuration.settings
         self.warnings = configuration.warnings
+        self._file = configuration.file
         self._followers: list[Callable[[Settings], None]] = []
 
     def follow(self, follower: Callable[[Settings], None]) -> None:
@@ -47,7 +48,20 @@ class LiveSettings:
         follower(self.settings)
 
     def take(self, configuration: Configuration) -> Reload:
-        """Put in force what can be while the daemon runs."""
+        """Put in force what can be while the daemon runs.
+
+        Raises:
+            BadConfiguration: the file that holds them is gone; nothing was changed. A default file
+                may be missing when the daemon starts; but one that was there and is not was moved
+                away for a moment, or by mistake, and without it no access rule would be left.
+        """
+        if configuration.file is None and self._file is not None:
+            message = (
+                "is gone, and what is in force stays; put it back (an empty one does), or restart "
+                "the daemon to run without it"
+            )
+            raise bad_configuration([Problem("config", None, str(self._file), message)])
+        self._file = configuration.file
         wanted = configuration.settings
         settings = self.settings
         applied: list[Change] = []

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
+
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.load import Configuration, load
 from whatsappd.config.settings import Settings
 from whatsappd.config.sources import Sources
+from whatsappd.errors import BadConfiguration
 
 
 def configuration(tmp_path: Path, toml: str) -> Configuration:
@@ -60,3 +63,25 @@ def test_a_value_that_was_set_lasts_until_the_next_reload(tmp_path: Path) -> Non
     assert settings.settings.alerts.restarts_per_hour == 2
     assert len(settings.take(configuration(tmp_path, "")).applied) == 2
     assert settings.settings.log_level == "info"
+
+
+def test_a_file_that_is_gone_changes_nothing(tmp_path: Path) -> None:
+    """As while an editor, or a deployment, replaces it: access rules must not fall meanwhile."""
+    file, away = tmp_path / "whatsappd.toml", tmp_path / "whatsappd.toml.bak"
+    sources = Sources({"CONFIGURATION_DIRECTORY": str(tmp_path)})
+    settings = LiveSettings(sources, load(sources))  # there is none, and none is missed
+    assert settings.take(load(sources)).applied == ()
+    file.write_text("[[access]]\nuser = 1000\n")
+    settings.take(load(sources))
+    seen: list[Settings] = []
+    settings.follow(seen.append)
+    file.rename(away)
+    for _ in range(2):
+        with pytest.raises(BadConfiguration, match=str(file)) as refused:
+            settings.take(load(sources))
+        [problem] = refused.value.data["problems"]
+        assert (problem["key"], problem["origin"]) == ("config", str(file))
+    assert [rule.id for rule in settings.settings.access] == [1000]
+    assert len(seen) == 1
+    away.rename(file)
+    assert settings.take(load(sources)).applied == ()
