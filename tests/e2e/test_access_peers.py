@@ -179,9 +179,10 @@ async def test_a_reader_reads_everything_and_changes_nothing(daemon: Daemon) -> 
         ("events.read", {}),
         ("events.subscribe", {"after": 0, "consumer": "watch"}),
         ("events.ack", {"consumer": "watch", "seq": 1}),
+        ("events.forget", {"consumer": "watch"}),
         ("daemon.audit", {}),
     )
-    assert [outcome for outcome, _ in reading] == ["ok"] * 8, reading
+    assert [outcome for outcome, _ in reading] == ["ok"] * 9, reading
     writing = await call_as(
         daemon,
         WATCHER,
@@ -214,6 +215,7 @@ async def test_who_is_named_by_no_rule_learns_nothing(daemon: Daemon) -> None:
         ("daemon.status", {}),
         ("events.subscribe", {}),
         ("events.unsubscribe", {"subscription": 1}),
+        ("events.forget", {"consumer": "crm"}),
         ("session.status", {"company": "acme"}),
     )
     assert {outcome for outcome, _ in answers} == {"denied"}

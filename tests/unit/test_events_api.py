@@ -12,11 +12,12 @@ import trio
 
 from whatsappd.api.access import AccessControl
 from whatsappd.api.events import EventsApi
-from whatsappd.errors import InvalidParams
+from whatsappd.errors import InvalidParams, UnknownConsumer
 from whatsappd.model.access import AccessRule, Subject
 from whatsappd.model.event import Draft
 from whatsappd.rpc.method import Call
 from whatsappd.rpc.peer import Peer
+from whatsappd.store import consumers
 from whatsappd.store.database import open_database
 from whatsappd.store.events import EventLog, open_event_log
 from whatsappd.store.webhooks import Wanted, Webhooks
@@ -74,3 +75,45 @@ async def test_nobody_moves_a_webhooks_cursor_but_its_deliverer(world: World) ->
             await world.call(who, "events.subscribe", consumer="webhook:new")
     assert (await world.webhooks.get(made.id)).cursor == 0
     assert [consumer.name for consumer in await world.log.list_consumers()] == [name]
+
+
+async def test_a_consumer_is_forgotten_by_whose_it_is(world: World) -> None:
+    for who in (world.owner, world.guest):
+        await world.call(who, "events.subscribe", consumer="crm")
+    assert await world.call(world.guest, "events.forget", consumer="crm") == {"consumer": "crm"}
+    assert [consumer.name for consumer in await world.log.list_consumers()] == ["crm"]
+    with pytest.raises(UnknownConsumer):
+        await world.call(world.guest, "events.forget", consumer="crm")
+    made = await world.webhooks.create(Wanted("https://shop.example/"), 0)
+    with pytest.raises(InvalidParams, match="webhook"):
+        await world.call(world.owner, "events.forget", consumer=f"webhook:{made.id}")
+    # Whoever may do everything also tidies up after others.
+    await world.call(world.guest, "events.subscribe", consumer="crm")
+    await world.call(world.owner, "events.forget", consumer=f"uid:{GUEST.uid}:crm")
+    await world.call(world.owner, "events.forget", consumer="crm")
+    assert [consumer.name for consumer in await world.log.list_consumers()] == [
+        f"webhook:{made.id}"
+    ]
+
+
+async def test_nobody_has_so_many_consumers_that_others_get_none(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(consumers, "MAX_CONSUMERS", 5)
+    monkeypatch.setattr(consumers, "MAX_OWN", 3)
+
+    async def make(who: Connection, prefix: str, most: int) -> None:
+        for number in range(most):
+            await world.call(who, "events.subscribe", consumer=f"{prefix}{number}")
+        with pytest.raises(InvalidParams, match=f"{most} consumers.*forget"):
+            await world.call(who, "events.subscribe", consumer=f"{prefix}x")
+        await world.call(who, "events.forget", consumer=f"{prefix}0")
+        await world.call(who, "events.subscribe", consumer=f"{prefix}x")
+        await world.call(who, "events.subscribe", consumer=f"{prefix}1")  # there already
+
+    await make(world.guest, "crm:", 3)
+    await make(world.owner, "key:abcd1234:", 3)  # the gateway, for a key
+    await make(world.owner, "key:other123:", 3)
+    await make(world.owner, "shared:", 5)
+    for _ in range(6):
+        await world.webhooks.create(Wanted("https://shop.example/"), 0)

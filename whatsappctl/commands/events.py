@@ -21,7 +21,7 @@ ACK_EVERY = 100
 PAGE = 500
 
 
-@click.command("events")
+@click.group("events", invoke_without_command=True, subcommand_metavar="[forget NAME]")
 @common_options
 @click.option(
     "--after",
@@ -56,7 +56,9 @@ PAGE = 500
     show_default=True,
     help="Wait for further events, or end with the newest there is.",
 )
+@click.pass_context
 def command(
+    ctx: click.Context,
     after: int | None,
     companies: tuple[str, ...],
     types: tuple[str, ...],
@@ -75,7 +77,12 @@ def command(
     whatsappctl events --type message.received --company acme
     whatsappctl events --json --consumer crm | ./import-into-crm
     whatsappctl events --json --after 0 --no-follow >all.ndjson
+    whatsappctl events forget crm
     """
+    if ctx.invoked_subcommand is not None:
+        if any((after is not None, companies, types, consumer, count, not follow)):
+            raise click.UsageError(f"{ctx.invoked_subcommand} goes without options of events", ctx)
+        return
     gc.enable()  # `cli.main` does without it, but this may run for months
     wanted: dict[str, Any] = {"companies": companies or None, "types": types or None}
     if not follow:
@@ -88,6 +95,23 @@ def command(
             _follow(stream, count)
         except KeyboardInterrupt:
             click.get_current_context().exit(0)  # the way to end it, no failure
+
+
+@command.command("forget")
+@common_options
+@click.argument("name")
+def forget(name: str) -> None:
+    """Give up the place that the daemon keeps for the consumer NAME.
+
+    Its program would begin anew, with what comes then. `whatsappctl metrics` shows which consumers
+    there are, and how far behind.
+    """
+    with client() as daemon:
+        forgotten = daemon.call("events.forget", consumer=name)
+    if options().json:
+        print_json(forgotten)
+    else:
+        click.echo(f"forgot {name}", err=True)
 
 
 def _follow(stream: EventStream, count: int | None) -> None:

@@ -62,6 +62,10 @@ class AckParams(Params):
     seq: Seq
 
 
+class ForgetParams(Params):
+    consumer: str
+
+
 class EventsApi:
     def __init__(self, log: EventLog, access: AccessControl) -> None:
         self._log = log
@@ -97,6 +101,10 @@ class EventsApi:
             # Whoever follows may remember how far they are: it changes nothing for others.
             Method(
                 "events.ack", AckParams, self._ack, "Move a consumer's cursor.",
+                writes=False, concerns=Concerns.NONE,
+            ),
+            Method(
+                "events.forget", ForgetParams, self._forget, "Remove a consumer.",
                 writes=False, concerns=Concerns.NONE,
             ),
         ]  # fmt: skip
@@ -170,6 +178,11 @@ class EventsApi:
     async def _ack(self, call: Call, params: AckParams) -> dict[str, Any]:
         consumer = self._own_consumer(call, params.consumer)
         return {"cursor": await self._log.ack(consumer, params.seq)}
+
+    async def _forget(self, call: Call, params: ForgetParams) -> dict[str, Any]:
+        """Its cursor is gone: under the same name, a new consumer begins."""
+        await self._log.forget(self._own_consumer(call, params.consumer))
+        return {"consumer": params.consumer}
 
     def _own_consumer(self, call: Call, name: str) -> str:
         """Users without full rights have consumers of their own: nobody moves another's cursor.

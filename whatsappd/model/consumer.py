@@ -11,6 +11,7 @@ from __future__ import annotations
 WEBHOOK = "webhook:"
 #: What begins a name that somebody gives, and nobody may choose.
 RESERVED = ("key:", "uid:", WEBHOOK)
+_OWNERS = ("key", "uid")
 
 
 def is_webhook(name: str) -> bool:
@@ -21,3 +22,10 @@ def is_webhook(name: str) -> bool:
 def own_name(owner: str, name: str) -> str:
     """What `owner`, such as `uid:1000` or `key:ID`, has under `name`."""
     return f"{owner}:{name}"
+
+
+def owner_of(name: str) -> str | None:
+    """Whose own that is, such as `uid:1000` or `key:ID`; None: everybody's, or a webhook's."""
+    kind, _, rest = name.partition(":")
+    identity, colon, _ = rest.partition(":")
+    return f"{kind}:{identity}" if colon and kind in _OWNERS else None

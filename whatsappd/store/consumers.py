@@ -10,10 +10,17 @@ import sqlite3
 from typing import Any, NamedTuple
 
 from whatsappd.errors import InvalidParams, UnknownConsumer
+from whatsappd.model.consumer import is_webhook, owner_of
 
 _NAME = re.compile(r"[A-Za-z0-9._:@-]{1,64}\Z")
-#: Each is a row that somebody means to come back for; more of them is a script gone wrong.
+#: Each is a row that somebody means to come back for; more of them is a script gone wrong. Shared
+#: ones, and those of one user or one key: nobody fills up the room of others. Webhooks have a bound
+#: of their own.
 MAX_CONSUMERS = 1000
+MAX_OWN = 100
+
+#: Of `name`: those that are nobody's own, and no webhook's.
+_SHARED = "name NOT GLOB 'key:*:*' AND name NOT GLOB 'uid:*:*' AND name NOT GLOB 'webhook:*'"
 
 
 class Consumer(NamedTuple):
@@ -45,19 +52,33 @@ def find(conn: sqlite3.Connection, name: str) -> Consumer | None:
 
 
 def find_or_create(conn: sqlite3.Connection, name: str, cursor: int, now_ms: int) -> Consumer:
-    """The consumer; a new one begins at `cursor`."""
+    """The consumer; a new one begins at `cursor`.
+
+    Raises:
+        InvalidParams: its owner has too many.
+    """
     found = find(conn, name)
     if found is not None:
         return found
-    (count,) = conn.execute("SELECT count(*) FROM consumers").fetchone()
-    if count >= MAX_CONSUMERS:
-        raise InvalidParams(
-            f"consumer: there are {count} consumers already: forget those that nobody uses",
-            field="consumer",
-        )
+    if not is_webhook(name):
+        _check_room(conn, owner_of(name))
     made = Consumer(name, cursor, now_ms, now_ms)
     conn.execute("INSERT INTO consumers VALUES (?, ?, ?, ?)", made)
     return made
+
+
+def _check_room(conn: sqlite3.Connection, owner: str | None) -> None:
+    limit, whose, condition, values = MAX_CONSUMERS, "", _SHARED, []
+    if owner is not None:
+        limit, whose, condition, values = MAX_OWN, f" of {owner}", "name GLOB ?", [f"{owner}:*"]
+    sql = f"SELECT count(*) FROM consumers WHERE {condition}"  # noqa: S608 - ours
+    (count,) = conn.execute(sql, values).fetchone()
+    if count >= limit:
+        raise InvalidParams(
+            f"consumer: there are {count} consumers{whose} already: forget those that nobody uses "
+            "(`whatsappctl events forget NAME`)",
+            field="consumer",
+        )
 
 
 def acknowledge(conn: sqlite3.Connection, name: str, seq: int, now_ms: int) -> int:
@@ -75,6 +96,11 @@ def acknowledge(conn: sqlite3.Connection, name: str, seq: int, now_ms: int) -> i
 def forget(conn: sqlite3.Connection, name: str) -> None:
     if conn.execute("DELETE FROM consumers WHERE name = ?", (name,)).rowcount == 0:
         raise unknown(name)
+
+
+def forget_own(conn: sqlite3.Connection, owner: str) -> None:
+    """Removes all that `owner`, such as `key:ID`, had of its own."""
+    conn.execute("DELETE FROM consumers WHERE name GLOB ?", (f"{owner}:*",))
 
 
 def list_all(conn: sqlite3.Connection) -> list[Consumer]:

@@ -28,6 +28,7 @@ import trio
 
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
+from whatsappd.store import consumers
 from whatsappd.store.database import Database
 
 log = structlog.get_logger()
@@ -129,7 +130,10 @@ class Keys:
         return key, text
 
     async def revoke(self, identity: str) -> Key:
-        """Ends a key: from now on nobody gets in with it. Raises UnknownKey."""
+        """Ends a key: from now on nobody gets in with it. Its own consumers of events go with it.
+
+        Raises UnknownKey.
+        """
         found = self._known.get(identity)
         if found is None:
             raise UnknownKey(
@@ -139,6 +143,7 @@ class Keys:
 
         def write(conn: sqlite3.Connection) -> None:
             conn.execute("DELETE FROM api_keys WHERE id = ?", (identity,))
+            consumers.forget_own(conn, f"key:{identity}")
 
         def unknown(_done: None) -> None:
             self._known.pop(identity, None)

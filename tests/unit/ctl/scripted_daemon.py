@@ -17,7 +17,7 @@ from click.testing import CliRunner, Result
 
 from whatsappctl.cli import cli
 from whatsappd.api.daemon import ConfigureParams as DaemonParams
-from whatsappd.api.events import AckParams, ReadParams, SubscribeParams
+from whatsappd.api.events import AckParams, ForgetParams, ReadParams, SubscribeParams
 from whatsappd.api.messages import ListParams, MessageId, ResolveParams, SendParams
 from whatsappd.api.monitoring import MetricsParams
 from whatsappd.api.params import OneCompany, Params
@@ -56,6 +56,7 @@ PARAMS = {
     "events.subscribe": SubscribeParams,
     "events.read": ReadParams,
     "events.ack": AckParams,
+    "events.forget": ForgetParams,
     "sandbox.info": NoParams,
     "sandbox.scan": ScanParams,
     "sandbox.fault": FaultParams,

@@ -301,6 +301,19 @@ def test_a_consumer_need_not_follow(daemon: Daemon):
     assert (acknowledged.consumer, acknowledged.seq) == ("crm", 10)
 
 
+def test_a_consumer_is_forgotten(daemon: Daemon):
+    daemon.answers = {"events.forget": {"consumer": "crm"}}
+    result = daemon.invoke("events", "forget", "crm")
+    assert (result.exit_code, result.stdout) == (0, "")
+    assert [asked.consumer for asked in daemon.called("events.forget")] == ["crm"]
+    result = daemon.invoke("--json", "events", "forget", "crm")
+    assert json.loads(result.stdout) == {"consumer": "crm"}
+    assert daemon.called("events.subscribe") == []
+    for arguments in (["--consumer", "crm", "forget", "crm"], ["forgt", "crm"], ["forget"]):
+        assert daemon.invoke("events", *arguments).exit_code == 2
+    assert len(daemon.called("events.forget")) == 2
+
+
 def test_events_end_with_a_clear_word_when_the_daemon_stops(daemon: Daemon):
     daemon.answers = {"events.subscribe": SUBSCRIBED}
     daemon.events = [event(1)]

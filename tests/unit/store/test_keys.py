@@ -10,6 +10,7 @@ import trio
 
 from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
 from whatsappd.store.database import Database, open_database
+from whatsappd.store.events import EventLog
 from whatsappd.store.keys import MAX_KEYS, Scope, open_keys
 
 
@@ -52,6 +53,16 @@ async def test_a_key_whose_revoker_hangs_up_is_revoked_all_the_same(
     await hang_up(keys.create, "nobody's", Scope.READ, None)
     assert [key.name for key in keys.list_all()] == ["nobody's"]
     assert keys.list_all() == (await open_keys(database)).list_all()
+
+
+async def test_a_key_takes_its_consumers_along(database: Database, log: EventLog) -> None:
+    keys = await open_keys(database)
+    key, _ = await keys.create("shop", Scope.READ, ("acme",))
+    other, _ = await keys.create("other", Scope.READ, ("acme",))
+    for name in (f"key:{key.id}:crm", f"key:{key.id}:erp", f"key:{other.id}:crm", "crm"):
+        await log.consumer(name)
+    await keys.revoke(key.id)
+    assert [each.name for each in await log.list_consumers()] == ["crm", f"key:{other.id}:crm"]
 
 
 async def test_what_is_no_key_is_refused_without_a_hint(database: Database) -> None:
