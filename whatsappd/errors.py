@@ -91,7 +91,8 @@ class InvalidParams(WhatsappdError):
 
 
 class TooManyRequests(WhatsappdError):
-    """More requests in flight on one connection, or more connections, than the daemon holds."""
+    """More requests in flight or subscriptions on one connection, or more connections, than the
+    daemon holds."""
 
     code = 104
     name = "too_many_requests"

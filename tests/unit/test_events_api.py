@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import os
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from whatsappd.api.access import AccessControl
-from whatsappd.api.events import EventsApi
-from whatsappd.errors import InvalidParams, UnknownConsumer
+from whatsappd.api.events import MAX_SUBSCRIPTIONS, EventsApi
+from whatsappd.errors import InvalidParams, TooManyRequests, UnknownConsumer
 from whatsappd.model.access import AccessRule, Subject
 from whatsappd.model.event import Draft
 from whatsappd.rpc.method import Call
@@ -29,11 +30,10 @@ GUEST = Peer(2, os.geteuid() + 1, os.getegid())
 class Connection:
     """A caller's connection, with nobody who reads from it."""
 
-    closed = False
-
     def __init__(self, peer: Peer, nursery: trio.Nursery) -> None:
         self.peer = peer
-        self.start_soon = nursery.start_soon
+        self.closed = False
+        self.start_soon: Callable[..., Any] = nursery.start_soon
         self.call = Call(peer, self)  # type: ignore[arg-type]
 
 
@@ -117,3 +117,48 @@ async def test_nobody_has_so_many_consumers_that_others_get_none(
     await make(world.owner, "shared:", 5)
     for _ in range(6):
         await world.webhooks.create(Wanted("https://shop.example/"), 0)
+
+
+async def test_a_connection_has_a_bounded_number_of_subscriptions(world: World) -> None:
+    many = [
+        (await world.call(world.owner, "events.subscribe"))["subscription"]
+        for _ in range(MAX_SUBSCRIPTIONS)
+    ]
+    assert many == list(range(1, MAX_SUBSCRIPTIONS + 1))
+    with pytest.raises(TooManyRequests, match="unsubscribe"):
+        await world.call(world.owner, "events.subscribe", consumer="crm")
+    assert await world.log.list_consumers() == []  # nothing was done by halves
+    with pytest.raises(TooManyRequests):
+        world.api.watch(world.owner.call, "acme", after=0)
+    assert len(world.api.lags()) == MAX_SUBSCRIPTIONS
+    # Others have their own.
+    assert (await world.call(world.guest, "events.subscribe"))["subscription"] == 1
+    await world.call(world.owner, "events.unsubscribe", subscription=7)
+    await trio.testing.wait_all_tasks_blocked()
+    assert (await world.call(world.owner, "events.subscribe"))["subscription"] == 7
+
+
+async def test_subscriptions_that_are_asked_for_at_once_are_bounded_too(world: World) -> None:
+    refused: list[TooManyRequests] = []
+
+    async def subscribe() -> None:
+        try:
+            await world.call(world.owner, "events.subscribe", after=5)
+        except TooManyRequests as error:
+            refused.append(error)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(MAX_SUBSCRIPTIONS + 5):
+            nursery.start_soon(subscribe)
+    assert len(refused) == 5
+    assert refused[0].data == {"limit": MAX_SUBSCRIPTIONS}
+
+
+async def test_nothing_is_kept_of_a_subscription_on_a_connection_that_is_gone(
+    world: World,
+) -> None:
+    world.guest.closed = True
+    world.guest.start_soon = lambda *_arguments: None
+    for number in range(MAX_SUBSCRIPTIONS + 1):
+        answer = await world.call(world.guest, "events.subscribe")
+        assert answer["subscription"] == 1, number

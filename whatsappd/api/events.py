@@ -7,6 +7,7 @@ transport's limit is reached, and it resumes from its cursor.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Annotated, Any
 
@@ -15,7 +16,7 @@ import trio
 
 from whatsappd.api.access import AccessControl
 from whatsappd.api.params import CompanyId, Params
-from whatsappd.errors import InvalidParams, UnknownSubscription
+from whatsappd.errors import InvalidParams, TooManyRequests, UnknownSubscription
 from whatsappd.model.company import validate_company
 from whatsappd.model.consumer import is_webhook, own_name
 from whatsappd.model.event import EVENT_TYPES
@@ -30,6 +31,9 @@ BATCH = 500
 #: Batches kept for subscribers who follow alike and are about to need them; of 1 MiB at the most.
 SHARED = 8
 MAX_FILTER = 1000
+#: Of one connection: each is a task that wakes with every event, and one that filters as no other
+#: does packs for itself. A client needs one, or one for each company that it looks at.
+MAX_SUBSCRIPTIONS = 64
 #: Packed events in one page; leaves room in an answer (1 MiB) for the frame around them.
 _PAGE_BYTES = 900_000
 
@@ -74,6 +78,7 @@ class EventsApi:
         # that most have the same number, and what they are sent can be the same bytes.
         self._scopes: dict[tuple[int, int], trio.CancelScope] = {}
         self._cursors: dict[tuple[int, int], int] = {}
+        self._subscribed: Counter[int] = Counter()  # by connection
         self._shared: dict[_Which, bytes] = {}  # the latest batches
 
     @property
@@ -110,12 +115,17 @@ class EventsApi:
         ]  # fmt: skip
 
     def watch(self, call: Call, company: str, *, after: int) -> int:
-        """Subscribe a caller to one company's events behind `after`; the subscription's id."""
+        """Subscribe a caller to one company's events behind `after`; the subscription's id.
+
+        Raises:
+            TooManyRequests: see `check_room`.
+        """
         return self._begin(call.connection, after, frozenset({company}), None)
 
     async def _subscribe(self, call: Call, params: SubscribeParams) -> dict[str, Any]:
         """Replay behind `after` (or the consumer's cursor; without both: only what comes), then
         follow. `gap` is the oldest event there is, where older ones were asked for."""
+        self.check_room(call.connection)
         _check_filter(params)
         companies = self._access.readable(call, "events.subscribe", params.companies)
         after = params.after
@@ -200,6 +210,19 @@ class EventsApi:
             return name
         return own_name(f"uid:{call.peer.uid}", name)
 
+    def check_room(self, connection: Notifier) -> None:
+        """To be asked before anything else is done for a subscription.
+
+        Raises:
+            TooManyRequests: the connection has MAX_SUBSCRIPTIONS already.
+        """
+        if self._subscribed[id(connection)] >= MAX_SUBSCRIPTIONS:
+            raise TooManyRequests(
+                f"this connection has {MAX_SUBSCRIPTIONS} subscriptions: end some with "
+                "events.unsubscribe, or follow several companies with one",
+                limit=MAX_SUBSCRIPTIONS,
+            )
+
     def _begin(
         self,
         connection: Notifier,
@@ -207,9 +230,13 @@ class EventsApi:
         companies: frozenset[str] | None,
         types: frozenset[str] | None,
     ) -> int:
+        self.check_room(connection)  # others may have begun meanwhile
         subscription = 1
         while (id(connection), subscription) in self._scopes:
             subscription += 1
+        if connection.closed:
+            return subscription  # where nothing would be started, nor come to its end
+        self._subscribed[id(connection)] += 1
         scope = self._scopes[id(connection), subscription] = trio.CancelScope()
 
         async def follow() -> None:
@@ -219,6 +246,9 @@ class EventsApi:
             finally:
                 del self._scopes[id(connection), subscription]
                 self._cursors.pop((id(connection), subscription), None)
+                self._subscribed[id(connection)] -= 1
+                if not self._subscribed[id(connection)]:
+                    del self._subscribed[id(connection)]
 
         connection.start_soon(follow)
         return subscription
