@@ -12,6 +12,8 @@ import trio.testing
 
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import LimiterHealth
+from whatsappd.model.message import OutboxState
+from whatsappd.model.session import SessionState
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.rules.alerts import AlertKey, AlertThresholds, Change, Finding, Rule
@@ -20,6 +22,7 @@ from whatsappd.store.webhooks import Webhook
 
 STORE = AlertKey(Rule.STORE_FAILING)
 REMOVED = AlertKey(Rule.SESSION_DOWN, "removed")
+OLD = AlertKey(Rule.QUEUE_OLD, "acme")
 
 
 class World:
@@ -29,6 +32,7 @@ class World:
         self.trouble: str | None = None
         self.log_takes = True
         self.store_answers = True
+        self.companies: list[str] = []
         self.hangs = False
         self.opened: dict[AlertKey, Finding] = {}
         self.recorded: list[Change] = []
@@ -53,7 +57,21 @@ class World:
 
     # the pool
     def sessions(self) -> list[object]:
-        return []
+        return [
+            SimpleNamespace(
+                company=company,
+                wanted=True,
+                state=SessionState.CONNECTED,
+                cause="connected",
+                down_since_ms=None,
+                recyclable=None,
+                counters=SimpleNamespace(crashes_ms=()),
+            )
+            for company in self.companies
+        ]
+
+    def counts(self, _company: str) -> dict[OutboxState, int]:
+        return {}
 
     async def check_health(self) -> None:
         self.rounds += 1
@@ -67,6 +85,8 @@ class World:
         raise StoreFailed("still full")
 
     async def oldest_queued(self) -> dict[str, int]:
+        if not self.store_answers:
+            raise StoreFailed("the disk cannot be read")
         return {}
 
     async def no_webhooks(self) -> list[Webhook]:
@@ -138,6 +158,22 @@ async def test_what_was_open_before_the_start_is_not_raised_again(
     await world.some_rounds()
     assert world.told() == [(REMOVED, False), (STORE, False)]
     assert world.recorded[1].since_ms == 5
+
+
+async def test_an_alert_about_a_queue_that_cannot_be_read_is_not_over(
+    world: World, nursery: trio.Nursery
+) -> None:
+    world.opened = {OLD: Finding(5, "2 messages wait")}
+    world.companies = ["acme"]
+    world.store_answers = False
+    monitor = Monitor(world.watched(0.005), LoopClock())
+    nursery.start_soon(monitor.run)
+    await world.some_rounds()
+    assert world.told() == []
+    assert monitor.open_alerts()[Rule.QUEUE_OLD] == 1
+    world.store_answers = True
+    await world.some_rounds()
+    assert world.told() == [(OLD, False)]
 
 
 async def test_rounds_that_do_not_end_are_what_the_watchdog_is_for(world: World) -> None:

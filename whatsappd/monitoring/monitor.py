@@ -167,11 +167,11 @@ class Monitor:
 
     async def _look_for_alerts(self) -> None:
         watched = self._watched
+        oldest: dict[str, int] | None = None
         try:
             oldest = await watched.outbox.oldest_queued()
         except StoreFailed as error:
             log.error("queue_not_read", reason=error.message)
-            oldest = {}
         disk = await trio.to_thread.run_sync(procfs.disk_of, watched.state_dir)
         host = HostFacts(
             now_ms=now_ms(),
@@ -179,8 +179,9 @@ class Monitor:
             disk_free_bytes=disk.free if disk else None,
             store_trouble=watched.database.trouble,
             loop_delays_ms=tuple(self._delays_ms),
+            queue_unread=oldest is None,
         )
-        sessions = [self._facts(session, oldest) for session in watched.pool.sessions()]
+        sessions = [self._facts(session, oldest or {}) for session in watched.pool.sessions()]
         found = findings(host, sessions, watched.thresholds(), self._open.keys())
         for change in list(changes(self._open, found)):
             self._take(change)

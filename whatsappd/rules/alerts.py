@@ -90,6 +90,7 @@ class HostFacts(NamedTuple):
     disk_free_bytes: int | None = None  # None: nobody could tell
     store_trouble: str | None = None
     loop_delays_ms: Sequence[int] = ()  # the longest of each of the last LOOP_WINDOWS rounds
+    queue_unread: bool = False  # nobody could tell `oldest_queued_ms` of any session
 
 
 def findings(
@@ -145,6 +146,9 @@ def _queue_old(
     facts: SessionFacts, host: HostFacts, thresholds: AlertThresholds, is_open: bool
 ) -> Finding | None:
     limit = thresholds.queue_age_ms
+    if host.queue_unread:
+        # Nobody could tell: what was, is.
+        return Finding(host.now_ms, "the queue cannot be read") if limit and is_open else None
     if not limit or facts.oldest_queued_ms is None:
         return None
     age_ms = host.now_ms - facts.oldest_queued_ms

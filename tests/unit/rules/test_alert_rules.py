@@ -87,6 +87,11 @@ def test_a_queue_counts_also_where_the_session_is_not_wanted() -> None:
     assert holds(OLD, host(), facts)
 
 
+@pytest.mark.parametrize("is_open", [True, False])
+def test_a_queue_that_cannot_be_read_changes_nothing(is_open: bool) -> None:
+    assert holds(OLD, host(queue_unread=True), acme(), is_open=is_open) == is_open
+
+
 def test_restarts_are_frequent_until_a_whole_window_passed_without_one() -> None:
     def frequent(*ages_ms: int, is_open: bool, started_ms: int = 0) -> bool:
         facts = acme(crashes_ms=[NOW - age for age in ages_ms])
@@ -141,6 +146,7 @@ def test_thresholds_of_0_switch_rules_off() -> None:
     at = host(disk_free_bytes=0, loop_delays_ms=[10**6] * LOOP_WINDOWS)
     for is_open in (set[AlertKey](), {DOWN, OLD, RESTARTS, DISK, LOOP}):
         assert findings(at, [facts], NO_LIMITS, is_open) == {}
+        assert findings(at._replace(queue_unread=True), [facts], NO_LIMITS, is_open) == {}
 
 
 def test_what_is_new_is_raised_and_what_is_gone_is_cleared() -> None:
