@@ -109,14 +109,17 @@ class Channel:
         """The head of an HTTP request, and what followed its empty line.
 
         Raises:
-            ProtocolViolation: the client closed its side before, or the head is too long.
+            EOFError: the client closed its side before, as one does that is killed.
+            ProtocolViolation: the head is too long.
         """
         data = b""
         while b"\r\n\r\n" not in data:
             piece = await self.receive()
             data += piece
-            if not piece or len(data) > MAX_HEAD:
-                raise ProtocolViolation("no HTTP request came")
+            if not piece:
+                raise EOFError("no HTTP request came")
+            if len(data) > MAX_HEAD:
+                raise ProtocolViolation("an HTTP request begins with too much")
         head, _, rest = data.partition(b"\r\n\r\n")
         return head, rest
 
