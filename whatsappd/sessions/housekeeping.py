@@ -63,10 +63,11 @@ class Housekeeping:
                 log.error("messages_not_expired", reason=error.message)
 
     async def _retain(self) -> None:
-        while True:
-            # Never first thing: a host may boot with a clock that is months ahead, by which all
-            # history is old, and have it set right a moment later.
+        # A host may boot with a clock that is months ahead, by which all history is old, and have
+        # it set right a moment later.
+        if now_ms() - self._events.newest_at_opening_ms > _DAY_MS:
             await trio.sleep(RETAIN_EVERY_S)
+        while True:
             kept = self._retention
             try:
                 events = await self._events.retain(kept.events_max_age_ms, kept.events_max_bytes)
@@ -75,3 +76,4 @@ class Housekeeping:
                     log.info("history_deleted", events=events, messages=messages)
             except StoreFailed as error:
                 log.error("history_not_deleted", reason=error.message)
+            await trio.sleep(RETAIN_EVERY_S)

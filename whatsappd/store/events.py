@@ -34,6 +34,7 @@ class _State(NamedTuple):
     last_seq: int
     end: int
     forgotten_seq: int
+    newest_ms: int
 
 
 class EventLog:
@@ -52,6 +53,8 @@ class EventLog:
         self._last_seq = state.last_seq
         self._forgotten_seq = state.forgotten_seq
         self._tail = tail
+        #: When the newest event was logged, as of opening the log; epoch milliseconds, 0: none.
+        self.newest_at_opening_ms = state.newest_ms
         self._grown = trio.Event()
 
     @property
@@ -303,7 +306,7 @@ async def open_event_log(
 def _load(conn: sqlite3.Connection) -> _State:
     forgotten, end = conn.execute("SELECT forgotten_seq, forgotten_end FROM event_log").fetchone()
     newest = conn.execute(
-        "SELECT seq, position + length(packed) FROM events ORDER BY seq DESC LIMIT 1"
+        "SELECT seq, position + length(packed), time_ms FROM events ORDER BY seq DESC LIMIT 1"
     ).fetchone()
-    last, end = newest or (forgotten, end)
-    return _State(last, end, forgotten)
+    last, end, newest_ms = newest or (forgotten, end, 0)
+    return _State(last, end, forgotten, newest_ms)
