@@ -13,7 +13,11 @@ from typing import Any, NamedTuple
 
 from whatsappd.model.jid import LID_SERVER, USER_SERVER
 from whatsappd.model.message import OutboxState, Row
+from whatsappd.rules.outreach import LONGEST_PAUSE_MS
 from whatsappd.store import rows
+
+#: No row is postponed for longer; one that seems to be, a clock did that was ahead, and it may go.
+LONGEST_WAIT_MS = LONGEST_PAUSE_MS
 
 # Conditions on a row of the outbox: its chat is one person's, and somebody the company knows.
 _IS_PERSON = f"(chat LIKE '%@{USER_SERVER}' OR chat LIKE '%@{LID_SERVER}')"
@@ -69,9 +73,9 @@ def pending(
         ),
         (
             "SELECT chat, id FROM outbox WHERE company = ? AND not_before_ms > 0"
-            " AND not_before_ms > ? AND state = 'queued'"
+            " AND not_before_ms > ? AND not_before_ms <= ? AND state = 'queued'"
             " AND (expires_ms IS NULL OR expires_ms > ?)",
-            (company, now_ms, now_ms),
+            (company, now_ms, now_ms + LONGEST_WAIT_MS, now_ms),
         ),
     ):
         for chat, row_id in conn.execute(query, values):
@@ -103,8 +107,8 @@ def next_due_ms(conn: sqlite3.Connection, company: str, now_ms: int) -> int | No
     """When the next row that waits for its next try may be sent."""
     (due,) = conn.execute(
         "SELECT min(not_before_ms) FROM outbox WHERE company = ? AND not_before_ms > 0"
-        " AND not_before_ms > ?",
-        (company, now_ms),
+        " AND not_before_ms > ? AND not_before_ms <= ?",
+        (company, now_ms, now_ms + LONGEST_WAIT_MS),
     ).fetchone()
     return None if due is None else int(due)
 

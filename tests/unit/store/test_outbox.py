@@ -286,6 +286,15 @@ async def test_a_passing_failure_waits_for_its_next_try(outbox: Outbox, clock) -
     assert (again.attempts, again.reason, again.not_before_ms) == (2, None, 0)
 
 
+async def test_what_a_clock_that_was_ahead_postponed_waits_no_longer(outbox: Outbox, clock) -> None:
+    row, behind = await sending(outbox), await accepted(outbox)
+    clock.now_ms += 40 * 24 * 3600 * 1000
+    await outbox.passing(row.id, "429", clock.now_ms + 500)
+    clock.now_ms -= 40 * 24 * 3600 * 1000
+    assert [each.id for each in await outbox.pending("acme", 10)] == [row.id, behind.id]
+    assert await outbox.next_due_ms("acme", clock.now_ms) is None
+
+
 async def test_a_permanent_failure_is_final(outbox: Outbox) -> None:
     row = await sending(outbox)
     row = await outbox.failed(row.id, "not on WhatsApp")
