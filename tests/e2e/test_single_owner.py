@@ -298,19 +298,23 @@ async def start_two_at_once(directory: Path, rounds: int) -> None:
         async def wait(process: trio.Process, codes: list[int]) -> None:
             codes.append(await process.wait())
 
-        with trio.fail_after(PATIENCE):
-            async with trio.open_nursery() as nursery:
-                for process in processes:
-                    nursery.start_soon(wait, process, codes)
-                while not codes:
-                    await trio.sleep(0.01)
-                [survivor] = [
-                    daemon
-                    for daemon, process in zip(daemons, processes, strict=True)
-                    if process.poll() is None
-                ]
-                assert await pid_that_answers(survivor) == survivor.pid
-                await survivor.stop()
+        try:
+            with trio.fail_after(PATIENCE):
+                async with trio.open_nursery() as nursery:
+                    for process in processes:
+                        nursery.start_soon(wait, process, codes)
+                    while not codes:
+                        await trio.sleep(0.01)
+                    [survivor] = [
+                        daemon
+                        for daemon, process in zip(daemons, processes, strict=True)
+                        if process.poll() is None
+                    ]
+                    assert await pid_that_answers(survivor) == survivor.pid
+                    await survivor.stop()
+        finally:
+            for process in processes:
+                process.kill()  # where the test failed
         assert sorted(codes) == [0, EXIT_ALREADY_RUNNING], [daemon.log() for daemon in daemons]
 
 
