@@ -167,27 +167,22 @@ def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
             except ValueError:
                 pass
             else:
-                _check(event)
+                _check(data, _FIELDS.get(event.kind, {}), "sent a wrong event of kind", event.kind)
                 return event
     raise Malformed(f"a worker sent no event: {arguments!r:.200}")
 
 
 def check_answer(method: WorkerMethod, result: Any) -> None:
     """Raises Malformed if `result` is no answer to `method`."""
-    fields = _ANSWERS[method]
     if not isinstance(result, dict):
         raise Malformed(f"a worker's answer to {method} is no map: {result!r:.200}")
+    _check(result, _ANSWERS[method], "gave a wrong answer to", method)
+
+
+def _check(values: dict[str, Any], fields: _Fields, wrong: str, of: Kind | WorkerMethod) -> None:
     for name, types in fields.items():
-        if name not in result or not _fits(result[name], types):
-            found = f"{result.get(name)!r:.80}"
-            raise Malformed(f"a worker gave a wrong answer to {method}: {name} is {found}")
-
-
-def _check(event: WorkerEvent) -> None:
-    for name, types in _FIELDS.get(event.kind, {}).items():
-        if name not in event.data or not _fits(event.data[name], types):
-            found = f"{event.data.get(name)!r:.80}"
-            raise Malformed(f"a worker sent a wrong event of kind {event.kind}: {name} is {found}")
+        if name not in values or not _fits(values[name], types):
+            raise Malformed(f"a worker {wrong} {of}: {name} is {values.get(name)!r:.80}")
 
 
 def _fits(value: Any, types: tuple[type, ...]) -> bool:
