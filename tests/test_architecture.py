@@ -24,7 +24,7 @@ ALLOWED: dict[str, set[str]] = {
     "store": {"supervision", "errors", "clock", "model", "wire", "rules"},
     "limits": {"supervision", "errors", "clock", "model", "rules"},
     "worker": {"errors", "model", "wire", "sandbox.trust"},
-    "rpc": {"supervision", "errors", "model", "wire"},
+    "rpc": {"supervision", "errors", "model", "wire", "rules.bounds"},
     "sandbox": {"errors", "model", "wire"},
     "state": {"errors", "model"},
     "lock": {"errors", "clock"},
