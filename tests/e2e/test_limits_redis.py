@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import trio
 from daemons import PATIENCE, Daemon, following, link, running_daemon
-from redis_process import RedisServer
+from redis_process import RedisServer, running_redis
 
 from whatsappd.errors import RateLimited
 from whatsappd.rpc.client import RpcClient
@@ -24,16 +23,12 @@ FRIEND = "+15550200"
 
 @pytest.fixture
 def redis_server() -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
     # Not tmp_path: the path of a Unix socket has at most 107 bytes.
-    with tempfile.TemporaryDirectory(prefix="wapd-") as directory:
-        server = RedisServer(Path(directory))
-        server.start()
-        try:
-            yield server
-        finally:
-            server.kill()
+    with (
+        tempfile.TemporaryDirectory(prefix="wapd-") as directory,
+        running_redis(Path(directory)) as server,
+    ):
+        yield server
 
 
 def configured(directory: Path, server: RedisServer) -> tuple[str, ...]:

@@ -14,6 +14,7 @@ import trio
 SOUND = {
     b"HELLO": b"%3\r\n+proto\r\n:3\r\n+version\r\n+7.0.0\r\n+id\r\n:1\r\n",
     b"PING": b"+PONG\r\n",
+    b"EVALSHA": b":0\r\n",
 }
 
 

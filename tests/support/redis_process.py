@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import shutil
 import signal
 import socket
 import subprocess
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+
+import pytest
 
 
 class RedisServer:
     """A private redis-server that can be killed, frozen and started again."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *more: str) -> None:
+        self._more = more
         self.socket = directory / "redis.sock"
         self._directory = directory
         self._process: subprocess.Popen[bytes] | None = None
@@ -28,6 +34,7 @@ class RedisServer:
                 "redis-server",
                 *("--port", "0", "--unixsocket", str(self.socket), "--unixsocketperm", "700"),
                 *("--save", "", "--appendonly", "no", "--dir", str(self._directory)),
+                *self._more,
             ],
             stdout=subprocess.DEVNULL,
         )
@@ -43,7 +50,17 @@ class RedisServer:
             except OSError:
                 return False
             client.sendall(b"PING\r\n")
-            return client.recv(100) == b"+PONG\r\n"
+            # It may ask for a password first.
+            return client.recv(100).startswith((b"+PONG\r\n", b"-NOAUTH"))
+
+    def ask(self, *command: str) -> bytes:
+        """Redis' raw answer to one command, on a connection of its own."""
+        with socket.socket(socket.AF_UNIX) as client:
+            client.settimeout(10)
+            client.connect(str(self.socket))
+            parts = "".join(f"${len(part.encode())}\r\n{part}\r\n" for part in command)
+            client.sendall(f"*{len(command)}\r\n{parts}".encode())
+            return client.recv(65536)
 
     def kill(self) -> None:
         if self._process is not None:
@@ -58,3 +75,16 @@ class RedisServer:
     def thaw(self) -> None:
         assert self._process is not None
         self._process.send_signal(signal.SIGCONT)
+
+
+@contextmanager
+def running_redis(directory: Path, *options: str) -> Iterator[RedisServer]:
+    """One with options of its own. Skips the test where there is no Redis."""
+    if shutil.which("redis-server") is None:
+        pytest.skip("redis-server is not installed")
+    server = RedisServer(directory, *options)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()

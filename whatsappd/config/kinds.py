@@ -11,7 +11,9 @@ import math
 import re
 from pathlib import Path
 from typing import Any, NamedTuple, Protocol
-from urllib.parse import urlsplit
+
+from whatsappd.errors import InvalidParams
+from whatsappd.model.redis_address import parse_redis_url
 
 
 class Refused(ValueError):
@@ -55,10 +57,18 @@ def _escaped(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x20 or code == 0x7F else character
 
 
+#: A login before the last `@`; its password may hold any character.
+_LOGIN = re.compile(r"(://[^:@/]*:).*@", re.DOTALL)
+#: What stands where a port belongs and is none: a login whose `@` was forgotten.
+_LOGIN_ALONE = re.compile(r"(://[^:@/\[]*:)(?!\*\*\*@|[0-9]{1,5}(?:[/?\"]|$)).*", re.DOTALL)
+_PASSWORD_OPTION = re.compile(r"([?&]password=)[^&\s]*")
+
+
 def masked(text: str) -> str:
-    """`text` without the passwords of the URLs in it."""
-    text = re.sub(r"(://[^/@\s]*?:)\S*@", r"\1***@", text)
-    return re.sub(r"([?&]password=)[^&\s]*", r"\1***", text)
+    """`text` without the password of the URL in it, also if the URL is written wrongly."""
+    text = _LOGIN.sub(r"\1***@", text)
+    text = _LOGIN_ALONE.sub(r"\1***", text)
+    return _PASSWORD_OPTION.sub(r"\1***", text)
 
 
 class Count(NamedTuple):
@@ -323,18 +333,16 @@ class Account(NamedTuple):
         return quoted(value)
 
 
-class Url(NamedTuple):
-    """A URL that may hold a password; or empty."""
-
-    schemes: tuple[str, ...]
+class RedisUrl(NamedTuple):
+    """Where a Redis is, with a login; or empty. The value is the text, which was read once."""
 
     @property
     def accepts(self) -> str:
-        return f"a URL that begins with {' or '.join(f'{each}://' for each in self.schemes)}"
+        return "a URL such as redis://:PASSWORD@HOST:6379/0, rediss://… or unix:///PATH"
 
     @property
     def span(self) -> str:
-        return ", ".join(f"{scheme}://" for scheme in self.schemes)
+        return "redis://, rediss://, unix://"
 
     def from_text(self, text: str) -> str:
         return self.from_toml(text.strip())
@@ -344,11 +352,9 @@ class Url(NamedTuple):
             raise Refused("is no URL")
         if value:
             try:
-                scheme = urlsplit(value).scheme
-            except ValueError as error:
-                raise Refused(f"is no URL ({error})") from error
-            if scheme not in self.schemes:
-                raise Refused("is no such URL")
+                parse_redis_url(value)
+            except InvalidParams as error:
+                raise Refused(f"is no URL of a Redis ({error.message})") from None
         return value
 
     def as_toml(self, value: str) -> str:

@@ -21,8 +21,8 @@ from whatsappd.config.kinds import (
     FilePath,
     Kind,
     Mode,
+    RedisUrl,
     Size,
-    Url,
 )
 from whatsappd.model.access import AccessRule
 from whatsappd.model.paths import default_socket, default_state_dir
@@ -81,9 +81,11 @@ class LimitSettings(NamedTuple):
     redis_url: Annotated[
         str,
         Setting(
-            Url(("redis", "rediss", "unix")),
+            RedisUrl(),
             "Keep the windows in this Redis, so that several daemons share them. Empty: in memory. "
-            "Needs the extra `redis` (pip install 'whatsappd[redis]').",
+            "Redis' own clock counts; a Redis Cluster is not supported. A password may hold any "
+            "character, as it is or as %XX. Needs the extra `redis` "
+            "(pip install 'whatsappd[redis]').",
         ),
     ] = ""
 

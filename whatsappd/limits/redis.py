@@ -1,8 +1,13 @@
 """Limits in Redis, shared by several daemons; in memory while Redis is away.
 
 Made by the composition root when `redis_url` is set; needs the extra `redis` (coredis). One Lua
-script checks and counts all windows of a message at once. The times are the daemons': hosts that
-share a Redis keep their clocks in step (NTP).
+script checks and counts all windows of a message at once. All times in Redis are Redis' own: the
+script asks for them (TIME), so the clocks of the hosts that share a Redis may differ.
+
+Away is whatever keeps the script from counting: no connection, no answer in time, a wrong
+password, a replica that is read-only, a full memory, a missing right, a Redis Cluster. Whether
+Redis is back is tried with the script itself, which writes, so a server that answers a PING and
+refuses writes counts as away.
 
 Falling back loses nothing of this daemon's own sends: each is mirrored in memory as it is counted,
 and what was counted in memory meanwhile is handed to Redis with the next call that reaches it
@@ -26,6 +31,7 @@ from coredis.exceptions import RedisError
 from whatsappd.clock import now_ms
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimiterHealth, LimitKey
+from whatsappd.model.redis_address import RedisAddress, parse_redis_url
 from whatsappd.rules.backoff import full_jitter
 
 #: How long a call may take before Redis counts as away. A sound one answers within 1 ms.
@@ -39,11 +45,25 @@ MAX_BACKLOG = 10_000
 
 PREFIX = "whatsappd:limit:"
 
-# KEYS: the windows. ARGV: now, member, then for each window: limit, period, number of backlog
-# entries, and each of these as time and member. A key lives one period beyond its last entry.
+#: The windows that the probe counts in. They have no {hash tag} in common: a Redis Cluster, whose
+#: slots would scatter the windows of one message, refuses the script for them.
+_PROBE_KEYS = (f"{PREFIX}probe:1", f"{PREFIX}probe:2")
+_PROBE_LIMIT = 1_000_000
+_PROBE_PERIOD_MS = 1000
+
+#: Lua that puts the present into `now`, in milliseconds since the epoch. By Redis' own clock.
+REDIS_CLOCK = """
+local time = redis.call('TIME')
+local now = time[1] * 1000 + math.floor(time[2] / 1000)
+"""
+
+# KEYS: the windows. ARGV: member, then for each window: limit, period, number of backlog entries,
+# and each of these as age (milliseconds) and member. A key lives one period beyond its last entry.
+# An entry from the future was written before Redis' clock was set back, or by another Redis before
+# a failover: it counts as one of now, or it would never leave its window.
 _SCRIPT = """
-local now, member = tonumber(ARGV[1]), ARGV[2]
-local at, wait = 3, 0
+local member = ARGV[1]
+local at, wait = 2, 0
 local periods = {}
 for i, key in ipairs(KEYS) do
   local limit, period = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
@@ -51,8 +71,11 @@ for i, key in ipairs(KEYS) do
   at = at + 3
   periods[i] = period
   for _ = 1, backlog do
-    redis.call('ZADD', key, ARGV[at], ARGV[at + 1])
+    redis.call('ZADD', key, now - tonumber(ARGV[at]), ARGV[at + 1])
     at = at + 2
+  end
+  for _, ahead in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. now, '+inf')) do
+    redis.call('ZADD', key, now, ahead)
   end
   if backlog > 0 then redis.call('PEXPIRE', key, period) end
   redis.call('ZREMRANGEBYSCORE', key, '-inf', now - period)
@@ -78,8 +101,11 @@ return wait
 class RedisLimiter:
     """Implements `limits.port.Limiter`. Made by `open_redis_limiter`."""
 
-    def __init__(self, url: str, on_change: Callable[[LimiterHealth], None]) -> None:
-        self._url = url
+    def __init__(
+        self, address: RedisAddress, on_change: Callable[[LimiterHealth], None], clock: str
+    ) -> None:
+        self._address = address
+        self._source = clock + _SCRIPT
         self._on_change = on_change
         self._memory = MemoryLimiter()
         self._script: Script[bytes] | None = None  # None: Redis is away
@@ -136,16 +162,15 @@ class RedisLimiter:
     ) -> int:
         taken = {key.name: self._backlog.pop(key.name, []) for key in keys}
         self._backlog_size -= sum(map(len, taken.values()))
-        arguments: list[str | int] = [now_ms, member]
+        arguments: list[str | int] = [member]
         for key in keys:
             entries = taken[key.name]
             arguments += [key.limit, key.period_ms, len(entries)]
-            for entry in entries:
-                arguments += entry
+            for counted_ms, earlier in entries:
+                arguments += [max(0, now_ms - counted_ms), earlier]
         try:
-            wait = int(await script([PREFIX + key.name for key in keys], arguments))
-            if not 0 <= wait <= max((key.period_ms for key in keys), default=0):
-                raise RedisError(f"an answer that our script does not give: {wait}")
+            longest = max((key.period_ms for key in keys), default=0)
+            wait = await _run(script, [PREFIX + key.name for key in keys], arguments, longest)
         except BaseException:
             # Whether it arrived is unknown; to send it twice does no harm.
             for name, entries in taken.items():
@@ -169,7 +194,7 @@ class RedisLimiter:
         self._lost.set()
         if not self._is_told:
             self._is_told = True
-            words = "no answer in time" if isinstance(error, trio.TooSlowError) else str(error)
+            words = self._address.hide(_words(error))
             trouble = f"Redis is away ({words}): limits are kept in memory"
             self._set_health(LimiterHealth("redis", trouble, now_ms()))
 
@@ -191,14 +216,14 @@ class RedisLimiter:
             try:
                 # A client of its own for each stretch: whatever state a broken one is in, it goes.
                 async with self._client() as client:
-                    script = client.register_script(_SCRIPT)
-                    await _try(client)
+                    script = client.register_script(self._source)
+                    await self._try(script)
                     self._regain(script)
                     attempt = 0
                     if not is_started:
                         is_started = True
                         task_status.started()
-                    await self._watch(client)
+                    await self._watch(script)
             except* Exception as group:  # noqa: BLE001
                 # The boundary to a library that runs tasks of its own: whatever goes wrong
                 # there, sending goes on with the limits in memory, and the next try is made.
@@ -210,20 +235,35 @@ class RedisLimiter:
             attempt += 1
             await trio.sleep(pause / 1000)
 
-    async def _watch(self, client: coredis.Redis[bytes]) -> None:
-        """Returns when Redis does not answer any more."""
+    async def _watch(self, script: Script[bytes]) -> None:
+        """Returns when Redis does not count any more."""
         while self._script is not None:
             with trio.move_on_after(CHECK_S):
                 await self._lost.wait()
                 return
             try:
-                await _try(client)
+                await self._try(script)
             except (RedisError, OSError, trio.TooSlowError) as error:
                 self._lose(error)
 
+    async def _try(self, script: Script[bytes]) -> None:
+        """Count once, in windows of nobody: what this returns for, `acquire` can rely on."""
+        arguments: list[str | int] = [self._member]
+        for _ in _PROBE_KEYS:
+            arguments += [_PROBE_LIMIT, _PROBE_PERIOD_MS, 0]
+        with trio.fail_after(TIMEOUT_S):
+            await _run(script, _PROBE_KEYS, arguments, _PROBE_PERIOD_MS)
+
     def _client(self) -> coredis.Redis[bytes]:
-        return coredis.Redis.from_url(
-            self._url,
+        address = self._address
+        return coredis.Redis(
+            host=address.host,
+            port=address.port,
+            unix_socket_path=address.socket,
+            db=address.database,
+            username=address.username,
+            password=address.password,
+            ssl=address.tls,
             connect_timeout=TIMEOUT_S,
             stream_timeout=TIMEOUT_S,
             pool_timeout=TIMEOUT_S,
@@ -231,9 +271,54 @@ class RedisLimiter:
         )
 
 
-async def _try(client: coredis.Redis[bytes]) -> None:
-    with trio.fail_after(TIMEOUT_S):
-        await client.ping()
+async def _run(
+    script: Script[bytes], keys: Sequence[str], arguments: list[str | int], longest_ms: int
+) -> int:
+    """What the script answers.
+
+    Raises:
+        RedisError: Redis refuses, or it is an answer that the script does not give.
+    """
+    wait = int(await script(list(keys), arguments))
+    if not 0 <= wait <= longest_ms:
+        raise RedisError(f"an answer that our script does not give: {wait}")
+    return wait
+
+
+#: The rights that the limiter's user needs in Redis, besides connecting.
+RIGHTS = (
+    "evalsha, script|load, time, zadd, zcard, zrange, zrangebyscore, zremrangebyscore and pexpire "
+    f"on ~{PREFIX}*"
+)
+_CLUSTER = "it is a Redis Cluster; use a single Redis"
+#: What stands in Redis' refusals (coredis leaves out the code before them), and what it means here.
+_REFUSALS = (
+    ("read only replica", "it is read-only, as a replica is; write to the primary"),
+    ("maxmemory", "its memory is full (maxmemory, without eviction)"),
+    ("unable to persist", "it refuses writes because it cannot save to its disk"),
+    ("good replicas", "it refuses writes because it has too few replicas"),
+    ("invalid username-password", "the user or password in limits.redis_url is wrong"),
+    ("already authenticated", "it asks for a password; write it into limits.redis_url"),
+    ("authentication required", "it asks for a password; write it into limits.redis_url"),
+    ("no permissions", f"its user lacks rights; allow {RIGHTS}"),
+    ("can't run this command", f"its user lacks rights; allow {RIGHTS}"),
+    ("hash slot", _CLUSTER),
+    ("same slot", _CLUSTER),
+    ("cluster", _CLUSTER),
+    ("loading the dataset", "it is still loading its data"),
+    ("busy running a script", "it is busy with somebody's script"),
+)
+
+
+def _words(error: BaseException) -> str:
+    """Why Redis counts as away, for people."""
+    if isinstance(error, trio.TooSlowError):
+        return "no answer in time"
+    text = " ".join(str(error).split())
+    for mark, words in _REFUSALS:
+        if mark in text.lower():
+            return words
+    return text[:200] or type(error).__name__
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
@@ -245,7 +330,10 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 
 @asynccontextmanager
 async def open_redis_limiter(
-    url: str, *, on_change: Callable[[LimiterHealth], None] = lambda _health: None
+    url: str,
+    *,
+    on_change: Callable[[LimiterHealth], None] = lambda _health: None,
+    clock: str = REDIS_CLOCK,
 ) -> AsyncIterator[RedisLimiter]:
     """A limiter on the Redis at `url` (`redis://`, `rediss://`, `unix://`).
 
@@ -253,10 +341,14 @@ async def open_redis_limiter(
 
     Args:
         on_change: called when Redis goes away or is back.
+        clock: Lua that reads another clock, for tests.
+
+    Raises:
+        InvalidParams: `url` cannot be read.
     """
     # coredis logs a traceback for each failed try; `on_change` says it once.
     logging.getLogger("coredis").setLevel(logging.CRITICAL)
-    limiter = RedisLimiter(url, on_change)
+    limiter = RedisLimiter(parse_redis_url(url), on_change, clock)
     async with trio.open_nursery() as nursery:
         await nursery.start(limiter.run)
         yield limiter

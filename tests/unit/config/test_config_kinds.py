@@ -18,9 +18,9 @@ from whatsappd.config.kinds import (
     FilePath,
     Kind,
     Mode,
+    RedisUrl,
     Refused,
     Size,
-    Url,
     masked,
 )
 
@@ -61,8 +61,8 @@ SIZE = Size("0B", "1000TB")
         (Account(), "whatsappd", "whatsappd"),
         (Account(), 33, "33"),
         (Account(), "", ""),
-        (Url(("redis",)), "redis://localhost/0", "redis://localhost/0"),
-        (Url(("redis",)), "", ""),
+        (RedisUrl(), "redis://localhost/0", "redis://localhost/0"),
+        (RedisUrl(), "", ""),
     ],
 )
 def test_toml_values(kind: Kind, value: Any, expected: Any) -> None:
@@ -109,9 +109,9 @@ def test_toml_values(kind: Kind, value: Any, expected: Any) -> None:
         (Account(), "a b", "no group"),
         (Account(), -1, "no group"),
         (Account(), True, "no group"),
-        (Url(("redis",)), "http://x", "no such URL"),
-        (Url(("redis",)), "redis://[::1", "no URL"),
-        (Url(("redis",)), 6379, "no URL"),
+        (RedisUrl(), "http://x", "begin it with redis://"),
+        (RedisUrl(), "redis://[::1", "no URL of a Redis"),
+        (RedisUrl(), 6379, "no URL"),
     ],
 )
 def test_toml_values_that_are_refused(kind: Kind, value: Any, words: str) -> None:
@@ -169,8 +169,13 @@ def test_any_toml_value_is_parsed_or_refused(value: Any) -> None:
         ("redis://user:se@cret@host/0", "redis://user:***@host/0"),
         ("unix:///run/r.sock?db=0&password=secret&x=1", "unix:///run/r.sock?db=0&password=***&x=1"),
         ("redis://host/0", "redis://host/0"),
+        ("redis://host:6379", "redis://host:6379"),
+        ("redis://[::1]:6379/0", "redis://[::1]:6379/0"),
+        ("redis://:se/cr#et wi?th@all@host/0", "redis://:***@host/0"),
+        ("redis://user:se:cret", "redis://user:***"),
+        ("redis://:1234secret", "redis://:***"),
     ],
 )
 def test_passwords_are_never_shown(url: str, shown: str) -> None:
     assert masked(url) == shown
-    assert Url(("redis", "unix")).as_toml(url) == f'"{shown}"'
+    assert RedisUrl().as_toml(url) == f'"{shown}"'

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import gc
-import shutil
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from redis_process import RedisServer
+from redis_process import RedisServer, running_redis
 
 
 @pytest.fixture
@@ -22,11 +21,5 @@ def redis_directory() -> Iterator[Path]:
 
 @pytest.fixture
 def redis_server(redis_directory: Path) -> Iterator[RedisServer]:
-    if shutil.which("redis-server") is None:
-        pytest.skip("redis-server is not installed")
-    server = RedisServer(redis_directory)
-    server.start()
-    try:
+    with running_redis(redis_directory) as server:
         yield server
-    finally:
-        server.kill()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import random
 from collections import Counter
 from collections.abc import AsyncIterator
+from typing import Any
 
 import pytest
 import trio
@@ -31,10 +32,32 @@ async def limiter(request: pytest.FixtureRequest) -> AsyncIterator[Limiter]:
     server = request.getfixturevalue("redis_server")
     if request.param == "redis away":
         server.kill()
-    async with redis.open_redis_limiter(server.url) as limiter:
+    if request.param == "redis":
+        server.ask("SET", "now", str(NOW))
+    async with redis.open_redis_limiter(server.url, clock=KEPT_CLOCK) as limiter:
         assert (limiter.health.trouble is None) == (request.param == "redis")
-        yield limiter
+        yield limiter if request.param == "redis away" else _InItsTime(limiter, server)
         assert (limiter.health.trouble is None) == (request.param == "redis")
+
+
+#: In Redis, in place of its own clock: the time that the test says it is.
+KEPT_CLOCK = "local now = tonumber(redis.call('GET', 'now'))\n"
+
+
+class _InItsTime:
+    """A limiter whose Redis has the clock that each call is told."""
+
+    def __init__(self, limiter: Any, server: Any) -> None:
+        self._limiter = limiter
+        self._server = server
+
+    async def acquire(self, keys: list[LimitKey], now_ms: int) -> int:
+        self._server.ask("SET", "now", str(now_ms))
+        wait: int = await self._limiter.acquire(keys, now_ms)
+        return wait
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._limiter, name)
 
 
 def key(name: str = "acme", limit: int = 3, period_ms: int = MINUTE) -> LimitKey:

@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import time
+from pathlib import Path
+from urllib.parse import quote
 
 import pytest
 import trio
 from redis_answers import answering
+from redis_process import RedisServer, running_redis
 
 from whatsappd.limits.port import LimiterHealth, LimitKey
 
@@ -146,19 +149,124 @@ async def test_an_idle_daemon_notices_too(redis_server, monkeypatch) -> None:
 )
 async def test_a_wrong_answer_counts_as_none(answer: bytes) -> None:
     changes = Changes()
+    answers = {b"EVALSHA": SOUND_COUNT}
     async with (
-        answering({b"EVALSHA": answer}, hang_up=False) as url,
+        answering(answers, hang_up=False) as url,
         open_redis_limiter(url, on_change=changes) as limiter,
     ):
         assert limiter.health.trouble is None
+        answers[b"EVALSHA"] = answer
         for index in range(9):
             assert await limiter.acquire([KEY], NOW + index) == 0
         assert "Redis is away" in str(changes.seen[1].trouble)
-        # It is tried again, with what was counted meanwhile, and that is not lost by its answer.
-        await changes.wait_shared(limiter)
+        # As long as the answers are wrong it stays away: what it is tried with is the script.
         assert await limiter.acquire([KEY], NOW + 9) == 0
         assert await limiter.acquire([KEY], NOW + 10) == 60_000 - 10
+        assert len(changes.seen) == 2
+        # What was counted meanwhile is not lost by a wrong answer.
         assert [at for at, _ in limiter._backlog[KEY.name]] == [NOW + each for each in range(10)]
+        answers[b"EVALSHA"] = SOUND_COUNT
+        await changes.wait_shared(limiter)
+
+
+#: What the script answers when it has counted.
+SOUND_COUNT = b":0\r\n"
+
+RIGHTS_OF_ANOTHER = ("+@all", "~other:*")
+RIGHTS = (
+    *("~whatsappd:limit:*", "+evalsha", "+script|load", "+time", "+zadd", "+zcard", "+zrange"),
+    *("+zrangebyscore", "+zremrangebyscore", "+pexpire"),
+)
+
+
+@pytest.mark.parametrize(
+    ("options", "commands", "login", "trouble"),
+    [
+        ((), [("REPLICAOF", "127.0.0.1", "1")], "", "read-only"),
+        (("--requirepass", "secret"), [], "", "asks for a password"),
+        (("--requirepass", "secret"), [], ":geheim@", "password in limits.redis_url is wrong"),
+        (("--requirepass", "x"), [], "nobody:geheim@", "password in limits.redis_url is wrong"),
+        ((), [("ACL", "SETUSER", "u", "on", ">geheim", *RIGHTS_OF_ANOTHER)], "u:geheim@", "rights"),
+        ((), [("ACL", "SETUSER", "u", "on", ">geheim", *RIGHTS[:-1])], "u:geheim@", "rights"),
+        ((), [("ACL", "SETUSER", "u", "on", ">geheim", *RIGHTS)], "u:geheim@", None),
+        (("--cluster-enabled", "yes"), [], "", "Redis Cluster"),
+        (("--min-replicas-to-write", "1"), [], "", "too few replicas"),
+        # Redis counts even then, because the script deletes before it writes.
+        (("--maxmemory", "100kb", "--maxmemory-policy", "noeviction"), [], "", None),
+    ],
+)
+async def test_every_refusal_is_a_visible_fallback(
+    redis_directory: Path,
+    options: tuple[str, ...],
+    commands: list[tuple[str, ...]],
+    login: str,
+    trouble: str | None,
+) -> None:
+    with running_redis(redis_directory, *options) as server:
+        for command in commands:
+            assert server.ask(*command) == b"+OK\r\n"
+        url = server.url.replace("unix://", f"unix://{login}")
+        changes = Changes()
+        async with open_redis_limiter(url, on_change=changes) as limiter:
+            if trouble is None:
+                assert limiter.health.trouble is None
+            else:
+                assert trouble in str(limiter.health.trouble)
+                assert "geheim" not in str(limiter.health.trouble)
+            assert sum([await limiter.acquire([KEY], NOW) == 0 for _ in range(12)]) == 10
+            # It stays at what it said: nothing flaps.
+            assert len(changes.seen) == 1
+
+
+async def test_a_redis_that_begins_to_refuse_writes_is_noticed_without_traffic(
+    redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatsappd.limits.redis.CHECK_S", 0.05)
+    changes = Changes()
+    async with open_redis_limiter(redis_server.url, on_change=changes) as limiter:
+        redis_server.ask("REPLICAOF", "127.0.0.1", "1")
+        await changes.wait(limiter, is_away=True)
+        assert "read-only" in str(limiter.health.trouble)
+        redis_server.ask("REPLICAOF", "NO", "ONE")
+        await changes.wait_shared(limiter)
+
+
+PASSWORD = "a/b==#?@:%ü w"
+
+
+@pytest.mark.parametrize("written", [PASSWORD, quote(PASSWORD, safe="")])
+async def test_a_password_may_have_any_character(redis_directory: Path, written: str) -> None:
+    with running_redis(redis_directory, "--requirepass", PASSWORD) as server:
+        url = server.url.replace("unix://", f"unix://:{written}@")
+        async with open_redis_limiter(url) as limiter:
+            assert limiter.health.trouble is None
+
+
+async def test_hosts_whose_clocks_differ_share_one_window(redis_server: RedisServer) -> None:
+    async with (
+        open_redis_limiter(redis_server.url) as first,
+        open_redis_limiter(redis_server.url) as second,
+    ):
+        passed = 0
+        for index in range(12):
+            passed += await first.acquire([KEY], NOW + index) == 0
+            passed += await second.acquire([KEY], NOW + 86_400_000 + index) == 0
+        assert passed == 10
+
+
+async def test_what_a_clock_ahead_wrote_leaves_its_window_in_time(
+    redis_server: RedisServer,
+) -> None:
+    clock = "local now = tonumber(redis.call('GET', 'now'))\n"
+    redis_server.ask("SET", "now", str(NOW + 10**9))
+    async with open_redis_limiter(redis_server.url, clock=clock) as before:
+        for _ in range(10):
+            assert await before.acquire([KEY], NOW) == 0
+    redis_server.ask("SET", "now", str(NOW))
+    async with open_redis_limiter(redis_server.url, clock=clock) as limiter:
+        assert await limiter.acquire([KEY], NOW) == KEY.period_ms
+        redis_server.ask("SET", "now", str(NOW + KEY.period_ms))
+        assert await limiter.acquire([KEY], NOW) == 0
 
 
 async def test_the_backlog_is_bounded(redis_server, monkeypatch) -> None:
