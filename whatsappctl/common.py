@@ -104,7 +104,7 @@ def fail(error: WhatsappdError, *, as_json: bool) -> NoReturn:
 
         click.echo(json_text({"error": error.as_wire()}), err=True)
     else:
-        from whatsappctl.output import plain
+        from whatsappd.wire.escape import printable
 
-        click.echo(f"whatsappctl: {plain(error.message)}", err=True)
+        click.echo(f"whatsappctl: {printable(error.message)}", err=True)
     click.get_current_context().exit(error.exit_code)

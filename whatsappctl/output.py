@@ -1,7 +1,7 @@
 """How answers look: tables, ages and addresses for people, JSON for programs.
 
-What comes from WhatsApp (names, texts) may hold control characters; nothing of it reaches a
-terminal unescaped.
+What comes from WhatsApp (names, texts) may hold control characters and marks that turn a line
+around; nothing of it reaches a terminal, or a reader of lines, unescaped (`whatsappd.wire.escape`).
 """
 
 from __future__ import annotations
@@ -12,13 +12,7 @@ from typing import Any
 
 import click
 
-
-def plain(value: Any) -> str:
-    """`value` as text, with everything escaped that would move a terminal's cursor, or worse."""
-    text = str(value)
-    if text.isprintable():
-        return text
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+from whatsappd.wire.escape import printable, safe_json
 
 
 def age(since_ms: int | None, *, now_ms: int | None = None) -> str:
@@ -68,25 +62,42 @@ def number(jid: str | None) -> str:
 
 def table(titles: Sequence[str], rows: Iterable[Sequence[Any]]) -> str:
     """Columns as wide as they need to be; the last one is free."""
-    cells = [list(titles), *([plain(cell) for cell in row] for row in rows)]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    cells = [list(titles), *([printable(cell) for cell in row] for row in rows)]
+    widths = [max(map(columns, column)) for column in zip(*cells, strict=True)]
     widths[-1] = 0
     lines = (
-        "  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip()
+        "  ".join(padded(cell, width) for cell, width in zip(row, widths, strict=True)).rstrip()
         for row in cells
     )
     return "\n".join(lines)
 
 
+def columns(text: str) -> int:
+    """How many columns of a terminal `text` takes: two for Chinese, none for combining accents."""
+    if text.isascii():
+        return len(text)
+    from unicodedata import category, east_asian_width
+
+    return sum(
+        0 if category(each) in ("Mn", "Me", "Cf") else 1 + (east_asian_width(each) in "WF")
+        for each in text
+    )
+
+
+def padded(text: str, width: int) -> str:
+    """`text` with spaces behind it up to `width` columns."""
+    return text + " " * (width - columns(text))
+
+
 def finding_lines(found: Iterable[tuple[str, str, str, str | None]]) -> list[str]:
     """Name, level, detail and remedy of each finding, the remedy on a line of its own."""
-    found = list(found)
-    width = max((len(name) for name, *_ in found), default=0)
+    found = [(printable(name), level, detail, remedy) for name, level, detail, remedy in found]
+    width = max((columns(name) for name, *_ in found), default=0)
     lines = []
     for name, level, detail, remedy in found:
-        lines.append(f"{level:<4}  {plain(name):<{width}}  {plain(detail)}")
+        lines.append(f"{level:<4}  {padded(name, width)}  {printable(detail)}")
         if remedy is not None:
-            lines.append(f"{'':<4}  {'':<{width}}  -> {plain(remedy)}")
+            lines.append(f"{'':<4}  {'':<{width}}  -> {printable(remedy)}")
     return lines
 
 
@@ -94,7 +105,7 @@ def json_text(value: Any) -> str:
     """One line of JSON. Bytes become base64."""
     from json import dumps
 
-    return dumps(value, ensure_ascii=False, default=_json_default)
+    return safe_json(dumps(value, ensure_ascii=False, default=_json_default))
 
 
 def _json_default(value: Any) -> str:
@@ -114,9 +125,9 @@ def session_line(status: dict[str, Any]) -> str:
     """One session in one sentence: `acme: connected as +15550100`."""
     line = f"{status['company']}: {status['state']}"
     if status["state"] == "connected" and status.get("jid"):
-        return plain(f"{line} as {number(status['jid'])}")
+        return printable(f"{line} as {number(status['jid'])}")
     if status.get("cause") and status["cause"] != status["state"]:
         line += f" ({status['cause']})"
     if status.get("next_try_ms"):
         line += f", next try {in_time(status['next_try_ms'])}"
-    return plain(line)
+    return printable(line)

@@ -13,9 +13,10 @@ import click
 from whatsappctl.batch import BadLine, Defaults, Line, lines, rereadable
 from whatsappctl.common import client, options
 from whatsappctl.interrupts import Interrupts
-from whatsappctl.output import json_text, plain, print_json
+from whatsappctl.output import json_text, print_json
 from whatsappctl.sending import Outcome, Sender
 from whatsappd.errors import EXIT_FAILED, EXIT_USAGE, InvalidParams, WhatsappdError
+from whatsappd.wire.escape import printable
 
 if TYPE_CHECKING:
     from click._termui_impl import ProgressBar
@@ -165,7 +166,7 @@ def _progress(stack: ExitStack, length: int) -> ProgressBar[Any] | None:
 
 def _notice(text: str) -> None:
     # Behind a bar, which stands on a line without an end.
-    click.echo(("\n" if sys.stderr.isatty() else "") + plain(text), err=True)
+    click.echo(("\n" if sys.stderr.isatty() else "") + printable(text), err=True)
 
 
 def _tell_bad(line: BadLine) -> None:
@@ -174,7 +175,7 @@ def _tell_bad(line: BadLine) -> None:
         error = InvalidParams(text, problems=line.problems)
         print_json({"line": line.number, "error": error.as_wire()})
     else:
-        click.echo(plain(f"line {line.number}: {text}"), err=True)
+        click.echo(printable(f"line {line.number}: {text}"), err=True)
 
 
 def _tell(outcome: Outcome) -> None:
@@ -198,5 +199,5 @@ def _tell_end(account: Account, sender: Sender, why: dict[str, Any]) -> None:
         summary = {**account.as_json(), "in_doubt": sender.in_doubt}
         click.echo(json_text({"error": why, "summary": summary}), err=True)
     else:
-        reason = plain(why["message"])
+        reason = printable(why["message"])
         click.echo(f"whatsappctl: {reason}: {account.sentence()}{doubt}; {remedy}", err=True)

@@ -7,7 +7,8 @@ import os
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import plain, print_json
+from whatsappctl.output import print_json
+from whatsappd.wire.escape import printable
 
 
 @click.command("backup")
@@ -29,4 +30,4 @@ def command(file: str) -> None:
     if options().json:
         print_json(answer)
     else:
-        click.echo(plain(answer.get("path", path)))
+        click.echo(printable(answer.get("path", path)))

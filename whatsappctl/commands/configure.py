@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import plain, print_json
+from whatsappctl.output import print_json
+from whatsappd.wire.escape import printable
 
 #: As in `whatsappd.logs`, which needs structlog.
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -33,4 +34,4 @@ def command(log_level: str | None) -> None:
         print_json(answer)
         return
     for name, value in answer.items():
-        click.echo(plain(f"{name.replace('_', '-')}: {value}"))
+        click.echo(printable(f"{name.replace('_', '-')}: {value}"))

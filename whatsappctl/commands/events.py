@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import clock, number, plain, print_json
+from whatsappctl.output import clock, number, print_json
 from whatsappd.model.event import Event
+from whatsappd.wire.escape import printable
 
 if TYPE_CHECKING:
     from whatsappctl.stream import EventStream
@@ -179,7 +180,7 @@ def _print_json(event: Event) -> None:
 def _print_line(event: Event) -> None:
     words = _words(event.type, event.data)
     head = f"{event.seq:>6}  {clock(event.time_ms)}  {event.company}  {event.type}"
-    click.echo(plain(f"{head}  {words}"))
+    click.echo(printable(f"{head}  {words}"))
 
 
 def _words(kind: str, data: dict[str, Any]) -> str:

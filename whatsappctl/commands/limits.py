@@ -5,7 +5,8 @@ from __future__ import annotations
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import plain, print_json
+from whatsappctl.output import print_json
+from whatsappd.wire.escape import printable
 
 #: The names in the RPC (and in `whatsappd.rules.outreach.SendLimits`), and for people.
 NAMES = {
@@ -57,4 +58,4 @@ def command(company: str, reset: bool, **given: int | None) -> None:
         print_json(answer)
         return
     for name, value in answer["limits"].items():
-        click.echo(f"{plain(NAMES.get(name, name)) + ':':<33}{value or 'off'}")
+        click.echo(f"{printable(NAMES.get(name, name)) + ':':<33}{value or 'off'}")

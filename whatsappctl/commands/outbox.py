@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import age, clock, in_time, number, plain, print_json, table
+from whatsappctl.output import age, clock, in_time, number, print_json, table
 from whatsappd.errors import WhatsappdError
+from whatsappd.wire.escape import printable
 
 if TYPE_CHECKING:
     from whatsappctl.client import Client
@@ -161,12 +162,12 @@ def _facts(row: dict[str, Any]) -> str:
         "whatsapp's id": row["message_id"],
     }
     lines = [
-        f"{name + ':':<15}{plain(value)}"
+        f"{name + ':':<15}{printable(value)}"
         for name, value in facts.items()
         if value is not None and value != "-"
     ]
     # Line by line, because escaping would make one of them.
-    return "\n".join([*lines, "", *map(plain, row["text"].split("\n"))])
+    return "\n".join([*lines, "", *map(printable, row["text"].split("\n"))])
 
 
 def _at(at_ms: int | None) -> str | None:
@@ -226,11 +227,11 @@ def _each(ids: tuple[str, ...], do: Callable[[str], dict[str, Any]]) -> None:
             if options().json:
                 print_json({"id": id, "error": error.as_wire()})
             else:
-                click.echo(f"{plain(id)}: {plain(error.message)}", err=True)
+                click.echo(f"{printable(id)}: {printable(error.message)}", err=True)
             continue
         if options().json:
             print_json(row)
         else:
-            click.echo(f"{row['id']} {plain(row['state'])}")
+            click.echo(f"{row['id']} {printable(row['state'])}")
     if first is not None:
         click.get_current_context().exit(first.exit_code)

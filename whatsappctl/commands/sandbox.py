@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import json_text, plain, print_json
+from whatsappctl.output import json_text, print_json
 from whatsappd.errors import UnknownMethod
+from whatsappd.wire.escape import printable
 
 #: Seconds to wait for the code of a session that is just starting.
 PATIENCE = 15.0
@@ -50,7 +51,7 @@ def _print(answer: Any) -> None:
         return
     for name, value in answer.items():
         shown = json_text(value) if isinstance(value, (dict, list)) else value
-        click.echo(f"{name}: {plain(shown)}")
+        click.echo(f"{name}: {printable(shown)}")
 
 
 @command.command("info")

@@ -8,8 +8,9 @@ from typing import IO, TYPE_CHECKING, Any
 import click
 
 from whatsappctl.common import Seconds, client, common_options, company_argument, options
-from whatsappctl.output import plain, print_json
+from whatsappctl.output import print_json
 from whatsappd.errors import SendFailed, Stopping, TimedOut, Uncertain, Unreachable
+from whatsappd.wire.escape import printable
 
 if TYPE_CHECKING:
     from whatsappctl.client import Client
@@ -155,7 +156,7 @@ def _wait(daemon: Client, row: dict[str, Any], goal: str, timeout: float | None)
             row,
             goal,
             deadline=timeout,
-            on_uncertain=lambda row: click.echo(plain(_uncertain(row)), err=True),
+            on_uncertain=lambda row: click.echo(printable(_uncertain(row)), err=True),
         )
     except KeyboardInterrupt:
         _print_row(accepted)
@@ -204,4 +205,4 @@ def _print_row(row: dict[str, Any]) -> None:
     if options().json:
         print_json(row)
     else:
-        click.echo(f"{row['id']} {plain(row['state'])}")
+        click.echo(f"{row['id']} {printable(row['state'])}")

@@ -9,8 +9,9 @@ from typing import Any, Protocol
 import click
 
 from whatsappctl.common import Seconds, client, common_options, company_argument, options
-from whatsappctl.output import in_time, plain, print_json, session_line
+from whatsappctl.output import in_time, print_json, session_line
 from whatsappd.errors import NotConnected, TimedOut, WrongState
+from whatsappd.wire.escape import printable
 
 #: A first QR code lives 60 s and five more live 20 s each; then the session gives up by itself.
 TIMEOUT = 180.0
@@ -139,7 +140,7 @@ class Screen:
         code = drawn(data["qr"], color=True)
         good = f", good for {in_time(data['expires_ms'])[3:]}" if data.get("expires_ms") else ""
         click.echo(
-            f"{code}\n{plain('Scan it with the phone: Linked devices, Link a device' + good)}"
+            f"{code}\n{printable('Scan it with the phone: Linked devices, Link a device' + good)}"
         )
         self._lines_of_code = code.count("\n") + 2
 

@@ -7,7 +7,8 @@ from typing import Any
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import age, in_time, number, plain, print_json, table
+from whatsappctl.output import age, in_time, number, print_json, table
+from whatsappd.wire.escape import printable
 
 
 @click.command("status")
@@ -38,7 +39,7 @@ def _daemon(status: dict[str, Any]) -> str:
         head += "\nSANDBOX: nothing here is the real WhatsApp"
     problem = status["fork_server"].get("problem")
     if problem:
-        head += f"\nfork server: {plain(problem)}"
+        head += f"\nfork server: {printable(problem)}"
     companies = status["companies"]
     if not companies:
         return f"{head}\nno companies yet: `whatsappctl start COMPANY` links the first"
@@ -77,7 +78,7 @@ def _session(status: dict[str, Any]) -> str:
         "recycled": _recycled(status),
     }
     lines = [
-        f"{name + ':':<17}{plain(value)}"
+        f"{name + ':':<17}{printable(value)}"
         for name, value in facts.items()
         if value is not None and value != "-"
     ]

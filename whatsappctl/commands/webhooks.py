@@ -7,8 +7,9 @@ from typing import Any
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import age, clock, plain, print_json, table
+from whatsappctl.output import age, clock, print_json, table
 from whatsappd.errors import EXIT_FAILED
+from whatsappd.wire.escape import printable
 
 
 @click.group("webhooks")
@@ -131,7 +132,7 @@ def show(webhook_id: str) -> None:
         ("gone", f"{found['gone']} events, which retention deleted first"),
     ]
     for name, value in lines:
-        click.echo(f"{name:<18} {plain(value)}")
+        click.echo(f"{name:<18} {printable(value)}")
 
 
 @command.command("update")
@@ -216,7 +217,7 @@ def test(ctx: click.Context, webhook_id: str) -> None:
     elif tested["ok"]:
         click.echo(f"{webhook_id}: status {tested['status']} after {tested['took_ms']} ms")
     else:
-        click.echo(f"{webhook_id}: {plain(tested['error'])}", err=True)
+        click.echo(f"{webhook_id}: {printable(tested['error'])}", err=True)
     if not tested["ok"]:
         ctx.exit(EXIT_FAILED)
 

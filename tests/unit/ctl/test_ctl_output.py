@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 import segno
 
-from whatsappctl.output import age, in_time, number, plain, session_line, table
+from whatsappctl.output import age, in_time, json_text, number, session_line, table
 from whatsappctl.qrcode import BORDER, drawn
 
 SECOND = 1000
@@ -53,14 +55,21 @@ def test_numbers(jid: str, text: str):
     assert number(jid) == text
 
 
-def test_control_characters_do_not_reach_the_terminal():
-    assert plain("añ ✓") == "añ ✓"
-    assert plain("a\x1b[2J\nb\u202e") == "a\\x1b[2J\\nb\\u202e"
+def test_json_is_one_line_for_every_reader_and_keeps_the_value():
+    value = {"text": "a\x9b2J\x85b\u2028c\u202e", "name": "Zoë"}
+    line = json_text(value)
+    assert line.splitlines() == [line]
+    assert line.isprintable()
+    assert "Zoë" in line
+    assert json.loads(line) == value
 
 
 def test_tables_line_up():
     assert table(("A", "LONG"), [("wide", 1), ("x", "free text")]) == (
         "A     LONG\nwide  1\nx     free text"
+    )
+    assert table(("A", "LONG"), [("名前", 1), ("e\u0301x", 2), ("\x1b", 3)]) == (
+        "A     LONG\n名前  1\ne\u0301x    2\n\\x1b  3"
     )
 
 
