@@ -25,7 +25,8 @@ ALLOWED: dict[str, set[str]] = {
     "limits": {"supervision", "errors", "clock", "model", "rules"},
     "worker": {"errors", "model", "wire", "sandbox.trust"},
     "rpc": {"supervision", "errors", "model", "wire", "rules.bounds"},
-    "sandbox": {"errors", "model", "wire"},
+    "sandbox": {"errors", "model", "wire", "files"},
+    "files": {"errors"},
     "state": {"errors", "model"},
     "lock": {"errors", "clock"},
     "logs": set(),
@@ -55,7 +56,7 @@ ALLOWED: dict[str, set[str]] = {
     "serving": {"supervision", "errors", "api", "config", "monitoring", "rpc", "systemd"},
     "signals": {"supervision", "errors", "config", "systemd"},
     "gateway": {"supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"},
-    "ctl": {"", "errors", "model", "wire"},
+    "ctl": {"", "errors", "model", "wire", "files"},
 }
 #: The places where parts meet may import everything of the daemon.
 MEETING_PLACES = {"app", "check", "cli", "__main__", "demo", "sandboxing", "sandbox_app", ""}

@@ -324,6 +324,16 @@ class BadConfiguration(WhatsappdError):
     exit_code = EXIT_USAGE
 
 
+class FileNotWritten(WhatsappdError):
+    """A file that a command was told to write cannot be written, or must not be.
+
+    The message begins with its path, and says why.
+    """
+
+    code = 405
+    name = "file_not_written"
+
+
 def all_errors() -> list[type[WhatsappdError]]:
     """Every error class, by code: the table that the README and the gateway print."""
     found: list[type[WhatsappdError]] = []
