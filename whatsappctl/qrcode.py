@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import io
 import sys
-from pathlib import Path
 from typing import Any
 
-import click
 import segno
+
+from whatsappd.files import PRIVATE, write_file
 
 #: Light modules around the code. The standard wants 4; phones are content with 2, and a code that
 #: fits on the screen is worth more.
@@ -41,16 +41,17 @@ def drawn(text: str, *, color: bool) -> str:
 
 
 def write_png(text: str, path: str) -> None:
-    """Write the code as PNG; `-` is stdout."""
+    """Write the code as PNG; `-` is stdout. A file is its owner's only: whoever scans it is in.
+
+    Raises:
+        FileNotWritten: it cannot be written, or must not be.
+    """
     image = io.BytesIO()
     _code(text).save(image, kind="png", scale=PNG_SCALE, border=4)
     if path == "-":
         sys.stdout.buffer.write(image.getvalue())
     else:
-        try:
-            Path(path).write_bytes(image.getvalue())
-        except OSError as error:
-            raise click.FileError(path, error.strerror) from error
+        write_file(path, image.getvalue(), mode=PRIVATE)
 
 
 def _code(text: str) -> Any:

@@ -167,6 +167,10 @@ _INFO = ("version", "neonize", "python", "mode")
 METRICS: tuple[Metric, ...] = (
     # --- the daemon ---
     Metric(
+        "whatsappd_up", GAUGE, "1: the daemon gave its figures. 0, in a file: it did not.", (),
+        _one(lambda _: 1),
+    ),
+    Metric(
         "whatsappd_info", GAUGE, "Always 1; the labels tell the versions and the mode.", _INFO,
         lambda s: [(tuple(s.versions[name] for name in _INFO), 1)],
     ),

@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whatsappd.errors import SandboxFailed
+from whatsappd.sandbox.files import write_private
 from whatsappd.sandbox.libmaps import Mapping, mappings_of
 
 #: The tables in the library, adjacent: 236 tokens of one byte, then four times 256 of two.
@@ -173,9 +174,7 @@ def main(arguments: list[str]) -> int:
     except SandboxFailed as error:
         print(error.message, file=sys.stderr)
         return 1
-    partial = file.with_name(f"{file.name}.{os.getpid()}")
-    partial.write_text(json.dumps(dictionary._asdict()))
-    partial.replace(file)
+    write_private(file, json.dumps(dictionary._asdict()).encode())
     return 0
 
 

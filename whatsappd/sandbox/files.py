@@ -1,31 +1,24 @@
-"""Files with secrets: written whole or not at all, and readable by the owner only."""
+"""The sandbox's files: with secrets, readable by the owner only, or its certificate, by all."""
 
 from __future__ import annotations
 
-import os
 from pathlib import Path
 
+from whatsappd.files import PRIVATE, PUBLIC, write_file
+
 PRIVATE_DIRECTORY = 0o700
-PRIVATE_FILE = 0o600
-PUBLIC_FILE = 0o644
+PRIVATE_FILE = PRIVATE
 
 
 def write_private(file: Path, content: bytes) -> None:
-    """Write `content` to `file` with mode 0600, atomically."""
-    _write(file, content, PRIVATE_FILE)
+    """Write `content` to `file` with mode 0600, whole or not at all.
+
+    Raises:
+        FileNotWritten: it cannot be written.
+    """
+    write_file(file, content, mode=PRIVATE)
 
 
 def write_public(file: Path, content: bytes) -> None:
-    """Write `content` to `file` with mode 0644, atomically."""
-    _write(file, content, PUBLIC_FILE)
-
-
-def _write(file: Path, content: bytes, mode: int) -> None:
-    partial = file.with_name(f".{file.name}.{os.getpid()}")
-    partial.unlink(missing_ok=True)
-    # O_EXCL: the mode counts only for a file that this call creates.
-    descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL, mode)
-    with os.fdopen(descriptor, "wb") as stream:
-        stream.write(content)
-        os.fchmod(stream.fileno(), mode)
-    partial.replace(file)
+    """As `write_private`, with mode 0644."""
+    write_file(file, content, mode=PUBLIC)

@@ -6,12 +6,12 @@ Standard library only: workers read it, too.
 from __future__ import annotations
 
 import json
-import os
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, Self
 
 from whatsappd.errors import SandboxFailed
+from whatsappd.files import PRIVATE, write_file
 
 
 @dataclass(frozen=True)
@@ -65,10 +65,13 @@ class SandboxInfo:
 
 
 def write_info(path: Path, info: SandboxInfo) -> None:
-    """Write `info` to `path` as JSON, whole or not at all."""
-    partial = path.with_name(f".{path.name}.{os.getpid()}")
-    partial.write_text(json.dumps(info.as_wire(), indent=2) + "\n")
-    partial.replace(path)
+    """Write `info` to `path` as JSON, whole or not at all.
+
+    Raises:
+        FileNotWritten: it cannot be written, or `path` is a link or no regular file.
+    """
+    content = json.dumps(info.as_wire(), indent=2) + "\n"
+    write_file(path, content.encode(), mode=PRIVATE)
 
 
 def read_info(path: Path) -> SandboxInfo:

@@ -220,6 +220,14 @@ def test_qr_as_text_png_and_json(daemon: Daemon, tmp_path: Path):
     image = tmp_path / "qr.png"
     assert daemon.invoke("qr", "acme", "--png", str(image)).exit_code == 0
     assert image.read_bytes().startswith(b"\x89PNG")
+    assert image.stat().st_mode & 0o777 == 0o600  # whoever reads the code can link a phone
+    link = tmp_path / "link.png"
+    link.symlink_to(tmp_path / "elsewhere.png")
+    refused = daemon.invoke("qr", "acme", "--png", str(link))
+    assert (refused.exit_code, refused.stderr) == (
+        1, f"whatsappctl: {link}: is a link, which is not followed; name a file\n",
+    )  # fmt: skip
+    assert not (tmp_path / "elsewhere.png").exists()
     assert daemon.invoke("qr", "acme", "--png", "-").stdout_bytes.startswith(b"\x89PNG")
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 import pytest
 from click.testing import CliRunner
+from prometheus_client.parser import text_string_to_metric_families
 from scripted_daemon import Daemon, session
 
 from whatsappctl import diagnosis
@@ -84,6 +85,30 @@ def test_metrics_replace_a_file_that_anybody_may_read(daemon: Daemon, tmp_path: 
     result = daemon.invoke("metrics", "--file", str(tmp_path / "nowhere" / "x.prom"))
     assert result.exit_code == 1
     assert "No such file" in result.stderr
+
+
+def test_metrics_of_a_daemon_that_is_away_replace_the_old_ones(tmp_path: Path) -> None:
+    target = tmp_path / "whatsappd.prom"
+    target.write_text(TEXT)
+    nobody = ["--socket", str(tmp_path / "nobody.sock")]
+    result = CliRunner().invoke(cli, [*nobody, "metrics", "--file", str(target)])
+    assert result.exit_code == 3
+    [family] = text_string_to_metric_families(target.read_text())
+    assert [(sample.name, sample.value) for sample in family.samples] == [("whatsappd_up", 0)]
+
+
+def test_metrics_follow_no_link_and_replace_no_device(daemon: Daemon, tmp_path: Path) -> None:
+    daemon.answers = {"daemon.metrics": METRICS}
+    precious = tmp_path / "precious"
+    precious.write_text("precious")
+    (tmp_path / "link.prom").symlink_to(precious)
+    os.mkfifo(tmp_path / "fifo.prom")
+    for name in ("link.prom", "fifo.prom"):
+        result = daemon.invoke("metrics", "--file", str(tmp_path / name))
+        assert result.exit_code == 1
+        assert "name a file" in result.stderr
+    assert precious.read_text() == "precious"
+    assert (tmp_path / "fifo.prom").is_fifo()
 
 
 @pytest.mark.parametrize(
