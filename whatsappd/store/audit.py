@@ -142,4 +142,4 @@ class AuditTrail:
                 for identity, *columns in (rows if after is not None else reversed(rows))
             ]
 
-        return await self._database.read(read)
+        return await self._database.query(read)

@@ -10,11 +10,12 @@ import sqlite3
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
+from time import monotonic
 from typing import TypeVar
 
 import trio
 
-from whatsappd.errors import Stopping
+from whatsappd.errors import Stopping, TimedOut
 from whatsappd.store.connect import connect_reader, connect_writer
 from whatsappd.store.failures import as_store_failed
 from whatsappd.store.safekeeping import backup
@@ -22,8 +23,15 @@ from whatsappd.store.writer import Participant, Writer
 
 T = TypeVar("T")
 
-#: Reads at the same time. More would only queue at the disk, and each holds a thread.
+#: Reads of the daemon's own at the same time. More would only queue at the disk, and each holds a
+#: thread.
 READERS = 2
+#: Queries of callers at the same time, beside those.
+QUERIES = 2
+#: Seconds that a query may take. The longest that we know of takes tens of milliseconds.
+QUERY_S = 5.0
+#: Steps of SQLite's virtual machine between two looks at the time: well below a millisecond.
+_STEPS = 10_000
 
 
 @asynccontextmanager
@@ -50,6 +58,7 @@ class Database:
         self._conn = conn
         self._writer = Writer(conn)
         self._limiter = trio.CapacityLimiter(READERS)
+        self._querying = trio.CapacityLimiter(QUERIES)
         self._readers: list[sqlite3.Connection] = []  # those that nobody uses just now
         self._closed = False
 
@@ -126,6 +135,40 @@ class Database:
             raise Stopping("the database is closed: the daemon is stopping")
         return await trio.to_thread.run_sync(self._read, read, limiter=self._limiter)
 
+    async def query(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        """`read`, for what a caller asks for: it holds up nobody but other queries.
+
+        The dispatchers and all else that the daemon does by itself `read`; callers who list, page
+        and search wait for each other only.
+
+        Raises:
+            TimedOut: it took longer than QUERY_S seconds and was given up.
+            StoreFailed, Stopping: as `read` does.
+        """
+        if self._closed:
+            raise Stopping("the database is closed: the daemon is stopping")
+        return await trio.to_thread.run_sync(self._query, read, limiter=self._querying)
+
+    def _query(self, read: Callable[[sqlite3.Connection], T]) -> T:
+        until = monotonic() + QUERY_S
+
+        def bounded(conn: sqlite3.Connection) -> T:
+            conn.set_progress_handler(lambda: monotonic() > until, _STEPS)
+            try:
+                return read(conn)
+            finally:
+                conn.set_progress_handler(None, 0)
+
+        try:
+            return self._read(bounded)
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode != sqlite3.SQLITE_INTERRUPT:
+                raise
+            raise TimedOut(
+                f"this would take longer than {QUERY_S:g} s: ask for fewer companies, states or "
+                "types at a time"
+            ) from error
+
     def _read(self, read: Callable[[sqlite3.Connection], T]) -> T:
         try:
             conn = self._reader()
@@ -142,7 +185,7 @@ class Database:
 
     def _reader(self) -> sqlite3.Connection:
         try:
-            return self._readers.pop()  # atomic; the limiter bounds how many there can be
+            return self._readers.pop()  # atomic; the limiters bound how many there can be
         except IndexError:
             return connect_reader(self.path)
 
@@ -167,8 +210,9 @@ class Database:
         self._closed = True
         with trio.CancelScope(shield=True):
             await self._writer.close()
-            for _ in range(READERS):  # wait for the reads that still run
-                await self._limiter.acquire_on_behalf_of(object())
+            for limiter in (self._limiter, self._querying):  # wait for the reads that still run
+                for _ in range(int(limiter.total_tokens)):
+                    await limiter.acquire_on_behalf_of(object())
             for conn in self._readers:
                 conn.close()
             # Last, because the last one to close folds the write-ahead log into the file.

@@ -27,19 +27,12 @@ from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, UnknownMessage, WrongState
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.delivery import RECEIPTS, Cause
-from whatsappd.store import queue, rows
+from whatsappd.store import queue, rows, upkeep
 from whatsappd.store.database import Database
 from whatsappd.store.events import EventLog
 from whatsappd.store.ledger import Ledger
-from whatsappd.store.upkeep import (
-    TOO_LATE,
-    cancel_step,
-    expire_step,
-    forget_receipts,
-    in_steps,
-    recover_step,
-    retain_step,
-)
+from whatsappd.store.slices import in_slices
+from whatsappd.store.upkeep import TOO_LATE
 from whatsappd.store.watch import Waiter, Watch
 
 #: What `resolve` may decide.
@@ -302,29 +295,31 @@ class Outbox:
         Returns them as they are now: `uncertain`, or `queued` where the sender chose `resend`.
         """
 
-        return await in_steps(self._database, lambda conn: recover_step(conn, self._ledger, reason))
+        done: list[Row] = []
+        while found := await self._database.write(
+            lambda conn: upkeep.recover_step(conn, self._ledger, reason)
+        ):
+            done += found
+        return done
 
-    async def expire(self, now: int) -> Sequence[Row]:
-        """Ends the queued rows whose time passed at `now` (epoch milliseconds); returns them."""
-        return await in_steps(self._database, lambda conn: expire_step(conn, self._ledger, now))
+    async def expire(self, now: int) -> int:
+        """Ends the queued rows whose time passed at `now` (epoch milliseconds); how many."""
+        return await in_slices(self._database, upkeep.expire(self._ledger, now))
 
-    async def cancel_queued(self, company: str, reason: str) -> Sequence[Row]:
-        """Cancels all that the company has queued; returns it."""
-        return await in_steps(
-            self._database, lambda conn: cancel_step(conn, self._ledger, company, reason)
-        )
+    async def cancel_queued(self, company: str, reason: str) -> int:
+        """Cancels all that the company has queued; returns how many."""
+        return await in_slices(self._database, upkeep.cancel(self._ledger, company, reason))
 
     async def retain(self, max_age_ms: int) -> int:
         """Deletes finished rows (and receipts without a row) that nothing changed for so long.
 
-        Their keys are forgotten with them. Returns how many rows went.
+        Their keys are forgotten with them. Returns how many rows went. Takes its time: see
+        `store.slices`.
         """
         now = self._clock()
-        gone = await in_steps(
-            self._database, lambda conn: retain_step(conn, self._ledger, now - max_age_ms)
-        )
-        await self._database.write(lambda conn: forget_receipts(conn, now))
-        return len(gone)
+        gone = await in_slices(self._database, upkeep.retain(self._ledger, now - max_age_ms))
+        await in_slices(self._database, upkeep.forget_receipts(now - upkeep.EARLY_RECEIPT_MS))
+        return gone
 
     # --- looking ------------------------------------------------------------------------------
 
@@ -340,11 +335,20 @@ class Outbox:
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[Row]:
-        """Rows, newest first; with `after`, oldest first. Page with the last row's id."""
+        """Rows, newest first; with `after`, oldest first. Page with the last row's id.
+
+        Takes milliseconds, whatever is asked for and however many rows there are.
+
+        Raises:
+            TimedOut: see `Database.query`.
+        """
         before_id = None if before is None else rows.id_as_number(before)
         after_id = None if after is None else rows.id_as_number(after)
-        return await self._database.read(
-            lambda conn: queue.list_rows(conn, company, states, before_id, after_id, limit)
+        among = None
+        if company is not None or states is not None:
+            among = self._watch.existing(company, states)
+        return await self._database.query(
+            lambda conn: queue.list_rows(conn, among, before_id, after_id, limit)
         )
 
     async def wait(self, row_id: str, states: Collection[OutboxState]) -> Row:

@@ -1,24 +1,22 @@
 """Changes of many rows of the outbox: after a start, as time passes, by retention.
 
-Each is a step of bounded size that `store.outbox` repeats until nothing is left, so that other
-writers get in between.
+Each is work in slices (`store.slices`), which `store.outbox` starts.
 """
 
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Callable
+from functools import partial
+from typing import Any
 
 from whatsappd.model.message import Row
-from whatsappd.rules.delivery import Cause
+from whatsappd.rules.delivery import OPEN, Cause
 from whatsappd.store import rows
-from whatsappd.store.database import Database
 from whatsappd.store.ledger import Ledger
+from whatsappd.store.slices import Slice, Work
 
 #: Why a row expired.
 TOO_LATE = "its time to live passed before it could be sent"
-#: Rows changed in one transaction.
-STEP = 500
 #: How long a receipt waits for a row with its message id. An ack is at most a restart away; the
 #: rest is for ids that are only found when a company's session starts again.
 EARLY_RECEIPT_MS = 3 * 24 * 3600 * 1000
@@ -26,58 +24,70 @@ EARLY_RECEIPT_MS = 3 * 24 * 3600 * 1000
 _SELECT = f"SELECT {rows.COLUMNS} FROM outbox"  # noqa: S608 - our own column names
 
 
-async def in_steps(
-    database: Database, step: Callable[[sqlite3.Connection], list[Row]]
-) -> list[Row]:
-    """Runs `step` in transactions of its own until it finds no more rows; returns them all.
+def expire(ledger: Ledger, now_ms: int) -> Work:
+    """Ends the queued rows whose time has passed."""
 
-    Cancelled, it has done some of the steps.
-    """
-    done: list[Row] = []
-    while found := await database.write(step):
-        done += found
-    return done
+    def work(conn: sqlite3.Connection, most: int, _after: Any) -> Slice:
+        found = _find(
+            conn,
+            "state = 'queued' AND expires_ms IS NOT NULL AND expires_ms <= ? ORDER BY expires_ms",
+            most,
+            now_ms,
+        )
+        for row in found:
+            ledger.move(conn, row, Cause.EXPIRED, reason=TOO_LATE)
+        return Slice(len(found), len(found))
+
+    return work
+
+
+def cancel(ledger: Ledger, company: str, reason: str) -> Work:
+    """Cancels what the company has queued."""
+
+    def work(conn: sqlite3.Connection, most: int, _after: Any) -> Slice:
+        found = _find(conn, "company = ? AND state = 'queued' ORDER BY id", most, company)
+        for row in found:
+            ledger.move(conn, row, Cause.CANCELLED, reason=reason)
+        return Slice(len(found), len(found))
+
+    return work
+
+
+def retain(ledger: Ledger, before_ms: int) -> Work:
+    """Deletes the finished rows that nothing changed since `before_ms`."""
+    # Ids begin with their time, so that old rows are found without an index of their own.
+    first_id = rows.first_id_at(before_ms)
+
+    def work(conn: sqlite3.Connection, most: int, after: Any) -> Slice:
+        # Behind the last one looked at: rows that stay must not be looked at in each slice again.
+        found = _find(conn, "id > ? AND id < ? ORDER BY id", most, after or 0, first_id)
+        gone = [row for row in found if row.updated_ms < before_ms and row.state not in OPEN]
+        for row in gone:
+            ledger.remove(conn, row)
+        return Slice(len(found), len(gone), int(found[-1].id, 16) if found else after)
+
+    return work
+
+
+def forget_receipts(before_ms: int) -> Work:
+    """Deletes the receipts from before `before_ms` that no row claimed."""
+    return partial(_forget_receipts, before_ms)
+
+
+def _forget_receipts(before_ms: int, conn: sqlite3.Connection, most: int, _after: Any) -> Slice:
+    found = conn.execute(
+        "SELECT company, message_id FROM receipts WHERE received_ms < ? LIMIT ?", (before_ms, most)
+    ).fetchall()
+    conn.executemany("DELETE FROM receipts WHERE company = ? AND message_id = ?", found)
+    return Slice(len(found), len(found))
 
 
 def recover_step(conn: sqlite3.Connection, ledger: Ledger, reason: str) -> list[Row]:
-    found = _find(conn, "state = 'sending' ORDER BY id")
+    """Rows that are still `sending` have lost their attempt; some of them, as they are then."""
+    found = _find(conn, "state = 'sending' ORDER BY id", 500)
     return [ledger.lost(conn, row, reason) for row in found]
 
 
-def expire_step(conn: sqlite3.Connection, ledger: Ledger, now_ms: int) -> list[Row]:
-    found = _find(
-        conn,
-        "state = 'queued' AND expires_ms IS NOT NULL AND expires_ms <= ? ORDER BY expires_ms",
-        now_ms,
-    )
-    return [ledger.move(conn, row, Cause.EXPIRED, reason=TOO_LATE) for row in found]
-
-
-def cancel_step(conn: sqlite3.Connection, ledger: Ledger, company: str, reason: str) -> list[Row]:
-    found = _find(conn, "company = ? AND state = 'queued' ORDER BY id", company)
-    return [ledger.move(conn, row, Cause.CANCELLED, reason=reason) for row in found]
-
-
-def retain_step(conn: sqlite3.Connection, ledger: Ledger, before_ms: int) -> list[Row]:
-    # Ids begin with their time, so that old rows are found without an index of their own.
-    found = _find(
-        conn,
-        "id < ? AND updated_ms < ? AND state NOT IN ('queued', 'sending', 'uncertain') ORDER BY id",
-        rows.first_id_at(before_ms),
-        before_ms,
-    )
-    for row in found:
-        ledger.remove(conn, row)
-    return found
-
-
-def forget_receipts(conn: sqlite3.Connection, now_ms: int) -> int:
-    """Deletes the receipts that no row claimed in time; returns how many."""
-    return conn.execute(
-        "DELETE FROM receipts WHERE received_ms < ?", (now_ms - EARLY_RECEIPT_MS,)
-    ).rowcount
-
-
-def _find(conn: sqlite3.Connection, condition: str, *values: object) -> list[Row]:
-    found = conn.execute(f"{_SELECT} WHERE {condition} LIMIT ?", (*values, STEP)).fetchall()
+def _find(conn: sqlite3.Connection, condition: str, most: int, *values: object) -> list[Row]:
+    found = conn.execute(f"{_SELECT} WHERE {condition} LIMIT ?", (*values, most)).fetchall()
     return [rows.as_row(columns) for columns in found]

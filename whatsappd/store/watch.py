@@ -83,6 +83,18 @@ class Watch:
         counts = self._counts.get(company)
         return counts is not None and counts[state] > 0
 
+    def existing(
+        self, company: str | None, states: Collection[OutboxState] | None
+    ) -> list[tuple[str, OutboxState]]:
+        """The pairs of company and state that have rows, of those asked for; None: of all."""
+        companies = list(self._counts) if company is None else [company]
+        return [
+            (each, state)
+            for each in companies
+            for state in self.counts(each)
+            if states is None or state in states
+        ]
+
     def accepted(self, company: str) -> int:
         """Rows made since the daemon started."""
         return self._accepted[company]

@@ -316,7 +316,7 @@ class Webhooks:
             _get(conn, identity)
             return dead_letters.list_some(conn, identity, after, limit)
 
-        return await self._database.read(read)
+        return await self._database.query(read)
 
     async def resend(self, identity: str, letters: Collection[int] | None) -> int:
         """Ask for one more attempt of those letters, None: all; returns how many.

@@ -15,9 +15,9 @@ import pytest
 import trio
 import trio.testing
 
-from whatsappd.errors import BadStateDirectory, InvalidParams, Stopping, StoreFailed
+from whatsappd.errors import BadStateDirectory, InvalidParams, Stopping, StoreFailed, TimedOut
 from whatsappd.store.connect import connect_writer
-from whatsappd.store.database import Database, open_database
+from whatsappd.store.database import QUERIES, Database, open_database
 from whatsappd.store.migrations import migrations
 from whatsappd.store.safekeeping import check
 
@@ -44,6 +44,32 @@ async def test_a_write_is_on_disk_when_it_returns(database: Database) -> None:
         assert names(other) == ["one"]
     assert await database.read(names) == ["one"]
     assert database.size > 0
+
+
+async def test_queries_of_callers_hold_up_no_read_of_the_daemons_own(database: Database) -> None:
+    gate, inside = threading.Event(), threading.Semaphore(0)
+
+    def slow(_conn: sqlite3.Connection) -> None:
+        inside.release()
+        assert gate.wait(10)
+
+    async with trio.open_nursery() as nursery:
+        for _ in range(2 * QUERIES):
+            nursery.start_soon(database.query, slow)
+        for _ in range(QUERIES):
+            await trio.to_thread.run_sync(inside.acquire)
+        assert await database.read(names) == []
+        gate.set()
+
+
+async def test_a_query_without_end_is_given_up(
+    database: Database, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("whatsappd.store.database.QUERY_S", 0.05)
+    endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
+    with pytest.raises(TimedOut, match="longer than 0"):
+        await database.query(lambda conn: conn.execute(endless).fetchone())
+    assert await database.query(names) == []
 
 
 async def test_all_files_are_private_whatever_the_umask(path: Path) -> None:

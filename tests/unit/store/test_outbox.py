@@ -24,6 +24,7 @@ from whatsappd.errors import (
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.model.message import OutboxState as S
+from whatsappd.store import upkeep
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import EventLog, open_event_log
@@ -334,21 +335,22 @@ async def test_rows_expire_while_queued_and_only_then(outbox: Outbox, clock) -> 
     handed = await sending(outbox, expires_ms=clock.now_ms + 10)
     await accepted(outbox, expires_ms=clock.now_ms + 99)
     await accepted(outbox)
-    assert await outbox.expire(clock.now_ms + 9) == []
+    assert await outbox.expire(clock.now_ms + 9) == 0
     clock.now_ms += 10
     assert late.id not in [row.id for row in await outbox.pending("acme", 10)]
-    (ended,) = await outbox.expire(clock.now_ms)
-    assert (ended.id, ended.state) == (late.id, S.EXPIRED)
+    assert await outbox.expire(clock.now_ms) == 1
+    assert (await outbox.get(late.id)).state is S.EXPIRED
     assert (await outbox.get(handed.id)).state is S.SENDING
     await outbox.passing(handed.id, "later", 0)
-    assert [row.id for row in await outbox.expire(clock.now_ms)] == [handed.id]
+    assert await outbox.expire(clock.now_ms) == 1
+    assert (await outbox.get(handed.id)).state is S.EXPIRED
 
 
 async def test_many_rows_expire_in_steps(outbox: Outbox, clock) -> None:
     async with trio.open_nursery() as nursery:
         for _ in range(1100):
             nursery.start_soon(outbox.accept, message(expires_ms=clock.now_ms), 10_000)
-    assert len(await outbox.expire(clock.now_ms)) == 1100
+    assert await outbox.expire(clock.now_ms) == 1100
     assert outbox.counts("acme") == {S.EXPIRED: 1100}
 
 
@@ -738,6 +740,79 @@ async def test_listing_pages_through_rows(outbox: Outbox) -> None:
     assert outbox.companies() == ["acme", "globex"]
 
 
+async def test_every_listing_is_what_sorting_all_rows_would_give(outbox: Outbox) -> None:
+    made: list[Row] = []
+    for index in range(60):
+        row = await accepted(outbox, str(index), company=f"company{index % 3}")
+        if index % 4 == 1:
+            row = await outbox.cancel(row.id)
+        elif index % 4 == 2:
+            row = (await outbox.begin(row.id)).row
+            if index % 8 == 2:
+                row = await outbox.uncertain(row.id, "crash")
+        made.append(row)
+    choices = [None, [], [S.QUEUED], [S.UNCERTAIN, S.CANCELLED], [S.PLAYED], list(S)]
+    for company in ("company0", "company2", "nobody", None):
+        for states in choices:
+            fitting = [
+                row
+                for row in made
+                if (company is None or row.company == company)
+                and (states is None or row.state in states)
+            ]
+            newest = list(reversed(fitting))
+            assert await outbox.list_rows(company, states) == newest
+            assert await outbox.list_rows(company, states, limit=4) == newest[:4]
+            middle = made[31].id
+            before = [row for row in newest if row.id < middle]
+            assert await outbox.list_rows(company, states, before=middle, limit=5) == before[:5]
+            after = [row for row in fitting if row.id > middle]
+            assert await outbox.list_rows(company, states, after=middle, limit=5) == after[:5]
+
+
+async def test_no_listing_costs_more_with_more_rows(outbox: Outbox, database: Database) -> None:
+    """Counted in steps of SQLite's virtual machine: a scan or a sort takes several for each row."""
+    row = await accepted(outbox, company="company0")
+    first = int(row.id, 16)
+
+    def fill(conn: sqlite3.Connection) -> None:
+        conn.executemany(
+            "INSERT INTO outbox SELECT ?, ?, chat, text, NULL, ?, reason, attempts, not_before_ms,"
+            " expires_ms, on_uncertain, NULL, created_ms, updated_ms, sent_ms, handed_ms,"
+            " lost_attempts, secret FROM outbox WHERE id = ?",
+            [
+                (first + 1 + n, f"company{n % 5}", ("sent", "read")[n % 2], first)
+                for n in range(20_000)
+            ],
+        )
+
+    await database.write(fill)
+    log = await open_event_log(database)
+    outbox = await open_outbox(database, log)
+    steps = [0]
+
+    def counted() -> int:
+        steps[0] += 1
+        return 0
+
+    original = database.query
+
+    async def query(read):
+        def counting(conn: sqlite3.Connection):
+            conn.set_progress_handler(counted, 1)
+            return read(conn)
+
+        return await original(counting)
+
+    database.query = query  # type: ignore[method-assign]
+    for company in ("company0", "nobody", None):
+        for states in (None, [S.SENT], [S.UNCERTAIN], [S.SENT, S.READ, S.QUEUED]):
+            for place in ({}, {"before": row.id}, {"after": row.id}):
+                steps[0] = 0
+                await outbox.list_rows(company, states, limit=10, **place)
+                assert steps[0] < 5000, (company, states, place)
+
+
 @pytest.mark.parametrize("row_id", ["", "zz", "0" * 15, "0" * 17, "F" * 16, "f" * 16, "0" * 16])
 async def test_an_unknown_id_is_an_error(outbox: Outbox, row_id: str) -> None:
     for call in (
@@ -816,11 +891,35 @@ async def test_retention_deletes_what_is_finished_and_old(outbox: Outbox, clock)
     assert is_new
 
 
+async def test_retention_holds_no_rows_in_memory_and_passes_those_that_stay(
+    outbox: Outbox, database: Database, clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[int] = []
+    find = upkeep._find
+
+    def finding(*arguments) -> list[Row]:
+        looked.append(len(find(*arguments)))
+        return find(*arguments)
+
+    monkeypatch.setattr(upkeep, "_find", finding)
+    async with trio.open_nursery() as nursery:
+        for number in range(900):
+            nursery.start_soon(outbox.accept, message(str(number)), LIMIT)
+    for row in (await outbox.list_rows(limit=900))[::2]:
+        await outbox.cancel(row.id)
+    clock.now_ms += 1000
+    assert await outbox.retain(1) == 450
+    assert outbox.counts("acme") == {S.QUEUED: 450}
+    # Each row was looked at once, also those that stay; none but a slice of them at a time.
+    assert sum(looked) == 900
+    assert len(looked) > 2
+
+
 async def test_a_companys_queue_can_be_cancelled(outbox: Outbox) -> None:
     for index in range(3):
         await accepted(outbox, str(index))
     row = await sending(outbox)
-    assert len(await outbox.cancel_queued("acme", "the company was removed")) == 4 - 1
+    assert await outbox.cancel_queued("acme", "the company was removed") == 4 - 1
     assert outbox.counts("acme") == {S.CANCELLED: 3, S.SENDING: 1}
     assert (await outbox.get(row.id)).state is S.SENDING
 
