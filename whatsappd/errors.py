@@ -144,6 +144,15 @@ def not_running(path: str, error: OSError) -> Unreachable:
     )
 
 
+class Revoked(WhatsappdError):
+    """The API key in whose name the call is made does not exist (any more)."""
+
+    code = 109
+    name = "revoked"
+    exit_code = EXIT_DENIED
+    http_status = 401
+
+
 # --- sessions ---------------------------------------------------------------------------------
 
 

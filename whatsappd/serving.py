@@ -23,7 +23,10 @@ from whatsappd.errors import Denied
 from whatsappd.monitoring.scrape import Served
 from whatsappd.rpc.connection import MaySpeak
 from whatsappd.rpc.listener import Listener, close_listener, open_listener
+from whatsappd.rpc.peer import Peer
 from whatsappd.rpc.server import RpcServer, root_and_this_user, serve_rpc
+from whatsappd.rpc.shares import Shares, by_user
+from whatsappd.rules.bounds import Holder
 from whatsappd.systemd import Notify, show_status
 
 log = structlog.get_logger()
@@ -56,6 +59,13 @@ async def serve(
     async def changed() -> None:
         await parts.events.wait_beyond(parts.events.last_seq)
 
+    may_speak = _gateway_trust()
+
+    def holder_of(peer: Peer) -> Holder:
+        # The gateway serves many, and bounds each of them itself.
+        holder = by_user(peer)
+        return holder._replace(is_capped=False) if may_speak(peer) else holder
+
     try:
         async with trio.open_nursery() as serving:
             server: RpcServer = await serving.start(
@@ -64,7 +74,9 @@ async def serve(
                     listener.socket,
                     table,
                     allow=parts.access.allow,
-                    may_speak=_gateway_trust(),
+                    may_speak=may_speak,
+                    admit=parts.access.admit,
+                    shares=Shares(holder_of=holder_of),
                 )
             )
             live.follow(lambda changed: _use_rules(parts.access, server, changed))

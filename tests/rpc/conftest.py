@@ -22,17 +22,17 @@ Serve = Callable[..., Any]
 
 @pytest.fixture
 def serve(tmp_path: Path) -> Serve:
-    """`async with serve(limits) as served:`"""
+    """`async with serve(limits) as served:`; further arguments are those of `serve_rpc`."""
 
     @asynccontextmanager
     async def serve(
-        limits: Limits = DEFAULT_LIMITS, allow: Any = allow_all
+        limits: Limits = DEFAULT_LIMITS, allow: Any = allow_all, **options: Any
     ) -> AsyncIterator[Served]:
         behaviour = Behaviour()
         listener = open_listener(os.fspath(tmp_path / "rpc.sock"))
         try:
             async with trio.open_nursery() as nursery:
-                start = partial(serve_rpc, allow=allow, limits=limits)
+                start = partial(serve_rpc, allow=allow, limits=limits, **options)
                 server = await nursery.start(start, listener.socket, behaviour.table())
                 served = Served(listener, server, behaviour)
                 try:

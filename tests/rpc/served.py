@@ -42,6 +42,8 @@ class Behaviour:
         self.waiting = 0
         self.cancelled = trio.Event()
         self.subscribed = 0
+        #: The table that is served, once it is made: its methods count their calls.
+        self.table_in_use = MethodTable([])
 
     def hello(self, call: Call, params: NoParams) -> dict[str, Any]:
         return {"pid": call.peer.pid, "uid": call.peer.uid, "gid": call.peer.gid}
@@ -96,6 +98,13 @@ class Behaviour:
         call.connection.start_soon(notify)
         return "subscribed"
 
+    async def subscribe_as(self, call: Call, params: NoParams) -> str:
+        """What goes on in the name of an actor, until its rights end."""
+        assert call.actor is not None
+        call.connection.bind_to(call.actor)
+        call.connection.start_soon(trio.sleep_forever)
+        return "subscribed"
+
     def subscribe_badly(self, call: Call, params: NoParams) -> str:
         async def fail() -> None:
             raise RuntimeError("a defect in a subscription")
@@ -104,7 +113,7 @@ class Behaviour:
         return "subscribed"
 
     def table(self) -> MethodTable:
-        return MethodTable(
+        self.table_in_use = MethodTable(
             [
                 Method("daemon.hello", NoParams, self.hello, "Who calls.", writes=False),
                 Method("test.echo", Value, self.echo, "", writes=False),
@@ -116,9 +125,11 @@ class Behaviour:
                 Method("test.wait", Value, self.wait, "", writes=False),
                 Method("test.wait_boom", NoParams, self.wait_boom, "", writes=False),
                 Method("test.subscribe", Size, self.subscribe, "", writes=False),
+                Method("test.subscribe_as", NoParams, self.subscribe_as, "", writes=False),
                 Method("test.subscribe_badly", NoParams, self.subscribe_badly, "", writes=False),
             ]
         )
+        return self.table_in_use
 
 
 class Served:

@@ -49,6 +49,15 @@ class AccessControl:
             self._rights[who] = known
         return known
 
+    def admit(self, peer: Peer) -> None:
+        """See `rpc.server.serve_rpc`: whether that peer may connect at all.
+
+        Raises:
+            Denied: no rule names its user or one of their groups.
+        """
+        if self.rights(peer).is_nothing:
+            raise self._denied(peer, "connect", None, write=False)
+
     def took_from(self, peer: Peer) -> bool:
         """Whether the last change of the rules took anything from that peer."""
         return not self.rights(peer).cover(self._by(self._earlier, peer))
@@ -86,9 +95,9 @@ class AccessControl:
             case Concerns.COMPANY:
                 self.require(call, method.name, arguments.company, write=method.writes)
             case Concerns.ALL if not rights.may_all(write=method.writes):
-                raise self._denied(call, method.name, None, write=method.writes)
+                raise self._denied(call.peer, method.name, None, write=method.writes)
             case _ if rights.is_nothing:
-                raise self._denied(call, method.name, None, write=method.writes)
+                raise self._denied(call.peer, method.name, None, write=method.writes)
 
     def require(self, call: Call, what: str, company: str, *, write: bool) -> None:
         """For handlers that learn late which company a call concerns.
@@ -97,10 +106,9 @@ class AccessControl:
             Denied: the rules do not let this caller do `what` for `company`.
         """
         if not self.rights(call.peer).may(company, write=write):
-            raise self._denied(call, what, company, write=write)
+            raise self._denied(call.peer, what, company, write=write)
 
-    def _denied(self, call: Call, what: str, company: str | None, *, write: bool) -> Denied:
-        peer = call.peer
+    def _denied(self, peer: Peer, what: str, company: str | None, *, write: bool) -> Denied:
         if (peer.uid, what) not in self._told and len(self._told) < _REMEMBERED:
             # Once for each: a caller that is refused must not be able to fill the log.
             self._told.add((peer.uid, what))

@@ -26,11 +26,11 @@ from whatsappd.errors import (
     error_from_wire,
     not_running,
 )
-from whatsappd.rpc.failures import ERROR
 from whatsappd.rpc.limits import MAX_UNSENT, SEND_STALLED_AFTER
 from whatsappd.rpc.output import Output
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import (
+    ERROR,
     MAX_MSGID,
     Request,
     Response,

@@ -4,13 +4,16 @@ Its life, which `server` starts and nobody else touches:
 
     reading ──> closing ──> closed
        │           └ what is unsent leaves, within a deadline
-       └ the peer hung up, or reads nothing any more: everything is cancelled at once
+       └ the peer hung up, reads nothing any more, or lost its rights: everything is cancelled at
+         once, and what is unsent is dropped
 
 A peer that closes its sending side only, and a server that stops, let the requests in flight
 finish before `closing`, also within a deadline; a peer that errs does not.
 
 Everything that one read brought is handled, and answered in one send; the wait for the next read
-is the checkpoint that lets other connections have their turn. Plain handlers cost no task.
+is the checkpoint that lets other connections have their turn. Plain handlers cost no task. When the
+connections of one user have worked for a while, they let others go on (`rpc.shares`). A peer whose
+calls are denied again and again is read from more and more slowly.
 
 A caller's mistake that leaves the stream intact is answered as the error of its request. One that
 does not (bytes that are no MessagePack, a message that is too large or no MessagePack-RPC) ends
@@ -24,6 +27,7 @@ from __future__ import annotations
 import select
 import socket
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from time import perf_counter
 from typing import Any, NamedTuple
 
@@ -33,24 +37,29 @@ import trio
 from whatsappd.errors import (
     Denied,
     Malformed,
+    Revoked,
     Stopping,
+    TimedOut,
     TooLarge,
     TooManyRequests,
     WhatsappdError,
 )
-from whatsappd.rpc.failures import ERROR, answerable
+from whatsappd.rpc.failures import answerable
 from whatsappd.rpc.limits import Limits
 from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.output import Output
 from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.shares import Share, Shares
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import (
+    ERROR,
     MAX_MSGID,
     REQUEST,
     Notification,
     Request,
     actor_named,
     pack_error,
+    pack_last_word,
     pack_notification,
     pack_result,
     parse_message,
@@ -58,7 +67,7 @@ from whatsappd.wire.rpc import (
 
 log = structlog.get_logger()
 
-#: Messages handled before other connections have their turn: a read can bring thousands.
+#: Messages handled before what they produced is sent: a read can bring thousands.
 SLICE = 256
 
 #: `(call, method, parsed parameters)`; raises Denied when the caller may not do that.
@@ -74,6 +83,9 @@ class Service(NamedTuple):
     allow: Allow
     limits: Limits
     may_speak: MaySpeak
+    #: Asked for each new connection; raises Denied.
+    admit: Callable[[Peer], None]
+    shares: Shares
 
 
 class Connection:
@@ -81,7 +93,10 @@ class Connection:
 
     # Thousands may be open, and the garbage collector walks over all that they hold.
     __slots__ = (
+        "_acting",
+        "_actors",
         "_allow",
+        "_begun",
         "_call",
         "_closed",
         "_frames",
@@ -91,21 +106,34 @@ class Connection:
         "_may_speak",
         "_nursery",
         "_output",
+        "_pause",
         "_peer",
         "_reading",
+        "_share",
+        "_shares",
         "_sock",
         "_stopping",
         "_table",
+        "_unfinished",
     )
 
     def __init__(
-        self, sock: socket.socket, peer: Peer, nursery: trio.Nursery, service: Service
+        self,
+        sock: socket.socket,
+        peer: Peer,
+        share: Share,
+        nursery: trio.Nursery,
+        service: Service,
     ) -> None:
         self._sock = sock
         self._peer = peer
+        self._share = share
+        self._shares = service.shares
         self._nursery = nursery
-        self._table, self._allow, self._limits, self._may_speak = service
-        limits = service.limits
+        self._table = service.table
+        self._allow = service.allow
+        self._may_speak = service.may_speak
+        limits = self._limits = service.limits
         self._call = Call(peer, self)
         self._frames = FrameReader(max_message=limits.max_message)
         self._output = Output(
@@ -114,7 +142,14 @@ class Connection:
             limit=limits.max_unsent,
             stalled_after=limits.send_stalled_after,
             on_broken=self._lost,
+            places=service.shares.unsent,
+            holder=share.holder,
         )
+        self._unfinished = 0  # bytes of a message that is not whole yet
+        self._begun = 0.0  # when it began
+        self._pause = 0.0  # seconds to read nothing, for calls that were denied
+        self._acting: dict[trio.CancelScope, str] = {}  # calls in flight, by the actor's name
+        self._actors: set[str] = set()  # whose own connection it is
         self._reading = trio.CancelScope()
         self._in_flight = 0
         self._idle: trio.Event | None = None  # made by whoever waits for none to be in flight
@@ -135,6 +170,10 @@ class Connection:
         """See `method.Notifier`. On a closed connection nothing is started."""
         if not self.closed:
             self._nursery.start_soon(self._run_task, task, arguments)
+
+    def bind_to(self, actor: str) -> None:
+        """See `method.Notifier`."""
+        self._actors.add(actor)
 
     async def notify(self, method: str, arguments: dict[str, Any]) -> None:
         await self.notify_packed(pack_notification(method, arguments))
@@ -174,15 +213,35 @@ class Connection:
                 self._lost(str(error))
         if self._stopping:
             self._tell(Stopping("the daemon is stopping"))
-        await self._output.drained()
+        with trio.move_on_after(self._limits.close_within):
+            await self._output.drained()
         self._closed = True
         self._nursery.cancel_scope.cancel()
 
     def end(self, error: WhatsappdError) -> None:
-        """Close after telling the peer `error`; what is in flight is cancelled."""
-        if not self.closed:
+        """Close at once: what is in flight is cancelled, and what waits to be sent is dropped.
+
+        The peer is told `error`, unless a part of a message is already on its way to it.
+        """
+        if self.closed:
+            return
+        if not self._output.unsent:
             self._tell(error)
-            self._reading.cancel()
+        self._closed = True
+        self._output.close()
+        with suppress(OSError):  # it may have hung up at this moment
+            self._sock.shutdown(socket.SHUT_RDWR)
+        self._nursery.cancel_scope.cancel()
+
+    def end_actor(self, actor: str, error: WhatsappdError) -> int:
+        """See `server.RpcServer.end_actor`."""
+        if actor in self._actors:
+            self.end(error)
+            return 1
+        ended = [scope for scope, whose in self._acting.items() if whose == actor]
+        for scope in ended:
+            scope.cancel()
+        return len(ended)
 
     def stop(self) -> None:
         """Refuse new requests, and close when those in flight are answered."""
@@ -197,6 +256,7 @@ class Connection:
         collector: that runs rarely, and each connection has a buffer. Call it when all is over."""
         del self._call
         self._output.close()
+        self._count_unfinished(0)
 
     def _lost(self, reason: str) -> None:
         if not self._closed:
@@ -211,7 +271,11 @@ class Connection:
         """
         sock, frames, output = self._sock, self._frames, self._output
         while True:
-            await trio.lowlevel.wait_readable(sock)
+            if not await self._readable():
+                self._tell(
+                    TimedOut(f"a message was not whole within {self._limits.whole_within:g} s")
+                )
+                return
             try:
                 data = sock.recv(READ_SIZE)
             except BlockingIOError:
@@ -225,13 +289,37 @@ class Connection:
                 return
             try:
                 values = frames.feed(data)
+                if values:
+                    self._begun = trio.current_time()
+                self._count_unfinished(frames.unfinished)
                 await self._handle(values)
-            except (Malformed, TooLarge) as error:
+            except (Malformed, TooLarge, TooManyRequests) as error:
                 log.debug("rpc_bad_message", peer_pid=self._peer.pid, reason=error.message)
                 self._tell(error)
                 return
             if output.full:
                 await output.room()
+
+    async def _readable(self) -> bool:
+        """Wait until there is something to read; False: a message has not become whole in time."""
+        if not self._unfinished:
+            await trio.lowlevel.wait_readable(self._sock)
+            return True
+        with trio.move_on_at(self._begun + self._limits.whole_within):
+            await trio.lowlevel.wait_readable(self._sock)
+            return True
+        return False
+
+    def _count_unfinished(self, size: int) -> None:
+        """Raises TooManyRequests if this user has too many unfinished messages."""
+        more = size - self._unfinished
+        if more > 0:
+            self._shares.unfinished.take(self._share.holder, more)
+            if not self._unfinished:
+                self._begun = trio.current_time()
+        elif more < 0:
+            self._shares.unfinished.give(self._share.holder, -more)
+        self._unfinished = size
 
     async def _answered(self) -> None:
         """Wait until no request is in flight any more, or their peer has waited long enough."""
@@ -241,30 +329,48 @@ class Connection:
                 await self._idle.wait()
 
     def _tell(self, error: WhatsappdError) -> None:
-        self._output.write(pack_notification(ERROR, error.as_wire()))
+        self._output.write(pack_last_word(error))
 
     # --- requests -----------------------------------------------------------------------------
 
     async def _handle(self, values: list[Any]) -> None:
-        """Handle messages in order; a checkpoint only after many, or when output is full.
+        """Handle messages in order; a checkpoint only after some work, or when output is full.
 
         Raises:
             Malformed: a value is no request or notification. Those before it are answered.
         """
+        share = self._share
+        if share.is_due:
+            await share.turn()
         answers: list[bytes] = []
         produced = 0
+        began = perf_counter()
         try:
             for number, value in enumerate(values, 1):
                 answer = self._answer_to(value)
                 if answer is not None:
                     answers.append(answer)
                     produced += len(answer)
-                if number % SLICE == 0 or produced > self._limits.max_unsent:
+                now = perf_counter()
+                is_due = share.work(now - began)
+                began = now
+                if (
+                    is_due
+                    or self._pause
+                    or number % SLICE == 0
+                    or produced > self._limits.max_unsent
+                ):
                     self._output.write(b"".join(answers))
                     answers.clear()
                     produced = 0
-                    await trio.lowlevel.checkpoint()
+                    if self._pause:
+                        pause, self._pause = self._pause, 0.0
+                        await trio.sleep(pause)
+                    await share.turn()
                     await self._output.room()
+                    began = perf_counter()
+                    if self._closed:
+                        return
         finally:
             if answers:
                 self._output.write(b"".join(answers))
@@ -315,6 +421,8 @@ class Connection:
         tally = self._table.tally(name)
         tally.took(perf_counter() - began)
         tally.failed(told.name)
+        if isinstance(told, Denied):
+            self._pause = self._shares.denied(self._share, trio.current_time())
         return told
 
     def _obey(self, notification: Notification) -> bytes | None:
@@ -354,23 +462,18 @@ class Connection:
                 "read some before sending more",
                 limit=self._limits.max_in_flight,
             )
+        self._shares.calls.take(self._share.holder)
         self._in_flight += 1
         self._nursery.start_soon(self._run_method, method, call, arguments, msgid, name=method.name)
 
     async def _run_method(
         self, method: Method, call: Call, arguments: Any, msgid: int | None
     ) -> None:
-        began = perf_counter()
         try:
-            try:
-                result = await method.handler(call, arguments)
-                answer = None if msgid is None else self._pack(msgid, result)
-                method.tally.took(perf_counter() - began)
-            except Exception as error:  # noqa: BLE001 - as above
-                told = self._failed(method.name, error, began)
-                answer = (
-                    _pack_failed(method.name, told) if msgid is None else pack_error(msgid, told)
-                )
+            if call.actor is None:
+                answer = await self._answer_later(method, call, arguments, msgid)
+            else:
+                answer = await self._answer_actor(method, call, call.actor, arguments, msgid)
             if answer is not None and not self.closed:
                 # At once, so that it precedes what a subscription of this handler sends. The place
                 # in flight is held until there is room, so answers do not pile up.
@@ -379,12 +482,41 @@ class Connection:
         except trio.BrokenResourceError:
             pass  # the peer vanished: nobody is left to answer
         finally:
+            self._shares.calls.give(self._share.holder)
             self._in_flight -= 1
             if not self._in_flight:
                 if self._idle is not None:
                     self._idle.set()
                 if self._stopping:
                     self._reading.cancel()
+
+    async def _answer_later(
+        self, method: Method, call: Call, arguments: Any, msgid: int | None
+    ) -> bytes | None:
+        """The packed answer of an async handler; None: nothing is to be told."""
+        began = perf_counter()
+        try:
+            result = await method.handler(call, arguments)
+            answer = None if msgid is None else self._pack(msgid, result)
+            method.tally.took(perf_counter() - began)
+        except Exception as error:  # noqa: BLE001 - a handler's error ends only its request
+            told = self._failed(method.name, error, began)
+            return _pack_failed(method.name, told) if msgid is None else pack_error(msgid, told)
+        return answer
+
+    async def _answer_actor(
+        self, method: Method, call: Call, actor: str, arguments: Any, msgid: int | None
+    ) -> bytes | None:
+        """`_answer_later`, for an actor whose rights may end meanwhile (`end_actor`)."""
+        with trio.CancelScope() as scope:
+            self._acting[scope] = actor
+            try:
+                return await self._answer_later(method, call, arguments, msgid)
+            finally:
+                del self._acting[scope]
+        if msgid is None:
+            return None
+        return pack_error(msgid, Revoked("the API key was revoked while its call was under way"))
 
     def _pack(self, msgid: int, result: Any) -> bytes:
         try:

@@ -13,10 +13,6 @@ from whatsappd.errors import Internal, WhatsappdError
 
 log = structlog.get_logger()
 
-#: The method of the notification that tells of an error which belongs to no request. Its
-#: arguments are the error's wire form.
-ERROR = "error"
-
 
 def answerable(error: Exception, *, doing: str) -> WhatsappdError:
     """The error to answer: `error` itself if it is meant for callers, else an `Internal`.

@@ -37,6 +37,12 @@ class Notifier(Protocol):
         everything the task sends. If it fails, the connection ends.
         """
 
+    def bind_to(self, actor: str) -> None:
+        """Make the connection the actor's own: it ends when the actor's rights do.
+
+        For what goes on without a call, such as a subscription in the actor's name.
+        """
+
     async def notify(self, method: str, arguments: dict[str, Any]) -> None:
         """Send one notification; waits while the peer has too much unread.
 

@@ -13,6 +13,9 @@ from collections.abc import Callable
 
 import trio
 
+from whatsappd.errors import WhatsappdError
+from whatsappd.rules.bounds import Holder, Places
+
 
 class Output:
     """Bytes on their way to one peer.
@@ -23,12 +26,16 @@ class Output:
         limit: bytes unsent above which `room` waits.
         stalled_after: seconds without progress after which the peer is given up.
         on_broken: called once, when nothing can be sent any more, with the reason in words.
+        places: counts the bytes that wait for this peer, for `holder`. When there is no room for
+            more, the peer is given up as one that does not read.
     """
 
     __slots__ = (
+        "_holder",
         "_limit",
         "_nursery",
         "_on_broken",
+        "_places",
         "_sock",
         "_stalled_after",
         "_unsent",
@@ -44,7 +51,11 @@ class Output:
         limit: int,
         stalled_after: float,
         on_broken: Callable[[str], None],
+        places: Places | None = None,
+        holder: Holder | None = None,
     ) -> None:
+        self._places = places
+        self._holder = holder
         self._sock = sock
         self._nursery = nursery
         self._limit = limit
@@ -73,7 +84,7 @@ class Output:
         if self.broken:
             return
         if self._unsent:
-            self._unsent += data
+            self._keep(data)
             return
         try:
             sent = self._sock.send(data)
@@ -82,9 +93,25 @@ class Output:
         except OSError as error:
             self._break(error.strerror or str(error))
             return
-        if sent < len(data):
-            self._unsent += memoryview(data)[sent:]
+        if sent < len(data) and self._keep(memoryview(data)[sent:]):
             self._nursery.start_soon(self._send_rest, name="rpc output")
+
+    def _keep(self, data: bytes | memoryview) -> bool:
+        """Keep what the peer did not take; whether there was room for it."""
+        if self._places is not None and self._holder is not None:
+            try:
+                self._places.take(self._holder, len(data))
+            except WhatsappdError as error:
+                self._break(error.message)
+                return False
+        self._unsent += data
+        return True
+
+    def _drop(self, size: int) -> None:
+        """Forget the first bytes that were kept."""
+        if self._places is not None and self._holder is not None and size:
+            self._places.give(self._holder, size)
+        del self._unsent[:size]
 
     async def room(self) -> None:
         """Wait until no more than the limit is unsent. A checkpoint only if it has to wait.
@@ -116,19 +143,20 @@ class Output:
             except OSError as error:
                 self._break(error.strerror or str(error))
                 return
-            del self._unsent[:sent]
+            self._drop(sent)
             if not self.full:
                 self._waiting.unpark_all()
 
     def close(self) -> None:
         """Send nothing any more, and let go of the owner: `on_broken` is not called for it."""
         self.broken = True
-        self._unsent.clear()
+        self._drop(len(self._unsent))
+        self._waiting.unpark_all()
         self._on_broken = _nobody
 
     def _break(self, reason: str) -> None:
         self.broken = True
-        self._unsent.clear()
+        self._drop(len(self._unsent))
         self._waiting.unpark_all()
         self._on_broken(reason)
 

@@ -11,18 +11,20 @@ import errno
 import os
 import socket
 from collections.abc import Callable
+from contextlib import suppress
 from typing import Any
 
 import structlog
 import trio
 
-from whatsappd.errors import TooManyRequests, WhatsappdError
+from whatsappd.errors import WhatsappdError
 from whatsappd.rpc.connection import Allow, Connection, MaySpeak, Service
-from whatsappd.rpc.failures import ERROR
 from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
 from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.peer import Peer, peer_of
-from whatsappd.wire.rpc import pack_notification
+from whatsappd.rpc.shares import Share, Shares
+from whatsappd.wire.frames import READ_SIZE
+from whatsappd.wire.rpc import pack_last_word
 
 log = structlog.get_logger()
 
@@ -38,6 +40,10 @@ def allow_all(call: Call, method: Method, arguments: Any) -> None:
     """Everybody whom the socket's file permissions let in may do everything."""
 
 
+def admit_all(peer: Peer) -> None:
+    """Everybody whom the socket's file permissions let in may connect."""
+
+
 def root_and_this_user(peer: Peer) -> bool:
     """Those who could do anything in our name anyway may say for whom they call."""
     return peer.uid in (0, os.geteuid())
@@ -51,19 +57,30 @@ class RpcServer:
         self._connections: set[Connection] = set()
         #: Connections that are open.
         self.connections = 0
-        #: Connections accepted since the start, and those refused because there were too many.
+        #: Connections accepted since the start, and those refused: there were too many, or their
+        #: user may not connect.
         self.accepted = 0
         self.refused = 0
 
     def end(self, whose: Callable[[Peer], bool], error: WhatsappdError) -> int:
-        """End the connections of those peers, after telling them `error`; how many there were.
+        """End the connections of those peers at once; how many there were.
 
-        What they have in flight is cancelled, subscriptions too.
+        When it returns, nothing of theirs goes on and nothing more leaves for them but `error`:
+        what they have in flight is cancelled, subscriptions too, and what waits to be sent is
+        dropped. What their sockets already have in the kernel (some 200 KB at the most) is theirs.
         """
         ended = [connection for connection in self._connections if whose(connection.peer)]
         for connection in ended:
             connection.end(error)
         return len(ended)
+
+    def end_actor(self, actor: str, error: WhatsappdError) -> int:
+        """End what an actor has going on, as `end` does; how many calls and connections that were.
+
+        Its calls in flight are answered with `error`; connections that are its own (those of its
+        subscriptions) end. Other callers on a shared connection notice nothing.
+        """
+        return sum(connection.end_actor(actor, error) for connection in list(self._connections))
 
     def stop(self) -> None:
         """Accept no more, refuse new requests, and let `serve_rpc` return once all are answered.
@@ -81,6 +98,8 @@ async def serve_rpc(
     allow: Allow = allow_all,
     limits: Limits = DEFAULT_LIMITS,
     may_speak: MaySpeak = root_and_this_user,
+    admit: Callable[[Peer], None] = admit_all,
+    shares: Shares | None = None,
     task_status: trio.TaskStatus[RpcServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `table` on a listening, nonblocking Unix socket until `RpcServer.stop`.
@@ -90,15 +109,20 @@ async def serve_rpc(
     Args:
         allow: asked before each call, with its parameters; raises Denied.
         may_speak: asked when a peer calls in the name of an actor (see `wire.rpc`).
+        admit: asked for each new connection; raises Denied, which the peer is told before it is
+            closed. Such a peer takes no place.
+        shares: what users have of connections and memory; made from `limits` if it is not given.
     """
     stop = trio.Event()
+    shares = shares or Shares(limits)
+    service = Service(table, allow, limits, may_speak, admit, shares)
     server = RpcServer(stop)
     async with trio.open_nursery() as nursery:
         accepting = trio.CancelScope()
 
         async def accept() -> None:
             with accepting:
-                await _accept(listening, nursery, server, Service(table, allow, limits, may_speak))
+                await _accept(listening, nursery, server, service)
 
         nursery.start_soon(accept)
         task_status.started(server)
@@ -115,7 +139,6 @@ async def _accept(
     server: RpcServer,
     service: Service,
 ) -> None:
-    limits = service.limits
     short = False
     while True:
         await trio.lowlevel.wait_readable(listening)
@@ -140,34 +163,50 @@ async def _accept(
                 log.info("rpc_accept_again")
             short = False
             server.accepted += 1
-            if server.connections >= limits.max_connections:
-                _refuse(sock, server, limits)
-                continue
-            server.connections += 1
-            nursery.start_soon(_serve_one, sock, server, service)
+            sock.setblocking(False)
+            try:
+                peer = peer_of(sock)
+                service.admit(peer)
+                share = service.shares.enter(peer)
+            except OSError as error:
+                log.debug("rpc_peer_lost", reason=error.strerror)
+                sock.close()
+            except WhatsappdError as error:
+                server.refused += 1
+                _refuse(sock, error)
+            else:
+                server.connections += 1
+                nursery.start_soon(_serve_one, sock, peer, share, server, service)
 
 
-def _refuse(sock: socket.socket, server: RpcServer, limits: Limits) -> None:
-    server.refused += 1
-    error = TooManyRequests(
-        f"{limits.max_connections} connections are open already: try again later",
-        limit=limits.max_connections,
-    )
+def _refuse(sock: socket.socket, error: WhatsappdError) -> None:
     with sock:
-        sock.setblocking(False)
         try:
-            sock.send(pack_notification(ERROR, error.as_wire()))
+            sock.send(pack_last_word(error))
         except OSError as failure:
             log.debug("rpc_refusal_unsent", reason=failure.strerror)
+        _hang_up(sock)
 
 
-async def _serve_one(sock: socket.socket, server: RpcServer, service: Service) -> None:
-    sock.setblocking(False)
+def _hang_up(sock: socket.socket) -> None:
+    """End both directions, and let go of what the peer sent and nobody will read.
+
+    Closing a Unix socket with unread bytes resets it, and the peer would not read our last words.
+    """
+    with suppress(OSError):
+        sock.shutdown(socket.SHUT_RDWR)
+        while sock.recv(READ_SIZE):
+            pass
+
+
+async def _serve_one(
+    sock: socket.socket, peer: Peer, share: Share, server: RpcServer, service: Service
+) -> None:
     connection: Connection | None = None
     try:
-        peer = peer_of(sock)
         async with trio.open_nursery() as nursery:
-            connection = Connection(sock, peer, nursery, service)
+            service.admit(peer)  # once more: the rules may have changed since it was accepted
+            connection = Connection(sock, peer, share, nursery, service)
             server._connections.add(connection)
             try:
                 if server._stop.is_set():
@@ -176,10 +215,15 @@ async def _serve_one(sock: socket.socket, server: RpcServer, service: Service) -
             finally:
                 server._connections.discard(connection)
     except Exception as error:
-        log.error("rpc_connection_failed", exc_info=error)
+        if connection is None:
+            log.debug("rpc_not_admitted", peer_pid=peer.pid, reason=str(error))
+        else:
+            log.error("rpc_connection_failed", exc_info=error)
     finally:
         if connection is not None:
             connection.release()
+        service.shares.leave(share)
         server.connections -= 1
         trio.lowlevel.notify_closing(sock)
+        _hang_up(sock)
         sock.close()

@@ -84,7 +84,7 @@ CONNECTIONS = Bound(
     "close some, or send several requests over one",
 )  # fmt: skip
 UNFINISHED_BYTES = Bound(
-    "unfinished_bytes", "bytes of messages that are not whole yet", 16 * _MIB, 64 * _MIB, 8 * _MIB,
+    "unfinished_bytes", "bytes of messages that are not whole yet", 8 * _MIB, 32 * _MIB, 4 * _MIB,
     "send whole messages, not many halves at a time",
 )  # fmt: skip
 UNSENT_BYTES = Bound(
@@ -92,7 +92,7 @@ UNSENT_BYTES = Bound(
     "read what the daemon sends",
 )  # fmt: skip
 WAITING_CALLS = Bound(
-    "waiting_calls", "calls that wait for their answer", 2048, 16_384, 512,
+    "waiting_calls", "calls that wait for their answer", 512, 8192, 512,
     "read some answers before calling more",
 )  # fmt: skip
 SUBSCRIPTIONS = Bound(

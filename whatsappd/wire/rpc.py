@@ -22,6 +22,10 @@ REQUEST = 0
 RESPONSE = 1
 NOTIFICATION = 2
 
+#: The method of the notification that tells of an error which belongs to no request. Its
+#: arguments are the error's wire form.
+ERROR = "error"
+
 #: msgid is a 32-bit unsigned integer in the spec.
 MAX_MSGID = 0xFFFF_FFFF
 
@@ -119,6 +123,13 @@ def named_arguments(params: Any) -> dict[str, Any]:
         "params: must be an array that holds one map of named arguments, or nothing",
         field="params",
     )
+
+
+def pack_last_word(error: WhatsappdError) -> bytes:
+    """The notification that tells a peer why its connection ends; see `is_last_word`."""
+    told = error.as_wire()
+    data = {name: value for name, value in told["data"].items() if name != "method"}
+    return pack_notification(ERROR, {**told, "data": data})
 
 
 def is_last_word(error: dict[str, Any]) -> bool:

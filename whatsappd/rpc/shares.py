@@ -1,0 +1,118 @@
+"""What the connections of one user share: places, and turns of the event loop.
+
+One `Shares` per server. Each connection has the `Share` of its peer's user, so that a user with
+fifty connections gets no more than one with a single connection: neither more memory, nor more of
+the loop's time. What each bound is stands in `rules.bounds`.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
+from whatsappd.rpc.peer import Peer
+from whatsappd.rules.bounds import (
+    CONNECTIONS,
+    DENIALS,
+    UNFINISHED_BYTES,
+    UNSENT_BYTES,
+    WAITING_CALLS,
+    Holder,
+    Pace,
+    Places,
+)
+
+#: Seconds that a user's connections work before others have their turn. Short calls take some 20
+#: microseconds each, so this is about fifty of them.
+SLICE_S = 0.001
+
+
+def by_user(peer: Peer) -> Holder:
+    """The holder for a peer: root and the daemon's own user may use what is kept."""
+    is_ours = peer.uid in (0, os.geteuid())
+    return Holder(f"uid:{peer.uid}", is_capped=not is_ours, may_use_kept=is_ours)
+
+
+class Share:
+    """One user's share, for as long as the user has connections."""
+
+    __slots__ = ("_line", "_worked", "connections", "holder")
+
+    def __init__(self, holder: Holder) -> None:
+        self.holder = holder
+        self.connections = 0
+        self._worked = 0.0  # seconds since others had their turn
+        self._line = trio.Lock()  # first come, first served
+
+    def work(self, seconds: float) -> bool:
+        """Count work that was done; whether it is time for `turn`."""
+        self._worked += seconds
+        return self._worked >= SLICE_S
+
+    @property
+    def is_due(self) -> bool:
+        """Whether `turn` is to be called before anything else is done."""
+        return self._worked >= SLICE_S
+
+    async def turn(self) -> None:
+        """Let others go on. Of one user's connections, one comes back in each turn of the loop."""
+        async with self._line:
+            await trio.lowlevel.checkpoint()
+            self._worked = 0.0
+
+
+class Shares:
+    """All users' shares of one server.
+
+    Args:
+        holder_of: whose places a peer takes.
+    """
+
+    def __init__(
+        self, limits: Limits = DEFAULT_LIMITS, *, holder_of: Callable[[Peer], Holder] = by_user
+    ) -> None:
+        self._holder_of = holder_of
+        self._shares: dict[str, Share] = {}
+        most = limits.max_connections
+        kept = CONNECTIONS.kept if most >= CONNECTIONS.all else 0
+        self.connections = Places(CONNECTIONS._replace(all=most, kept=kept))
+        self.unfinished = Places(UNFINISHED_BYTES)
+        self.unsent = Places(UNSENT_BYTES)
+        self.calls = Places(WAITING_CALLS)
+        self.denials = Pace(DENIALS)
+
+    def enter(self, peer: Peer) -> Share:
+        """The share of a peer that connects. Give it back with `leave`.
+
+        Raises:
+            TooManyRequests: its user, or all together, have too many connections.
+        """
+        holder = self._holder_of(peer)
+        self.connections.take(holder)
+        share = self._shares.get(holder.name)
+        if share is None:
+            share = self._shares[holder.name] = Share(holder)
+        share.connections += 1
+        return share
+
+    def leave(self, share: Share) -> None:
+        """One of its connections is closed."""
+        self.connections.give(share.holder)
+        share.connections -= 1
+        if not share.connections:
+            del self._shares[share.holder.name]
+
+    def denied(self, share: Share, now: float) -> float:
+        """Count a denied call; how many seconds to read nothing more from that connection."""
+        if not share.holder.is_capped:
+            return 0.0  # the gateway's wrong keys are no reason to hold up its good ones
+        return self.denials.wait(share.holder.name, now)
+
+    def report(self) -> list[dict[str, Any]]:
+        """For `daemon.limits`."""
+        places = (self.connections, self.unfinished, self.unsent, self.calls)
+        return [each.report() for each in places]
