@@ -53,7 +53,9 @@ ALLOWED: dict[str, set[str]] = {
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
         *("metrics", "supervision"),
     },
-    "serving": {"supervision", "errors", "api", "config", "monitoring", "rpc", "systemd"},
+    "serving": {
+        *("supervision", "errors", "api", "config", "monitoring", "rpc", "rules", "systemd"),
+    },
     "signals": {"supervision", "errors", "config", "systemd"},
     "gateway": {"supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"},
     "ctl": {"", "errors", "model", "wire", "files"},
