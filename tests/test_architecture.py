@@ -54,9 +54,12 @@ ALLOWED: dict[str, set[str]] = {
         *("metrics", "supervision"),
     },
     "serving": {
-        *("supervision", "errors", "api", "config", "monitoring", "rpc", "rules", "systemd"),
+        *("ending", "supervision", "errors", "api", "config", "monitoring", "rpc", "rules"),
+        "systemd",
     },
-    "signals": {"supervision", "errors", "config", "systemd"},
+    # Who hears the signals, and sees to it that the process ends.
+    "ending": {"errors"},
+    "signals": {"ending", "supervision", "errors", "config", "systemd"},
     "gateway": {"supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"},
     "ctl": {"", "errors", "model", "wire", "files"},
 }

@@ -29,6 +29,7 @@ from whatsappd.derive import (
     send_limits,
     session_settings,
 )
+from whatsappd.ending import CLOSE_WITHIN, Ending
 from whatsappd.errors import BadConfiguration, StoreFailed
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimiterHealth
@@ -47,7 +48,7 @@ from whatsappd.sessions.pacing import Shared
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.process import become_subreaper
 from whatsappd.sessions.settings import WhatsAppAccess
-from whatsappd.signals import watch_signals
+from whatsappd.signals import Wishes, watch_signals
 from whatsappd.state import REAL, SANDBOX, StateDirectory
 from whatsappd.store.alerts import Alerts
 from whatsappd.store.audit import AuditTrail
@@ -59,13 +60,17 @@ from whatsappd.store.intake import Intake
 from whatsappd.store.keys import open_keys
 from whatsappd.store.outbox import open_outbox
 from whatsappd.store.webhooks import Webhooks
-from whatsappd.systemd import Launch, extend_while_stopping, keep_alive, take_launch
+from whatsappd.supervision import Supervision
+from whatsappd.systemd import Launch, keep_alive, show_stopping, take_launch
 
 log = structlog.get_logger()
 
 
-async def run_daemon(live: LiveSettings) -> None:
+async def run_daemon(live: LiveSettings, ending: Ending) -> None:
     """Be the daemon until SIGTERM or SIGINT; a second one hurries. SIGHUP reloads the settings.
+
+    Args:
+        ending: hears the signals, and ends the process should it not end in time.
 
     Raises:
         AlreadyRunning: another daemon holds the state directory or the socket.
@@ -93,10 +98,22 @@ async def run_daemon(live: LiveSettings) -> None:
         purpose = f"the state directory {state.root}"
         stack.enter_context(hold_lock(state.lock, socket=socket, purpose=purpose))
         state.claim_mode(mode)
+        supervision = Supervision()
         with trio.CancelScope() as hurry:
             async with trio.open_nursery() as signals:
-                stopping = await signals.start(watch_signals, hurry, live, launch.notify)
-                await _run_parts(live, state, mode, launch, listener, stopping, started)
+                wishes = Wishes(hurry)
+                signals.start_soon(watch_signals, ending, wishes, live, launch.notify, supervision)
+                await _run_parts(
+                    live,
+                    state,
+                    mode,
+                    launch,
+                    listener,
+                    wishes.stopping,
+                    started,
+                    supervision,
+                    ending,
+                )
                 signals.cancel_scope.cancel()
     log.info("stopped")
 
@@ -109,6 +126,8 @@ async def _run_parts(
     listener: Listener | None,
     stopping: trio.Event,
     started: float,
+    supervision: Supervision,
+    ending: Ending,
 ) -> None:
     settings = live.settings
     notify = launch.notify
@@ -126,9 +145,9 @@ async def _run_parts(
         webhook_delivery = WebhookDelivery(webhooks, events)
         housekeeping = Housekeeping(events, outbox, retention(settings))
         live.follow(lambda changed: housekeeping.keep(retention(changed)))
-        sandbox = await _open_sandbox(settings, state, stack)
+        sandbox = await _open_sandbox(settings, state, stack, supervision)
         fork_server = ForkServer(environment=_worker_environment(sandbox))
-        limiter = await _open_limiter(settings.limits.redis_url, stack)
+        limiter = await _open_limiter(settings.limits.redis_url, stack, supervision)
         pool = Pool(
             state=state,
             fork_server=fork_server,
@@ -150,7 +169,9 @@ async def _run_parts(
                 defaults=lambda: send_limits(live.settings),
             ),
             foreign_children=lambda: {sandbox.pid} if sandbox and sandbox.pid else set(),
+            supervision=supervision,
         )
+        await pool.load()
         live.follow(lambda _changed: pool.limits_changed())
         clock = LoopClock()
         trio.lowlevel.add_instrument(clock)
@@ -167,6 +188,7 @@ async def _run_parts(
             recycling=lambda: recycle_limits(live.settings),
             limiter=lambda: limiter.health,
             interval_s=supervision_settings.health_interval_s,
+            supervision=supervision,
         )
         monitor = Monitor(watched, clock)
         access = AccessControl(os.geteuid())
@@ -191,22 +213,35 @@ async def _run_parts(
             monitor=monitor,
             scrape=Scrape(watched, monitor, clock, events, mode),
         )
-        async with trio.open_nursery() as supervision:
-            supervision.start_soon(fork_server.run)
-            supervision.start_soon(housekeeping.run)
-            supervision.start_soon(keys.run)
-            supervision.start_soon(audit.run)
+        keep = supervision.keep
+        async with trio.open_nursery() as outer:
+            outer.start_soon(keep, "fork_server", fork_server.run)
+            outer.start_soon(keep, "expiry", housekeeping.expire)
+            outer.start_soon(keep, "retention", housekeeping.retain)
+            outer.start_soon(keep, "keys", keys.run)
+            outer.start_soon(keep, "audit", audit.run)
             if launch.watchdog_s is not None:
                 trouble = partial(_trouble, database, monitor)
-                supervision.start_soon(keep_alive, notify, launch.watchdog_s, trouble)
+                outer.start_soon(
+                    keep, "watchdog", partial(keep_alive, notify, launch.watchdog_s, trouble)
+                )
             async with trio.open_nursery() as sessions:
-                await sessions.start(pool.run)
-                sessions.start_soon(monitor.run)
-                await serve(live, parts, listener, notify, stopping, started)
-                sessions.start_soon(extend_while_stopping, notify, pool.count_workers)
-                await pool.shut_down()
+                sessions.start_soon(keep, "pool", pool.run)
+                sessions.start_soon(keep, "monitor", monitor.run)
+                await serve(live, parts, listener, notify, stopping, started, supervision)
+                sessions.start_soon(show_stopping, notify, ending.within_s, pool.count_workers)
+                await _end_sessions(pool, fork_server, ending)
                 sessions.cancel_scope.cancel()
-            supervision.cancel_scope.cancel()
+            outer.cancel_scope.cancel()
+
+
+async def _end_sessions(pool: Pool, fork_server: ForkServer, ending: Ending) -> None:
+    """Stop all sessions; kill the workers of those that do not end in time."""
+    with trio.move_on_after(ending.left_s - CLOSE_WITHIN) as in_time:
+        await pool.shut_down()
+    if in_time.cancelled_caught:
+        log.warning("sessions_cut_off", companies=pool.cut_off())
+        fork_server.give_up()
 
 
 async def _trouble(database: Database, monitor: Monitor) -> str | None:
@@ -227,16 +262,16 @@ def _log_level(live: LiveSettings, level: str | None) -> str:
 
 
 async def _open_sandbox(
-    settings: Settings, state: StateDirectory, stack: AsyncExitStack
+    settings: Settings, state: StateDirectory, stack: AsyncExitStack, supervision: Supervision
 ) -> SandboxHandle | None:
     if settings.sandbox_at is not None:
         return sandbox_at(settings.sandbox_at)
     if settings.sandbox:
-        return await stack.enter_async_context(own_sandbox(state.sandbox))
+        return await stack.enter_async_context(own_sandbox(state.sandbox, supervision))
     return None
 
 
-async def _open_limiter(redis_url: str, stack: AsyncExitStack) -> Limiter:
+async def _open_limiter(redis_url: str, stack: AsyncExitStack, supervision: Supervision) -> Limiter:
     if not redis_url:
         return MemoryLimiter()
     try:
@@ -254,7 +289,9 @@ async def _open_limiter(redis_url: str, stack: AsyncExitStack) -> Limiter:
         else:
             log.warning("redis_away", reason=health.trouble, instead="limits in memory")
 
-    return await stack.enter_async_context(open_redis_limiter(redis_url, on_change=on_change))
+    return await stack.enter_async_context(
+        open_redis_limiter(redis_url, supervision, on_change=on_change)
+    )
 
 
 def _worker_environment(sandbox: SandboxHandle | None) -> dict[str, str]:

@@ -165,6 +165,11 @@ def run(sources: Sources) -> None:
     Settings come from the options below, WHATSAPPD_* variables, and a file; `whatsappd check`
     shows them.
     """
+    from whatsappd.ending import Ending
+
+    ending = Ending()
+    ending.listen()
+
     import trio
 
     from whatsappd.app import run_daemon
@@ -173,7 +178,7 @@ def run(sources: Sources) -> None:
 
     configuration = load(sources)
     configure_logs(configuration.settings.log_level, configuration.settings.log_format)
-    trio.run(run_daemon, LiveSettings(sources, configuration))
+    trio.run(run_daemon, LiveSettings(sources, configuration), ending)
 
 
 @main.command()
@@ -320,9 +325,14 @@ def sandbox(
     A daemon uses it with `whatsappd run --sandbox-at FILE`; it is controlled over the socket that
     FILE names as `control`.
     """
+    import signal
+
     import trio
 
     from whatsappd.sandbox_app import run_sandbox
+
+    # A daemon that starts it has these blocked for itself.
+    signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
     configure_logs(log_level)
     directory = directory or info_file.with_name(info_file.name + ".d")

@@ -18,7 +18,7 @@ from whatsappd.rpc.tally import BOUNDS
 from whatsappd.wire.worker import Kind
 
 if TYPE_CHECKING:
-    from whatsappd.monitoring.snapshot import CompanyFigures, Snapshot, WebhookFigures
+    from whatsappd.monitoring.snapshot import CompanyFigures, Snapshot, TaskFigures, WebhookFigures
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -160,7 +160,12 @@ def _named(
     return lambda snapshot: (((name,), value) for name, value in mapping(snapshot))
 
 
+def _told_tasks(snapshot: Snapshot) -> Iterator[TaskFigures]:
+    return (task for task in snapshot.supervised if task.failures or not task.company)
+
+
 _COMPANY = ("company",)
+_TASK = ("task", "company")
 _WEBHOOK = ("webhook",)
 _INFO = ("version", "neonize", "python", "mode")
 
@@ -199,6 +204,27 @@ METRICS: tuple[Metric, ...] = (
         _one(lambda s: s.loop_longest_s),
     ),
     Metric("whatsappd_tasks", GAUGE, "Tasks of the event loop.", (), _one(lambda s: s.tasks)),
+    Metric(
+        "whatsappd_task_well", GAUGE,
+        "Whether a supervised task runs (1) or failed within the last minute (0). Those of a "
+        "company are told once they have failed.", _TASK,
+        lambda s: [((t.task, t.company), int(t.is_well)) for t in _told_tasks(s)],
+    ),
+    Metric(
+        "whatsappd_task_failures_total", COUNTER,
+        "Errors that ended a supervised task, after each of which it began anew.", _TASK,
+        lambda s: [((t.task, t.company), t.failures) for t in _told_tasks(s)],
+    ),
+    Metric(
+        "whatsappd_task_last_failure_time_seconds", GAUGE,
+        "When a supervised task failed last, in Unix time; `error` is the class of the error.",
+        (*_TASK, "error"),
+        lambda s: [
+            ((t.task, t.company, t.error), t.failed_ms / 1000)
+            for t in s.supervised
+            if t.failed_ms is not None
+        ],
+    ),
     Metric(
         "whatsappd_fork_server_up", GAUGE, "Whether the fork server runs (1) or not (0).", (),
         _one(lambda s: int(s.fork_server_up)),

@@ -11,6 +11,7 @@ import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
 
 import structlog
@@ -20,6 +21,7 @@ from whatsappd.errors import SandboxFailed
 from whatsappd.sandbox.info import SandboxInfo, read_info
 from whatsappd.sessions.output import log_output
 from whatsappd.sessions.settings import WhatsAppAccess
+from whatsappd.supervision import Supervision, in_words
 
 log = structlog.get_logger()
 
@@ -65,31 +67,42 @@ def sandbox_at(path: Path) -> SandboxHandle:
 
 
 @asynccontextmanager
-async def own_sandbox(directory: Path) -> AsyncIterator[SandboxHandle]:
+async def own_sandbox(directory: Path, supervision: Supervision) -> AsyncIterator[SandboxHandle]:
     """Run a sandbox on `directory`; one that dies is started again.
 
     Raises:
         SandboxFailed: it did not come up.
     """
+    first: list[SandboxHandle] = []
+    is_up = trio.Event()
+
+    async def run() -> None:
+        """One sandbox's life after another; the first must come up."""
+        while True:
+            try:
+                async with _sandbox_process(directory) as (process, info):
+                    if not first:
+                        first.append(SandboxHandle(info))
+                        is_up.set()
+                    handle = first[0]
+                    handle.info, handle.pid = info, process.pid
+                    try:
+                        await process.wait()
+                    finally:
+                        handle.pid = None
+            except* SandboxFailed as group:
+                if not first:
+                    raise
+                log.error("sandbox_not_started", reason=in_words(group))
+            else:
+                log.error("sandbox_ended", returncode=process.returncode)
+            await trio.sleep(_RESTART_PAUSE)
+
     async with trio.open_nursery() as nursery:
-        handle: SandboxHandle = await nursery.start(_keep_running, directory)
-        yield handle
+        nursery.start_soon(partial(supervision.keep, "sandbox", run, fatal=(SandboxFailed,)))
+        await is_up.wait()
+        yield first[0]
         nursery.cancel_scope.cancel()
-
-
-async def _keep_running(directory: Path, *, task_status: trio.TaskStatus[SandboxHandle]) -> None:
-    handle: SandboxHandle | None = None
-    while True:
-        async with _sandbox_process(directory) as (process, info):
-            if handle is None:
-                handle = SandboxHandle(info)
-                task_status.started(handle)
-            handle.info = info
-            handle.pid = process.pid
-            await process.wait()
-            handle.pid = None
-        log.error("sandbox_ended", returncode=process.returncode)
-        await trio.sleep(_RESTART_PAUSE)
 
 
 @asynccontextmanager
@@ -97,19 +110,13 @@ async def _sandbox_process(
     directory: Path,
 ) -> AsyncIterator[tuple[trio.Process, SandboxInfo]]:
     errors, errors_writer = os.pipe()
-    process = await trio.lowlevel.open_process(
-        [
-            *(sys.executable, "-m", "whatsappd", "sandbox", "--while-stdin"),
-            *("--directory", str(directory)),
-            *("--info", str(directory / INFO_FILE)),
-        ],
-        # Its end of stdin closes when we end, however we end; so does it then.
-        stdin=subprocess.PIPE,
-        stdout=subprocess.PIPE,
-        stderr=errors_writer,
-        start_new_session=True,  # Ctrl-C is the daemon's to handle
-    )
-    os.close(errors_writer)
+    try:
+        process = await _start(directory, errors_writer)
+    except BaseException:
+        os.close(errors)
+        raise
+    finally:
+        os.close(errors_writer)
     assert process.stdin is not None
     assert process.stdout is not None
     try:
@@ -129,3 +136,18 @@ async def _sandbox_process(
                 await process.wait()
             process.kill()
             await process.wait()
+
+
+async def _start(directory: Path, errors_writer: int) -> trio.Process:
+    return await trio.lowlevel.open_process(
+        [
+            *(sys.executable, "-m", "whatsappd", "sandbox", "--while-stdin"),
+            *("--directory", str(directory)),
+            *("--info", str(directory / INFO_FILE)),
+        ],
+        # Its end of stdin closes when we end, however we end; so does it then.
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=errors_writer,
+        start_new_session=True,  # Ctrl-C is the daemon's to handle
+    )

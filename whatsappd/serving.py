@@ -19,6 +19,7 @@ from whatsappd.api.table import ApiParts, build_table
 from whatsappd.config.access import group_id
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
+from whatsappd.ending import STOP_WITHIN
 from whatsappd.errors import Denied
 from whatsappd.monitoring.scrape import Served
 from whatsappd.rpc.connection import MaySpeak
@@ -27,13 +28,10 @@ from whatsappd.rpc.peer import Peer
 from whatsappd.rpc.server import RpcServer, root_and_this_user, serve_rpc
 from whatsappd.rpc.shares import Shares, by_user
 from whatsappd.rules.bounds import Holder
+from whatsappd.supervision import Supervision
 from whatsappd.systemd import Notify, show_status
 
 log = structlog.get_logger()
-
-#: A clean stop takes at most this long, in seconds: running requests are answered, sessions
-#: disconnect in parallel, and what remains is killed.
-STOP_WITHIN = 15.0
 
 #: The system user that systemd/whatsappd-gateway.service runs as.
 GATEWAY_USER = "whatsappd-gateway"
@@ -46,6 +44,7 @@ async def serve(
     notify: Notify,
     stopping: trio.Event,
     started: float,
+    supervision: Supervision,
 ) -> None:
     """Serve the socket until `stopping`; then answer what is running, and remove the socket."""
     settings = live.settings
@@ -77,6 +76,7 @@ async def serve(
                     may_speak=may_speak,
                     admit=parts.access.admit,
                     shares=Shares(holder_of=holder_of),
+                    supervision=supervision,
                 )
             )
             live.follow(lambda changed: _use_rules(parts.access, server, changed))
@@ -94,7 +94,11 @@ async def serve(
             _settle_memory()
             async with trio.open_nursery() as showing:
                 if notify.is_heard:
-                    showing.start_soon(show_status, notify, parts.pool.describe, changed)
+                    showing.start_soon(
+                        supervision.keep,
+                        "status",
+                        partial(show_status, notify, parts.pool.describe, changed),
+                    )
                 await stopping.wait()
                 showing.cancel_scope.cancel()
             log.info("stopping", within_s=STOP_WITHIN)

@@ -1,51 +1,85 @@
 """What signals mean to a running daemon: an end, or settings to read again.
 
-Called by `app`.
+Called by `app`; `ending` hears them.
 """
 
 from __future__ import annotations
 
 import signal
+from functools import partial
 
 import structlog
 import trio
 
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.load import load
+from whatsappd.ending import Ending
 from whatsappd.errors import BadConfiguration
+from whatsappd.supervision import Supervision
 from whatsappd.systemd import Notify
 
 log = structlog.get_logger()
 
+#: Seconds for reading the settings again. Looking up users and groups may wait for other hosts.
+RELOAD_WITHIN = 30.0
+
+
+class Wishes:
+    """What signals asked for so far."""
+
+    def __init__(self, hurry: trio.CancelScope) -> None:
+        self.stopping = trio.Event()
+        self._hurry = hurry
+        self._reload = trio.Event()
+
+    def take(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP:
+            self._reload.set()
+        elif self.stopping.is_set():
+            log.warning("stopping_at_once")
+            self._hurry.cancel()
+        else:
+            self.stopping.set()
+
+    async def reload(self) -> None:
+        """Wait until a reload is asked for; several that come meanwhile are one."""
+        await self._reload.wait()
+        self._reload = trio.Event()
+
 
 async def watch_signals(
-    hurry: trio.CancelScope,
+    ending: Ending,
+    wishes: Wishes,
     live: LiveSettings,
     notify: Notify,
-    *,
-    task_status: trio.TaskStatus[trio.Event],
+    supervision: Supervision,
 ) -> None:
-    stopping = trio.Event()
-    one_at_a_time = trio.Lock()
-    with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT, signal.SIGHUP) as received:
-        async with trio.open_nursery() as reloads:
-            task_status.started(stopping)
-            async for number in received:
-                if number == signal.SIGHUP:
-                    if not stopping.is_set():
-                        reloads.start_soon(_reload, live, notify, one_at_a_time)
-                elif stopping.is_set():
-                    log.warning("stopping_at_once")
-                    hurry.cancel()
-                else:
-                    stopping.set()
+    """Act on signals until cancelled."""
+    async with trio.open_nursery() as nursery:
+        listen = partial(ending.signals, wishes.take)
+        nursery.start_soon(supervision.keep, "signals", listen)
+        reload = partial(_reload_whenever_asked, wishes, live, notify)
+        nursery.start_soon(supervision.keep, "reload", reload)
 
 
-async def _reload(live: LiveSettings, notify: Notify, one_at_a_time: trio.Lock) -> None:
-    async with one_at_a_time:
+async def _reload_whenever_asked(wishes: Wishes, live: LiveSettings, notify: Notify) -> None:
+    while True:
+        await wishes.reload()
+        if wishes.stopping.is_set():
+            continue
         notify.reloading()
-        await _take_settings(live)
-        notify.reloaded()
+        try:
+            with trio.fail_after(RELOAD_WITHIN):
+                await _take_settings(live)
+        except trio.TooSlowError:
+            reason = f"reading it takes longer than {RELOAD_WITHIN:g} s: what is its directory on?"
+            log.error("configuration_not_reloaded", reason=reason)
+        except Exception as error:
+            # Whatever is wrong with the file or its way, what is in force stays.
+            log.error("configuration_not_reloaded", reason=f"{type(error).__name__}: {error}")
+            raise
+        finally:
+            notify.reloaded()
 
 
 async def _take_settings(live: LiveSettings) -> None:

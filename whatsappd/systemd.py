@@ -26,9 +26,6 @@ FIRST_DESCRIPTOR = 3
 SEND_WITHIN = 0.5
 #: STATUS= is renewed at most this often, in seconds.
 STATUS_PAUSE = 1.0
-#: While sessions are being stopped, each bit of progress is worth this many seconds more.
-EXTEND_BY = 10.0
-
 _NUMBER = re.compile(r"[0-9]{1,15}")
 
 #: Answers None, or what is wrong.
@@ -185,12 +182,18 @@ async def show_status(
         await trio.sleep(STATUS_PAUSE)  # a burst of changes is one line
 
 
-async def extend_while_stopping(notify: Notify, remaining: Callable[[], int]) -> None:
-    """Ask for more time while sessions are being stopped, as long as they become fewer."""
-    fewest: int | None = None
+async def show_stopping(notify: Notify, within_s: float, remaining: Callable[[], int]) -> None:
+    """Say how many sessions are still being stopped, and ask once for the time that may take.
+
+    Args:
+        within_s: the daemon ends by itself after so many seconds, whatever hangs.
+    """
+    shown: int | None = None
     while True:
         count = remaining()
-        if fewest is None or count < fewest:
-            notify.extend(EXTEND_BY, f"stopping: {count} sessions to go")
-            fewest = count
+        if shown is None:
+            notify.extend(within_s, f"stopping: {count} sessions to go")
+        elif count != shown:
+            notify.status(f"stopping: {count} sessions to go")
+        shown = count
         await trio.sleep(STATUS_PAUSE)

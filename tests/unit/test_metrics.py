@@ -16,7 +16,13 @@ from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.monitoring.exposition import render
 from whatsappd.monitoring.procfs import Disk, Memory
-from whatsappd.monitoring.snapshot import CompanyFigures, MethodFigures, Snapshot, WebhookFigures
+from whatsappd.monitoring.snapshot import (
+    CompanyFigures,
+    MethodFigures,
+    Snapshot,
+    TaskFigures,
+    WebhookFigures,
+)
 from whatsappd.rpc.tally import BOUNDS, Tally
 from whatsappd.rules.alerts import Rule
 from whatsappd.rules.lifecycle import Cause
@@ -83,6 +89,11 @@ SNAPSHOT = Snapshot(
     database_trouble=False,
     disk=Disk(1, 2),
     tasks=20,
+    supervised=[
+        TaskFigures("audit", "", False, 3, "OSError", 1_700_000_001_000),
+        TaskFigures("session", "acme", True, 0, "", None),
+        TaskFigures("dispatcher", "acme", True, 1, "KeyError", 1_700_000_002_000),
+    ],
     loop_busy_s=1.0,
     loop_longest_s=0.01,
 )

@@ -19,6 +19,7 @@ from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.rules.alerts import AlertKey, AlertThresholds, Change, Finding, Rule
 from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.store.webhooks import Webhook
+from whatsappd.supervision import Supervision
 
 STORE = AlertKey(Rule.STORE_FAILING)
 REMOVED = AlertKey(Rule.SESSION_DOWN, "removed")
@@ -53,6 +54,7 @@ class World:
             recycling=lambda: RecycleLimits(memory=0, descriptors=0, threads=0),
             limiter=lambda: LimiterHealth("memory"),
             interval_s=interval_s,
+            supervision=Supervision(),
         )
 
     # the pool
@@ -63,7 +65,7 @@ class World:
                 wanted=True,
                 state=SessionState.CONNECTED,
                 cause="connected",
-                down_since_ms=None,
+                down_ms=None,
                 recyclable=None,
                 counters=SimpleNamespace(crashes_ms=()),
             )

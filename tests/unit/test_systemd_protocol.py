@@ -13,13 +13,12 @@ import trio.testing
 
 from whatsappd.errors import BadStateDirectory
 from whatsappd.systemd import (
-    EXTEND_BY,
     FIRST_DESCRIPTOR,
     STATUS_PAUSE,
     Notify,
-    extend_while_stopping,
     keep_alive,
     show_status,
+    show_stopping,
     take_launch,
 )
 
@@ -129,16 +128,16 @@ async def test_the_status_follows_changes_and_is_told_once_each(
     assert receiver.take() == ["STATUS=one", "STATUS=two", "STATUS=three"]
 
 
-async def test_more_time_is_asked_for_only_while_sessions_become_fewer(
+async def test_time_for_the_stop_is_asked_for_once_and_progress_is_shown(
     receiver: Receiver, autojump_clock: trio.testing.MockClock
 ) -> None:
     counts = iter([3, 3, 2, 2, 2, 2, 2, 2, 2, 2])
     with trio.move_on_after(9.5 * STATUS_PAUSE):
-        await extend_while_stopping(receiver.notify, lambda: next(counts))
-    extension = f"EXTEND_TIMEOUT_USEC={round(EXTEND_BY * 1e6)}"
+        await show_stopping(receiver.notify, 15, lambda: next(counts))
     assert receiver.take() == [
-        *(extension, "STATUS=stopping: 3 sessions to go"),
-        *(extension, "STATUS=stopping: 2 sessions to go"),
+        "EXTEND_TIMEOUT_USEC=15000000",
+        "STATUS=stopping: 3 sessions to go",
+        "STATUS=stopping: 2 sessions to go",
     ]
 
 

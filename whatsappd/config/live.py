@@ -91,9 +91,16 @@ class LiveSettings:
         self._put_in_force(_replaced(self.settings, key, value))
 
     def _put_in_force(self, settings: Settings) -> None:
+        """Tell every follower, also where one of them fails: rights may depend on the next one."""
         self.settings = settings
+        failed: list[Exception] = []
         for follower in self._followers:
-            follower(settings)
+            try:
+                follower(settings)
+            except Exception as error:  # noqa: BLE001 - all of them are raised below
+                failed.append(error)
+        if failed:
+            raise ExceptionGroup("settings that could not be put in force", failed)
 
 
 def _count(rules: tuple[Any, ...]) -> str:

@@ -33,6 +33,7 @@ from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimiterHealth, LimitKey
 from whatsappd.model.redis_address import RedisAddress, parse_redis_url
 from whatsappd.rules.backoff import full_jitter
+from whatsappd.supervision import Supervision
 
 #: How long a call may take before Redis counts as away. A sound one answers within 1 ms.
 TIMEOUT_S = 0.5
@@ -110,6 +111,7 @@ class RedisLimiter:
         self._memory = MemoryLimiter()
         self._script: Script[bytes] | None = None  # None: Redis is away
         self._lost = trio.Event()
+        self.tried = trio.Event()  # once it is known whether Redis is there
         self._is_told = False  # that Redis is away
         self._health = LimiterHealth("redis", "not connected yet", now_ms())
         self._member = secrets.token_hex(8)  # of this process; a counter follows
@@ -208,9 +210,8 @@ class RedisLimiter:
         self._health = health
         self._on_change(health)
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Keeps the connection until cancelled. Started when Redis was tried once."""
-        is_started = False
+    async def run(self) -> None:
+        """Keeps the connection until cancelled. After an error it may be run again."""
         attempt = 0
         while True:
             try:
@@ -220,17 +221,13 @@ class RedisLimiter:
                     await self._try(script)
                     self._regain(script)
                     attempt = 0
-                    if not is_started:
-                        is_started = True
-                        task_status.started()
+                    self.tried.set()
                     await self._watch(script)
             except* Exception as group:  # noqa: BLE001
                 # The boundary to a library that runs tasks of its own: whatever goes wrong
                 # there, sending goes on with the limits in memory, and the next try is made.
                 self._lose(_first(group))
-            if not is_started:
-                is_started = True
-                task_status.started()
+            self.tried.set()
             pause = full_jitter(attempt, base_ms=200, cap_ms=RETRY_CAP_MS, chance=random.random())
             attempt += 1
             await trio.sleep(pause / 1000)
@@ -331,6 +328,7 @@ def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:
 @asynccontextmanager
 async def open_redis_limiter(
     url: str,
+    supervision: Supervision | None = None,
     *,
     on_change: Callable[[LimiterHealth], None] = lambda _health: None,
     clock: str = REDIS_CLOCK,
@@ -350,6 +348,7 @@ async def open_redis_limiter(
     logging.getLogger("coredis").setLevel(logging.CRITICAL)
     limiter = RedisLimiter(parse_redis_url(url), on_change, clock)
     async with trio.open_nursery() as nursery:
-        await nursery.start(limiter.run)
+        nursery.start_soon((supervision or Supervision()).keep, "redis", limiter.run)
+        await limiter.tried.wait()
         yield limiter
         nursery.cancel_scope.cancel()

@@ -13,7 +13,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import now_ms, steady_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.model.message import OutboxState
@@ -40,6 +40,7 @@ from whatsappd.store.alerts import Alerts
 from whatsappd.store.database import Database
 from whatsappd.store.outbox import Outbox
 from whatsappd.store.webhooks import Webhook, Webhooks
+from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
 
@@ -67,6 +68,35 @@ class Watched(NamedTuple):
     recycling: Callable[[], RecycleLimits]
     limiter: Callable[[], LimiterHealth]
     interval_s: float
+    supervision: Supervision
+
+
+class _Now(NamedTuple):
+    """One moment by both clocks (`clock`)."""
+
+    wall: int
+    steady: int
+
+    def ago(self, duration_ms: int) -> int:
+        """The wall clock's time of what was `duration_ms` before."""
+        return self.wall - duration_ms
+
+
+class _Waiting(NamedTuple):
+    """A company's oldest queued message: how old it was when it was first seen to be that."""
+
+    created_ms: int  # by the wall clock of then
+    age_then_ms: int
+    seen_at_ms: int  # by the steady one
+
+    @classmethod
+    def seen(cls, before: _Waiting | None, created_ms: int, now: _Now) -> _Waiting:
+        if before is not None and before.created_ms == created_ms:
+            return before
+        return cls(created_ms, max(0, now.wall - created_ms), now.steady)
+
+    def age_ms(self, now: _Now) -> int:
+        return self.age_then_ms + now.steady - self.seen_at_ms
 
 
 class Monitor:
@@ -75,26 +105,30 @@ class Monitor:
     def __init__(self, watched: Watched, clock: LoopClock) -> None:
         self._watched = watched
         self._clock = clock
-        self._recycler = Recycler(watched.pool, watched.recycling)
+        self._recycler = Recycler(watched.pool, watched.recycling, watched.supervision)
         self.started_ms = now_ms()
+        self._started_at_ms = steady_ms()
         self._delays_ms: deque[int] = deque(maxlen=LOOP_WINDOWS)
         self._round_at = trio.current_time()
-        self._open: dict[AlertKey, int] = {}
+        self._open: dict[AlertKey, int] | None = None  # None: not read yet
+        self._waiting: dict[str, _Waiting] = {}
         self._unrecorded: deque[Change] = deque(maxlen=_MAX_UNRECORDED)
 
     async def run(self) -> None:
-        """Look at everything once in an interval, until cancelled."""
-        watched = self._watched
-        self._open = {key: found.since_ms for key, found in (await watched.alerts.all()).items()}
+        """Look at everything once in an interval, until cancelled.
+
+        An error in one part of a round costs that part, and the next round tries it again.
+        """
+        watched, attempt = self._watched, self._watched.supervision.attempt
         while True:
             due = trio.current_time() + watched.interval_s
             await trio.sleep_until(due)
             late_s = trio.current_time() - due
-            await watched.pool.check_health()
-            await self._recycler.look()
+            await attempt("health_checks", watched.pool.check_health)
+            await attempt("recycler", self._recycler.look)
             self._delays_ms.append(round(max(late_s, self._clock.take_longest()) * 1000))
-            await self._prove_store()
-            await self._look_for_alerts()
+            await attempt("store_probe", self._prove_store)
+            await attempt("alerts", self._look_for_alerts)
             self._round_at = trio.current_time()
 
     @property
@@ -114,7 +148,7 @@ class Monitor:
 
     def open_alerts(self) -> Mapping[Rule, int]:
         """How many alerts of each rule are open."""
-        counts = Counter(key.rule for key in self._open)
+        counts = Counter(key.rule for key in self._open or ())
         return {rule: counts[rule] for rule in Rule}
 
     async def report(self, companies: frozenset[str] | None = None) -> Report:
@@ -139,6 +173,7 @@ class Monitor:
             health.check_disk(disk, thresholds),
             health.check_descriptors(descriptors, procfs.descriptor_limit()),
             health.check_limiter(watched.limiter()),
+            health.check_tasks(watched.supervision.tasks(), companies),
             health.check_webhooks(webhooks, watched.deliverer_away_ms()),
             health.check_sessions(sessions),
         ]
@@ -167,46 +202,57 @@ class Monitor:
 
     async def _look_for_alerts(self) -> None:
         watched = self._watched
+        if self._open is None:
+            known = await watched.alerts.all()
+            self._open = {key: found.since_ms for key, found in known.items()}
+        was_open = self._open
         oldest: dict[str, int] | None = None
         try:
             oldest = await watched.outbox.oldest_queued()
         except StoreFailed as error:
             log.error("queue_not_read", reason=error.message)
         disk = await trio.to_thread.run_sync(procfs.disk_of, watched.state_dir)
+        now = _Now(now_ms(), steady_ms())
         host = HostFacts(
-            now_ms=now_ms(),
-            started_ms=self.started_ms,
+            now_ms=now.wall,
+            started_ms=now.ago(now.steady - self._started_at_ms),
             disk_free_bytes=disk.free if disk else None,
             store_trouble=watched.database.trouble,
             loop_delays_ms=tuple(self._delays_ms),
             queue_unread=oldest is None,
         )
-        sessions = [self._facts(session, oldest or {}) for session in watched.pool.sessions()]
-        found = findings(host, sessions, watched.thresholds(), self._open.keys())
-        for change in list(changes(self._open, found)):
-            self._take(change)
+        self._waiting = {
+            company: _Waiting.seen(self._waiting.get(company), created_ms, now)
+            for company, created_ms in (oldest or {}).items()
+        }
+        sessions = [self._facts(session, now) for session in watched.pool.sessions()]
+        found = findings(host, sessions, watched.thresholds(), was_open.keys())
+        for change in list(changes(was_open, found)):
+            self._take(change, was_open)
         await self._record()
 
-    def _facts(self, session: Session, oldest: dict[str, int]) -> SessionFacts:
-        company = session.company
+    def _facts(self, session: Session, now: _Now) -> SessionFacts:
+        """Times of this daemon's own life are told as if the wall clock had never been set."""
+        company, down_ms = session.company, session.down_ms
+        waiting = self._waiting.get(company)
         return SessionFacts(
             company=company,
             wanted=session.wanted,
             state=session.state,
             cause=session.cause,
-            down_since_ms=session.down_since_ms,
-            oldest_queued_ms=oldest.get(company),
+            down_since_ms=None if down_ms is None else now.ago(down_ms),
+            oldest_queued_ms=None if waiting is None else now.ago(waiting.age_ms(now)),
             queued=self._watched.outbox.counts(company).get(OutboxState.QUEUED, 0),
-            crashes_ms=session.counters.crashes_ms,
+            crashes_ms=[now.ago(now.steady - at_ms) for at_ms in session.counters.crashes_ms],
         )
 
-    def _take(self, change: Change) -> None:
+    def _take(self, change: Change, is_open: dict[AlertKey, int]) -> None:
         key = change.key
         if change.is_raised:
-            self._open[key] = change.since_ms
+            is_open[key] = change.since_ms
             log.warning("alert_raised", rule=key.rule, company=key.company, detail=change.detail)
         else:
-            del self._open[key]
+            del is_open[key]
             log.info("alert_cleared", rule=key.rule, company=key.company)
         self._unrecorded.append(change)
 

@@ -6,16 +6,18 @@ Called by `monitor` after each round of health checks.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import structlog
 import trio
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import steady_ms
 from whatsappd.monitoring import procfs
 from whatsappd.rules.recycling import RecycleLimits, WorkerUse, choose
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import Session
 from whatsappd.sessions.worker import Worker
+from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
 
@@ -23,9 +25,12 @@ log = structlog.get_logger()
 class Recycler:
     """`limits` are asked anew each time."""
 
-    def __init__(self, pool: Pool, limits: Callable[[], RecycleLimits]) -> None:
+    def __init__(
+        self, pool: Pool, limits: Callable[[], RecycleLimits], supervision: Supervision
+    ) -> None:
         self._pool = pool
         self._limits = limits
+        self._supervision = supervision
         self._memory = procfs.MemoryReader()
 
     async def look(self) -> None:
@@ -42,7 +47,14 @@ class Recycler:
         uses = await trio.to_thread.run_sync(self._ask_kernel, workers)
         async with trio.open_nursery() as nursery:
             for company, words in choose(uses, limits).items():
-                nursery.start_soon(self._recycle, sessions[company], words)
+                nursery.start_soon(
+                    partial(
+                        self._supervision.attempt,
+                        "recycling",
+                        partial(self._recycle, sessions[company], words),
+                        company=company,
+                    )
+                )
 
     async def _recycle(self, session: Session, words: str) -> None:
         if not await session.recycle(words):
@@ -50,10 +62,10 @@ class Recycler:
 
     def _ask_kernel(self, workers: Mapping[str, Worker]) -> dict[str, WorkerUse]:
         memory = self._memory.read({company: worker.pid for company, worker in workers.items()})
-        now = now_ms()
+        now = steady_ms()
         return {
             company: WorkerUse(
-                age_ms=now - worker.started_ms,
+                age_ms=now - worker.started_at_ms,
                 memory=memory[company].private if company in memory else None,
                 descriptors=procfs.descriptors_of(worker.pid),
                 threads=procfs.threads_of(worker.pid),

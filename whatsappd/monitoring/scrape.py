@@ -24,6 +24,7 @@ from whatsappd.monitoring.snapshot import (
     CompanyFigures,
     MethodFigures,
     Snapshot,
+    TaskFigures,
     WebhookFigures,
 )
 from whatsappd.rpc.method import MethodTable
@@ -145,6 +146,18 @@ class Scrape:
             database_bytes=0,
             database_trouble=watched.database.trouble is not None,
             disk=None,
+            supervised=[
+                TaskFigures(
+                    task=task.name,
+                    company=task.company or "",
+                    is_well=task.is_well,
+                    failures=task.failures,
+                    error=(task.error or "").partition(":")[0],
+                    failed_ms=task.failed_ms,
+                )
+                for task in watched.supervision.tasks()
+                if task.company is None or companies is None or task.company in companies
+            ],
             tasks=trio.lowlevel.current_statistics().tasks_living,
             loop_busy_s=self._clock.busy_s,
             loop_longest_s=self._monitor.loop_longest_ms / 1000,

@@ -67,6 +67,17 @@ class MethodFigures(NamedTuple):
     errors: Mapping[str, int]
 
 
+class TaskFigures(NamedTuple):
+    """Of one supervised task. `company` is empty where it is nobody's alone."""
+
+    task: str
+    company: str
+    is_well: bool
+    failures: int
+    error: str  # the last error's class; empty: there was none
+    failed_ms: int | None  # when that was, in epoch milliseconds
+
+
 class Snapshot(NamedTuple):
     now_ms: int
     started_ms: int
@@ -92,5 +103,6 @@ class Snapshot(NamedTuple):
     database_trouble: bool
     disk: Disk | None
     tasks: int
+    supervised: Sequence[TaskFigures]
     loop_busy_s: float
     loop_longest_s: float

@@ -12,17 +12,19 @@ import os
 import socket
 from collections.abc import Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
 import trio
 
-from whatsappd.errors import WhatsappdError
+from whatsappd.errors import BadStateDirectory, WhatsappdError
 from whatsappd.rpc.connection import Allow, Connection, MaySpeak, Service
 from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
 from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.peer import Peer, peer_of
 from whatsappd.rpc.shares import Share, Shares
+from whatsappd.supervision import Supervision
 from whatsappd.wire.frames import READ_SIZE
 from whatsappd.wire.rpc import pack_last_word
 
@@ -34,6 +36,8 @@ ACCEPT_AT_ONCE = 64
 ACCEPT_PAUSE = 0.1
 #: What accept() fails with when resources are short (accept(2)); they come back by themselves.
 _SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
+#: What accept() fails with when the descriptor is no listening socket (any more).
+_SOCKET_GONE = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 
 
 def allow_all(call: Call, method: Method, arguments: Any) -> None:
@@ -100,6 +104,7 @@ async def serve_rpc(
     may_speak: MaySpeak = root_and_this_user,
     admit: Callable[[Peer], None] = admit_all,
     shares: Shares | None = None,
+    supervision: Supervision | None = None,
     task_status: trio.TaskStatus[RpcServer] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `table` on a listening, nonblocking Unix socket until `RpcServer.stop`.
@@ -112,7 +117,12 @@ async def serve_rpc(
         admit: asked for each new connection; raises Denied, which the peer is told before it is
             closed. Such a peer takes no place.
         shares: what users have of connections and memory; made from `limits` if it is not given.
+        supervision: begins accepting anew after an error.
+
+    Raises:
+        BadStateDirectory: the listening socket is gone, so nobody can come any more.
     """
+    supervision = supervision or Supervision()
     stop = trio.Event()
     shares = shares or Shares(limits)
     service = Service(table, allow, limits, may_speak, admit, shares)
@@ -122,7 +132,11 @@ async def serve_rpc(
 
         async def accept() -> None:
             with accepting:
-                await _accept(listening, nursery, server, service)
+                await supervision.keep(
+                    "accepting",
+                    partial(_accept, listening, nursery, server, service),
+                    fatal=(BadStateDirectory,),
+                )
 
         nursery.start_soon(accept)
         task_status.started(server)
@@ -155,8 +169,10 @@ async def _accept(
                     # Nothing announces a free descriptor, so this is the one place that polls.
                     await trio.sleep(ACCEPT_PAUSE)
                     break
-                if error.errno in (errno.EBADF, errno.EINVAL):
-                    raise  # the listening socket itself is gone: its owner must know
+                if error.errno in _SOCKET_GONE:
+                    raise BadStateDirectory(
+                        f"the listening socket is gone: {error.strerror}; start the daemon again"
+                    ) from error
                 log.debug("rpc_accept_failed", reason=error.strerror)
                 continue
             if short:

@@ -55,6 +55,7 @@ _PLAIN = {
         "WhatsApp refuses this client version (405): upgrade neonize, then start again"
     ),
     Cause.HUNG: "the worker does not answer; it was replaced",
+    Cause.DEFECT: "an error in whatsappd ended it; the daemon's log has the traceback",
     Cause.SILENT: "WhatsApp was not reached for too long; the worker was replaced",
 }
 

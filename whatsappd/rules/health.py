@@ -35,7 +35,7 @@ class HealthLimits(NamedTuple):
 
 
 class Observation(NamedTuple):
-    """One session at the moment of a check. Times are epoch milliseconds."""
+    """One session at the moment of a check. Times are milliseconds of a clock that never jumps."""
 
     wanted: bool
     state: S

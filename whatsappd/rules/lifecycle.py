@@ -55,6 +55,7 @@ class Cause(StrEnum):
     HUNG = "hung"
     SILENT = "silent"  # it answers, but WhatsApp has not been reached for too long
     SPAWN_FAILED = "spawn_failed"
+    DEFECT = "defect"  # of ours: whoever talked to the worker failed, and begins anew with another
     RECYCLED = "recycled"  # nothing is wrong with it, but it has grown too much
 
 
@@ -102,6 +103,7 @@ _NEWS: dict[Cause, Next] = {
     Cause.HUNG: _RETRY,
     Cause.SILENT: _RETRY,
     Cause.SPAWN_FAILED: _RETRY,
+    Cause.DEFECT: _RETRY,
     Cause.GIVE_UP: Next(S.FAILED, Action.KILL),
     Cause.STOP: Next(S.STOPPED, Action.KILL),
 }
@@ -155,4 +157,4 @@ def counts_as_crash(cause: Cause) -> bool:
 
     A host without network may try for ever; a worker that keeps dying needs a person.
     """
-    return cause in (Cause.EXITED, Cause.HUNG)
+    return cause in (Cause.EXITED, Cause.HUNG, Cause.DEFECT)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
+from whatsappd.clock import now_ms
 from whatsappd.errors import TimedOut, WorkerFailed, WorkerGone
 from whatsappd.rules.health import Asked, HealthLimits, Judgement, Observation, judge
 from whatsappd.sessions.counters import Counters
@@ -32,7 +33,8 @@ class Answer(NamedTuple):
 class Checkup(NamedTuple):
     """A session's last check. `failures`: how many in a row were not well, this one included."""
 
-    time_ms: int
+    time_ms: int  # when, in epoch milliseconds
+    at_ms: int  # the same by `clock.steady_ms`
     generation: int  # the worker it was about
     answer: Answer
     judgement: Judgement
@@ -76,7 +78,7 @@ class Checkups:
         before = last.judgement.disagreements if last and last.generation == generation else 0
         judgement = self.judge(seen._replace(disagreements=before))
         failures = 0 if judgement.ok else (last.failures if last else 0) + 1
-        self.last = Checkup(seen.now_ms, generation, answer, judgement, failures)
+        self.last = Checkup(now_ms(), seen.now_ms, generation, answer, judgement, failures)
         if judgement.ok:
             self._counters.health_ok += 1
         else:
@@ -89,8 +91,9 @@ class Checkups:
         return judge(self._company, seen, self._limits)
 
     def answer_about(self, generation: int, since_ms: int) -> Answer:
-        """The last answer, if it is about this worker in the state that began at `since_ms`."""
+        """The last answer, if it is about this worker in the state that began at `since_ms`
+        (of `clock.steady_ms`)."""
         last = self.last
-        if last is None or last.generation != generation or last.time_ms < since_ms:
+        if last is None or last.generation != generation or last.at_ms < since_ms:
             return Answer()
         return last.answer

@@ -47,10 +47,10 @@ class Counters:
 
     @property
     def crashes_ms(self) -> Sequence[int]:
-        """When workers crashed, hung, or lost WhatsApp, in epoch milliseconds, ascending."""
+        """When workers crashed, hung, or lost WhatsApp, by `clock.steady_ms`, ascending."""
         return tuple(self._crashes)
 
-    def transition(self, before: SessionState, cause: Cause, following: Next, now_ms: int) -> None:
+    def transition(self, before: SessionState, cause: Cause, following: Next, at_ms: int) -> None:
         """Counts what a transition of the session's state means."""
         if cause is Cause.CONNECTED and before is not SessionState.CONNECTED:
             self.connections += 1
@@ -59,4 +59,4 @@ class Counters:
         if following.action in _RESTARTS:
             self.restarts[cause] += 1
             if counts_as_crash(cause) or cause is Cause.SILENT:
-                self._crashes.append(now_ms)
+                self._crashes.append(at_ms)

@@ -81,10 +81,17 @@ class Dispatcher:
         self._log = log.bind(company=session.company)
         self._holds = Holds()
         self._seen_pacing = pacing.version
+        self._is_handing_over = False
 
     async def run(self) -> None:
-        """Send what is queued until cancelled."""
+        """Send what is queued until cancelled. After an error it may be run again."""
         while True:
+            if self._is_handing_over:
+                # What we know of that message was lost. The worker may still be sending it, and
+                # only its successor can find out.
+                log.error("hand_over_cut_off", company=self._company)
+                await self._session.replace_worker()
+                self._is_handing_over = False
             if not self._session.can_send:
                 await self._session.wait_changed()
                 continue
@@ -208,10 +215,12 @@ class Dispatcher:
                 except (WrongState, UnknownMessage):
                     return  # cancelled or expired since it was looked up
                 while handover is not None:
+                    self._is_handing_over = True
                     chat = handover.row.chat
                     settle = await self._hand_over(handover)
                     following = await self._following(batch) if isinstance(settle, Ack) else None
                     settled, handover = await self._record(settle, following, shield)
+                    self._is_handing_over = handover is not None
                     if settled is None or settled.state is OutboxState.QUEUED:
                         batch.stop(chat)  # it goes, or is heard of, before the later ones
                     elif settled.sent_ms is not None:
@@ -227,7 +236,12 @@ class Dispatcher:
         is_wanted = session.handing_over.statistics().tasks_waiting > 0
         if is_wanted or not session.can_send:
             return None
-        return await batch.next(to_known=True)
+        try:
+            return await batch.next(to_known=True)
+        except StoreFailed as error:
+            # The ack is what counts now; the next look at the queue meets the same disk.
+            self._log.info("next_not_looked_up", reason=error.message)
+            return None
 
     async def _hand_over(self, handover: Handover) -> Settle:
         """Let the worker send; what to record then."""

@@ -209,6 +209,10 @@ class ForkServer:
         except OSError as error:
             raise WorkerFailed(f"the worker is no process of the daemon's: {error}") from error
 
+    def give_up(self) -> None:
+        """Kill it, for the daemon's end: whoever waits for a worker is told that there is none."""
+        self._kill()
+
     def _kill(self) -> None:
         """End the fork server, which cannot be relied on any more; `run` begins another."""
         if self._process is not None:

@@ -1,6 +1,6 @@
 """What the store needs now and then: messages whose time passed, and history that is old enough.
 
-One task for all companies, started by `app`.
+Two tasks for all companies, started by `app`.
 """
 
 from __future__ import annotations
@@ -44,12 +44,8 @@ class Housekeeping:
         """Change how much is kept, from the next round on."""
         self._retention = retention
 
-    async def run(self) -> None:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self._expire)
-            nursery.start_soon(self._retain)
-
-    async def _expire(self) -> None:
+    async def expire(self) -> None:
+        """Expire messages, until cancelled."""
         while True:
             await trio.sleep(EXPIRE_EVERY_S)
             if not any(
@@ -62,7 +58,8 @@ class Housekeeping:
             except StoreFailed as error:
                 log.error("messages_not_expired", reason=error.message)
 
-    async def _retain(self) -> None:
+    async def retain(self) -> None:
+        """Delete history that is old enough, until cancelled."""
         # A host may boot with a clock that is months ahead, by which all history is old, and have
         # it set right a moment later.
         if now_ms() - self._events.newest_at_opening_ms > _DAY_MS:

@@ -5,13 +5,15 @@ from __future__ import annotations
 import random
 import shutil
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import AsyncIterator, Callable, Collection
+from contextlib import asynccontextmanager
 from functools import partial
+from weakref import WeakValueDictionary
 
 import structlog
 import trio
 
-from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGone, WrongState
+from whatsappd.errors import UnknownCompany, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.lifecycle import PARKED, start_refusal
@@ -25,12 +27,13 @@ from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.state import StateDirectory
 from whatsappd.store.companies import Companies
 from whatsappd.store.outbox import Outbox
+from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
 
 
 class Pool:
-    """Owns every session. `run` must be running for sessions to do anything."""
+    """Owns every session. Call `load` once; `run` must be running for sessions to do anything."""
 
     def __init__(
         self,
@@ -44,6 +47,7 @@ class Pool:
         settings: SessionSettings,
         pacing: Shared,
         foreign_children: Callable[[], set[int]],
+        supervision: Supervision,
     ) -> None:
         self._state = state
         self._fork_server = fork_server
@@ -53,35 +57,59 @@ class Pool:
         self._access = access
         self._settings = settings
         self._foreign_children = foreign_children
+        self._supervision = supervision
         self._shared_pacing = pacing
         pacing.contacts.on_new = self._touch
         self._pacing: dict[str, Pacing] = {}
         self._sessions: dict[str, Session] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self._gone: dict[str, trio.Event] = {}
-        self._nursery: trio.Nursery | None = None
+        self._nursery: trio.Nursery | None = None  # while `run` is running
         self._is_stopping = False
-        # One at a time, so that a company is not made twice, or made while it is removed.
-        self._membership = trio.Lock()
+        self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
 
-    async def run(self, *, task_status: trio.TaskStatus[None] = trio.TASK_STATUS_IGNORED) -> None:
-        """Bring back the wanted sessions, then supervise until cancelled.
+    async def load(self) -> None:
+        """Take up the companies that the database has.
 
-        `started` is called as soon as sessions can be asked for; bringing them back goes on
-        meanwhile, a bounded number at a time, and none waits for another to connect.
+        Raises:
+            StoreFailed: it cannot be read.
+        """
+        remembered = await self._companies.all()
+        for company in remembered:
+            await self._add(company.company)
+        await self._recover({company.company for company in remembered if company.wanted})
+
+    async def run(self) -> None:
+        """Supervise the sessions until cancelled, and bring back those that are wanted.
+
+        Bringing them back is done a bounded number at a time, and none waits for another to
+        connect. After an error it may be run again: the sessions begin anew where they were.
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            remembered = await self._companies.all()
-            for company in remembered:
-                await self._add(company.company)
-            await self._recover({company.company for company in remembered if company.wanted})
-            task_status.started()
-            limiter = trio.CapacityLimiter(self._settings.start_parallel)
-            for company in remembered:
-                if company.wanted:
-                    nursery.start_soon(self._bring_back, company.company, limiter)
-            await trio.sleep_forever()
+            try:
+                limiter = trio.CapacityLimiter(self._settings.start_parallel)
+                for session in self.sessions():
+                    self._begin_supervising(session)
+                    if session.wanted and session.state is SessionState.STOPPED:
+                        nursery.start_soon(
+                            partial(
+                                self._supervision.keep,
+                                "boot",
+                                partial(self._bring_back, session, limiter),
+                                company=session.company,
+                            )
+                        )
+                await trio.sleep_forever()
+            finally:
+                self._nursery = None
+
+    @asynccontextmanager
+    async def _alone(self, company: str) -> AsyncIterator[None]:
+        """One at a time, so that a company is not made twice, or comes back when it is removed."""
+        lock = self._locks.setdefault(company, trio.Lock())
+        async with lock:
+            yield
 
     async def _recover(self, wanted: set[str]) -> None:
         """Rows whose attempt the last daemon's end cut off: the next worker of their company finds
@@ -155,24 +183,34 @@ class Pool:
 
         Raises:
             WrongState: see `Session.start`.
+            UnknownCompany: it was removed meanwhile.
             StoreFailed: the wish cannot be stored, so nothing was started.
         """
+        return await self._start(company, self._sessions.get(company), take_over=take_over)
+
+    async def _start(self, company: str, known: Session | None, *, take_over: bool) -> Session:
+        """Start `known`, the company's session; None: the company is yet to be made."""
         # The wish and the deed belong together, also if whoever asked hangs up meanwhile.
         with trio.CancelScope(shield=True):
-            async with self._membership:
+            async with self._alone(company):
+                if known is not None and self._sessions.get(company) is not known:
+                    raise _removed_meanwhile(company)
                 await self._companies.put_wanted(company, True)
                 session = self._sessions.get(company) or await self._add(company)
-            session.wanted = True
-            await session.start(take_over=take_over)
+                session.wanted = True
+                await session.start(take_over=take_over)
         return session
 
     async def stop(self, company: str) -> Session:
         """Stop a session, and remember that; returns when its process is gone."""
         session = self.get(company)
         with trio.CancelScope(shield=True):
-            await self._want(session, False)
-            await session.begin_stop()
-        await session.stop()
+            async with self._alone(company):
+                if self._sessions.get(company) is not session:
+                    raise _removed_meanwhile(company)
+                await self._unwant(session)
+                await session.begin_stop()
+        await session.settled()
         return session
 
     async def restart(self, company: str) -> Session:
@@ -188,7 +226,7 @@ class Pool:
         # The company must not stay down because whoever asked hangs up in between.
         with trio.CancelScope(shield=True):
             await session.stop()
-            await self.start(company, take_over=False)
+            await self._start(company, session, take_over=False)
         return session
 
     async def logout(self, company: str) -> Session:
@@ -196,7 +234,9 @@ class Pool:
         # Once it is unlinked it must not be brought back, also if whoever asked hangs up meanwhile.
         with trio.CancelScope(shield=True):
             await session.begin_logout()
-            await self._want(session, False)
+            async with self._alone(company):
+                if self.get(company) is session:
+                    await self._unwant(session)
         await session.settled()
         return session
 
@@ -228,16 +268,16 @@ class Pool:
                     ) from error
         # Before the others wait for it: they may not be held up by the time that this takes.
         await session.stop()
-        async with self._membership:
-            if self.get(company) is not session:
-                raise UnknownCompany(f"{company} was removed, and made anew", company=company)
+        async with self._alone(company):
+            if self._sessions.get(company) is not session:
+                raise _removed_meanwhile(company)
             await session.begin_stop()  # somebody may have started it meanwhile
             await self._delete(session)
 
     async def _delete(self, session: Session) -> None:
         """Delete what a stopped company has here; if that fails, the company is as it was before,
         but for what is deleted, and can be removed again."""
-        company, pacing = session.company, self._pacing[session.company]
+        company = session.company
         self._scopes[company].cancel()
         await self._gone[company].wait()
         try:
@@ -249,8 +289,9 @@ class Pool:
             await self._shared_pacing.contacts.remove_company(company)
             await self._companies.remove(company)
         except BaseException:
-            self._begin_supervising(session, pacing)
+            self._begin_supervising(session)
             raise
+        self._supervision.forget(company)
         for of_companies in (self._sessions, self._pacing, self._scopes, self._gone):
             del of_companies[company]
 
@@ -270,9 +311,16 @@ class Pool:
                 if session.state not in PARKED:
                     nursery.start_soon(partial(session.stop, words="the daemon is stopping"))
 
-    async def _want(self, session: Session, wanted: bool) -> None:
-        await self._companies.put_wanted(session.company, wanted)
-        session.wanted = wanted
+    def cut_off(self) -> list[str]:
+        """End the workers that are left without waiting for them; whose they were.
+
+        What they brought and we did not take is lost.
+        """
+        return [session.company for session in self._sessions.values() if session.kill_worker()]
+
+    async def _unwant(self, session: Session) -> None:
+        await self._companies.put_unwanted(session.company)
+        session.wanted = False
 
     async def _add(self, company: str) -> Session:
         session = Session(
@@ -295,43 +343,46 @@ class Pool:
         session.last_inbound_ms = await self._inbound.last_ms(company)
         self._pacing[company] = pacing
         self._sessions[company] = session
-        self._begin_supervising(session, pacing)
+        self._scopes[company] = trio.CancelScope()
+        gone = self._gone[company] = trio.Event()
+        gone.set()
+        self._begin_supervising(session)
         return session
 
-    def _begin_supervising(self, session: Session, pacing: Pacing) -> None:
-        assert self._nursery is not None
+    def _begin_supervising(self, session: Session) -> None:
+        if self._nursery is None:
+            return  # `run` does it, when it begins anew
         scope = self._scopes[session.company] = trio.CancelScope()
         gone = self._gone[session.company] = trio.Event()
-        self._nursery.start_soon(self._supervise, session, pacing, scope, gone)
+        self._nursery.start_soon(self._supervise, session, scope, gone)
 
-    async def _supervise(
-        self, session: Session, pacing: Pacing, scope: trio.CancelScope, gone: trio.Event
-    ) -> None:
+    async def _supervise(self, session: Session, scope: trio.CancelScope, gone: trio.Event) -> None:
+        """Keep a company's two tasks running: an error in one leaves the other alone."""
+        company = session.company
+        dispatcher = Dispatcher(session, self._outbox, self._pacing[company], self._settings)
+        keep = partial(self._supervision.keep, company=company)
         try:
             with scope:
-                while True:
-                    try:
-                        async with trio.open_nursery() as nursery:
-                            nursery.start_soon(
-                                Dispatcher(session, self._outbox, pacing, self._settings).run
-                            )
-                            await session.run()
-                    except Exception as error:
-                        log.error("session_defect", company=session.company, exc_info=error)
-                        await session.fail("a defect in whatsappd; the log has its traceback")
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(keep, "dispatcher", dispatcher.run)
+                    await keep("session", session.run)
         finally:
             gone.set()
 
-    async def _bring_back(self, company: str, limiter: trio.CapacityLimiter) -> None:
+    async def _bring_back(self, session: Session, limiter: trio.CapacityLimiter) -> None:
+        """Start a session that was wanted when the last daemon ended."""
+        company = session.company
         await trio.sleep(random.random() * self._settings.start_jitter_s)
         async with limiter:
-            if self._is_stopping:
-                return
-            try:
-                session = await self.start(company, take_over=False)
-            except (WrongState, StoreFailed) as error:
-                log.error("session_not_brought_back", company=company, reason=error.message)
-                return
+            async with self._alone(company):
+                is_known = self._sessions.get(company) is session
+                if self._is_stopping or not is_known or not session.wanted:
+                    return
+                try:
+                    await session.start(take_over=False)
+                except WrongState as error:
+                    log.error("session_not_brought_back", company=company, reason=error.message)
+                    return
             # The place is kept while the login costs the host something, and no longer: a company
             # that hangs must not hold up the others.
             with trio.move_on_after(self._settings.start_slot_s):
@@ -345,15 +396,16 @@ class Pool:
         """
         async with trio.open_nursery() as nursery:
             for session in self._sessions.values():
-                nursery.start_soon(self._check_one, session)
+                nursery.start_soon(
+                    partial(
+                        self._supervision.attempt,
+                        "health_check",
+                        session.check_health,
+                        company=session.company,
+                    )
+                )
         for pid in reap_orphans(self._known_children()):
             log.info("orphan_reaped", pid=pid)
-
-    async def _check_one(self, session: Session) -> None:
-        try:
-            await session.check_health()
-        except Exception as error:
-            log.error("health_check_defect", company=session.company, exc_info=error)
 
     def _known_children(self) -> set[int]:
         known = self._foreign_children()
@@ -363,3 +415,10 @@ class Pool:
         if self._fork_server.pid is not None:
             known.add(self._fork_server.pid)
         return known
+
+
+def _removed_meanwhile(company: str) -> UnknownCompany:
+    return UnknownCompany(
+        f"company: {company!r} was removed meanwhile; `whatsappctl start {company}` makes it anew",
+        company=company,
+    )

@@ -9,7 +9,7 @@ from whatsappd.sessions.settings import SessionSettings
 
 
 class Retries:
-    """One session's memory of its failures. Times are epoch milliseconds."""
+    """One session's memory of its failures. Times are milliseconds of `clock.steady_ms`."""
 
     def __init__(self, settings: SessionSettings) -> None:
         self._settings = settings
@@ -22,18 +22,18 @@ class Retries:
         self._attempt = 0
         self._crashes.clear()
 
-    def connected(self, now_ms: int) -> None:
+    def connected(self, at_ms: int) -> None:
         """A connection that lasts makes the next failure the first one again."""
-        self._connected_ms = now_ms
+        self._connected_ms = at_ms
 
-    def crashed_too_often(self, now_ms: int) -> bool:
+    def crashed_too_often(self, at_ms: int) -> bool:
         """Count a crash; whether it is one too many within the window."""
-        return self._crashes.exceeded(now_ms)
+        return self._crashes.exceeded(at_ms)
 
-    def next_delay_ms(self, now_ms: int) -> int:
+    def next_delay_ms(self, at_ms: int) -> int:
         """How long to wait before the next try, now that one failed."""
         settings = self._settings
-        if self._connected_ms is not None and now_ms - self._connected_ms >= settings.stable_ms:
+        if self._connected_ms is not None and at_ms - self._connected_ms >= settings.stable_ms:
             self._attempt = 0
         self._connected_ms = None
         delay = full_jitter(

@@ -16,7 +16,7 @@ from typing import Any
 import structlog
 import trio
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import now_ms, steady_ms
 from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
@@ -75,7 +75,6 @@ class Session:
         self.cause = "not started"
         self.next_try_ms: int | None = None
         self.restarts = 0
-        self.down_since_ms: int | None = self.since_ms  # None while it is connected
         self.last_recycled: str | None = None  # why
         self.last_error: str | None = None
         self.last_error_ms: int | None = None
@@ -94,6 +93,11 @@ class Session:
         self._outbox = outbox
         self._access = access
         self._settings = settings
+        # What is shown to people is by the wall clock; what is waited for and judged is by the
+        # other one.
+        self._since = steady_ms()
+        self._down_since: int | None = self._since
+        self._next_try: int | None = None
         self._log = log.bind(company=company)
 
         #: Held by the dispatcher while a message is being handed over.
@@ -154,18 +158,23 @@ class Session:
         await self.connected_worker("logout").call(WorkerMethod.LOGOUT)
         await self._apply(Cause.LOGGED_OUT, words="unlinked on request; start again to link anew")
 
-    async def fail(self, reason: str) -> None:
-        """Park the session after a defect of ours, for a person to look at.
-
-        Call it when `run` has ended with one: nobody must wait for ever for what it had begun.
-        """
-        await self._apply(Cause.GIVE_UP, words=reason)
-        if self._action is None:
-            self._settled.set()
+    def kill_worker(self) -> bool:
+        """Kill the worker, for the daemon's end; whether there was one."""
+        worker = self._worker
+        if worker is not None:
+            worker.kill()
+        return worker is not None
 
     async def replace_hung_worker(self) -> None:
         """Kill a worker that answers nothing; a new one follows after the usual pause."""
         await self._apply(Cause.HUNG)
+
+    async def replace_worker(self) -> None:
+        """Replace the worker after a defect of ours that left unknown what it is at.
+
+        The next one finds out what became of messages that were being handed over.
+        """
+        await self._apply(Cause.DEFECT)
 
     async def recycle(self, why: str) -> bool:
         """Let a new worker take over, between two messages; whether it does.
@@ -234,6 +243,11 @@ class Session:
         return self.state is SessionState.CONNECTED and worker is not None and not worker.is_gone
 
     @property
+    def down_ms(self) -> int | None:
+        """For how long it has not been connected; None while it is."""
+        return None if self._down_since is None else steady_ms() - self._down_since
+
+    @property
     def recyclable(self) -> Worker | None:
         """The worker, while a new one could take its place."""
         return self._worker if self.state is SessionState.CONNECTED else None
@@ -271,13 +285,14 @@ class Session:
             if (following.state, following.action) == (before, Action.NONE) and words == self.cause:
                 return
             self._note(cause, words)
-            self.counters.transition(before, cause, following, now_ms())
+            self.counters.transition(before, cause, following, steady_ms())
             self.state = following.state
             if self.state is SessionState.CONNECTED:
-                self.down_since_ms = None
-            elif self.down_since_ms is None or (before not in ALIVE and cause in _WISHES):
-                self.down_since_ms = now_ms()
-            self.since_ms = now_ms() if before is not following.state else self.since_ms
+                self._down_since = None
+            elif self._down_since is None or (before not in ALIVE and cause in _WISHES):
+                self._down_since = steady_ms()
+            if before is not following.state:
+                self.since_ms, self._since = now_ms(), steady_ms()
             self.cause = words
             if following.state is not SessionState.PAIRING:
                 self.pairing.hide()
@@ -295,7 +310,7 @@ class Session:
         """`cause`, or GIVE_UP where it is one crash too many."""
         if not counts_as_crash(cause) or self.state not in ALIVE:
             return cause, data
-        if not self._retries.crashed_too_often(now_ms()):
+        if not self._retries.crashed_too_often(steady_ms()):
             return cause, data
         last = describe(cause, data)
         return Cause.GIVE_UP, {"crashes": self._settings.crash_limit + 1, "last": last}
@@ -303,7 +318,7 @@ class Session:
     def _note(self, cause: Cause, words: str) -> None:
         match cause:
             case Cause.CONNECTED:
-                self._retries.connected(now_ms())
+                self._retries.connected(steady_ms())
             case Cause.START | Cause.TAKE_OVER | Cause.STOP | Cause.OPENED | Cause.QR:
                 pass
             case Cause.PAIRED | Cause.RETRY_DUE | Cause.KEEPALIVE_RESTORED | Cause.RECYCLED:
@@ -318,15 +333,15 @@ class Session:
 
     def _plan(self, action: Action, cause: Cause, data: dict[str, Any]) -> None:
         """Hand `action` to the session's task, and set the time of the next try."""
-        self.next_try_ms = None
+        self.next_try_ms = self._next_try = None
         if cause is Cause.RECYCLED:
             self.last_recycled = data["why"]
         if action is Action.NONE:
             return
         if action is Action.KILL_AND_WAIT:
-            self.next_try_ms = now_ms() + max(ban_ms(data), self._settings.shortest_ban_ms)
+            self._try_in(max(ban_ms(data), self._settings.shortest_ban_ms))
         elif action is Action.KILL_AND_RETRY:
-            self.next_try_ms = now_ms() + self._retries.next_delay_ms(now_ms())
+            self._try_in(self._retries.next_delay_ms(steady_ms()))
         elif action is Action.SPAWN and cause is Cause.RETRY_DUE:
             self.restarts += 1
         self._generation += 1
@@ -334,6 +349,9 @@ class Session:
         if self._settled.is_set():  # else somebody waits for what is under way, and this follows it
             self._settled = trio.Event()
         self._wake.set()
+
+    def _try_in(self, delay_ms: int) -> None:
+        self.next_try_ms, self._next_try = now_ms() + delay_ms, steady_ms() + delay_ms
 
     async def _record(self, before: SessionState, cause: Cause) -> None:
         data = {
@@ -357,9 +375,13 @@ class Session:
     # --- the session's task ------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Carry out actions until cancelled; then end the worker and leave nothing behind."""
+        """Carry out actions until cancelled; then end the worker and leave nothing behind.
+
+        After an error it ends in the same way, and may be run again: it goes on from there.
+        """
         async with trio.open_nursery() as nursery:
             try:
+                await self._resume(nursery)
                 while True:
                     await self._wake.wait()
                     self._wake = trio.Event()
@@ -374,6 +396,15 @@ class Session:
                 self._settled.set()
                 nursery.cancel_scope.cancel()
 
+    async def _resume(self, nursery: trio.Nursery) -> None:
+        """Take up what a run before this one left."""
+        if self._action is not None:
+            self._wake.set()
+        elif self.state in ALIVE:  # the worker ended with that run
+            await self._apply(Cause.DEFECT)
+        else:
+            self._set_timer(nursery)
+
     async def _execute(self, action: Action, nursery: trio.Nursery) -> None:
         self._timer.cancel()
         settings = self._settings
@@ -386,9 +417,14 @@ class Session:
             self._worker_scope = trio.CancelScope()
             self._worker_done = trio.Event()
             nursery.start_soon(self._work, self._generation, self._worker_scope, self._worker_done)
-        elif self.next_try_ms is not None:
+        else:
+            self._set_timer(nursery)
+
+    def _set_timer(self, nursery: trio.Nursery) -> None:
+        """Have the next try begin when it is due, if there is to be one."""
+        if self._next_try is not None:
             self._timer = trio.CancelScope()
-            delay = max(0, self.next_try_ms - now_ms()) / 1000
+            delay = max(0, self._next_try - steady_ms()) / 1000
             nursery.start_soon(self._retry_later, delay, self._generation, self._timer)
 
     async def _retry_later(self, delay: float, generation: int, timer: trio.CancelScope) -> None:
@@ -541,11 +577,11 @@ class Session:
 
     async def check_health(self) -> None:
         """Ask the worker how it is, and have it replaced if `rules.health` says so."""
-        worker, generation, since_ms = self._worker, self._generation, self.since_ms
+        worker, generation, since = self._worker, self._generation, self._since
         answer = Answer()
         if worker is not None and self.state in ALIVE and self.state is not SessionState.STARTING:
             answer = await ask(worker, self._settings.health_deadline_s)
-        if (generation, since_ms) != (self._generation, self.since_ms):
+        if (generation, since) != (self._generation, self._since):
             answer = Answer()  # it was about another worker, or another state of it
         judgement = self.checkups.take(self._observe(answer), self._generation, answer)
         if judgement.replace is not None:
@@ -554,7 +590,7 @@ class Session:
 
     def judgement(self) -> Judgement:
         """How the session is now, as far as the last check can tell."""
-        answer = self.checkups.answer_about(self._generation, self.since_ms)
+        answer = self.checkups.answer_about(self._generation, self._since)
         return self.checkups.judge(self._observe(answer))
 
     def _observe(self, answer: Answer) -> Observation:
@@ -562,9 +598,9 @@ class Session:
             wanted=self.wanted,
             state=self.state,
             cause=self.cause,
-            since_ms=self.since_ms,
-            down_since_ms=self.down_since_ms,
-            now_ms=now_ms(),
+            since_ms=self._since,
+            down_since_ms=self._down_since,
+            now_ms=steady_ms(),
             asked=answer.asked,
             socket_up=answer.socket_up,
             logged_in=answer.logged_in,

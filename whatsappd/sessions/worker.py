@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 import trio
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import steady_ms
 from whatsappd.errors import (
     InvalidParams,
     Malformed,
@@ -60,7 +60,7 @@ class Worker:
     def __init__(self, company: str, spawned: Spawned) -> None:
         self.company = company
         self.pid = spawned.process.pid
-        self.started_ms = now_ms()
+        self.started_at_ms = steady_ms()
         self._process = spawned.process
         self._output = spawned.output
         self._channel = trio.SocketStream(trio.socket.from_stdlib_socket(spawned.channel))

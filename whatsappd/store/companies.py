@@ -58,6 +58,10 @@ class Companies:
 
         return await self._database.write(write)
 
+    async def put_unwanted(self, company: str) -> Company:
+        """Stores that it should not be running. Raises UnknownCompany."""
+        return await self._update(company, "wanted = ?", (False,))
+
     async def put_identity(
         self, company: str, *, jid: str | None, lid: str | None, push_name: str | None
     ) -> Company:

@@ -40,6 +40,7 @@ FROM_WORKER = {
     Cause.ENDED,
     Cause.EXITED,
     Cause.HUNG,
+    Cause.DEFECT,
     Cause.SILENT,
     Cause.SPAWN_FAILED,
 }
@@ -136,7 +137,11 @@ def test_only_a_connected_worker_is_recycled_and_its_successor_starts_at_once() 
 
 
 def test_only_ends_of_the_process_itself_count_as_crashes() -> None:
-    assert {cause for cause in Cause if counts_as_crash(cause)} == {Cause.EXITED, Cause.HUNG}
+    assert {cause for cause in Cause if counts_as_crash(cause)} == {
+        Cause.EXITED,
+        Cause.HUNG,
+        Cause.DEFECT,
+    }
 
 
 def test_every_state_can_be_reached_and_left() -> None:

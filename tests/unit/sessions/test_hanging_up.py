@@ -28,6 +28,7 @@ from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import open_event_log
 from whatsappd.store.intake import Intake
 from whatsappd.store.outbox import open_outbox
+from whatsappd.supervision import Supervision
 
 
 class World:
@@ -86,9 +87,12 @@ async def world(path: Path) -> AsyncIterator[World]:
             settings=SessionSettings(start_jitter_s=1e6),  # it is not brought back in time
             pacing=Shared(MemoryLimiter(), companies, contacts, log, outbox, SendLimits),
             foreign_children=set,
+            supervision=Supervision(),
         )
+        await pool.load()
         async with trio.open_nursery() as nursery:
-            await nursery.start(pool.run)
+            nursery.start_soon(pool.run)
+            await trio.testing.wait_all_tasks_blocked()
             yield World(database, companies, pool)
             nursery.cancel_scope.cancel()
 
