@@ -9,8 +9,8 @@ import trio
 from receivers import running_receiver
 
 from whatsappd.errors import StoreFailed
-from whatsappd.gateway.webhooks.deliverer import DEFAULT_POLICY, LogFeed
-from whatsappd.gateway.webhooks.delivery import Delivering, Delivery
+from whatsappd.gateway.webhooks.deliverer import DEFAULT_POLICY, ConfirmedTurn, LogFeed
+from whatsappd.gateway.webhooks.delivery import Delivering, Delivery, Recoveries
 from whatsappd.store.webhooks import new_secret
 
 EVENTS = [
@@ -53,7 +53,17 @@ async def deliver(daemon: ScriptedDaemon) -> None:
             **{"companies": None, "types": None, "allow_private": True, "cursor": 0},
             **{"failing_since_ms": None, "paused_since_ms": None},
         }
-        shared = Delivering(daemon, LogFeed(), DEFAULT_POLICY, ssl.create_default_context(), False)  # type: ignore[arg-type]
+        turn = ConfirmedTurn()
+        turn.confirm(trio.current_time())
+        shared = Delivering(
+            daemon,  # type: ignore[arg-type]
+            LogFeed(),
+            turn,
+            Recoveries(),
+            DEFAULT_POLICY,
+            ssl.create_default_context(),
+            allow_private=False,
+        )
         async with trio.open_nursery() as nursery:
             nursery.start_soon(Delivery(webhook, shared).run)
             await receiver.until(lambda: len(receiver.accepted) == len(EVENTS))

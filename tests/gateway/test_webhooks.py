@@ -9,6 +9,7 @@ import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import partial
+from pathlib import Path
 from typing import Any, get_args
 
 import pytest
@@ -24,7 +25,7 @@ from whatsappd.gateway.webhooks import models
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rules import webhooks as rules
-from whatsappd.rules.webhooks import Policy
+from whatsappd.rules.webhooks import TURN_S, Policy
 from whatsappd.store.webhooks import MAX_DESCRIPTION, MAX_WEBHOOKS
 
 #: Short waits; patience where a test does not want the event to be given up.
@@ -418,6 +419,79 @@ async def test_after_long_failure_it_pauses_with_an_alert_and_resumes_by_itself(
     assert (await call(daemon, "get", id=made["id"]))["dead_letters"] == 0
 
 
+async def test_when_the_receiver_is_back_nobody_waits_for_a_pause_of_their_own(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    """All companies fail once. Then the oldest event asks often, and its success wakes all."""
+    # Without that, the others would come after up to an hour; half of them after half an hour.
+    policy = PATIENT._replace(base_ms=3_600_000, cap_ms=3_600_000, probe_ms=200)
+    made = await create(daemon, receiver, types=["outbox.state"])
+    receiver.answer = lambda event: 503
+    companies = [f"company{number}" for number in range(8)]
+    async with daemon.client() as client:
+        for company in companies:
+            await client.call("session.start", company=company)
+            await client.call("session.stop", company=company)
+        for company in companies * 3:
+            row = await client.call("message.send", company=company, to="+15550999", text="x")
+            await client.call("message.cancel", id=row["id"])
+    wanted = {each["seq"] for each in await logged(daemon) if each["type"] == "outbox.state"}
+    async with delivering(daemon, policy):
+        await receiver.until(
+            lambda: {r.event["company"] for r in receiver.received} >= {*companies}
+        )
+        receiver.answer = lambda event: 200
+        await receiver.until(lambda: {each["seq"] for each in receiver.accepted} == wanted)
+    for company in companies:
+        assert seqs(receiver.accepted, company) == sorted(seqs(receiver.accepted, company))
+    assert (await call(daemon, "get", id=made["id"]))["dead_letters"] == 0
+
+
+async def test_a_receiver_that_is_overloaded_gets_one_event_at_a_time_when_it_asks_for_it(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    await create(daemon, receiver, types=["outbox.state"])
+    for number in range(4):
+        await make_events(daemon, f"company{number}", 50)
+    refused_at: list[float] = []
+    taken_at: list[float] = []
+
+    def answer(event: dict[str, Any]) -> int | tuple[int, list[tuple[str, str]]]:
+        if len(refused_at) >= 4:  # those that were on their way at once
+            taken_at.append(trio.current_time())
+            return 200
+        refused_at.append(trio.current_time())
+        return 429, [("retry-after", "1")]
+
+    receiver.answer = answer
+    async with delivering(daemon, PATIENT):
+        events = [each for each in await logged(daemon) if each["type"] == "outbox.state"]
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
+    # Nobody asked again before the time that each of them was told.
+    assert taken_at[0] - refused_at[-1] >= 0.99
+
+
+async def test_gone_disables_the_webhook_and_it_keeps_its_place(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    made = await create(daemon, receiver, types=["outbox.state"])
+    await make_events(daemon, "acme", 50)
+    wanted = [each["seq"] for each in await logged(daemon) if each["type"] == "outbox.state"]
+    receiver.answer = lambda event: 410 if event["seq"] == wanted[10] else 200
+    async with delivering(daemon):
+        found = await until_state(daemon, made["id"], "disabled")
+        assert found["last_error"] == "status 410: the receiver wants no more events"
+        assert found["dead_letters"] == 0
+        [alert] = [each for each in await logged(daemon) if each["type"] == "alert"]
+        assert (alert["data"]["rule"], alert["data"]["state"]) == ("webhook_disabled", "raised")
+        assert seqs(receiver.accepted, "acme") == wanted[:10]
+        # Somebody who knows better switches it on again: it goes on where it was.
+        receiver.answer = lambda event: 200
+        await call(daemon, "update", id=made["id"], enabled=True)
+        await receiver.until(lambda: wanted[-1] in seqs(receiver.accepted, "acme"))
+        assert first_times(seqs(receiver.accepted, "acme")) == wanted
+
+
 async def test_redirects_are_not_followed(daemon: Daemon, receiver: Receiver) -> None:
     made = await create(daemon, receiver)
     async with running_receiver() as elsewhere, delivering(daemon, PATIENT):
@@ -518,6 +592,42 @@ async def test_two_gateways_do_not_deliver_twice(daemon: Daemon, receiver: Recei
         events = await logged(daemon)
         await receiver.until(lambda: len(receiver.accepted) >= len(events))
     assert [each["seq"] for each in receiver.accepted] == [each["seq"] for each in events]
+
+
+@pytest.mark.soak
+async def test_a_gateway_that_stands_still_loses_its_turn(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    await create(daemon, receiver)
+    script = Path(__file__).with_name("deliverer_process.py")
+    async with trio.open_nursery() as nursery:
+        frozen = await nursery.start(
+            trio.run_process, [sys.executable, str(script), str(daemon.socket)]
+        )
+        await make_events(daemon, "acme", 50)
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
+        frozen.send_signal(signal.SIGSTOP)
+        try:
+            async with delivering(daemon):
+                await make_events(daemon, "acme", 50)
+                events = await logged(daemon)
+                with trio.fail_after(TURN_S + PATIENCE):
+                    while events[-1]["seq"] not in seqs(receiver.accepted, "acme"):
+                        await trio.sleep(0.1)
+                # It wakes up, finds that its turn is over, and delivers nothing.
+                frozen.send_signal(signal.SIGCONT)
+                await make_events(daemon, "acme", 50)
+                events = await logged(daemon)
+                await receiver.until(lambda: events[-1]["seq"] in seqs(receiver.accepted, "acme"))
+        finally:
+            frozen.send_signal(signal.SIGCONT)
+            frozen.terminate()
+            nursery.cancel_scope.cancel()
+    # What the frozen one had delivered and not told yet comes twice; nothing comes late.
+    assert first_times(seqs(receiver.accepted, "acme")) == seqs(events, "acme")
+    assert seqs(receiver.accepted[-100:], "acme") == seqs(events, "acme")[-100:]
+    assert "webhooks_turn_lost" in daemon.log()
 
 
 async def test_rest_makes_shows_changes_tests_and_removes_webhooks(receiver: Receiver) -> None:

@@ -16,6 +16,7 @@ import trio
 from whatsappd.api.params import Params
 from whatsappd.errors import Denied, InvalidParams, TimedOut, Unreachable, WrongState
 from whatsappd.rpc.method import Call, Method, NoParams, Notifier
+from whatsappd.rules.webhooks import TURN_S
 from whatsappd.store.dead_letters import Refused
 from whatsappd.store.events import EventLog
 from whatsappd.store.webhooks import Progress, Webhooks
@@ -57,6 +58,12 @@ class ProgressParams(Params):
     gone: GoneParam | None = None
 
 
+class RefusedForGoodParams(Params):
+    id: str
+    revision: int
+    reason: str
+
+
 class TestedParams(Params):
     token: str
     result: dict[str, Any]
@@ -93,6 +100,8 @@ class WebhookDelivery:
         self._webhooks = webhooks
         self._events = events
         self._deliverer: Notifier | None = None
+        self._turn = trio.CancelScope()  # of the deliverer
+        self._confirmed_at = 0.0
         self._away_since = trio.current_time()
         self._tests: dict[str, _Test] = {}
         self._test_asked = trio.Event()
@@ -113,6 +122,12 @@ class WebhookDelivery:
             method("deliver", NoParams, self._deliver, "Be the one who delivers."),
             method("work", NoParams, self._work, "What is to deliver, with secrets."),
             method("progress", ProgressParams, self._progress, "How far a webhook is."),
+            method(
+                "refused_for_good",
+                RefusedForGoodParams,
+                self._refused_for_good,
+                "A receiver wants no more: disable its webhook.",
+            ),
             method("tested", TestedParams, self._tested, "What became of a test."),
             method("next_resend", WebhookId, self._next_resend, "A dead letter to try again."),
             method("resent", ResentParams, self._resent, "What became of a resend."),
@@ -140,37 +155,45 @@ class WebhookDelivery:
         raise TimedOut(f"the gateway did not tell the result within {TEST_WITHIN:.0f} s")
 
     def _deliver(self, call: Call, _params: NoParams) -> dict[str, Any]:
-        """Become the deliverer, until the connection ends.
+        """Become the deliverer, until the connection ends; or confirm that one still is it.
 
         It is notified: `webhook.changed` when there is other work, `webhook.due` when the log has
-        grown.
+        grown. It confirms its turn within `TURN_S` seconds, or the next who asks gets it.
 
         Raises:
             WrongState: another process delivers.
         """
-        holder = self._deliverer
+        holder, now = self._deliverer, trio.current_time()
         if holder is not None and holder is not call.connection:
-            raise WrongState(
-                f"the process {holder.peer.pid} delivers the webhooks already", pid=holder.peer.pid
-            )
-        if holder is None:
+            if now - self._confirmed_at < TURN_S:
+                raise WrongState(
+                    f"the process {holder.peer.pid} delivers the webhooks already",
+                    pid=holder.peer.pid,
+                )
+            log.warning("webhooks_turn_lost", pid=holder.peer.pid, to=call.connection.peer.pid)
+            self._turn.cancel()
+        self._confirmed_at = now
+        if holder is not call.connection:
             self._deliverer = call.connection
-            call.connection.start_soon(self._hold, call.connection)
+            self._turn = trio.CancelScope()
+            call.connection.start_soon(self._hold, call.connection, self._turn)
         return {"last_seq": self._events.last_seq}
 
-    async def _hold(self, connection: Notifier) -> None:
+    async def _hold(self, connection: Notifier, turn: trio.CancelScope) -> None:
         log.info("webhooks_delivered_by", pid=connection.peer.pid)
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(self._tell_changes, connection)
-                seq = self._events.last_seq
-                while True:
-                    await connection.notify("webhook.due", {"last_seq": seq})
-                    seq = await self._events.wait_beyond(seq)
+            with turn:
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(self._tell_changes, connection)
+                    seq = self._events.last_seq
+                    while True:
+                        await connection.notify("webhook.due", {"last_seq": seq})
+                        seq = await self._events.wait_beyond(seq)
         finally:
-            self._deliverer = None
-            self._away_since = trio.current_time()
-            log.info("webhooks_delivered_by_nobody", pid=connection.peer.pid)
+            if self._turn is turn:  # else another process has it by now
+                self._deliverer = None
+                self._away_since = trio.current_time()
+                log.info("webhooks_delivered_by_nobody", pid=connection.peer.pid)
 
     async def _tell_changes(self, connection: Notifier) -> None:
         while True:
@@ -206,6 +229,11 @@ class WebhookDelivery:
         ]
         given["gone"] = (params.gone.after, params.gone.first) if params.gone else None
         return {"cursor": await self._webhooks.progress(Progress(**given))}
+
+    async def _refused_for_good(self, call: Call, params: RefusedForGoodParams) -> dict[str, Any]:
+        self._only_deliverer(call)
+        await self._webhooks.disable(params.id, params.revision, params.reason)
+        return {}
 
     def _tested(self, call: Call, params: TestedParams) -> dict[str, Any]:
         self._only_deliverer(call)

@@ -14,7 +14,6 @@ import sqlite3
 import string
 from collections.abc import Callable, Collection, Sequence
 from typing import Any, NamedTuple
-from urllib.parse import urlsplit
 
 import trio
 
@@ -22,7 +21,7 @@ from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, QueueFull, UnknownWebhook
 from whatsappd.model.consumer import WEBHOOK
 from whatsappd.model.event import ALERT, Draft
-from whatsappd.rules.webhooks import WebhookAlert
+from whatsappd.rules.webhooks import WebhookAlert, host_of
 from whatsappd.store import consumers, dead_letters
 from whatsappd.store.database import Database
 from whatsappd.store.dead_letters import MAX_REASON, DeadLetter, Refused
@@ -209,6 +208,30 @@ class Webhooks:
 
         return await self._database.write(write, self._tell)
 
+    async def disable(self, identity: str, revision: int, reason: str) -> None:
+        """Disable a webhook whose receiver wants no more events; it keeps its place in the log.
+
+        Somebody who changed the configuration since `revision` knows better: then nothing is done.
+
+        Raises:
+            UnknownWebhook: somebody removed it meanwhile.
+        """
+        now = self._clock()
+
+        def write(conn: sqlite3.Connection) -> None:
+            found = _get(conn, identity)
+            if found.revision != revision or not found.wanted.enabled:
+                return
+            conn.execute(
+                "UPDATE webhooks SET revision = revision + 1, enabled = 0, updated_ms = ?,"
+                " failing_since_ms = NULL, paused_since_ms = NULL, last_error = ? WHERE id = ?",
+                (now, reason[:MAX_REASON], identity),
+            )
+            self._stage_alert(found, None, "it was disabled")
+            self._alert(found, WebhookAlert.DISABLED, "raised", now, reason[:MAX_REASON])
+
+        await self._database.write(write, self._tell)
+
     async def remove(self, identity: str) -> None:
         """Remove a webhook, its cursor and its dead letters. Raises UnknownWebhook."""
 
@@ -294,7 +317,7 @@ class Webhooks:
         companies = webhook.wanted.companies
         company = companies[0] if companies is not None and len(companies) == 1 else None
         # Not the URL: its path may be the receiver's secret, and alerts go to many places.
-        host = urlsplit(webhook.wanted.url).hostname
+        host = host_of(webhook.wanted.url)
         data = {
             "rule": str(rule),
             "state": state,

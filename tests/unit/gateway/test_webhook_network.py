@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import datetime
-import socket
 import ssl
+import subprocess
+import sys
+import threading
 from pathlib import Path
 from typing import Any
 
 import httpcore
 import pytest
 import trio
+import trio.testing
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -21,26 +24,16 @@ from whatsappd.gateway.webhooks.post import open_receiver
 SECRET = "whsec_AAAA"
 
 
-class Resolver(trio.abc.HostnameResolver):
+class Resolver:
     """Answers one list of addresses after the other, as a name that changes its mind does."""
 
     def __init__(self, *answers: list[str]) -> None:
         self.answers = list(answers)
-        self.asked: list[Any] = []
+        self.asked: list[str] = []
 
-    async def getaddrinfo(self, host: Any, port: Any, *_: Any, **__: Any) -> Any:
+    def __call__(self, host: str, port: int) -> list[str]:
         self.asked.append(host)
-        answer = self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
-        return [
-            (
-                socket.AF_INET6 if ":" in address else socket.AF_INET,
-                *(socket.SOCK_STREAM, 6, "", (address, port)),
-            )
-            for address in answer
-        ]
-
-    async def getnameinfo(self, *_: Any) -> Any:
-        raise AssertionError("nobody asks")
+        return self.answers.pop(0) if len(self.answers) > 1 else self.answers[0]
 
 
 class Recorder:
@@ -55,8 +48,7 @@ class Recorder:
 
 
 async def tried(resolver: Resolver, *, allow_private: bool = False) -> list[str]:
-    trio.socket.set_custom_hostname_resolver(resolver)
-    backend = CheckedBackend(allow_private=allow_private)
+    backend = CheckedBackend(allow_private=allow_private, resolve=resolver)
     recorder = Recorder()
     backend._inner = recorder  # type: ignore[assignment]
     with pytest.raises(httpcore.ConnectError, match="recorded"):
@@ -82,9 +74,9 @@ async def test_what_is_connected_to_is_the_address_that_was_checked() -> None:
     ],
 )
 async def test_names_that_lead_to_us_are_refused(addresses: list[str]) -> None:
-    trio.socket.set_custom_hostname_resolver(Resolver(addresses))
+    backend = CheckedBackend(allow_private=False, resolve=Resolver(addresses))
     with pytest.raises(AddressRefused, match="not on the Internet"):
-        await CheckedBackend(allow_private=False).connect_tcp("hooks.shop.example", 443)
+        await backend.connect_tcp("hooks.shop.example", 443)
     assert await tried(Resolver(addresses), allow_private=True) == addresses
 
 
@@ -92,6 +84,70 @@ async def test_of_several_addresses_only_the_public_ones_are_tried() -> None:
     found = await tried(Resolver(["10.0.0.1", "93.184.216.34", "::1", "2606:4700:4700::1111"]))
     assert found == ["93.184.216.34", "2606:4700:4700::1111"]
     assert len(await tried(Resolver([f"93.184.216.{n}" for n in range(50)]))) == 4
+
+
+async def test_a_public_address_of_this_host_is_refused() -> None:
+    mine, other = "93.184.216.34", "93.184.216.35"
+    for addresses, expected in (([mine, other], [other]), ([mine], None)):
+        backend = CheckedBackend(
+            allow_private=False, resolve=Resolver(addresses), is_own=lambda each: each == mine
+        )
+        recorder = Recorder()
+        backend._inner = recorder  # type: ignore[assignment]
+        with pytest.raises(AddressRefused if expected is None else httpcore.ConnectError):
+            await backend.connect_tcp("hooks.shop.example", 443)
+        assert recorder.hosts == (expected or [])
+
+
+#: Prints what `is_own_address` says in a network of its own, whose only interface has two public
+#: addresses.
+OWN_ADDRESSES = """
+import sys
+from whatsappd.gateway.webhooks.network import is_own_address
+print(*(is_own_address(each) for each in sys.argv[1:]))
+"""
+
+
+def test_the_kernel_knows_which_addresses_are_ours() -> None:
+    asked = ["93.184.216.34", "2606:4700::1", "93.184.216.35", "8.8.8.8", "2606:4700::2"]
+    script = (
+        "ip link set lo up && ip address add 93.184.216.34/24 dev lo && "
+        "ip -6 address add 2606:4700::1/64 dev lo && ip route add default dev lo && "
+        'exec "$@"'
+    )
+    inside = [sys.executable, "-c", OWN_ADDRESSES, *asked]
+    done = subprocess.run(
+        ["unshare", "--net", "--map-root-user", "sh", "-c", script, "sh", *inside],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    if done.returncode and "unshare" in done.stderr + done.stdout:
+        pytest.skip(f"no network namespace of one's own here: {done.stderr.strip()}")
+    assert done.stderr == ""
+    assert done.stdout.split() == ["True", "True", "False", "False", "False"]
+
+
+async def test_a_resolver_that_hangs_takes_no_thread_of_others() -> None:
+    release = threading.Event()
+
+    def hang(_host: str, _port: int) -> list[str]:
+        release.wait(20)
+        return ["127.0.0.1"]
+
+    backends = [CheckedBackend(allow_private=True, resolve=hang) for _ in range(60)]
+    try:
+        async with trio.open_nursery() as nursery:
+            for backend in backends:
+                for _ in range(3):  # a further one of the same webhook waits, without a thread
+                    nursery.start_soon(backend.connect_tcp, "hooks.shop.example", 443)
+            await trio.testing.wait_all_tasks_blocked()
+            assert trio.to_thread.current_default_thread_limiter().borrowed_tokens == 0
+            with trio.fail_after(5):
+                await trio.to_thread.run_sync(int)
+            # Whoever waited is free at once; the thread ends when the resolver does.
+            nursery.cancel_scope.cancel()
+        assert [backend._lookups.borrowed_tokens for backend in backends] == [1] * 60
+    finally:
+        release.set()
 
 
 async def test_addresses_written_as_numbers_are_checked_too() -> None:
@@ -153,10 +209,16 @@ async def test_tls_is_for_the_name_while_the_connection_is_to_the_address(
     [listener] = await trio.open_ssl_over_tcp_listeners(0, server, host="127.0.0.1")
     port = listener.transport_listener.socket.getsockname()[1]
     nursery.start_soon(trio.serve_listeners, answer, [listener])
-    trio.socket.set_custom_hostname_resolver(Resolver(["127.0.0.1"]))
     client = ssl.create_default_context(cafile=str(tmp_path / f"{name}.pem"))
     url = f"https://hooks.shop.example:{port}/"
-    async with open_receiver(url, SECRET, allow_private=True, timeout_s=5, tls=client) as receiver:
+    async with open_receiver(
+        url,
+        SECRET,
+        allow_private=True,
+        timeout_s=5,
+        tls=client,
+        resolve=Resolver(["127.0.0.1"]),
+    ) as receiver:
         outcome = await receiver.post("evt_1_1", b"{}")
     assert asked == ["hooks.shop.example"]
     if name == "hooks.shop.example":

@@ -1,13 +1,15 @@
 """All webhooks: keeps a connection to the daemon, and a `Delivery` for each webhook behind it.
 
 `gateway.run` starts it beside the routes. There is one deliverer at a time: while another gateway
-delivers, this one waits for its end. When the connection ends everything here does, and the next
-connection goes on at the cursors that the daemon has.
+delivers, this one waits for its end, or for its standing still: whoever delivers confirms every few
+seconds that it does, and loses its turn if it cannot. When the connection ends everything here
+does, and the next connection goes on at the cursors that the daemon has.
 """
 
 from __future__ import annotations
 
 import ssl
+from math import inf
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,17 +20,21 @@ from whatsappd.errors import Unreachable, WhatsappdError
 from whatsappd.gateway.webhooks.delivery import (
     Delivering,
     Delivery,
+    Recoveries,
+    disable,
     made_up,
     open_shared_receiver,
 )
 from whatsappd.gateway.webhooks.signing import body_of, id_of
 from whatsappd.rpc.client import RpcClient, open_client
-from whatsappd.rules.webhooks import Policy
+from whatsappd.rules.webhooks import TURN_S, Policy
 
 log = structlog.get_logger()
 
 #: Seconds between attempts to become the deliverer.
 RETRY_EVERY = 1.0
+#: Seconds between confirmations of the turn.
+CONFIRM_EVERY = TURN_S / 3
 #: Seconds before a delivery that failed for a defect of ours begins anew.
 DEFECT_PAUSE = 5.0
 STOP_WITHIN = 3.0
@@ -39,6 +45,28 @@ class _Running(NamedTuple):
     revision: int
     scope: trio.CancelScope
     ended: trio.Event
+
+
+class ConfirmedTurn:
+    """This process's turn to deliver, as the daemon confirmed it. Implements `delivery.Turn`.
+
+    The clock of a process goes on while it is frozen (SIGSTOP, a suspended machine): what wakes up
+    with an old confirmation waits for a new one before it delivers anything.
+    """
+
+    def __init__(self) -> None:
+        self._until = -inf
+        self._confirmed = trio.Event()
+
+    def confirm(self, asked_at: float) -> None:
+        """The daemon confirmed what it was asked for at `asked_at`, by trio's clock."""
+        self._until = asked_at + TURN_S
+        self._confirmed.set()
+        self._confirmed = trio.Event()
+
+    async def held(self) -> None:
+        while trio.current_time() >= self._until:
+            await self._confirmed.wait()
 
 
 class LogFeed:
@@ -119,10 +147,15 @@ async def _connected(
     try:
         async with open_client(socket) as client:
             with stopping.until():
-                await client.call("webhook.deliver")
+                turn = ConfirmedTurn()
+                await _confirm(client, turn)
                 log.info("webhooks_delivering")
-                shared = Delivering(client, LogFeed(), policy, tls, allow_private)
-                await _Deliverer(shared).run()
+                shared = Delivering(
+                    client, LogFeed(), turn, Recoveries(), policy, tls, allow_private
+                )
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(_keep_turn, client, turn)
+                    await _Deliverer(shared).run()
     except WhatsappdError as error:
         return error.message
     except Exception as error:
@@ -130,6 +163,27 @@ async def _connected(
         if ours[1] is not None:
             log.error("webhooks_failed", exc_info=error)
     return "the connection to whatsappd is lost"
+
+
+async def _confirm(client: RpcClient, turn: ConfirmedTurn) -> None:
+    """Take the turn, or keep it.
+
+    Raises:
+        WrongState: another process has it.
+        Unreachable: the daemon does not answer in time.
+    """
+    asked_at = trio.current_time()
+    with trio.move_on_after(TURN_S):
+        await client.call("webhook.deliver")
+        turn.confirm(asked_at)
+        return
+    raise Unreachable(f"whatsappd did not answer within {TURN_S:g} s")
+
+
+async def _keep_turn(client: RpcClient, turn: ConfirmedTurn) -> None:
+    while True:
+        await trio.sleep(CONFIRM_EVERY)
+        await _confirm(client, turn)
 
 
 class _Deliverer:
@@ -250,6 +304,9 @@ class _Deliverer:
                 await self._client.call(
                     "webhook.resent", id=identity, letter=due["letter"], refusal=outcome.error
                 )
+                if outcome.is_gone:
+                    await disable(self._client, webhook, outcome)
+                    await trio.sleep_forever()  # the new configuration ends it
 
 
 def _begin(webhook: dict[str, Any], among: dict[str, _Running]) -> _Running:

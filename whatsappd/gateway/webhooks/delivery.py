@@ -11,6 +11,7 @@ import random
 import secrets
 import ssl
 import time
+from collections.abc import Hashable
 from typing import Any, NamedTuple, Protocol
 
 import structlog
@@ -21,7 +22,7 @@ from whatsappd.gateway.webhooks.post import CONNECTIONS, Outcome, Receiver, open
 from whatsappd.gateway.webhooks.signing import body_of, id_of
 from whatsappd.gateway.webhooks.window import Event, Window
 from whatsappd.rpc.client import RpcClient
-from whatsappd.rules.webhooks import Policy
+from whatsappd.rules.webhooks import OVERLOADED, Policy
 
 log = structlog.get_logger()
 
@@ -45,11 +46,42 @@ class Feed(Protocol):
     async def wait_beyond(self, seq: int) -> None: ...
 
 
+class Turn(Protocol):
+    """That this process, and no other gateway, delivers."""
+
+    async def held(self) -> None:
+        """Wait until the daemon has confirmed it lately."""
+        ...
+
+
+class Recoveries:
+    """Receivers that took an event after they had failed: whoever waits for one tries at once."""
+
+    def __init__(self) -> None:
+        self._waited_for: dict[Hashable, trio.Event] = {}
+
+    def happened(self, origin: Hashable) -> None:
+        """Wake all that wait for that receiver."""
+        event = self._waited_for.pop(origin, None)
+        if event is not None:
+            event.set()
+
+    async def wait(self, origin: Hashable, until: float) -> bool:
+        """Whether it recovers before `until`, by trio's clock."""
+        event = self._waited_for.setdefault(origin, trio.Event())
+        with trio.move_on_at(until):
+            await event.wait()
+            return True
+        return False
+
+
 class Delivering(NamedTuple):
     """What all deliveries of a process share."""
 
     client: RpcClient
     feed: Feed
+    turn: Turn
+    recoveries: Recoveries
     policy: Policy
     tls: ssl.SSLContext
     allow_private: bool  # for all webhooks
@@ -68,6 +100,7 @@ class Delivery:
         self._window = Window(webhook["cursor"])
         self._room = trio.Event()
         self._attempts = trio.CapacityLimiter(CONNECTIONS)
+        self._not_before = 0.0  # what the receiver asked for, by trio's clock
         # how the receiver is
         self._failing_since_ms: int | None = webhook["failing_since_ms"]
         self._paused_since_ms: int | None = webhook["paused_since_ms"]
@@ -149,19 +182,20 @@ class Delivery:
             self._news.set()
 
     async def _deliver(self, receiver: Receiver, event: Event) -> None:
-        """Return when the receiver took it, or when it is a dead letter."""
+        """Return when the receiver took it, or when it is a dead letter.
+
+        Between two attempts there is a pause, which ends early, once, when the receiver takes
+        another event after it had failed. What such an extra attempt brings does not count.
+        """
         body, failures, is_receiver_well = body_of(event), 0, False
         while True:
-            while self._paused_since_ms is not None and event["seq"] != self._window.oldest:
-                await self._resumed.wait()
-            async with self._attempts:
-                outcome = await receiver.post(id_of(event), body)
+            outcome = await self._attempt(receiver, event, id_of(event), body)
             if outcome.ok:
                 self._delivered += 1
-                self._succeeded()
+                self._succeeded(receiver)
                 return
             failures += 1
-            self._failed(event, outcome, failures)
+            await self._failed(event, outcome, failures)
             # Refused right after a ping was accepted: so it was not the receiver's coming back.
             if is_receiver_well and await self._bury(event, failures, outcome):
                 return
@@ -171,15 +205,48 @@ class Delivery:
                     continue
             else:
                 is_receiver_well = False
-            wait_ms = self._policy.wait_ms(failures, random.random())
-            await trio.sleep(wait_ms / 1000)
+            if await self._pause(receiver, event, outcome, failures, body):
+                return
+
+    async def _pause(
+        self, receiver: Receiver, event: Event, outcome: Outcome, failures: int, body: bytes
+    ) -> bool:
+        """Wait for the next attempt; whether the receiver took the event meanwhile."""
+        is_probe = outcome.is_receivers and event["seq"] == self._window.oldest
+        wait_ms = self._policy.wait_ms(failures, random.random(), is_probe=is_probe)
+        until = trio.current_time() + wait_ms / 1000
+        if await self._shared.recoveries.wait(receiver.origin, until):
+            outcome = await self._attempt(receiver, event, id_of(event), body)
+            if outcome.ok:
+                self._delivered += 1
+                self._succeeded(receiver)
+                return True
+            await self._failed(event, outcome, failures)
+            await trio.sleep_until(until)
+        return False
+
+    async def _attempt(
+        self, receiver: Receiver, event: Event, identity: str, body: bytes
+    ) -> Outcome:
+        """One attempt, when it is this event's turn and the receiver may be asked."""
+        while True:
+            while self._paused_since_ms is not None and event["seq"] != self._window.oldest:
+                await self._resumed.wait()
+            await trio.sleep_until(self._not_before)
+            async with self._attempts:
+                if trio.current_time() < self._not_before:
+                    continue  # another event was told to wait meanwhile
+                # What was frozen for a while must not go on with what another gateway does by now.
+                await self._shared.turn.held()
+                return await receiver.post(identity, body)
 
     async def _accepts_ping(self, receiver: Receiver) -> bool:
         """Whether the receiver is well, and it is the event that it cannot take."""
         async with self._attempts:
+            await self._shared.turn.held()
             outcome = await receiver.post(*made_up("webhook.ping"))
         if outcome.ok:
-            self._succeeded()
+            self._succeeded(receiver)
         return outcome.ok
 
     async def _bury(self, event: Event, failures: int, outcome: Outcome) -> bool:
@@ -196,9 +263,12 @@ class Delivery:
         )
         return True
 
-    def _succeeded(self) -> None:
+    def _succeeded(self, receiver: Receiver) -> None:
         self._last_success_ms = _now_ms()
-        self._failing_since_ms = None
+        self._attempts.total_tokens = CONNECTIONS
+        if self._failing_since_ms is not None:
+            self._failing_since_ms = None
+            self._shared.recoveries.happened(receiver.origin)
         if self._paused_since_ms is not None:
             self._paused_since_ms = None
             self._log.info("webhook_resumed")
@@ -206,7 +276,7 @@ class Delivery:
             self._tell_at_once()
         self._news.set()
 
-    def _failed(self, event: Event, outcome: Outcome, failures: int) -> None:
+    async def _failed(self, event: Event, outcome: Outcome, failures: int) -> None:
         now = _now_ms()
         self._failures += 1
         self._last_error = outcome.error
@@ -215,12 +285,25 @@ class Delivery:
         self._log.info(
             "webhook_attempt_failed", seq=event["seq"], attempt=failures, reason=outcome.error
         )
+        if outcome.is_gone:
+            await self._end_for_good(outcome)
+        if outcome.status in OVERLOADED:
+            # It said that it has too much to do: one request at a time until it takes one.
+            self._attempts.total_tokens = 1
+        if outcome.retry_after_ms is not None:
+            self._not_before = trio.current_time() + outcome.retry_after_ms / 1000
         if self._paused_since_ms is None and self._policy.should_pause(self._failing_since_ms, now):
             self._paused_since_ms = now
             self._resumed = trio.Event()
             self._log.warning("webhook_paused", reason=outcome.error)
             self._tell_at_once()
         self._news.set()
+
+    async def _end_for_good(self, outcome: Outcome) -> None:
+        """The receiver wants nothing more: have the webhook disabled, and wait to be ended."""
+        self._log.warning("webhook_disabled", reason=outcome.error)
+        await disable(self._client, self._webhook, outcome)
+        await trio.sleep_forever()
 
     # --- to the daemon ------------------------------------------------------------------------
 
@@ -280,6 +363,16 @@ class Delivery:
                 await self._report()
             except WhatsappdError as error:
                 self._log.debug("webhook_progress_not_kept", reason=error.message)
+
+
+async def disable(client: RpcClient, webhook: dict[str, Any], outcome: Outcome) -> None:
+    """Tell the daemon that the receiver answered that it wants no more events."""
+    await client.call(
+        "webhook.refused_for_good",
+        id=webhook["id"],
+        revision=webhook["revision"],
+        reason=outcome.error,
+    )
 
 
 def open_shared_receiver(webhook: dict[str, Any], shared: Delivering) -> Any:

@@ -2,13 +2,16 @@
 
 The name is looked up once, and the connection goes to an address of that answer: what is checked is
 what is connected to, however often the name changes its mind (DNS rebinding). TLS and the Host
-header still use the name, because httpcore takes them from the URL.
+header still use the name.
+
+A public address that is this host's own counts as private: what listens there listens here.
 """
 
 from __future__ import annotations
 
 import socket
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
 from typing import Any
 
 import httpcore
@@ -18,6 +21,9 @@ from whatsappd.rules.addresses import is_public
 
 #: Addresses of one name that are tried, one after the other.
 MAX_ADDRESSES = 4
+#: Look-ups of one webhook at a time. One that hangs holds a thread until the resolver gives up,
+#: half a minute or more, and must take neither other webhooks' threads nor trio's own.
+LOOKUPS = 1
 
 
 class AddressRefused(Exception):
@@ -27,8 +33,17 @@ class AddressRefused(Exception):
 class CheckedBackend(httpcore.AsyncNetworkBackend):
     """httpcore's way to the network, on trio, for one webhook."""
 
-    def __init__(self, *, allow_private: bool) -> None:
+    def __init__(
+        self,
+        *,
+        allow_private: bool,
+        is_own: Callable[[str], bool] | None = None,
+        resolve: Callable[[str, int], list[str]] | None = None,
+    ) -> None:
         self._allow_private = allow_private
+        self._is_own = is_own or is_own_address
+        self._resolve = resolve or addresses_of
+        self._lookups = trio.CapacityLimiter(LOOKUPS)
         self._inner = httpcore.TrioBackend()
 
     async def connect_tcp(
@@ -60,17 +75,19 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
     async def _addresses(self, host: str, port: int) -> list[str]:
         try:
-            found = await trio.socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+            # Abandoned when the delivery's time is over. The thread still counts until it returns.
+            addresses = await trio.to_thread.run_sync(
+                self._resolve, host, port, limiter=self._lookups, abandon_on_cancel=True
+            )
         except (OSError, UnicodeError) as error:
             raise httpcore.ConnectError(f"the name {host} is not known: {error}") from error
-        addresses = list(dict.fromkeys(str(each[4][0]) for each in found))
         if self._allow_private:
             return addresses
-        public = [address for address in addresses if is_public(address)]
+        public = [each for each in addresses if is_public(each) and not self._is_own(each)]
         if not public:
             raise AddressRefused(
                 f"{host} is at {', '.join(addresses[:MAX_ADDRESSES])}, which is not on the "
-                "Internet: set allow_private if this receiver is meant to be yours"
+                "Internet, or is this host: set allow_private if this receiver is meant to be yours"
             )
         return public
 
@@ -81,3 +98,25 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
     async def sleep(self, seconds: float) -> None:
         await self._inner.sleep(seconds)
+
+
+def addresses_of(host: str, port: int) -> list[str]:
+    """The IP addresses of a name, by the system's resolver. Blocks; raises OSError."""
+    found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    return list(dict.fromkeys(str(each[4][0]) for each in found))
+
+
+def is_own_address(address: str) -> bool:
+    """Whether an IP address is one of this host's.
+
+    Asks the kernel for a route: to an address of its own it takes that address as the source, too.
+    No packet is sent. An address that a router translates to this host's (NAT) is not noticed.
+    """
+    family = socket.AF_INET6 if ":" in address else socket.AF_INET
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as probe:
+            probe.connect((address, 9))
+            source = str(probe.getsockname()[0])
+    except OSError:
+        return False  # there is no way to it: the connection will say so
+    return ip_address(source.partition("%")[0]) == ip_address(address)

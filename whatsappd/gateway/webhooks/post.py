@@ -1,5 +1,7 @@
 """One delivery attempt: a POST that ends, whatever the receiver does.
 
+The status decides (Standard Webhooks): 2xx took the event, whatever becomes of the body behind it.
+
 httpcore rather than httpx or aiohttp: it runs on trio, lets us open the connections ourselves, and
 follows no redirects, reads no proxy from the environment and keeps no cookies, since it cannot.
 """
@@ -8,7 +10,7 @@ from __future__ import annotations
 
 import ssl
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from typing import Any, NamedTuple
 
@@ -17,9 +19,12 @@ import trio
 
 from whatsappd.gateway.webhooks.network import AddressRefused, CheckedBackend
 from whatsappd.gateway.webhooks.signing import headers_for
+from whatsappd.rules.webhooks import GONE, OVERLOADED, WebhookTarget, parse_url, retry_after_ms
 
 #: Bytes of an answer that are read: enough to say in words why it refused.
 MAX_ANSWER = 2048
+#: Seconds for which the body of an answer is read: the status has said what counts.
+ANSWER_WITHIN = 1.0
 #: Connections to one receiver: more events than that are not in flight at a time.
 CONNECTIONS = 4
 KEEP_ALIVE_S = 30.0
@@ -28,38 +33,75 @@ CONNECT_TRIES = 3
 
 
 class Outcome(NamedTuple):
-    """What became of an attempt. `error` None: the receiver took it."""
+    """What became of an attempt. `error` None: the receiver took it.
+
+    `retry_after_ms`: what the receiver asked for; None: nothing.
+    """
 
     status: int | None
     error: str | None
     took_ms: int
+    retry_after_ms: int | None = None
 
     @property
     def ok(self) -> bool:
         return self.error is None
 
+    @property
+    def is_gone(self) -> bool:
+        """Whether the receiver wants no more events, for good."""
+        return self.status == GONE
+
+    @property
+    def is_receivers(self) -> bool:
+        """Whether the receiver is in trouble, and any event would have fared so."""
+        return self.status in OVERLOADED or (self.status is None and not self.ok)
+
     def as_wire(self) -> dict[str, Any]:
-        return {"ok": self.ok, **self._asdict()}
+        return {
+            "ok": self.ok, "status": self.status, "error": self.error, "took_ms": self.took_ms
+        }  # fmt: skip
+
+
+class _Answer:
+    """What has arrived of an answer."""
+
+    def __init__(self) -> None:
+        self.status: int | None = None
+        self.retry_after_ms: int | None = None
+        self.text = b""
 
 
 class Receiver:
     """Where one webhook's events go. Made by `open_receiver`."""
 
     def __init__(
-        self, pool: httpcore.AsyncConnectionPool, url: str, secret: str, timeout_s: float
+        self,
+        pool: httpcore.AsyncConnectionPool,
+        target: WebhookTarget,
+        secret: str,
+        timeout_s: float,
     ) -> None:
         self._pool = pool
-        self._url = url
+        self._target = target
+        self._url = httpcore.URL(
+            scheme=target.scheme, host=target.host, port=target.port, target=target.target
+        )
         self._secret = secret
         self._timeout_s = timeout_s
+
+    @property
+    def origin(self) -> tuple[str, str, int]:
+        """See `WebhookTarget.origin`."""
+        return self._target.origin
 
     async def post(self, identity: str, body: bytes) -> Outcome:
         """Deliver once. Every failure is an outcome."""
         began = trio.current_time()
-        status, error = None, None
+        answer, error = _Answer(), None
         with trio.move_on_after(self._timeout_s) as scope:
             try:
-                status, error = await self._post(identity, body)
+                await self._post(identity, body, answer)
             except AddressRefused as refused:
                 error = str(refused)
             except (
@@ -70,29 +112,40 @@ class Receiver:
                 OSError,
             ) as failed:
                 error = _words(failed)
-        if scope.cancelled_caught:
-            status, error = None, f"no answer within {self._timeout_s:g} s"
-        return Outcome(status, error, round((trio.current_time() - began) * 1000))
+        if answer.status is not None:
+            error = _refusal(answer.status, answer.text)
+        elif scope.cancelled_caught:
+            error = f"no answer within {self._timeout_s:g} s"
+        took_ms = round((trio.current_time() - began) * 1000)
+        return Outcome(answer.status, error, took_ms, answer.retry_after_ms)
 
-    async def _post(self, identity: str, body: bytes) -> tuple[int, str | None]:
+    async def _post(self, identity: str, body: bytes, answer: _Answer) -> None:
         headers: list[tuple[bytes | str, bytes | str]] = [
+            ("Host", self._target.host_header),
             *headers_for(self._secret, identity, int(time.time()), body).items(),
             ("Content-Length", str(len(body))),
         ]
         # For each address of the name; the time for all of it is the caller's to bound.
         extensions = {"timeout": {"connect": self._timeout_s / CONNECT_TRIES}}
-        answer = b""
         async with self._pool.stream(
             "POST", self._url, headers=headers, content=_Body(body), extensions=extensions
         ) as response:
+            answer.status = response.status
+            answer.retry_after_ms = _retry_after(response.headers)
             # Read to its end if that is near, so that the connection can be used again. Else the
             # read is cancelled, and httpcore closes the connection.
-            with trio.CancelScope() as enough:
+            with trio.move_on_after(ANSWER_WITHIN) as enough:
                 async for part in response.aiter_stream():
-                    answer += part[: MAX_ANSWER - len(answer)]
-                    if len(answer) >= MAX_ANSWER:
+                    answer.text += part[: MAX_ANSWER - len(answer.text)]
+                    if len(answer.text) >= MAX_ANSWER:
                         enough.cancel()
-        return response.status, _refusal(response.status, answer)
+
+
+def _retry_after(headers: list[tuple[bytes, bytes]]) -> int | None:
+    for name, value in headers:
+        if name.lower() == b"retry-after":
+            return retry_after_ms(value.decode("latin-1"), int(time.time() * 1000))
+    return None
 
 
 class _Body:
@@ -114,21 +167,38 @@ class _Body:
 
 @asynccontextmanager
 async def open_receiver(
-    url: str, secret: str, *, allow_private: bool, timeout_s: float, tls: ssl.SSLContext
+    url: str,
+    secret: str,
+    *,
+    allow_private: bool,
+    timeout_s: float,
+    tls: ssl.SSLContext,
+    resolve: Callable[[str, int], list[str]] | None = None,
 ) -> AsyncIterator[Receiver]:
-    """A receiver with connections of its own."""
+    """A receiver with connections of its own.
+
+    Args:
+        allow_private: connect to addresses that are not on the Internet, too.
+        resolve: finds the addresses of a name, blocking; by default the system's resolver.
+
+    Raises:
+        InvalidParams: `url` cannot be read.
+    """
+    target = parse_url(url)
     async with httpcore.AsyncConnectionPool(
         ssl_context=tls,
         max_connections=CONNECTIONS,
         keepalive_expiry=KEEP_ALIVE_S,
-        network_backend=CheckedBackend(allow_private=allow_private),
+        network_backend=CheckedBackend(allow_private=allow_private, resolve=resolve),
     ) as pool:
-        yield Receiver(pool, url, secret, timeout_s)
+        yield Receiver(pool, target, secret, timeout_s)
 
 
 def _refusal(status: int, answer: bytes) -> str | None:
     if 200 <= status < 300:
         return None
+    if status == GONE:
+        return f"status {status}: the receiver wants no more events"
     if 300 <= status < 400:
         return f"status {status}: redirects are not followed; configure the address it leads to"
     text = " ".join(answer[:200].decode("utf-8", "replace").split())
