@@ -191,7 +191,7 @@ async def _run_parts(
             supervision=supervision,
         )
         monitor = Monitor(watched, clock)
-        access = AccessControl(os.geteuid())
+        access = AccessControl(os.geteuid(), keys.knows)
         access.use(settings.access)
         parts = ApiParts(
             access=access,

@@ -11,7 +11,7 @@ call, and its start-up time is a promise.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Self
 
 # Exit codes of `whatsappctl` and `whatsappd`. Scripts rely on them: never renumber.
 EXIT_OK = 0
@@ -43,6 +43,14 @@ class WhatsappdError(Exception):
         super().__init__(message)
         self.message = message
         self.data: dict[str, Any] = data
+        #: The company that the failed call was about, where the caller must not be told. For the
+        #: audit trail; never sent.
+        self.company: str | None = None
+
+    def concerning(self, company: str) -> Self:
+        """The same error, which also knows the company that it is about."""
+        self.company = company
+        return self
 
     def as_wire(self) -> dict[str, Any]:
         """The `error` member of a MessagePack-RPC response."""
@@ -207,6 +215,14 @@ class UnknownMessage(WhatsappdError):
     http_status = 404
 
 
+def unknown_message(row_id: str) -> UnknownMessage:
+    """Also for a message that the caller may not see: whoever asks must not learn of it."""
+    return UnknownMessage(
+        f"there is no message {row_id!r:.40} (finished ones are kept for a limited time)",
+        id=row_id[:40],
+    )
+
+
 class KeyConflict(WhatsappdError):
     """The idempotency key was used before with other content."""
 
@@ -279,6 +295,14 @@ class UnknownWebhook(WhatsappdError):
     name = "unknown_webhook"
     exit_code = EXIT_NOT_FOUND
     http_status = 404
+
+
+def unknown_webhook(identity: str) -> UnknownWebhook:
+    """Also for a webhook that the caller may not see: whoever asks must not learn of it."""
+    return UnknownWebhook(
+        f"there is no webhook {identity!r:.40}: `whatsappctl webhooks list` shows their ids",
+        id=identity[:40],
+    )
 
 
 class UnknownDeadLetter(WhatsappdError):

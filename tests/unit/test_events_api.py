@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sqlite3
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -13,13 +14,13 @@ import trio.testing
 
 from whatsappd.api.access import AccessControl
 from whatsappd.api.events import MAX_SUBSCRIPTIONS, EventsApi
-from whatsappd.errors import InvalidParams, TooManyRequests, UnknownConsumer
+from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownConsumer
 from whatsappd.model.access import AccessRule, Subject
 from whatsappd.model.event import Draft
 from whatsappd.rpc.method import Call
 from whatsappd.rpc.peer import Peer
 from whatsappd.store import consumers
-from whatsappd.store.database import open_database
+from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import EventLog, open_event_log
 from whatsappd.store.webhooks import Wanted, Webhooks
 
@@ -35,10 +36,22 @@ class Connection:
         self.closed = False
         self.start_soon: Callable[..., Any] = nursery.start_soon
         self.call = Call(peer, self)  # type: ignore[arg-type]
+        self.sent = b""
+
+    def offer_packed(self, packed: bytes) -> bool:
+        self.sent += packed
+        return True
+
+    def bind_to(self, actor: str) -> None:
+        assert actor == self.call.actor
 
 
 class World:
-    def __init__(self, log: EventLog, webhooks: Webhooks, nursery: trio.Nursery) -> None:
+    def __init__(
+        self, database: Database, log: EventLog, webhooks: Webhooks, nursery: trio.Nursery
+    ) -> None:
+        self.database = database
+        self.nursery = nursery
         self.log = log
         self.webhooks = webhooks
         access = AccessControl(OWNER.uid)
@@ -49,6 +62,12 @@ class World:
         self._methods = {method.name: method for method in self.api.methods()}
         self.owner = Connection(OWNER, nursery)
         self.guest = Connection(GUEST, nursery)
+
+    def key(self, identity: str) -> Connection:
+        """A connection of the gateway's that calls for that API key."""
+        connection = Connection(OWNER, self.nursery)
+        connection.call = connection.call._replace(actor=f"key:{identity}")
+        return connection
 
     async def call(self, who: Connection, method: str, **arguments: Any) -> Any:
         found = self._methods[method]
@@ -61,7 +80,7 @@ async def world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[World]:
     async with open_database(tmp_path / "whatsappd.db") as database:
         log = await open_event_log(database)
         await log.append(*[Draft("acme", "alert", {"n": n}) for n in range(5)])
-        yield World(log, Webhooks(database, log), nursery)
+        yield World(database, log, Webhooks(database, log), nursery)
         nursery.cancel_scope.cancel()
 
 
@@ -99,24 +118,84 @@ async def test_a_consumer_is_forgotten_by_whose_it_is(world: World) -> None:
 async def test_nobody_has_so_many_consumers_that_others_get_none(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(consumers, "MAX_CONSUMERS", 5)
-    monkeypatch.setattr(consumers, "MAX_OWN", 3)
+    few = consumers.BOUND._replace(each=3, all=14, kept=5)
+    monkeypatch.setattr(consumers, "BOUND", few)
 
-    async def make(who: Connection, prefix: str, most: int) -> None:
+    async def make(who: Connection, most: int, refusal: str) -> None:
         for number in range(most):
-            await world.call(who, "events.subscribe", consumer=f"{prefix}{number}")
-        with pytest.raises(InvalidParams, match=f"{most} consumers.*forget"):
-            await world.call(who, "events.subscribe", consumer=f"{prefix}x")
-        await world.call(who, "events.forget", consumer=f"{prefix}0")
-        await world.call(who, "events.subscribe", consumer=f"{prefix}x")
-        await world.call(who, "events.subscribe", consumer=f"{prefix}1")  # there already
+            await world.call(who, "events.subscribe", consumer=f"crm{number}")
+        with pytest.raises(InvalidParams, match=refusal) as told:
+            await world.call(who, "events.subscribe", consumer="crm:x")
+        assert told.value.data["field"] == "consumer"
+        await world.call(who, "events.forget", consumer="crm0")
+        await world.call(who, "events.subscribe", consumer="crm:x")
+        await world.call(who, "events.subscribe", consumer="crm1")  # there already
 
-    await make(world.guest, "crm:", 3)
-    await make(world.owner, "key:abcd1234:", 3)  # the gateway, for a key
-    await make(world.owner, "key:other123:", 3)
-    await make(world.owner, "shared:", 5)
+    for who in (world.guest, world.key("abcd1234"), world.key("other123")):
+        await make(who, 3, r"holds 3 of 3 consumers.*forget")
+    await make(world.owner, 5, "together hold 14 of 14 consumers")
     for _ in range(6):
         await world.webhooks.create(Wanted("https://shop.example/"), 0)
+
+
+async def test_a_consumer_is_its_makers_and_nobody_elses(world: World) -> None:
+    first, second = world.key("abcd1234"), world.key("other123")
+    await world.log.append(*[Draft("acme", "alert", {"n": n}) for n in range(5)])
+    for who in (world.owner, world.guest, first):
+        assert (await world.call(who, "events.subscribe", consumer="crm", after=0))["after"] == 0
+    with pytest.raises(UnknownConsumer):
+        await world.call(second, "events.ack", consumer="crm", seq=9)
+    with pytest.raises(UnknownConsumer):
+        await world.call(second, "events.forget", consumer="crm")
+    assert await world.call(first, "events.ack", consumer="crm", seq=7) == {"cursor": 7}
+    assert {each.name: each.cursor for each in await world.log.list_consumers()} == {
+        "crm": 0,
+        f"uid:{GUEST.uid}:crm": 0,
+        "key:abcd1234:crm": 7,
+    }
+    # Another's whole name is just a name of one's own.
+    await world.call(second, "events.subscribe", consumer="uid:0:crm", after=0)
+    assert await world.call(second, "events.ack", consumer="uid:0:crm", seq=9) == {"cursor": 9}
+    assert "key:other123:uid:0:crm" in {each.name for each in await world.log.list_consumers()}
+
+
+async def test_who_used_a_shared_consumer_goes_on_where_it_was(world: World) -> None:
+    await world.call(world.owner, "events.subscribe", consumer="crm", after=0)
+    await world.call(world.owner, "events.ack", consumer="crm", seq=3)
+
+    def as_before_the_migration(conn: sqlite3.Connection) -> None:
+        conn.execute("INSERT INTO shared_consumers VALUES ('crm')")
+
+    await world.database.write(as_before_the_migration)
+    key = world.key("abcd1234")
+    assert (await world.call(key, "events.subscribe", consumer="crm"))["after"] == 3
+    assert await world.call(key, "events.ack", consumer="crm", seq=5) == {"cursor": 5}
+    assert (await world.log.consumer("crm")) == 3
+    # New ones of that name begin as new ones do.
+    await world.call(world.owner, "events.forget", consumer="crm")
+    await world.call(world.owner, "events.subscribe", consumer="crm", after=1)
+    assert (await world.call(world.guest, "events.subscribe", consumer="crm"))["after"] == 5
+
+
+async def test_qr_codes_are_for_those_who_may_link(world: World) -> None:
+    await world.log.append(
+        Draft("acme", "session.qr", {"qr": "2@secret"}), Draft("acme", "alert", {"n": 9})
+    )
+    page = await world.call(world.guest, "events.read", after=5)
+    assert ([each["type"] for each in page["events"]], page["next"]) == (["alert"], 7)
+    page = await world.call(world.guest, "events.read", after=5, limit=1)
+    assert [each["seq"] for each in page["events"]] == [7]
+    for method in ("events.read", "events.subscribe"):
+        with pytest.raises(Denied, match="may link"):
+            await world.call(world.guest, method, after=0, types=["session.qr"])
+    page = await world.call(world.owner, "events.read", after=5, types=["session.qr"])
+    assert page["events"][0]["data"]["qr"] == "2@secret"
+    for who in (world.guest, world.owner):
+        await world.call(who, "events.subscribe", after=5)
+    await trio.testing.wait_all_tasks_blocked()
+    assert b"2@secret" not in world.guest.sent
+    assert b"2@secret" in world.owner.sent
+    assert world.guest.sent.count(b"alert") == 1
 
 
 async def test_a_connection_has_a_bounded_number_of_subscriptions(world: World) -> None:

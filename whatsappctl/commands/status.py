@@ -31,13 +31,12 @@ def command(company: str | None) -> None:
 
 
 def _daemon(status: dict[str, Any]) -> str:
-    head = (
-        f"whatsappd {status['version']}  pid {status['pid']}  up {age(status['started_ms'])}  "
-        f"{status['connections']} connections"
-    )
+    head = f"whatsappd {status['version']}  pid {status['pid']}  up {age(status['started_ms'])}"
+    if status["connections"] is not None:  # told to those who may look at all companies
+        head += f"  {status['connections']} connections"
     if status["mode"] == "sandbox":
         head += "\nSANDBOX: nothing here is the real WhatsApp"
-    problem = status["fork_server"].get("problem")
+    problem = (status["fork_server"] or {}).get("problem")
     if problem:
         head += f"\nfork server: {printable(problem)}"
     companies = status["companies"]
@@ -82,7 +81,7 @@ def _session(status: dict[str, Any]) -> str:
         for name, value in facts.items()
         if value is not None and value != "-"
     ]
-    if status["qr"]:
+    if status.get("qr_shown", status["qr"]):  # a daemon before this one told the code only
         lines.append(f"{'qr:':<17}whatsappctl qr {status['company']}")
     return "\n".join(lines)
 

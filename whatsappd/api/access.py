@@ -6,12 +6,12 @@ its handler (`rpc.method.Concerns`); handlers that answer about several companie
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Callable, Collection, Iterable
 from typing import Any
 
 import structlog
 
-from whatsappd.errors import Denied
+from whatsappd.errors import Denied, Revoked
 from whatsappd.model.access import AccessRule
 from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rpc.peer import Peer
@@ -19,15 +19,25 @@ from whatsappd.rules.access import Rights, refusal, rights_of
 
 log = structlog.get_logger()
 
+#: What the name of an actor begins with that is an API key.
+KEY = "key:"
 #: Distinct callers whose rights, and refusals whose telling, are remembered.
 _REMEMBERED = 1000
 
 
 class AccessControl:
-    """The rules in force. `owner` is the uid that the daemon runs as."""
+    """The rules in force.
 
-    def __init__(self, owner: int) -> None:
+    Args:
+        owner: the uid that the daemon runs as.
+        knows_key: whether there is an API key of that id.
+    """
+
+    def __init__(
+        self, owner: int, knows_key: Callable[[str], bool] = lambda _identity: True
+    ) -> None:
         self._owner = owner
+        self._knows_key = knows_key
         self._rules: Collection[AccessRule] = ()
         self._earlier: Collection[AccessRule] = ()
         self._rights: dict[tuple[int, int, frozenset[int]], Rights] = {}
@@ -58,6 +68,27 @@ class AccessControl:
         if self.rights(peer).is_nothing:
             raise self._denied(peer, "connect", None, write=False)
 
+    def is_ours(self, peer: Peer) -> bool:
+        """Whether that is root, or the user that the daemon runs as."""
+        return peer.uid in (0, self._owner)
+
+    def owner_of(self, call: Call) -> str | None:
+        """Whose that is what a call makes: `key:ID` or `uid:1000`; None: root's and our own."""
+        if call.actor is not None and call.actor.startswith(KEY):
+            return call.actor
+        return None if self.is_ours(call.peer) else f"uid:{call.peer.uid}"
+
+    def may_link(self, call: Call, company: str) -> bool:
+        """Whether a caller may see the company's QR codes: who scans one owns its messages."""
+        return self.rights(call.peer).may(company, write=True)
+
+    def linkable(self, call: Call) -> frozenset[str] | None:
+        """The companies whose QR codes a caller may see; None: all."""
+        return self.rights(call.peer).writing
+
+    def may_read(self, call: Call, company: str) -> bool:
+        return self.rights(call.peer).may(company, write=False)
+
     def took_from(self, peer: Peer) -> bool:
         """Whether the last change of the rules took anything from that peer."""
         return not self.rights(peer).cover(self._by(self._earlier, peer))
@@ -85,7 +116,12 @@ class AccessControl:
 
         Raises:
             Denied: the rules do not let this caller do it; the message says which rule would.
+            Revoked: the call is made in the name of an API key that there is not (any more).
         """
+        actor = call.actor
+        is_key = actor is not None and actor.startswith(KEY)
+        if actor is not None and is_key and not self._knows_key(actor.removeprefix(KEY)):
+            raise Revoked("the API key is unknown or revoked")
         if not self._rules:
             return
         rights = self.rights(call.peer)

@@ -114,21 +114,29 @@ class DaemonApi:
         return {"path": str(path), "bytes": await self._database.backup(path)}
 
     def _status(self, call: Call, _params: NoParams) -> dict[str, Any]:
+        """Where the daemon keeps things, and how its own parts are, is told to those only who may
+        look at all companies."""
         readable = self._access.readable(call, "daemon.status")
+        sees_all = readable is None
         return {
             "version": __version__,
             "pid": os.getpid(),
             "mode": self._mode,
-            "state_dir": str(self._state_dir),
+            "state_dir": str(self._state_dir) if sees_all else None,
             "socket": str(self._socket),
             "started_ms": self._started_ms,
-            "connections": self.connections(),
+            "connections": self.connections() if sees_all else None,
             "last_seq": self._events.last_seq,
             "fork_server": {
                 "pid": self._fork_server.pid,
                 "restarts": self._fork_server.restarts,
                 "problem": self._fork_server.problem,
-            },
-            "sandbox": self._sandbox(),
-            "companies": [status.as_wire() for status in self._pool.statuses(readable)],
+            }
+            if sees_all
+            else None,
+            "sandbox": self._sandbox() if sees_all else None,
+            "companies": [
+                status.as_wire(codes=self._access.may_link(call, status.company))
+                for status in self._pool.statuses(readable)
+            ],
         }

@@ -9,17 +9,17 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Annotated, Any
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import trio
 
 from whatsappd.api.access import AccessControl
 from whatsappd.api.params import CompanyId, Params
-from whatsappd.errors import InvalidParams, TooManyRequests, UnknownSubscription
+from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownSubscription
 from whatsappd.model.company import validate_company
 from whatsappd.model.consumer import is_webhook, own_name
-from whatsappd.model.event import EVENT_TYPES
+from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 from whatsappd.rpc.method import Call, Concerns, Method, Notifier
 from whatsappd.store.events import EventLog
 from whatsappd.store.tail import StoredEvent
@@ -37,10 +37,29 @@ MAX_SUBSCRIPTIONS = 64
 #: Packed events in one page; leaves room in an answer (1 MiB) for the frame around them.
 _PAGE_BYTES = 900_000
 
-#: Subscription, companies, types, and the stretch of the log: what makes a batch's bytes.
-_Which = tuple[int, frozenset[str] | None, frozenset[str] | None, int, int]
+#: Subscription, what is chosen, and the stretch of the log: what makes a batch's bytes.
+_Which = tuple[int, "Chosen", int, int]
 
 Seq = Annotated[int, msgspec.Meta(ge=0)]
+
+
+class Chosen(NamedTuple):
+    """Which events somebody gets. None: those of all companies, or all types.
+
+    `codes`: the companies whose QR codes are among them (None: all). Whoever may only read a
+    company is not shown its codes, because who scans one owns its messages.
+    """
+
+    companies: frozenset[str] | None
+    types: frozenset[str] | None
+    codes: frozenset[str] | None
+
+    def without_codes(self, events: list[StoredEvent]) -> list[StoredEvent]:
+        """The same events, but those with a code that is not for this caller."""
+        codes = self.codes
+        if codes is None:
+            return events
+        return [each for each in events if each.type != SESSION_QR or each.company in codes]
 
 
 class SubscribeParams(Params):
@@ -120,14 +139,38 @@ class EventsApi:
         Raises:
             TooManyRequests: see `check_room`.
         """
-        return self._begin(call.connection, after, frozenset({company}), None)
+        codes = self._access.linkable(call)
+        return self._begin(call, after, Chosen(frozenset({company}), None, codes))
+
+    def _chosen(self, call: Call, what: str, params: SubscribeParams | ReadParams) -> Chosen:
+        """What a caller asks for, and may have.
+
+        Raises:
+            InvalidParams: there is no such company or type.
+            Denied: a company that was named is none that the caller may read; or QR codes were, and
+                there is no company whose codes they may see.
+        """
+        _check_filter(params)
+        companies = self._access.readable(call, what, params.companies)
+        codes = self._access.linkable(call)
+        if (
+            codes is not None
+            and SESSION_QR in (params.types or ())
+            and not (codes if companies is None else codes & companies)
+        ):
+            raise Denied(
+                f"types: {SESSION_QR}: QR codes are for those who may link the company: this user "
+                "may only read it",
+                field="types",
+            )
+        types = None if params.types is None else frozenset(params.types)
+        return Chosen(companies, types, codes)
 
     async def _subscribe(self, call: Call, params: SubscribeParams) -> dict[str, Any]:
         """Replay behind `after` (or the consumer's cursor; without both: only what comes), then
         follow. `gap` is the oldest event there is, where older ones were asked for."""
         self.check_room(call.connection)
-        _check_filter(params)
-        companies = self._access.readable(call, "events.subscribe", params.companies)
+        chosen = self._chosen(call, "events.subscribe", params)
         after = params.after
         if params.consumer is not None:
             cursor = await self._log.consumer(self._own_consumer(call, params.consumer), after)
@@ -136,12 +179,7 @@ class EventsApi:
             after = self._log.last_seq
         gap = (await self._log.read(after, 1)).gap
         # In one step with the answer, which therefore leaves before the first event.
-        subscription = self._begin(
-            call.connection,
-            after,
-            companies,
-            frozenset(params.types) if params.types is not None else None,
-        )
+        subscription = self._begin(call, after, chosen)
         return {
             "subscription": subscription,
             "after": after,
@@ -155,14 +193,19 @@ class EventsApi:
         There is more while `next` is below `last_seq`, also when a filter left `events` empty.
         `gap` as in `subscribe`.
         """
-        _check_filter(params)
-        companies = self._access.readable(call, "events.read", params.companies)
-        batch = await self._log.read(
-            params.after, params.limit, companies=companies, types=params.types
-        )
+        chosen = self._chosen(call, "events.read", params)
+        cursor = params.after
+        while True:
+            batch = await self._log.read(
+                cursor, params.limit, companies=chosen.companies, types=chosen.types
+            )
+            found = chosen.without_codes(batch.events)
+            if found or not batch.events:
+                break
+            cursor = batch.last  # all of them were codes, which are few
         events: list[dict[str, Any]] = []
         following, size = batch.last, 0
-        for stored in batch.events:
+        for stored in found:
             size += len(stored.packed)
             if events and size > _PAGE_BYTES:
                 following = events[-1]["seq"]
@@ -195,7 +238,9 @@ class EventsApi:
         return {"consumer": params.consumer}
 
     def _own_consumer(self, call: Call, name: str) -> str:
-        """Users without full rights have consumers of their own: nobody moves another's cursor.
+        """The consumer that a caller means by `name`: one of their own.
+
+        Root and the daemon's own user also reach those of others, by their whole names.
 
         Raises:
             InvalidParams: it is a webhook's, which moves when an event was delivered.
@@ -206,9 +251,8 @@ class EventsApi:
                 "another name",
                 field="consumer",
             )
-        if self._access.rights(call.peer).is_full:
-            return name
-        return own_name(f"uid:{call.peer.uid}", name)
+        owner = self._access.owner_of(call)
+        return name if owner is None else own_name(owner, name)
 
     def check_room(self, connection: Notifier) -> None:
         """To be asked before anything else is done for a subscription.
@@ -223,13 +267,8 @@ class EventsApi:
                 limit=MAX_SUBSCRIPTIONS,
             )
 
-    def _begin(
-        self,
-        connection: Notifier,
-        after: int,
-        companies: frozenset[str] | None,
-        types: frozenset[str] | None,
-    ) -> int:
+    def _begin(self, call: Call, after: int, chosen: Chosen) -> int:
+        connection = call.connection
         self.check_room(connection)  # others may have begun meanwhile
         subscription = 1
         while (id(connection), subscription) in self._scopes:
@@ -242,7 +281,7 @@ class EventsApi:
         async def follow() -> None:
             try:
                 with scope:
-                    await self._follow(connection, subscription, after, companies, types)
+                    await self._follow(connection, subscription, after, chosen)
             finally:
                 del self._scopes[id(connection), subscription]
                 self._cursors.pop((id(connection), subscription), None)
@@ -250,6 +289,8 @@ class EventsApi:
                 if not self._subscribed[id(connection)]:
                     del self._subscribed[id(connection)]
 
+        if call.actor is not None:
+            connection.bind_to(call.actor)
         connection.start_soon(follow)
         return subscription
 
@@ -258,9 +299,9 @@ class EventsApi:
         connection: Notifier,
         subscription: int,
         cursor: int,
-        companies: frozenset[str] | None,
-        types: frozenset[str] | None,
+        chosen: Chosen,
     ) -> None:
+        companies, types = chosen.companies, chosen.types
         while True:
             self._cursors[id(connection), subscription] = cursor
             await self._log.wait_beyond(cursor)
@@ -274,9 +315,9 @@ class EventsApi:
                 await connection.notify(
                     "events.gap", {"subscription": subscription, "first_seq": batch.gap}
                 )
-            if batch.events:
-                which = (subscription, companies, types, cursor, batch.last)
-                packed = self._packed(which, batch.events)
+            events = chosen.without_codes(batch.events)
+            if events:
+                packed = self._packed((subscription, chosen, cursor, batch.last), events)
                 if not connection.offer_packed(packed):
                     await connection.notify_packed(packed)
             cursor = batch.last

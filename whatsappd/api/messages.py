@@ -10,7 +10,7 @@ import msgspec
 from whatsappd.api.access import AccessControl
 from whatsappd.api.params import MAX_KEY, MAX_TEXT, CompanyId, Params
 from whatsappd.clock import now_ms
-from whatsappd.errors import InvalidParams, NotConnected, RateLimited
+from whatsappd.errors import InvalidParams, NotConnected, RateLimited, unknown_message
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
@@ -48,17 +48,22 @@ class SendParams(Params):
 
 
 class MessageId(Params):
+    """`company`: whose it must be, for callers that ask for one company; else it is not found."""
+
     id: str
+    company: CompanyId | None = None
 
 
 class WaitParams(Params, rename={"for_": "for"}):
     id: str
+    company: CompanyId | None = None
     for_: Literal["sent", "delivered"] = "sent"
 
 
 class ResolveParams(Params, rename={"as_": "as"}):
     id: str
     as_: str
+    company: CompanyId | None = None
 
 
 class ListParams(Params):
@@ -164,14 +169,11 @@ class MessagesApi:
                 pacing.refund(new.chat)
 
     async def _get(self, call: Call, params: MessageId) -> dict[str, Any]:
-        row = await self._outbox.get(params.id)
-        self._access.require(call, "message.get", row.company, write=False)
-        return row.as_wire()
+        return (await self._readable(call, params)).as_wire()
 
     async def _wait(self, call: Call, params: WaitParams) -> dict[str, Any]:
         """The row when it got that far, or never will: its `state` tells."""
-        row = await self._outbox.get(params.id)
-        self._access.require(call, "message.wait", row.company, write=False)
+        await self._readable(call, params)
         return (await self._outbox.wait(params.id, _WAITS[params.for_])).as_wire()
 
     async def _list(self, call: Call, params: ListParams) -> dict[str, Any]:
@@ -202,17 +204,31 @@ class MessagesApi:
         return only
 
     async def _cancel(self, call: Call, params: MessageId) -> dict[str, Any]:
-        await self._require_own(call, "message.cancel", params.id)
+        await self._require_own(call, "message.cancel", params)
         return (await self._outbox.cancel(params.id)).as_wire()
 
     async def _resolve(self, call: Call, params: ResolveParams) -> dict[str, Any]:
-        await self._require_own(call, "message.resolve", params.id)
+        await self._require_own(call, "message.resolve", params)
         return (await self._outbox.resolve(params.id, params.as_)).as_wire()
 
-    async def _require_own(self, call: Call, what: str, id: str) -> None:
-        if not self._access.rights(call.peer).is_full:
-            row = await self._outbox.get(id)
-            self._access.require(call, what, row.company, write=True)
+    async def _readable(self, call: Call, params: MessageId | WaitParams | ResolveParams) -> Row:
+        """The message that a caller names.
+
+        Raises:
+            UnknownMessage: there is none, or it is none that the caller may see: the answer is the
+                same, so that nobody learns what others have.
+        """
+        row = await self._outbox.get(params.id)
+        is_its = params.company is None or params.company == row.company
+        if is_its and self._access.may_read(call, row.company):
+            return row
+        raise unknown_message(params.id).concerning(row.company)
+
+    async def _require_own(self, call: Call, what: str, params: MessageId | ResolveParams) -> None:
+        if params.company is None and self._access.rights(call.peer).is_full:
+            return  # nothing is hidden from these callers: one look less
+        row = await self._readable(call, params)
+        self._access.require(call, what, row.company, write=True)
 
 
 def _that_fit(rows: Sequence[Row]) -> Sequence[Row]:

@@ -59,7 +59,9 @@ class SessionsApi:
             Method(
                 "session.configure", ConfigureParams, self._configure, "Set limits.", writes=True
             ),
-            Method("session.qr", OneCompany, self._qr, "The QR code to scan now.", writes=False),
+            # Whoever scans it owns the account's messages: it is for those who may link, and each
+            # look at it is in the audit trail.
+            Method("session.qr", OneCompany, self._qr, "The QR code to scan now.", writes=True),
         ]  # fmt: skip
 
     async def _start(self, call: Call, params: StartParams) -> dict[str, Any]:
@@ -69,22 +71,22 @@ class SessionsApi:
         # The place in the log before anything happens: a watcher misses nothing after it.
         before = self._events.last_seq
         await self._pool.start(company, take_over=params.take_over)
-        status = self._wire(company)
+        status = self._wire(call, company)
         if params.watch:
             status["subscription"] = self._events.watch(call, company, after=before)
         return status
 
-    async def _stop(self, _call: Call, params: OneCompany) -> dict[str, Any]:
+    async def _stop(self, call: Call, params: OneCompany) -> dict[str, Any]:
         await self._pool.stop(validate_company(params.company))
-        return self._wire(params.company)
+        return self._wire(call, params.company)
 
-    async def _restart(self, _call: Call, params: OneCompany) -> dict[str, Any]:
+    async def _restart(self, call: Call, params: OneCompany) -> dict[str, Any]:
         await self._pool.restart(validate_company(params.company))
-        return self._wire(params.company)
+        return self._wire(call, params.company)
 
-    async def _logout(self, _call: Call, params: OneCompany) -> dict[str, Any]:
+    async def _logout(self, call: Call, params: OneCompany) -> dict[str, Any]:
         await self._pool.logout(validate_company(params.company))
-        return self._wire(params.company)
+        return self._wire(call, params.company)
 
     async def _remove(self, _call: Call, params: RemoveParams) -> dict[str, Any]:
         await self._pool.remove(validate_company(params.company), force=params.force)
@@ -92,10 +94,15 @@ class SessionsApi:
 
     def _list(self, call: Call, _params: NoParams) -> dict[str, Any]:
         readable = self._access.readable(call, "session.list")
-        return {"sessions": [status.as_wire() for status in self._pool.statuses(readable)]}
+        return {
+            "sessions": [
+                status.as_wire(codes=self._access.may_link(call, status.company))
+                for status in self._pool.statuses(readable)
+            ]
+        }
 
-    def _status(self, _call: Call, params: OneCompany) -> dict[str, Any]:
-        return self._wire(validate_company(params.company))
+    def _status(self, call: Call, params: OneCompany) -> dict[str, Any]:
+        return self._wire(call, validate_company(params.company))
 
     async def _configure(self, _call: Call, params: ConfigureParams) -> dict[str, Any]:
         """Change a company's limits: a number sets one (0: off), nil gives it its default again."""
@@ -127,5 +134,5 @@ class SessionsApi:
             "expires_ms": shown.expires_ms,
         }
 
-    def _wire(self, company: str) -> dict[str, Any]:
-        return self._pool.status(company).as_wire()
+    def _wire(self, call: Call, company: str) -> dict[str, Any]:
+        return self._pool.status(company).as_wire(codes=self._access.may_link(call, company))

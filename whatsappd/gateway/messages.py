@@ -9,7 +9,7 @@ import structlog
 import trio
 from fastapi import APIRouter, Header, Path, Query, Response
 
-from whatsappd.errors import SendFailed, UnknownMessage, WhatsappdError
+from whatsappd.errors import SendFailed, WhatsappdError
 from whatsappd.gateway.asking import Asking, Company, Reading, Sending
 from whatsappd.gateway.models import (
     MESSAGE_ID_PATTERN,
@@ -28,14 +28,6 @@ MessageId = Annotated[str, Path(pattern=MESSAGE_ID_PATTERN, examples=["019ab0c4d
 
 _SENT = {"sent", "delivered", "read", "played"}
 _ENDED = {"failed", "expired", "cancelled"}
-
-
-async def _own(asking: Asking, company: str, message_id: str) -> dict[str, Any]:
-    """The row, if it is that company's; another's does not exist for this path."""
-    row: dict[str, Any] = await asking.call("message.get", id=message_id)
-    if row["company"] != company:
-        raise UnknownMessage(f"there is no message {message_id} of {company}", id=message_id)
-    return row
 
 
 @router.post(
@@ -114,7 +106,9 @@ async def _awaited(
         with trio.move_on_after(timeout):
             async with asking.link.connection() as client:
                 waited: dict[str, Any] = await client.request(
-                    "message.wait", {"id": row["id"], "for": wait}
+                    "message.wait",
+                    {"id": row["id"], "for": wait},
+                    actor=asking.identity.actor,
                 )
                 return waited
     except WhatsappdError as error:
@@ -152,18 +146,18 @@ async def list_messages(
 
 @router.get("/{message_id}", summary="One message")
 async def get_message(company: Company, message_id: MessageId, asking: Reading) -> OutboxMessage:
-    return OutboxMessage(**await _own(asking, company, message_id))
+    return OutboxMessage(**await asking.call("message.get", id=message_id, company=company))
 
 
 @router.post("/{message_id}/cancel", summary="Cancel a message that waits")
 async def cancel_message(company: Company, message_id: MessageId, asking: Sending) -> OutboxMessage:
-    await _own(asking, company, message_id)
-    return OutboxMessage(**await asking.call("message.cancel", id=message_id))
+    return OutboxMessage(**await asking.call("message.cancel", id=message_id, company=company))
 
 
 @router.post("/{message_id}/resolve", summary="Decide what became of an uncertain message")
 async def resolve_message(
     company: Company, message_id: MessageId, body: ResolveMessage, asking: Sending
 ) -> OutboxMessage:
-    await _own(asking, company, message_id)
-    return OutboxMessage(**await asking.call("message.resolve", id=message_id, **{"as": body.as_}))
+    return OutboxMessage(
+        **await asking.call("message.resolve", id=message_id, company=company, **{"as": body.as_})
+    )

@@ -1,9 +1,9 @@
 """Names of consumers, and whose they are.
 
-Somebody's own consumers have a name that begins with who that is: users without full rights
-(`uid:1000:crm`, given by `api.events`) and API keys that are bound to companies (`key:ID:crm`,
-given by the gateway). Webhooks' cursors are among them too. All other names everybody shares who
-may do everything.
+A consumer belongs to whoever made it, and nobody else moves or forgets it. Its name begins with who
+that is: `uid:1000:crm` for a user of the host, `key:ID:crm` for an API key. What root and the
+daemon's own user make has the bare name, and they may also move and forget those of others, by
+their whole names. Webhooks' cursors are among the consumers too; only deliveries move them.
 """
 
 from __future__ import annotations
@@ -25,7 +25,8 @@ def own_name(owner: str, name: str) -> str:
 
 
 def owner_of(name: str) -> str | None:
-    """Whose own that is, such as `uid:1000` or `key:ID`; None: everybody's, or a webhook's."""
+    """Whose that is, such as `uid:1000` or `key:ID`; None: root's and the daemon's own user's, or a
+    webhook's."""
     kind, _, rest = name.partition(":")
     identity, colon, _ = rest.partition(":")
     return f"{kind}:{identity}" if colon and kind in _OWNERS else None

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from whatsappd.errors import TooManyRequests, WhatsappdError
+from whatsappd.errors import InvalidParams, TooManyRequests, WhatsappdError
 
 #: Holders that a `Pace` remembers. Whoever was heard of longest ago is forgotten first.
 MAX_PACED = 10_000
@@ -43,7 +43,7 @@ class Bound(NamedTuple):
         remedy: what the caller can do, in words.
         names_others: whether a refusal may tell a caller who else holds much. Users of one host
             see each other anyway; API keys of different companies must not.
-        error: what is raised.
+        error: what is raised, and `field`: the parameter that it is about, if it is about one.
     """
 
     name: str
@@ -54,6 +54,7 @@ class Bound(NamedTuple):
     remedy: str
     names_others: bool = True
     error: type[WhatsappdError] = TooManyRequests
+    field: str | None = None
 
 
 class Holder(NamedTuple):
@@ -105,9 +106,11 @@ SUBSCRIPTIONS = Bound(
 CONSUMERS = Bound(
     "consumers", "consumers of events", 100, 10_000, 1000,
     "forget those that nobody uses (`whatsappctl events forget NAME`)",
+    error=InvalidParams, field="consumer",
 )  # fmt: skip
 WEBHOOKS = Bound(
-    "webhooks", "webhooks", 25, 100, 25, "remove those that nobody needs", names_others=False
+    "webhooks", "webhooks", 25, 100, 25, "remove those that nobody needs", names_others=False,
+    error=InvalidParams, field="url",
 )  # fmt: skip
 
 # --- the gateway --------------------------------------------------------------------------------
@@ -148,10 +151,13 @@ def check_room(
     Raises:
         TooManyRequests: no (or what `Bound.error` names). `data` has the numbers.
     """
-    data = {"bound": bound.name, "holder": holder.name, "held": held, "total": total}
+    data: dict[str, Any] = {"bound": bound.name, "holder": holder.name, "held": held}
+    about = ""
+    if bound.field is not None:
+        data["field"], about = bound.field, f"{bound.field}: "
     if holder.is_capped and held + amount > bound.each:
         raise bound.error(
-            f"{holder.shown} holds {held} of {bound.each} {bound.what}: {bound.remedy}",
+            f"{about}{holder.shown} holds {held} of {bound.each} {bound.what}: {bound.remedy}",
             **data,
             limit=bound.each,
         )
@@ -163,9 +169,10 @@ def check_room(
         if bound.kept and not holder.may_use_kept:
             told.append(f"{bound.kept} more are kept for root and the daemon's own user")
         raise bound.error(
-            f"all callers together hold {total} of {room} {bound.what} ({'; '.join(told)}): "
+            f"{about}all callers together hold {total} of {room} {bound.what} ({'; '.join(told)}): "
             f"try again later, or {bound.remedy}",
             **data,
+            total=total,
             limit=room,
         )
 

@@ -11,16 +11,17 @@ from typing import Any, NamedTuple
 
 from whatsappd.errors import InvalidParams, UnknownConsumer
 from whatsappd.model.consumer import is_webhook, owner_of
+from whatsappd.rules.bounds import CONSUMERS, Bound, Holder, check_room
 
 _NAME = re.compile(r"[A-Za-z0-9._:@-]{1,64}\Z")
-#: Each is a row that somebody means to come back for; more of them is a script gone wrong. Shared
-#: ones, and those of one user or one key: nobody fills up the room of others. Webhooks have a bound
-#: of their own.
-MAX_CONSUMERS = 1000
-MAX_OWN = 100
+#: Each is a row that somebody means to come back for; more of them is a script gone wrong. Webhooks
+#: have a bound of their own.
+BOUND: Bound = CONSUMERS
 
-#: Of `name`: those that are nobody's own, and no webhook's.
-_SHARED = "name NOT GLOB 'key:*:*' AND name NOT GLOB 'uid:*:*' AND name NOT GLOB 'webhook:*'"
+_COLUMNS = "name, cursor, created_ms, acked_ms"
+_NO_WEBHOOK = "name NOT GLOB 'webhook:*'"
+#: Of `name`: those of root and the daemon's own user.
+_BARE = f"{_NO_WEBHOOK} AND name NOT GLOB 'key:*:*' AND name NOT GLOB 'uid:*:*'"
 
 
 class Consumer(NamedTuple):
@@ -47,12 +48,17 @@ def validate_name(name: str) -> str:
 
 
 def find(conn: sqlite3.Connection, name: str) -> Consumer | None:
-    row = conn.execute("SELECT * FROM consumers WHERE name = ?", (name,)).fetchone()
+    sql = f"SELECT {_COLUMNS} FROM consumers WHERE name = ?"  # noqa: S608 - ours
+    row = conn.execute(sql, (name,)).fetchone()
     return None if row is None else Consumer(*row)
 
 
 def find_or_create(conn: sqlite3.Connection, name: str, cursor: int, now_ms: int) -> Consumer:
     """The consumer; a new one begins at `cursor`.
+
+    Before consumers had owners, everybody who might do everything shared the bare names. Whoever
+    now comes for one of those for the first time gets one of their own that begins where the shared
+    one was, so nobody misses an event; the shared one stays as it is.
 
     Raises:
         InvalidParams: its owner has too many.
@@ -60,29 +66,37 @@ def find_or_create(conn: sqlite3.Connection, name: str, cursor: int, now_ms: int
     found = find(conn, name)
     if found is not None:
         return found
+    owner = owner_of(name)
     if not is_webhook(name):
-        _check_room(conn, owner_of(name))
+        _check_room(conn, owner)
+    if owner is not None:
+        shared = conn.execute(
+            "SELECT cursor FROM consumers JOIN shared_consumers USING (name) WHERE name = ?",
+            (name.removeprefix(f"{owner}:"),),
+        ).fetchone()
+        if shared is not None:
+            [cursor] = shared
     made = Consumer(name, cursor, now_ms, now_ms)
-    conn.execute("INSERT INTO consumers VALUES (?, ?, ?, ?)", made)
+    conn.execute(
+        f"INSERT INTO consumers ({_COLUMNS}) VALUES (?, ?, ?, ?)",  # noqa: S608 - ours
+        made,
+    )
     return made
 
 
 def _check_room(conn: sqlite3.Connection, owner: str | None) -> None:
-    limit, whose, condition, values = MAX_CONSUMERS, "", _SHARED, []
-    if owner is not None:
-        limit, whose, condition, values = MAX_OWN, f" of {owner}", "name GLOB ?", [f"{owner}:*"]
-    sql = f"SELECT count(*) FROM consumers WHERE {condition}"  # noqa: S608 - ours
-    (count,) = conn.execute(sql, values).fetchone()
-    if count >= limit:
-        raise InvalidParams(
-            f"consumer: there are {count} consumers{whose} already: forget those that nobody uses "
-            "(`whatsappctl events forget NAME`)",
-            field="consumer",
-        )
+    is_ours = owner is None
+    holder = Holder(owner or "uid:0", is_capped=not is_ours, may_use_kept=is_ours)
+    own, values = (_BARE, []) if is_ours else ("name GLOB ?", [f"{owner}:*"])
+    held, total = (
+        conn.execute(f"SELECT count(*) FROM consumers WHERE {which}", bound).fetchone()[0]  # noqa: S608 - ours
+        for which, bound in ((own, values), (_NO_WEBHOOK, []))
+    )
+    check_room(BOUND, holder, held, total)
 
 
 def acknowledge(conn: sqlite3.Connection, name: str, seq: int, now_ms: int) -> int:
-    """Moves the cursor to `seq`, never back; returns where it is."""
+    """Moves the cursor to `seq`, never back; returns where it is. Raises UnknownConsumer."""
     found = find(conn, name)
     if found is None:
         raise unknown(name)
@@ -96,6 +110,7 @@ def acknowledge(conn: sqlite3.Connection, name: str, seq: int, now_ms: int) -> i
 def forget(conn: sqlite3.Connection, name: str) -> None:
     if conn.execute("DELETE FROM consumers WHERE name = ?", (name,)).rowcount == 0:
         raise unknown(name)
+    conn.execute("DELETE FROM shared_consumers WHERE name = ?", (name,))
 
 
 def forget_own(conn: sqlite3.Connection, owner: str) -> None:
@@ -104,7 +119,17 @@ def forget_own(conn: sqlite3.Connection, owner: str) -> None:
 
 
 def list_all(conn: sqlite3.Connection) -> list[Consumer]:
-    return [Consumer(*row) for row in conn.execute("SELECT * FROM consumers ORDER BY name")]
+    sql = f"SELECT {_COLUMNS} FROM consumers ORDER BY name"  # noqa: S608 - ours
+    return [Consumer(*row) for row in conn.execute(sql)]
+
+
+def count_by_owner(conn: sqlite3.Connection) -> dict[str, int]:
+    """How many each owner has; root's and the daemon's own user's are under `uid:0`."""
+    counts: dict[str, int] = {}
+    for (name,) in conn.execute(f"SELECT name FROM consumers WHERE {_NO_WEBHOOK}"):  # noqa: S608 - ours
+        owner = owner_of(name) or "uid:0"
+        counts[owner] = counts.get(owner, 0) + 1
+    return counts
 
 
 def unknown(name: str) -> UnknownConsumer:

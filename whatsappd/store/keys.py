@@ -87,6 +87,10 @@ class Keys:
         self._clock = clock
         self._used: dict[str, int] = {}  # what the table does not know yet
 
+    def knows(self, identity: str) -> bool:
+        """Whether there is a key of that id."""
+        return identity in self._known
+
     def list_all(self) -> list[Key]:
         """Every key, the oldest first."""
         keys = [self._fresh(key) for key, _ in self._known.values()]

@@ -10,7 +10,7 @@ import re
 import sqlite3
 from typing import Any
 
-from whatsappd.errors import UnknownMessage
+from whatsappd.errors import unknown_message
 from whatsappd.model.message import OnUncertain, OutboxState, Row
 
 COLUMNS = ", ".join(Row._fields)
@@ -50,18 +50,11 @@ def id_as_text(number: int) -> str:
 def id_as_number(row_id: str) -> int:
     """The number on disk. Raises UnknownMessage if the text is no row's id."""
     if not _ID.match(row_id):
-        raise unknown(row_id)
+        raise unknown_message(row_id)
     number = int(row_id, 16)
     if number >= 1 << 63:
-        raise unknown(row_id)
+        raise unknown_message(row_id)
     return number
-
-
-def unknown(row_id: str) -> UnknownMessage:
-    return UnknownMessage(
-        f"there is no message {row_id!r:.40} (finished ones are kept for a limited time)",
-        id=row_id,
-    )
 
 
 def as_row(columns: tuple[Any, ...]) -> Row:
@@ -83,7 +76,7 @@ def get(conn: sqlite3.Connection, row_id: str) -> Row:
     """The row. Raises UnknownMessage."""
     row = find(conn, SELECT_BY_ID, id_as_number(row_id))
     if row is None:
-        raise unknown(row_id)
+        raise unknown_message(row_id)
     return row
 
 

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import trio
 
 from whatsappd.clock import now_ms
-from whatsappd.errors import InvalidParams, QueueFull, UnknownWebhook
+from whatsappd.errors import InvalidParams, QueueFull, unknown_webhook
 from whatsappd.model.consumer import WEBHOOK
 from whatsappd.model.event import ALERT, Draft
 from whatsappd.rules.webhooks import WebhookAlert, host_of
@@ -417,10 +417,7 @@ def _waiting_since(conn: sqlite3.Connection) -> dict[str, int]:
 def _get(conn: sqlite3.Connection, identity: str) -> Webhook:
     found = _all(conn, "WHERE id = ?", [identity])
     if not found:
-        raise UnknownWebhook(
-            f"there is no webhook {identity!r:.40}: `whatsappctl webhooks list` shows their ids",
-            id=identity[:40],
-        )
+        raise unknown_webhook(identity)
     return found[0]
 
 

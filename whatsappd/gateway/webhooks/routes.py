@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Path, Query, Response
 
-from whatsappd.errors import Denied, UnknownWebhook
+from whatsappd.errors import Denied, unknown_webhook
 from whatsappd.gateway.asking import Administering, Asking
 from whatsappd.gateway.webhooks.models import (
     MAX_SEQ,
@@ -42,7 +42,7 @@ async def _own(asking: Asking, webhook_id: str) -> Wire:
     """The webhook, if the key may deal with it; else there is none."""
     found: Wire = await asking.call("webhook.get", id=webhook_id)
     if not _is_own(asking, found):
-        raise UnknownWebhook(f"there is no webhook {webhook_id!r}", id=webhook_id)
+        raise unknown_webhook(webhook_id)
     return found
 
 
