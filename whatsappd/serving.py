@@ -20,7 +20,7 @@ from whatsappd.config.access import group_id
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
 from whatsappd.ending import STOP_WITHIN
-from whatsappd.errors import Denied
+from whatsappd.errors import Denied, Revoked
 from whatsappd.monitoring.scrape import Served
 from whatsappd.rpc.connection import MaySpeak
 from whatsappd.rpc.listener import Listener, close_listener, open_listener
@@ -80,6 +80,7 @@ async def serve(
                 )
             )
             live.follow(lambda changed: _use_rules(parts.access, server, changed))
+            parts.keys.follow(lambda identity: _end_key(server, identity))
             daemon_api.connections = lambda: server.connections
             parts.scrape.served = Served(server, table, events_api.lags)
             elapsed_ms = round((time.monotonic() - started) * 1000)
@@ -106,6 +107,12 @@ async def serve(
             server.stop()
     finally:
         close_listener(listener)
+
+
+def _end_key(server: RpcServer, identity: str) -> None:
+    ended = server.end_actor(f"key:{identity}", Revoked("the API key was revoked"))
+    if ended:
+        log.info("calls_ended", count=ended, reason="the API key was revoked", key=identity)
 
 
 def _use_rules(access: AccessControl, server: RpcServer, settings: Settings) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from collections.abc import Callable
 from typing import Any
 
 import httpx
@@ -23,6 +24,9 @@ class Link:
     def __init__(self) -> None:
         self.asked = 0
         self.error: Exception | None = None
+
+    def on_revoked(self, forget: Callable[[str], None]) -> None:
+        self.revoke = forget
 
     async def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
         assert method == "key.check"
@@ -93,6 +97,20 @@ async def test_one_who_was_cancelled_leaves_nobody_waiting(autojump_clock) -> No
             await keys.identify(HEADERS, "192.0.2.1")
         with trio.fail_after(1):
             await keys.identify(HEADERS, "192.0.2.3")
+
+
+async def test_a_revoked_key_is_not_believed_any_more(autojump_clock) -> None:
+    link = Link()
+    keys = ApiKeys(link)  # type: ignore[arg-type]
+    await keys.identify(HEADERS, "192.0.2.1")
+    link.revoke("key:other")
+    await keys.identify(HEADERS, "192.0.2.1")
+    assert link.asked == 1
+    link.revoke("key:a")
+    link.error = Denied("revoked")
+    with pytest.raises(HttpError):
+        await keys.identify(HEADERS, "192.0.2.1")
+    assert link.asked == 2
 
 
 def test_the_command_makes_lists_and_revokes_keys(stack: Stack) -> None:

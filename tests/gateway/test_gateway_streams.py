@@ -4,13 +4,19 @@ from __future__ import annotations
 
 import json
 import signal
+from contextlib import ExitStack
 
 import pytest
 import trio
+from daemons import PATIENCE
 from gateways import Stack, make_events
-from websockets import Closed, Refused, open_websocket
+from websockets import Refused, open_websocket
 
-from whatsappd.gateway.streaming import SLOW_AFTER
+from whatsappd.errors import TooManyRequests
+from whatsappd.gateway.auth import Identity, NoAuthentication
+from whatsappd.gateway.streaming import SLOW_AFTER, Streams
+from whatsappd.rpc.client import RpcClient
+from whatsappd.rules.bounds import COMPANY_STREAMS, STREAMS, Places
 
 
 async def seqs_behind(stack: Stack, first: int, key: str) -> list[int]:
@@ -159,12 +165,82 @@ async def test_server_sent_events_replay_follow_and_resume(own_stack: Stack) -> 
         assert json.loads(rest[place + 1].removeprefix("data: "))["code"] == 1001
 
 
-async def test_a_revoked_key_s_streams_end_within_seconds(stack: Stack) -> None:
-    key = await stack.make_key("read")
-    async with open_websocket(stack.gateway.port, key=key["key"]) as events:
-        await events.receive()
+async def test_a_revoked_key_ends_at_once_with_all_that_it_had_going_on(stack: Stack) -> None:
+    """Its streams with what waited for them, its calls that wait, and its requests: none of it
+    goes on until somebody looks again."""
+    first = await stack.last_seq()
+    await make_events(stack.daemon, "revoked", 2000)
+    made, other = await stack.make_key("send"), await stack.key("read")
+    async with stack.daemon.client() as client:
+        row = await client.call("message.send", company="revoked", to="+15550999", text="x")
+    path = f"/v1/sessions/revoked/messages/{row['id']}"
+    async with (
+        open_websocket(stack.gateway.port, key=other) as stays,
+        open_websocket(
+            stack.gateway.port, f"after={first}", key=made["key"], receive_buffer=4096
+        ) as behind,
+        stack.http(made["key"]) as http,
+        trio.open_nursery() as nursery,
+    ):
+        assert (await http.get(path)).status_code == 200
+        waited: list[int] = []
+
+        async def wait_for_delivery() -> None:
+            sending = http.post(
+                "/v1/sessions/revoked/messages?wait=delivered&timeout=30",
+                json={"to": "+15550998", "text": "x"},
+            )
+            waited.append((await sending).status_code)
+
+        nursery.start_soon(wait_for_delivery)
+        assert (await behind.event())["seq"] > first  # the rest waits: nobody reads it
         async with stack.daemon.client() as client:
-            await client.call("key.revoke", id=key["id"])
-        with trio.fail_after(10), pytest.raises(Closed) as closed:
-            await events.receive()
-    assert closed.value.code == 4401
+            with trio.fail_after(PATIENCE):
+                while len(await queued(client)) < 2:
+                    await trio.sleep(0.01)
+            await client.call("key.revoke", id=made["id"])
+        assert (await http.get(path)).status_code == 401  # no key is believed for a while
+        with trio.fail_after(10):
+            messages, closed = await behind.rest()
+            while not waited:
+                await trio.sleep(0.01)
+        assert closed.code == 4401
+        assert len(messages) < 2000  # of 4000: what had left the daemon and the gateway
+        assert waited == [401]
+        async with stack.daemon.client() as client:
+            await client.call("message.cancel", id=row["id"])
+        assert (await stays.event(type="outbox.state"))["company"] == "revoked"
+
+
+async def queued(client: RpcClient) -> list[str]:
+    found = await client.call("message.list", company="revoked", states=["queued"])
+    return [row["id"] for row in found["rows"]]
+
+
+async def test_no_key_and_no_company_takes_the_streams_of_others() -> None:
+    streams = Streams(NoAuthentication(), trio.Event())
+    streams.by_key = Places(STREAMS._replace(each=2, all=7, kept=2))
+    streams.by_company = Places(COMPANY_STREAMS._replace(each=3, all=7))
+    acme = [Identity(f"key:acme{n}", "x", "read", frozenset({"acme"})) for n in range(3)]
+    everybody = Identity("key:all", "x", "read", None)
+    admin = Identity("key:root", "x", "admin", None)
+    with ExitStack() as stack:
+
+        def open_one(identity: Identity) -> None:
+            stack.enter_context(streams._places(identity))
+
+        open_one(acme[0])
+        open_one(acme[0])
+        with pytest.raises(TooManyRequests, match="key acme0 holds 2 of 2 event streams"):
+            open_one(acme[0])
+        open_one(acme[1])
+        with pytest.raises(TooManyRequests, match="company acme holds 3 of 3"):
+            open_one(acme[2])
+        open_one(everybody)
+        open_one(everybody)
+        with pytest.raises(TooManyRequests, match="5 of 5 event streams") as refused:
+            open_one(Identity("key:globex", "x", "read", frozenset({"globex"})))
+        assert "acme" not in str(refused.value.as_wire())
+        open_one(admin)
+        assert streams.open == 6
+    assert streams.open == streams.by_company.total == 0

@@ -16,7 +16,7 @@ from whatsappd.store.audit import AuditTrail, Line
 
 _NOT_AUDITED = frozenset(
     {
-        "events.ack",
+        *("events.ack", "key.follow"),
         # What is listed, and the bookkeeping of whoever delivers.
         *("webhook.list", "webhook.get", "webhook.dead_letters"),
         *("webhook.deliver", "webhook.work", "webhook.progress", "webhook.tested"),

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import msgspec
+import trio
 
 from whatsappd.api.params import CompanyId, Params
 from whatsappd.errors import InvalidParams
@@ -16,6 +17,7 @@ from whatsappd.model.company import validate_company
 from whatsappd.rpc.method import Call, Method, NoParams
 from whatsappd.store.audit import AuditTrail
 from whatsappd.store.keys import Keys, Scope
+from whatsappd.wire.rpc import pack_notification
 
 #: Lines of one answer; each has at most some 500 bytes.
 MAX_LINES = 1000
@@ -51,6 +53,7 @@ class KeysApi:
             Method("key.create", CreateParams, self._create, "Make an API key.", writes=True),
             Method("key.list", NoParams, self._list, "The API keys.", writes=False),
             Method("key.revoke", KeyId, self._revoke, "End an API key.", writes=True),
+            Method("key.follow", NoParams, self._follow, "Hear of revoked keys.", writes=True),
             Method("key.check", CheckParams, self._check, "Whose key that is.", writes=False),
             Method("daemon.audit", AuditParams, self._audit, "Who did what.", writes=False),
         ]
@@ -74,6 +77,26 @@ class KeysApi:
 
     async def _revoke(self, _call: Call, params: KeyId) -> dict[str, Any]:
         return (await self._keys.revoke(params.id)).as_wire()
+
+    def _follow(self, call: Call, _params: NoParams) -> dict[str, Any]:
+        """For the gateway: `key.revoked {id}` is notified for each key that is, until the
+        connection ends."""
+        connection = call.connection
+
+        def tell(identity: str) -> None:
+            told = pack_notification("key.revoked", {"id": identity})
+            if not connection.offer_packed(told):
+                connection.start_soon(connection.notify_packed, told)
+
+        async def follow() -> None:
+            unfollow = self._keys.follow(tell)
+            try:
+                await trio.sleep_forever()
+            finally:
+                unfollow()
+
+        connection.start_soon(follow)
+        return {}
 
     def _check(self, _call: Call, params: CheckParams) -> dict[str, Any]:
         return self._keys.check(params.key).as_wire()

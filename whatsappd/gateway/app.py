@@ -102,6 +102,7 @@ def make_app(
     app.state.link = link
     app.state.stopping = trio.Event()
     app.state.streams = Streams(authenticator, app.state.stopping)
+    link.on_revoked(app.state.streams.revoke)
     app.add_middleware(
         Door, authenticator=authenticator, local_only=local_only, behind_proxy=behind_proxy
     )

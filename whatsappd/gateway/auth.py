@@ -94,7 +94,7 @@ class Identity(NamedTuple):
         return asked or [name for name in EVENT_TYPES if name != SESSION_QR]
 
     def consumer(self, name: str) -> str:
-        """The daemon's name for a consumer: keys bound to companies have names of their own.
+        """What to call a consumer towards the daemon, which gives each API key names of its own.
 
         Raises:
             InvalidParams: it could be somebody else's own, or a webhook's.
@@ -105,7 +105,9 @@ class Identity(NamedTuple):
                 f"({', '.join(RESERVED)}): take another name",
                 field="consumer",
             )
-        return name if self.companies is None else own_name(self.actor, name)
+        if self.actor.startswith("key:") or self is ANYBODY:
+            return name
+        return own_name(self.actor, name)  # of another scheme, which the daemon does not know
 
 
 #: Who comes in with --no-auth.
@@ -148,6 +150,13 @@ class ApiKeys:
         self._believed: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
         self._checking: dict[bytes, _Check] = {}
         self._failures = Failures()
+        link.on_revoked(self._forget)
+
+    def _forget(self, actor: str) -> None:
+        """A key was revoked: nobody is believed for it any more."""
+        for digest, (identity, _) in list(self._believed.items()):
+            if identity.actor == actor:
+                del self._believed[digest]
 
     async def identify(self, headers: Mapping[str, str], address: str) -> Identity:
         key = presented_key(headers)

@@ -180,7 +180,9 @@ async def follow_events(websocket: WebSocket) -> None:
                     client,
                     ready["after"],
                     _WebSocketOutlet(sender),
-                    lambda: _take_acks(websocket, client, wanted.consumer, sender),
+                    lambda: _take_acks(
+                        websocket, client, wanted.consumer, sender, asking.identity.actor
+                    ),
                 )
             except Ended as ended:
                 with trio.move_on_after(CLOSE_WITHIN):
@@ -191,7 +193,7 @@ async def follow_events(websocket: WebSocket) -> None:
 
 
 async def _take_acks(
-    websocket: WebSocket, client: RpcClient, consumer: str | None, sender: Sender
+    websocket: WebSocket, client: RpcClient, consumer: str | None, sender: Sender, actor: str
 ) -> None:
     """Move the consumer's cursor as the client says, until it hangs up."""
     while True:
@@ -204,9 +206,8 @@ async def _take_acks(
         if consumer is None:
             raise Ended(BAD_MESSAGE, "acks are for named consumers: connect with ?consumer=NAME")
         try:
-            cursor = (await client.request("events.ack", {"consumer": consumer, "seq": seq}))[
-                "cursor"
-            ]
+            acked = {"consumer": consumer, "seq": seq}
+            cursor = (await client.request("events.ack", acked, actor=actor))["cursor"]
         except WhatsappdError as error:
             if error.http_status >= 500:
                 raise

@@ -9,7 +9,7 @@ first request after a restart of the daemon finds it.
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,7 +18,7 @@ import structlog
 import trio
 
 from whatsappd.errors import Denied, TooManyRequests, Unreachable, WhatsappdError
-from whatsappd.rpc.client import RpcClient, open_client
+from whatsappd.rpc.client import Notice, RpcClient, open_client
 
 log = structlog.get_logger()
 
@@ -50,8 +50,18 @@ class DaemonLink:
         self._knock = trio.Event()
         self._came = trio.Event()
         self._turns = trio.CapacityLimiter(MAX_IN_FLIGHT)
+        self._on_revoked: list[Callable[[str], None]] = []
         #: The names of the methods that the present (or last) daemon has.
         self.methods: frozenset[str] = frozenset()
+
+    def on_revoked(self, forget: Callable[[str], None]) -> None:
+        """Call `forget` with the actor, `key:ID`, when a key is revoked."""
+        self._on_revoked.append(forget)
+
+    def _hear(self, notice: Notice) -> None:
+        if notice.method == "key.revoked":
+            for forget in self._on_revoked:
+                forget(f"key:{notice.arguments['id']}")
 
     @property
     def is_up(self) -> bool:
@@ -70,8 +80,9 @@ class DaemonLink:
                     self._came.set()
                     told = False
                     log.info("daemon_reached", pid=hello["pid"], mode=hello["mode"])
-                    async for _ in client.notifications:
-                        pass  # nothing is subscribed here; the channel's end is the connection's
+                    await client.call("key.follow")
+                    async for notice in client.notifications:  # its end is the connection's
+                        self._hear(notice)
                 self._why = "the connection was lost"
             except WhatsappdError as error:
                 self._why = error.message

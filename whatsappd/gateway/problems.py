@@ -43,10 +43,12 @@ class HttpError(Exception):
         self.data = data
 
 
+#: What a 401 asks for.
+_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="whatsappd"'}
+
+
 def unauthenticated(message: str) -> HttpError:
-    return HttpError(
-        401, "unauthenticated", message, headers={"WWW-Authenticate": 'Bearer realm="whatsappd"'}
-    )
+    return HttpError(401, "unauthenticated", message, headers=_CHALLENGE)
 
 
 def problem(error: WhatsappdError | HttpError) -> Response:
@@ -54,7 +56,7 @@ def problem(error: WhatsappdError | HttpError) -> Response:
     if isinstance(error, HttpError):
         status, code, headers = error.status, None, error.headers
     else:
-        status, code, headers = error.http_status, error.code, _retry_after(error)
+        status, code, headers = error.http_status, error.code, _headers(error)
     return Response(
         msgspec.json.encode(_body(status, code, error.name, error.message, error.data)),
         status_code=status,
@@ -91,11 +93,13 @@ def _body(
     return body
 
 
-def _retry_after(error: WhatsappdError) -> dict[str, str]:
+def _headers(error: WhatsappdError) -> dict[str, str]:
     if isinstance(error, RateLimited | QueueFull):
         wait_ms = error.data.get("retry_after_ms")
         seconds = math.ceil(wait_ms / 1000) if isinstance(wait_ms, int | float) else _LATER
         return {"Retry-After": str(max(1, seconds))}
+    if error.http_status == HTTPStatus.UNAUTHORIZED:
+        return _CHALLENGE
     if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
         return {"Retry-After": str(_SOON)}
     return {}

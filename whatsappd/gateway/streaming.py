@@ -7,8 +7,8 @@ a word: the client learns why a stream ends, and resumes from the last `seq` it 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
 import msgspec
@@ -16,17 +16,16 @@ import structlog
 import trio
 from starlette.requests import HTTPConnection
 
-from whatsappd.errors import InvalidParams, TooManyRequests, WhatsappdError
+from whatsappd.errors import InvalidParams, Revoked, WhatsappdError
 from whatsappd.gateway.asking import Asking
-from whatsappd.gateway.auth import Authenticator
+from whatsappd.gateway.auth import ADMIN, ANYBODY, Authenticator, Identity
 from whatsappd.gateway.models import CONSUMER_PATTERN, MAX_SEQ
 from whatsappd.gateway.problems import HttpError
 from whatsappd.rpc.client import RpcClient
+from whatsappd.rules.bounds import COMPANY_STREAMS, STREAMS, Holder, Places
 
 log = structlog.get_logger()
 
-#: Streams at a time. Each holds a connection to the daemon, which has 2048 for everybody.
-MAX_STREAMS = 1500
 #: Seconds between heartbeats, so that clients and proxies know that a quiet stream lives.
 HEARTBEAT_EVERY = 20.0
 #: Seconds between looks at whether the key still is good.
@@ -109,12 +108,41 @@ class Outlet(Protocol):
 
 
 class Streams:
-    """All streams of this gateway: their number, and how to end them. One per process."""
+    """All streams of this gateway: whose they are, and how to end them. One per process.
+
+    Each holds a connection to the daemon. They are counted by key, and by each company that a key
+    is bound to: neither takes what others need.
+    """
 
     def __init__(self, authenticator: Authenticator, stopping: trio.Event) -> None:
         self._authenticator = authenticator
         self._stopping = stopping
-        self.open = 0
+        self.by_key = Places(STREAMS)
+        self.by_company = Places(COMPANY_STREAMS)
+        self._revoked: dict[str, set[trio.Event]] = {}  # of the streams of each actor
+
+    @property
+    def open(self) -> int:
+        return self.by_key.total
+
+    def revoke(self, actor: str) -> None:
+        """End the actor's streams now, with what waits to be handed on."""
+        for revoked in self._revoked.get(actor, ()):
+            revoked.set()
+
+    @contextmanager
+    def _places(self, identity: Identity) -> Iterator[None]:
+        is_bound = identity.companies is not None
+        holder = Holder(
+            identity.actor,
+            is_capped=identity is not ANYBODY,
+            may_use_kept=not is_bound and identity.scope == ADMIN,
+        )
+        with ExitStack() as stack:
+            stack.enter_context(self.by_key.place(holder))
+            for company in identity.companies or ():
+                stack.enter_context(self.by_company.place(Holder(f"company:{company}")))
+            yield
 
     @asynccontextmanager
     async def subscribed(
@@ -123,17 +151,17 @@ class Streams:
         """A connection that follows what is wanted, and the daemon's answer to that.
 
         Raises:
-            TooManyRequests: there are too many streams.
+            TooManyRequests: the key, its companies, or all together have too many streams.
             WhatsappdError: what the daemon answered.
         """
-        if self.open >= MAX_STREAMS:
-            raise TooManyRequests(f"{MAX_STREAMS} streams are open: try again later")
-        self.open += 1
-        try:
+        with self._places(asking.identity):
             async with asking.link.connection() as client:
-                yield client, await client.request("events.subscribe", wanted.arguments())
-        finally:
-            self.open -= 1
+                yield (
+                    client,
+                    await client.request(
+                        "events.subscribe", wanted.arguments(), actor=asking.identity.actor
+                    ),
+                )
 
     async def follow(
         self,
@@ -157,6 +185,8 @@ class Streams:
                     await part()
                 except Ended as end:
                     ended.append(end)
+                except Revoked as error:
+                    ended.append(Ended(UNAUTHENTICATED, error.message))
                 except WhatsappdError as error:
                     ended.append(Ended(DAEMON_AWAY, error.message))
                 nursery.cancel_scope.cancel()
@@ -165,6 +195,7 @@ class Streams:
                 lambda: _hand_on(client, outlet, last),
                 lambda: _beat(outlet, last),
                 lambda: self._recheck(connection),
+                lambda: self._until_revoked(connection.state.identity.actor),
                 self._stop,
                 *others,
             ):
@@ -184,6 +215,18 @@ class Streams:
                 # Nobody can tell just now. If the daemon is away, this stream's own connection
                 # ends as well, and tells more.
                 log.debug("stream_not_rechecked", reason=error.message)
+
+    async def _until_revoked(self, actor: str) -> None:
+        revoked = trio.Event()
+        own = self._revoked.setdefault(actor, set())
+        own.add(revoked)
+        try:
+            await revoked.wait()
+        finally:
+            own.discard(revoked)
+            if not own:
+                self._revoked.pop(actor, None)
+        raise Ended(UNAUTHENTICATED, "the API key was revoked")
 
     async def _stop(self) -> None:
         await self._stopping.wait()
@@ -205,6 +248,8 @@ async def _hand_on(client: RpcClient, outlet: Outlet, last: _Last) -> None:
             last.seq = event["seq"]
         elif notice.method == "events.gap":
             await outlet.gap(notice.arguments["first_seq"])
+    if isinstance(client.lost, Revoked):
+        raise client.lost
     raise Ended(DAEMON_AWAY, "the daemon closed the stream: connect again and resume")
 
 

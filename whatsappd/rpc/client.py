@@ -74,6 +74,11 @@ class RpcClient:
         #: What the daemon notifies, in order; ends when the connection does.
         self.notifications: trio.MemoryReceiveChannel[Notice] = notifications
 
+    @property
+    def lost(self) -> WhatsappdError | None:
+        """Why the connection ended; None: it has not."""
+        return self._lost
+
     async def call(self, method: str, /, **arguments: Any) -> Any:
         """Call a method and wait for its result. Cancelling stops the waiting, not the work.
 

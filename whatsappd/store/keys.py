@@ -86,6 +86,13 @@ class Keys:
         self._known = known
         self._clock = clock
         self._used: dict[str, int] = {}  # what the table does not know yet
+        self._followers: list[Callable[[str], object]] = []
+
+    def follow(self, follower: Callable[[str], object]) -> Callable[[], None]:
+        """Call `follower` with the id of each key that is revoked, as soon as it is; what is
+        returned ends that."""
+        self._followers.append(follower)
+        return lambda: self._followers.remove(follower)
 
     def knows(self, identity: str) -> bool:
         """Whether there is a key of that id."""
@@ -152,6 +159,8 @@ class Keys:
         def unknown(_done: None) -> None:
             self._known.pop(identity, None)
             self._used.pop(identity, None)
+            for follower in list(self._followers):
+                follower(identity)
 
         # On disk first: a key that was reported revoked must not come back with the next start.
         await self._database.write(write, unknown)
