@@ -32,7 +32,7 @@ ALLOWED: dict[str, set[str]] = {
     "logs": set(),
     "systemd": {"errors"},
     "config": {"errors", "model"},
-    "derive": {"config", "rules", "sessions"},
+    "derive": {"config", "rules", "sessions", "store"},
     "sessions": {
         "supervision",
         "errors",

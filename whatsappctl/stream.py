@@ -23,7 +23,7 @@ class EventStream:
     Attributes:
         after: where it began.
         last_seq: the newest event's number at that time; None for a started session's stream.
-        gap: the oldest event there is, where older ones were asked for but are deleted; else None.
+        gap: a `seq` before which events that were asked for are deleted already; else None.
     """
 
     def __init__(

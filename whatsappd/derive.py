@@ -12,6 +12,7 @@ from whatsappd.rules.outreach import SendLimits
 from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.sessions.housekeeping import Retention
 from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.retention import EventBounds
 
 
 def session_settings(settings: Settings) -> SessionSettings:
@@ -68,8 +69,11 @@ def recycle_limits(settings: Settings) -> RecycleLimits:
 def retention(settings: Settings) -> Retention:
     kept = settings.retention
     return Retention(
-        events_max_age_ms=_ms(kept.events_max_age) or None,
-        events_max_bytes=kept.events_max_bytes or None,
+        events=EventBounds(
+            max_age_ms=_ms(kept.events_max_age) or None,
+            max_company_bytes=kept.events_max_company_bytes or None,
+            max_bytes=kept.events_max_bytes or None,
+        ),
         messages_max_age_ms=_ms(kept.messages_max_age),
     )
 

@@ -198,7 +198,7 @@ async def test_what_retention_deleted_is_told(tmp_path: Path) -> None:
         async with daemon.client() as late:
             with trio.fail_after(PATIENCE):
                 while True:
-                    answer = await late.call("events.subscribe", after=0)
+                    answer = await late.call("events.subscribe", after=0, companies=["acme"])
                     if answer["gap"] is not None:
                         break
                     await trio.sleep(0.05)
@@ -210,14 +210,15 @@ async def test_what_retention_deleted_is_told(tmp_path: Path) -> None:
             if notice.method == "events.gap":
                 assert notice.arguments["first_seq"] == first
                 notice = await late.notifications.receive()
-            assert notice.arguments["event"]["seq"] == first
+            # The numbers between are other companies'.
+            assert notice.arguments["event"]["seq"] >= first
         async with daemon.client() as consumer:
             answer = await consumer.call("events.subscribe", consumer="crm")
             assert answer["after"] == 3
-            assert answer["gap"] == first
+            assert answer["gap"] >= first
         async with daemon.client() as reader:
-            page = await reader.call("events.read", after=0, limit=1)
-            assert page["gap"] == page["events"][0]["seq"] == first
+            page = await reader.call("events.read", after=0, limit=1, companies=["acme"])
+            assert page["gap"] <= page["events"][0]["seq"]
 
 
 async def test_who_does_not_read_is_dropped_and_resumes_and_disturbs_nobody() -> None:

@@ -170,7 +170,7 @@ def _printer() -> Callable[[Event], None]:
 
 def _tell_gap(first: int | None) -> None:
     if first is not None:
-        click.echo(f"older events are deleted: the oldest there is has seq {first}", err=True)
+        click.echo(f"some events before seq {first} are deleted already", err=True)
 
 
 def _print_json(event: Event) -> None:

@@ -37,8 +37,9 @@ MAX_SUBSCRIPTIONS = 64
 #: Packed events in one page; leaves room in an answer (1 MiB) for the frame around them.
 _PAGE_BYTES = 900_000
 
-#: Subscription, what is chosen, and the stretch of the log: what makes a batch's bytes.
-_Which = tuple[int, "Chosen", int, int]
+#: Subscription, what is chosen, the stretch of the log, and `EventLog.deletions`: what makes a
+#: batch's bytes.
+_Which = tuple[int, "Chosen", int, int, int]
 
 Seq = Annotated[int, msgspec.Meta(ge=0)]
 
@@ -168,7 +169,7 @@ class EventsApi:
 
     async def _subscribe(self, call: Call, params: SubscribeParams) -> dict[str, Any]:
         """Replay behind `after` (or the consumer's cursor; without both: only what comes), then
-        follow. `gap` is the oldest event there is, where older ones were asked for."""
+        follow. `gap`: see `_read`."""
         self.check_room(call.connection)
         chosen = self._chosen(call, "events.subscribe", params)
         after = params.after
@@ -177,9 +178,9 @@ class EventsApi:
             after = cursor if after is None else after
         if after is None:
             after = self._log.last_seq
-        gap = (await self._log.read(after, 1)).gap
+        gap = (await self._log.read(after, 1, companies=chosen.companies)).gap
         # In one step with the answer, which therefore leaves before the first event.
-        subscription = self._begin(call, after, chosen)
+        subscription = self._begin(call, after, chosen, gap or 0)
         return {
             "subscription": subscription,
             "after": after,
@@ -190,15 +191,20 @@ class EventsApi:
     async def _read(self, call: Call, params: ReadParams) -> dict[str, Any]:
         """One page, for those who ask now and then: go on with `next` as `after`.
 
-        There is more while `next` is below `last_seq`, also when a filter left `events` empty.
-        `gap` as in `subscribe`.
+        That misses nothing, and always moves. There is more while `next` is below `last_seq`. A
+        page without events is the end, up to `last_seq`: to go on behind the last event that was
+        handled is right, too.
+
+        `gap` is a number above `after` if retention deleted events of the companies asked for that
+        lay between the two, else nil. Those in between that still exist do come.
         """
         chosen = self._chosen(call, "events.read", params)
-        cursor = params.after
+        cursor, gap = params.after, None
         while True:
             batch = await self._log.read(
                 cursor, params.limit, companies=chosen.companies, types=chosen.types
             )
+            gap = batch.gap if gap is None else gap
             found = chosen.without_codes(batch.events)
             if found or not batch.events:
                 break
@@ -215,7 +221,7 @@ class EventsApi:
             "events": events,
             "next": following,
             "last_seq": self._log.last_seq,
-            "gap": batch.gap,
+            "gap": gap,
         }
 
     def _unsubscribe(self, call: Call, params: UnsubscribeParams) -> dict[str, Any]:
@@ -267,7 +273,7 @@ class EventsApi:
                 limit=MAX_SUBSCRIPTIONS,
             )
 
-    def _begin(self, call: Call, after: int, chosen: Chosen) -> int:
+    def _begin(self, call: Call, after: int, chosen: Chosen, gap: int = 0) -> int:
         connection = call.connection
         self.check_room(connection)  # others may have begun meanwhile
         subscription = 1
@@ -281,7 +287,7 @@ class EventsApi:
         async def follow() -> None:
             try:
                 with scope:
-                    await self._follow(connection, subscription, after, chosen)
+                    await self._follow(connection, subscription, after, chosen, gap)
             finally:
                 del self._scopes[id(connection), subscription]
                 self._cursors.pop((id(connection), subscription), None)
@@ -300,7 +306,9 @@ class EventsApi:
         subscription: int,
         cursor: int,
         chosen: Chosen,
+        gap: int,
     ) -> None:
+        """`gap` is the one that was told already."""
         companies, types = chosen.companies, chosen.types
         while True:
             self._cursors[id(connection), subscription] = cursor
@@ -310,14 +318,16 @@ class EventsApi:
             batch = self._log.read_tail(cursor, BATCH, companies=companies, types=types)
             if batch is None:
                 batch = await self._log.read(cursor, BATCH, companies=companies, types=types)
-            if batch.gap is not None:
+            if batch.gap is not None and batch.gap > gap:
                 # Retention overtook a subscriber that lagged behind.
+                gap = batch.gap
                 await connection.notify(
                     "events.gap", {"subscription": subscription, "first_seq": batch.gap}
                 )
             events = chosen.without_codes(batch.events)
             if events:
-                packed = self._packed((subscription, chosen, cursor, batch.last), events)
+                which = (subscription, chosen, cursor, batch.last, self._log.deletions)
+                packed = self._packed(which, events)
                 if not connection.offer_packed(packed):
                     await connection.notify_packed(packed)
             cursor = batch.last

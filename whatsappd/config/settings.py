@@ -133,11 +133,20 @@ class RetentionSettings(NamedTuple):
         float,
         Setting(Duration("0s", "36500d"), "Older events are deleted. 0: kept for ever.", live=True),
     ] = 30 * 86_400.0
+    events_max_company_bytes: Annotated[
+        int,
+        Setting(
+            Size("0B", "1000TB"),
+            "A company's oldest events beyond this size are deleted. 0: no limit.",
+            live=True,
+        ),
+    ] = 256 << 20
     events_max_bytes: Annotated[
         int,
         Setting(
             Size("0B", "1000TB"),
-            "The oldest events beyond this size of the log are deleted. 0: no limit.",
+            "The size of the whole log. Beyond it, the oldest events of whichever company has most "
+            "are deleted: one with less than its share loses none. 0: no limit.",
             live=True,
         ),
     ] = 1 << 30

@@ -38,13 +38,14 @@ router = APIRouter(tags=["events"])
 CLOSE_WITHIN = 5.0
 
 _DOC = f"""\
-A page of the log behind `after`, in order. It forgets nothing that is younger than the retention,
-so remember the last `seq` that you handled, and go on behind it.
+A page of the log behind `after`, in order. Go on with `next` as `after`, or behind the last `seq`
+that you handled: neither misses an event, and a page without events is the end of the log. What the
+retention deleted before you came to it, `gap` tells.
 
 **Server-sent events**: with `Accept: text/event-stream` the same path replays and then follows.
 Each event has its `seq` as `id`, its type as `event`, and itself as `data`; `Last-Event-ID` goes
-before `after`; comments are heartbeats; `events.gap` tells that older events are gone;
-`stream.ended` says why the stream ends.
+before `after`; comments are heartbeats; `events.gap` tells that some events before `first_seq` are
+gone; `stream.ended` says why the stream ends.
 
 **WebSocket**: the same path again (`GET` with `Upgrade: websocket`), with the parameters `after`
 (without it: only what comes), `company`, `type` (both may be repeated), and `consumer`: a name

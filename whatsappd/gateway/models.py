@@ -195,7 +195,8 @@ class LoggedEvent(_Response):
 
 class Events(_Response):
     """One page of the log. Go on with `next` as `after`; there is more while it is below
-    `last_seq`. `gap` is the oldest event there is, where older ones were asked for."""
+    `last_seq`. `gap` is a number above `after` if retention deleted events of the companies asked
+    for that lay between the two."""
 
     events: list[LoggedEvent]
     next: int

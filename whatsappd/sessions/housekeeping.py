@@ -15,22 +15,26 @@ from whatsappd.errors import StoreFailed
 from whatsappd.model.message import OutboxState
 from whatsappd.store.events import EventLog
 from whatsappd.store.outbox import Outbox
+from whatsappd.store.retention import EventBounds
 
 log = structlog.get_logger()
 
 #: How late, in seconds, a message may be found to have expired. (One that is handed over is
 #: checked then, exactly.)
 EXPIRE_EVERY_S = 5.0
-RETAIN_EVERY_S = 3600.0
+#: How late history may be found to be too old. (How large the event log may be holds at all times:
+#: it makes room as it grows.)
+RETAIN_EVERY_S = 60.0
+#: How long, in seconds, nothing is deleted by a clock that seems to have jumped.
+DOUBT_S = 3600.0
 
 _DAY_MS = 24 * 3600 * 1000
 
 
 class Retention(NamedTuple):
-    """How much history is kept; None: without end."""
+    """How much history is kept."""
 
-    events_max_age_ms: int | None = 30 * _DAY_MS
-    events_max_bytes: int | None = 1 << 30
+    events: EventBounds = EventBounds(30 * _DAY_MS, 256 << 20, 1 << 30)
     messages_max_age_ms: int = 90 * _DAY_MS
 
 
@@ -38,11 +42,14 @@ class Housekeeping:
     def __init__(self, events: EventLog, outbox: Outbox, retention: Retention) -> None:
         self._events = events
         self._outbox = outbox
-        self._retention = retention
+        self._changed = trio.Event()
+        self.keep(retention)
 
     def keep(self, retention: Retention) -> None:
-        """Change how much is kept, from the next round on."""
+        """Change how much is kept, from now on."""
         self._retention = retention
+        self._events.keep(retention.events)
+        self._changed.set()
 
     async def expire(self) -> None:
         """Expire messages, until cancelled."""
@@ -63,14 +70,15 @@ class Housekeeping:
         # A host may boot with a clock that is months ahead, by which all history is old, and have
         # it set right a moment later.
         if now_ms() - self._events.newest_at_opening_ms > _DAY_MS:
-            await trio.sleep(RETAIN_EVERY_S)
+            await trio.sleep(DOUBT_S)
         while True:
-            kept = self._retention
+            self._changed = trio.Event()
             try:
-                events = await self._events.retain(kept.events_max_age_ms, kept.events_max_bytes)
-                messages = await self._outbox.retain(kept.messages_max_age_ms)
+                events = await self._events.retain()
+                messages = await self._outbox.retain(self._retention.messages_max_age_ms)
                 if events or messages:
                     log.info("history_deleted", events=events, messages=messages)
             except StoreFailed as error:
                 log.error("history_not_deleted", reason=error.message)
-            await trio.sleep(RETAIN_EVERY_S)
+            with trio.move_on_after(RETAIN_EVERY_S):
+                await self._changed.wait()

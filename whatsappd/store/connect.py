@@ -41,9 +41,11 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             conn.execute("PRAGMA synchronous = FULL")
             conn.execute("PRAGMA foreign_keys = ON")
             conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES:d}")
+            # A migration may sort a million rows for an index: not in memory.
+            conn.execute("PRAGMA temp_store = FILE")
+            migrate(conn)
             # Savepoints keep the pages they change in a temporary journal: in memory, please.
             conn.execute("PRAGMA temp_store = MEMORY")
-            migrate(conn)
         except BaseException:
             conn.close()
             raise

@@ -89,8 +89,8 @@ class Database:
 
         def there_and_back(conn: sqlite3.Connection) -> None:
             # An UPDATE to the same value writes nothing.
-            conn.execute("UPDATE event_log SET forgotten_end = forgotten_end + 1")
-            conn.execute("UPDATE event_log SET forgotten_end = forgotten_end - 1")
+            conn.execute("UPDATE event_log SET counted_seq = counted_seq + 1")
+            conn.execute("UPDATE event_log SET counted_seq = counted_seq - 1")
 
         await self.write(there_and_back)
 

@@ -21,20 +21,40 @@ from whatsappd.model.event import Draft, Event
 from whatsappd.store import consumers
 from whatsappd.store.consumers import Consumer
 from whatsappd.store.database import Database
+from whatsappd.store.holdings import Deleted, Holdings, Pair, load_holdings
 from whatsappd.store.replay import MAX_READ_BYTES, MAX_SCAN, Batch, Filter, choose, read_disk
-from whatsappd.store.retention import forget_step
+from whatsappd.store.retention import (
+    EventBounds,
+    delete,
+    forgotten_up_to,
+    older_than,
+    oldest_of,
+    that_make,
+)
+from whatsappd.store.slices import Slice, in_slices
 from whatsappd.store.tail import StoredEvent, Tail
 from whatsappd.wire.frames import pack
 
 #: The largest event, packed. It must fit into an RPC message with room for what is around it.
 MAX_EVENT_BYTES = 512 * 1024
+#: Events that a transaction which logs some may delete beside twice as many as it logs.
+TRIM_FEWEST = 20
 
 
 class _State(NamedTuple):
     last_seq: int
+    first_seq: int
     end: int
-    forgotten_seq: int
     newest_ms: int
+    holdings: Holdings
+
+
+class _Committed(NamedTuple):
+    """What one transaction did to the log."""
+
+    events: list[StoredEvent]
+    deleted_up_to: int  # 0: nothing was deleted
+    first_seq: int
 
 
 class EventLog:
@@ -49,12 +69,20 @@ class EventLog:
         self._last_staged = state.last_seq
         self._end = state.end
         self._pending: list[tuple[int, StoredEvent]] = []
+        self._deleted: list[Deleted] = []
+        self._holdings = state.holdings
+        self._oldest = state.first_seq
+        # trio's, which the writer thread reads
+        self._bounds = EventBounds()
         # trio's
         self._last_seq = state.last_seq
-        self._forgotten_seq = state.forgotten_seq
+        self._first_seq = state.first_seq
+        self._pairs = set(state.holdings.pairs())
         self._tail = tail
         #: When the newest event was logged, as of opening the log; epoch milliseconds, 0: none.
         self.newest_at_opening_ms = state.newest_ms
+        #: Grows whenever events are deleted: what was read before may hold some that are gone.
+        self.deletions = 0
         self._grown = trio.Event()
 
     @property
@@ -64,8 +92,11 @@ class EventLog:
 
     @property
     def first_seq(self) -> int:
-        """The oldest event that still exists; `last_seq + 1` if there is none."""
-        return self._forgotten_seq + 1
+        """The oldest event that still exists; `last_seq + 1` if there is none.
+
+        Behind it, some of a company's may be gone that others' outlived.
+        """
+        return self._first_seq
 
     @property
     def tail_events(self) -> int:
@@ -103,20 +134,28 @@ class EventLog:
                 )
             stored = StoredEvent(event.seq, event.company, event.type, self._end, packed)
             self._pending.append((time_ms, stored))
+            self._holdings.add(Pair(stored.company, stored.type), len(packed))
             self._last_staged = stored.seq
             self._end = stored.end
             events.append(event)
         return events
 
-    def mark(self) -> int:
-        return len(self._pending)
+    def mark(self) -> tuple[int, int]:
+        return len(self._pending), len(self._deleted)
 
-    def rewind(self, mark: int) -> None:
-        if len(self._pending) > mark:
-            _, first = self._pending[mark]
+    def rewind(self, mark: tuple[int, int]) -> None:
+        staged, deleted = mark
+        if len(self._pending) > staged:
+            _, first = self._pending[staged]
             self._last_staged = first.seq - 1
             self._end = first.position
-            del self._pending[mark:]
+            for _, stored in self._pending[staged:]:
+                self._holdings.add(Pair(stored.company, stored.type), -len(stored.packed), -1)
+            del self._pending[staged:]
+        for each in self._deleted[deleted:]:
+            self._holdings.add(each.pair, each.bytes)
+        del self._deleted[deleted:]
+        self._holdings.settle(is_committed=False)
 
     def flush(self, conn: sqlite3.Connection) -> None:
         if self._pending:
@@ -125,18 +164,35 @@ class EventLog:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 ((stored.seq, time_ms, *stored[1:]) for time_ms, stored in self._pending),
             )
+            # What is too much goes with what made it too much: the bounds hold at all times, and
+            # whoever logs pays for it.
+            self._trim(
+                conn,
+                {stored.company for _, stored in self._pending},
+                TRIM_FEWEST + 2 * len(self._pending),
+            )
+            self._holdings.count(conn, self._last_staged)
+        if self._deleted:
+            self._oldest = _first_seq(conn, self._last_staged)
 
-    def committed(self) -> list[StoredEvent]:
+    def committed(self) -> _Committed:
         events = [stored for _, stored in self._pending]
-        self._pending = []
-        return events
+        deleted_up_to = max((each.seq for each in self._deleted), default=0)
+        self._pending, self._deleted = [], []
+        self._holdings.settle(is_committed=True)
+        return _Committed(events, deleted_up_to, self._oldest)
 
-    def publish(self, payload: list[StoredEvent]) -> None:
-        if payload:
-            self._tail.extend(payload)
-            self._last_seq = payload[-1].seq
+    def publish(self, payload: _Committed) -> None:
+        if payload.events:
+            self._tail.extend(payload.events)
+            self._pairs.update(Pair(stored.company, stored.type) for stored in payload.events)
+            self._last_seq = payload.events[-1].seq
             self._grown.set()
             self._grown = trio.Event()
+        if payload.deleted_up_to:
+            self._first_seq = payload.first_seq
+            self._tail.forget(payload.deleted_up_to)
+            self.deletions += 1
 
     # --- reading ------------------------------------------------------------------------------
 
@@ -161,9 +217,10 @@ class EventLog:
     ) -> Batch:
         """The events behind the cursor `after`, in order: at most `limit`, and MAX_READ_BYTES.
 
-        Go on with `Batch.last`; it reaches `last_seq` when there is no more. From memory where
-        the tail reaches back that far, without leaving trio; else from the disk. A filter may
-        leave `events` empty although there is more: at most MAX_SCAN events are looked at.
+        Go on with `Batch.last`. No event is missed so, and it always moves: a batch without events
+        means that there is no more, up to the newest of now. From memory where the tail reaches
+        back that far, without leaving trio; else from the disk, by the index: it costs what it
+        returns, whatever the filter leaves out.
 
         Args:
             after: 0 begins with the oldest that exists.
@@ -173,20 +230,25 @@ class EventLog:
         Raises:
             InvalidParams: `after` lies beyond the newest event: the cursor is of another log (or
                 the database was restored from a backup).
+            TimedOut: see `Database.query`.
             StoreFailed: the disk cannot be read.
         """
-        found = self.read_tail(after, limit, companies=companies, types=types)
-        if found is not None:
+        cursor = after
+        while True:
+            found = self.read_tail(cursor, limit, companies=companies, types=types)
+            if found is None:
+                break
             await trio.lowlevel.checkpoint()
-            return found
-        gap = None
-        if after < self._forgotten_seq:
-            after = self._forgotten_seq
-            gap = after + 1
-        chosen = None if companies is None and types is None else Filter(companies, types)
-        until = min(after + (limit if chosen is None else MAX_SCAN), self._last_seq)
-        return await self._database.read(
-            lambda conn: read_disk(conn, after, until, limit, chosen, gap)
+            if found.events or found.last == self._last_seq:
+                return found
+            cursor = found.last
+        chosen = Filter(companies, types)
+        pairs = None
+        if companies is not None or types is not None:
+            pairs = {pair for pair in self._pairs if chosen.has(*pair)}
+        until = self._last_seq
+        return await self._database.query(
+            lambda conn: read_disk(conn, cursor, until, limit, companies, pairs)
         )
 
     def read_tail(
@@ -197,7 +259,11 @@ class EventLog:
         companies: Collection[str] | None = None,
         types: Collection[str] | None = None,
     ) -> Batch | None:
-        """What `read` returns, at once, if it is in memory; else None."""
+        """What is in memory behind `after`, at once; None if that is not in memory.
+
+        As `read`, but the batch may be empty although there is more: at most MAX_SCAN events are
+        looked at.
+        """
         if not 0 <= after <= self._last_seq:
             raise InvalidParams(
                 f"after: there is no event {after}: the log ends at {self._last_seq}. Was the "
@@ -205,15 +271,12 @@ class EventLog:
                 field="after",
                 last=self._last_seq,
             )
-        gap = None
-        if after < self._forgotten_seq:
-            after = self._forgotten_seq
-            gap = after + 1
         if after == self._last_seq:
-            return Batch([], after, gap)
+            return Batch([], after, None)
         chosen = None if companies is None and types is None else Filter(companies, types)
+        # What was deleted lies before the tail: whoever is in it has no gap.
         found = self._tail.after(after, limit if chosen is None else MAX_SCAN, MAX_READ_BYTES)
-        return None if found is None else choose(found, limit, chosen, gap)
+        return None if found is None else choose(found, limit, chosen)
 
     # --- named consumers ----------------------------------------------------------------------
 
@@ -264,29 +327,65 @@ class EventLog:
 
     # --- retention ----------------------------------------------------------------------------
 
-    async def retain(self, max_age_ms: int | None, max_bytes: int | None) -> int:
-        """Deletes the oldest events beyond the bounds; returns how many.
+    def keep(self, bounds: EventBounds) -> None:
+        """Keep so much from now on: what is logged makes room for itself. What is too much
+        already, or too old, goes with the next `retain`."""
+        self._bounds = bounds
 
-        Deletes in small transactions, between which others write. Cancelled, it has deleted some.
-        Consumers that have not read them are told by `Batch.gap`. The space is used again; the
-        file does not shrink.
+    async def retain(self) -> int:
+        """Deletes the events beyond the bounds, the oldest first; returns how many.
 
-        Args:
-            max_age_ms: events older than this go. None: age does not matter.
-            max_bytes: the oldest go until the packed events fit. None: size does not matter.
+        Works in slices, between which others write; cancelled, it has deleted some. Readers that
+        had not read them are told by `Batch.gap`. The space is used again; the file does not
+        shrink.
         """
-        before = self._forgotten_seq
-        oldest_ms = None if max_age_ms is None else self._clock() - max_age_ms
-        more = True
-        while more:
-            _, more = await self._database.write(
-                lambda conn: forget_step(conn, self._end, oldest_ms, max_bytes), self._forgotten
-            )
-        return self._forgotten_seq - before
+        bounds, now = self._bounds, self._clock()
 
-    def _forgotten(self, step: tuple[int, bool]) -> None:
-        self._forgotten_seq, _more = step
-        self._tail.forget(self._forgotten_seq)
+        def old(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
+            assert bounds.max_age_ms is not None
+            found = older_than(conn, now - bounds.max_age_ms, most)
+            self._delete(conn, found)
+            return Slice(len(found), len(found))
+
+        def too_much(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
+            gone = self._trim(conn, self._holdings.companies(), most)
+            return Slice(most if gone else 0, gone)
+
+        deleted = 0
+        if bounds.max_age_ms is not None:
+            deleted += await in_slices(self._database, old)
+        return deleted + await in_slices(self._database, too_much)
+
+    def _trim(self, conn: sqlite3.Connection, companies: Collection[str], most: int) -> int:
+        """Deletes what is beyond the bounds of `companies`, and of all; about `most` events at the
+        most. Returns how many. Runs in the writer thread."""
+        holdings, bounds, gone = self._holdings, self._bounds, 0
+        if bounds.max_company_bytes is not None:
+            for company in companies:
+                over = holdings.of(company) - bounds.max_company_bytes
+                if over > 0 and gone < most:
+                    gone += self._delete_oldest(conn, company, over, most - gone)
+        while bounds.max_bytes is not None and gone < most:
+            over = holdings.total - bounds.max_bytes
+            if over <= 0:
+                break
+            # Whoever has most comes down to the next one, and no further.
+            company, lead = holdings.largest()
+            gone += self._delete_oldest(conn, company, min(over, max(lead, 1)), most - gone)
+        return gone
+
+    def _delete_oldest(self, conn: sqlite3.Connection, company: str, size: int, most: int) -> int:
+        """Deletes the company's oldest events, `size` bytes or `most` of them; how many."""
+        found = that_make(oldest_of(conn, self._holdings.pairs(company), most), size)
+        self._delete(conn, found)
+        return len(found)
+
+    def _delete(self, conn: sqlite3.Connection, found: list[Deleted]) -> None:
+        delete(conn, found)
+        self._holdings.uncount(conn, found)
+        for each in found:
+            self._holdings.add(each.pair, -each.bytes, -1)
+        self._deleted += found
 
 
 async def open_event_log(
@@ -304,9 +403,15 @@ async def open_event_log(
 
 
 def _load(conn: sqlite3.Connection) -> _State:
-    forgotten, end = conn.execute("SELECT forgotten_seq, forgotten_end FROM event_log").fetchone()
     newest = conn.execute(
         "SELECT seq, position + length(packed), time_ms FROM events ORDER BY seq DESC LIMIT 1"
     ).fetchone()
-    last, end, newest_ms = newest or (forgotten, end, 0)
-    return _State(last, end, forgotten, newest_ms)
+    last, end, newest_ms = newest or (0, 0, 0)
+    # Numbers go on behind those that were deleted, too.
+    last = max(last, forgotten_up_to(conn, None))
+    return _State(last, _first_seq(conn, last), end, newest_ms, load_holdings(conn))
+
+
+def _first_seq(conn: sqlite3.Connection, last_seq: int) -> int:
+    (first,) = conn.execute("SELECT min(seq) FROM events").fetchone()
+    return last_seq + 1 if first is None else int(first)

@@ -127,11 +127,13 @@ def _findings(conn: sqlite3.Connection) -> list[str]:
         f"table {table}: row {row} refers to a row of {parent} that does not exist"
         for table, row, parent, _ in conn.execute("PRAGMA foreign_key_check")
     ]
-    (forgotten,) = conn.execute("SELECT forgotten_seq FROM event_log").fetchone()
-    count, first, last = conn.execute("SELECT count(*), min(seq), max(seq) FROM events").fetchone()
-    if count and (first != forgotten + 1 or last != forgotten + count):
+    (forgotten, deleted) = conn.execute(
+        "SELECT coalesce(max(seq), 0), coalesce(sum(events), 0) FROM forgotten_events"
+    ).fetchone()
+    count, last = conn.execute("SELECT count(*), coalesce(max(seq), 0) FROM events").fetchone()
+    if count + deleted != max(last, forgotten):
         found.append(
-            f"the event log has a hole: {count} events from {first} to {last}, "
-            f"although those up to {forgotten} were forgotten"
+            f"the event log has a hole: {count} events are there and {deleted} were deleted, but "
+            f"they are numbered up to {max(last, forgotten)}"
         )
     return found

@@ -69,7 +69,7 @@ class Webhook(NamedTuple):
     failing_since_ms: int | None  # the first failure since the last success
     paused_since_ms: int | None
     last_error: str | None
-    gone: int  # events that retention deleted before it came to them, of all kinds
+    gone: int  # events that retention deleted before it came to them, of all kinds; at the most
     cursor: int  # the seq up to which everything is delivered, or a dead letter
     dead_letters: int
 
@@ -95,7 +95,7 @@ class Progress(NamedTuple):
     """What the deliverer tells of one webhook. Counts are since it last told.
 
     `revision`: of the configuration it worked by; what it thinks of the receiver
-    (`failing_since_ms` and so on) is ignored if somebody changed that meanwhile. `gone`: the events
+    (`failing_since_ms` and so on) is ignored if somebody changed that meanwhile. `gone`: events
     between these two were deleted by the log's retention before they could be delivered.
     """
 
@@ -285,9 +285,7 @@ class Webhooks:
                 self._stage_alert(found, report.paused_since_ms, detail)
             if report.gone is not None:
                 after, first = report.gone
-                detail = (
-                    f"the events {after + 1} to {first - 1} were deleted by the log's retention"
-                )
+                detail = f"events between {after} and {first} were deleted by the log's retention"
                 conn.execute(
                     "UPDATE webhooks SET gone = gone + ? WHERE id = ?",
                     (first - after - 1, report.id),

@@ -13,9 +13,10 @@ from whatsappd.sessions.housekeeping import Housekeeping, Retention
 from whatsappd.store.database import open_database
 from whatsappd.store.events import open_event_log
 from whatsappd.store.outbox import open_outbox
+from whatsappd.store.retention import EventBounds
 
 DAY_MS = 24 * 3600 * 1000
-KEPT = Retention(events_max_age_ms=DAY_MS // 2)
+KEPT = Retention(EventBounds(max_age_ms=DAY_MS // 2))
 
 
 @pytest.mark.parametrize(

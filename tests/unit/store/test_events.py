@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sqlite3
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, SESSION_STATE, Draft,
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import MAX_EVENT_BYTES, EventLog, open_event_log
 from whatsappd.store.replay import MAX_READ_BYTES, MAX_SCAN
+from whatsappd.store.retention import EventBounds
 from whatsappd.store.safekeeping import check
 from whatsappd.store.tail import StoredEvent, Tail
 from whatsappd.wire.frames import FrameReader
@@ -30,6 +32,11 @@ async def fill(log: EventLog, count: int, **where: str) -> None:
         await log.append(
             *(draft(index, **where) for index in range(start, min(start + 1000, count)))
         )
+
+
+async def kept(log: EventLog, **bounds: int) -> int:
+    log.keep(EventBounds(**bounds))
+    return await log.retain()
 
 
 async def drain(log: EventLog, after: int = 0, limit: int = 100, **filters) -> list[Event]:
@@ -176,9 +183,7 @@ async def test_filters_by_company_and_type(database: Database, clock) -> None:
 async def test_a_filter_that_drops_all_still_moves_on(database: Database, clock) -> None:
     log = await open_event_log(database, clock=clock, tail=Tail(max_events=1))
     await fill(log, MAX_SCAN + 10)
-    batch = await log.read(0, 10, companies={"nobody"})
-    assert batch == ([], MAX_SCAN, None)
-    assert (await log.read(batch.last, 10, companies={"nobody"})).last == log.last_seq
+    assert await log.read(0, 10, companies={"nobody"}) == ([], log.last_seq, None)
 
 
 async def test_a_batch_is_bounded_in_bytes_but_never_empty(database: Database, clock) -> None:
@@ -238,20 +243,20 @@ async def test_retention_by_age_tells_the_gap(log: EventLog, clock) -> None:
     await fill(log, 1200)
     clock.now_ms += 10_000
     await fill(log, 5)
-    assert await log.retain(5_000, None) == 1200
+    assert await kept(log, max_age_ms=5_000) == 1200
     assert log.first_seq == 1201
     batch = await log.read(3, 2)
     assert [stored.seq for stored in batch.events] == [1201, 1202]
     assert batch.gap == 1201
     assert (await log.read(1200, 10)).gap is None
     assert (await log.read(1202, 10)).gap is None
-    assert await log.retain(5_000, None) == 0
+    assert await kept(log, max_age_ms=5_000) == 0
 
 
 async def test_retention_by_size_keeps_the_newest_that_fit(log: EventLog, database) -> None:
     await fill(log, 2000)
     size = len((await log.read(1999, 1)).events[0].packed)
-    await log.retain(None, size * 100)
+    await kept(log, max_bytes=size * 100)
     assert 90 <= log.last_seq - log.first_seq + 1 <= 101
     assert check(database.path) == []
 
@@ -261,7 +266,7 @@ async def test_numbers_go_on_when_everything_was_forgotten(path: Path, clock) ->
         log = await open_event_log(database, clock=clock)
         await fill(log, 10)
         clock.now_ms += 1000
-        assert await log.retain(1, None) == 10
+        assert await kept(log, max_age_ms=1) == 10
         assert await log.read(0, 5) == ([], 10, 11)
     async with open_database(path) as database:
         log = await open_event_log(database, clock=clock)
@@ -278,7 +283,7 @@ async def test_readers_during_retention_are_told_honestly(database: Database, cl
     await fill(log, 10)
 
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(log.retain, 500, None)
+        nursery.start_soon(partial(kept, log, max_age_ms=500))
         cursor = 0
         while cursor < log.last_seq:
             batch = await log.read(cursor, 50)
@@ -299,7 +304,7 @@ async def test_retention_lets_writers_in(log: EventLog, clock) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(write)
-        await log.retain(500, None)
+        await kept(log, max_age_ms=500)
     assert len(set(appended_at)) >= 5
 
 

@@ -134,7 +134,7 @@ async def test_events_that_retention_took_are_an_alert(store: Store) -> None:
     await store.webhooks.progress(report(made, gone=(3, 9)))
     [alert] = await alerts(store.log)
     assert alert["rule"] == "webhook_events_gone"
-    assert "events 4 to 8" in alert["detail"]
+    assert "events between 3 and 9" in alert["detail"]
     await store.webhooks.progress(report(made, gone=(9, 12)))
     assert (await store.webhooks.get(made.id)).gone == 7
 

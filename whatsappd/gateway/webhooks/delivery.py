@@ -98,6 +98,7 @@ class Delivery:
         self._shared = shared
         self._log = log.bind(webhook=webhook["id"])
         self._window = Window(webhook["cursor"])
+        self._gap_told = 0
         self._room = trio.Event()
         self._attempts = trio.CapacityLimiter(CONNECTIONS)
         self._not_before = 0.0  # what the receiver asked for, by trio's clock
@@ -145,8 +146,11 @@ class Delivery:
                 companies=webhook["companies"],
                 types=webhook["types"],
             )
-            if page["gap"] is not None and window.read > 0:
-                await self._tell_gap(window.read, page["gap"])
+            # The pages before the number that it names have it, too.
+            if page["gap"] is not None and page["gap"] > self._gap_told:
+                if window.read > 0:
+                    await self._tell_gap(max(window.read, self._gap_told), page["gap"])
+                self._gap_told = page["gap"]
             for company in window.add(page["events"], page["next"]):
                 nursery.start_soon(self._deliver_company, receiver, company)
             if page["next"] >= page["last_seq"]:

@@ -103,8 +103,8 @@ class Webhook(_Response):
     failures: int = Field(description="Attempts that failed.")
     dead_letters: int
     gone: int = Field(
-        description="Events of the log, of all kinds, that its retention deleted before this "
-        "webhook came to them."
+        description="How many events of the log, of all kinds, its retention deleted before this "
+        "webhook came to them: at most so many, as others between them may have outlived them."
     )
     last_success_ms: int | None
     failing_since_ms: int | None
