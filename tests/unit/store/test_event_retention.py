@@ -269,13 +269,13 @@ async def test_no_filter_costs_more_with_more_events(database: Database, clock) 
 
 
 async def test_a_database_of_before_knows_what_it_deleted(path: Path) -> None:
-    """Migration 10, from a log whose first three events retention had deleted."""
+    """Migration 11, from a log whose first three events retention had deleted."""
     from whatsappd.store.migrations import migrations
 
     conn = sqlite3.connect(path, isolation_level=None)
-    for migration in migrations()[:9]:
+    for migration in migrations()[:10]:
         conn.executescript(migration.sql)
-    conn.execute("PRAGMA user_version = 9")
+    conn.execute("PRAGMA user_version = 10")
     conn.execute("UPDATE event_log SET forgotten_seq = 3, forgotten_end = 30")
     conn.execute("INSERT INTO companies (company, wanted, created_ms) VALUES ('acme', 1, 1)")
     for seq in range(4, 9):
