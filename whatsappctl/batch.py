@@ -62,13 +62,20 @@ class BadLine(NamedTuple):
 
 @contextmanager
 def rereadable(file: IO[bytes]) -> Iterator[IO[bytes]]:
-    """`file`, or a temporary copy of all that it will bring if it cannot be read twice."""
+    """`file`, or a temporary copy of all that it will bring if it cannot be read twice.
+
+    Raises:
+        InvalidParams: it cannot be read, or there is no room for the copy.
+    """
     if _is_regular(file):
         yield file
         return
     with tempfile.TemporaryFile() as copy:
-        shutil.copyfileobj(file, copy)
-        copy.seek(0)
+        try:
+            shutil.copyfileobj(file, copy)
+            copy.seek(0)
+        except OSError as error:
+            raise InvalidParams(f"the batch cannot be read: {error.strerror}") from error
         yield copy
 
 
@@ -123,7 +130,9 @@ class Occurrences:
 
 def _line(number: int, raw: bytes, defaults: Defaults, seen: Occurrences) -> Line | BadLine:
     try:
-        given = json.loads(raw)
+        given = json.loads(raw.decode())
+    except UnicodeDecodeError as error:
+        return BadLine(number, [_no_utf8(raw, error)])
     except (ValueError, RecursionError) as error:
         return BadLine(number, [f"no JSON: {error}"])
     if not isinstance(given, dict):
@@ -149,6 +158,12 @@ def _line(number: int, raw: bytes, defaults: Defaults, seen: Occurrences) -> Lin
         key = _derived_key(company, chat, str(text), seen)
     arguments["key"] = defaults.key_prefix + key
     return Line(number, (company, chat), arguments)
+
+
+def _no_utf8(raw: bytes, error: UnicodeDecodeError) -> str:
+    if raw.startswith((b"\xff\xfe", b"\xfe\xff")):
+        return "no UTF-8 text but UTF-16: save the file as UTF-8"
+    return f"no UTF-8 text: byte 0x{raw[error.start]:02x} at its byte {error.start + 1}"
 
 
 def _company(given: dict[str, Any], defaults: Defaults, problems: list[str]) -> str:

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import gc
 import os
-import sys
 from importlib import import_module
 from typing import Any, NoReturn
 
 import click
 
 from whatsappctl.common import Options, common_options, fail
-from whatsappd import __version__
+from whatsappd import __version__, stdio
+from whatsappd.command import EXIT_INTERRUPTED, run
 from whatsappd.errors import WhatsappdError
 
 #: Section by section, as `--help` shows them. Each verb is `whatsappctl.commands.VERB`.
@@ -62,6 +62,10 @@ Exit codes:
   3  whatsappd does not run       10  not allowed
   4  not connected                11  uncertain whether it was sent
   5  rate limited                130  interrupted
+
+When stdout cannot be written, the code is 1 instead of 0, and stderr says why. When its reader has
+gone away (`| head -1`), a command that does more than print goes on without it, and ends with its
+own code; what only prints, or follows, ends with 0.
 
 \b
 Examples:
@@ -116,7 +120,7 @@ class LazyGroup(click.Group):
             fail(error, as_json=given.json)
         except KeyboardInterrupt:
             click.echo(err=True)
-            ctx.exit(130)
+            ctx.exit(EXIT_INTERRUPTED)
 
 
 @click.group(
@@ -142,16 +146,5 @@ def main() -> NoReturn:
     flushed, and the kernel closes what is open. Commands that run for long collect again.
     """
     gc.disable()
-    code: object = 1
-    try:
-        cli(prog_name="whatsappctl")
-    except SystemExit as end:
-        code = end.code
-    except BaseException:  # noqa: BLE001 - what the interpreter would do with it, done here
-        sys.excepthook(*sys.exc_info())
-    try:
-        sys.stdout.flush()
-        sys.stderr.flush()
-    except OSError:  # whoever read it is gone
-        code = code or 1
-    os._exit(code if isinstance(code, int) else int(code is not None))
+    stdio.prepare()
+    os._exit(run(cli, "whatsappctl"))

@@ -97,6 +97,18 @@ def _complete_company(ctx: click.Context, _param: click.Parameter, incomplete: s
     return [company for company in companies if company.startswith(incomplete)]
 
 
+def read_stdin(what: str) -> str:
+    """All of stdin as text; `what` it should have been, for the complaint if it is none."""
+    from whatsappd import stdio
+
+    try:
+        return stdio.read_stdin()
+    except stdio.BadText as error:
+        raise click.UsageError(f"{what}: {error}") from error
+    except OSError as error:
+        raise click.UsageError(f"{what}: stdin cannot be read: {error.strerror}") from error
+
+
 def fail(error: WhatsappdError, *, as_json: bool) -> NoReturn:
     """Tell an error on stderr, and end with its exit code."""
     if as_json:

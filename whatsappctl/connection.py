@@ -59,6 +59,9 @@ class Connection:
         """Whether nothing can be called on it any more."""
         return self._lost is not None
 
+    def fileno(self) -> int:
+        return self._sock.fileno()
+
     def close(self) -> None:
         if self._lost is None:
             self._lost = Unreachable("the connection is closed")

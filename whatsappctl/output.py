@@ -6,13 +6,19 @@ around; nothing of it reaches a terminal, or a reader of lines, unescaped (`what
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
-from time import time
-from typing import Any
+from collections.abc import Iterable, Iterator, Sequence
+from time import monotonic, time
+from typing import TYPE_CHECKING, Any
 
 import click
 
+from whatsappd.command import OutputEnded, check_output
+from whatsappd.stdio import wait_for
 from whatsappd.wire.escape import printable, safe_json
+
+if TYPE_CHECKING:
+    from whatsappctl.stream import EventStream
+    from whatsappd.model.event import Event
 
 
 def age(since_ms: int | None, *, now_ms: int | None = None) -> str:
@@ -119,6 +125,23 @@ def _json_default(value: Any) -> str:
 def print_json(value: Any) -> None:
     """One line of JSON on stdout, at once: whoever follows a pipe should not wait for a buffer."""
     click.echo(json_text(value))
+
+
+def watched(stream: EventStream, *, until: float | None = None) -> Iterator[Event]:
+    """The events of `stream`, for a command that prints them.
+
+    Args:
+        until: a time by `monotonic`; None: for ever.
+
+    Raises:
+        OutputEnded: whoever read what is printed has gone away; noticed also while nothing comes.
+        TimedOut: it is `until`.
+    """
+    while True:
+        check_output()
+        if not stream.has_next() and not wait_for(stream.fileno(), until=until):
+            raise OutputEnded
+        yield stream.next(deadline=None if until is None else max(0.001, until - monotonic()))
 
 
 def session_line(status: dict[str, Any]) -> str:

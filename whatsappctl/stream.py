@@ -65,6 +65,10 @@ class EventStream:
         """Whether the next event may have arrived already."""
         return self._connection.has_notification()
 
+    def fileno(self) -> int:
+        """For `select` and the like: readable when something arrived, or the daemon is gone."""
+        return self._connection.fileno()
+
     def ack(self, seq: int) -> None:
         """Everything up to `seq` is dealt with: the consumer goes on behind it next time."""
         if self.consumer is None:

@@ -2,11 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
 import click
 
-from whatsappctl.common import Seconds, client, common_options
+from whatsappctl.common import Seconds, client, common_options, read_stdin
 from whatsappctl.output import print_json
 
 
@@ -30,7 +28,7 @@ def command(method: str, arguments: str | None, timeout: float | None) -> None:
     from json import loads
 
     try:
-        text = sys.stdin.read() if arguments == "-" else arguments
+        text = read_stdin("the arguments") if arguments == "-" else arguments
         given = loads(text) if text else {}
     except (ValueError, RecursionError) as error:
         raise click.UsageError(f"the arguments are not JSON: {error}") from error

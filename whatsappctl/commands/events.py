@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import clock, number, print_json
+from whatsappctl.output import clock, number, print_json, watched
+from whatsappd.command import check_output
 from whatsappd.model.event import Event
 from whatsappd.wire.escape import printable
 
@@ -69,6 +70,8 @@ def command(
 ) -> None:
     """Follow events as they happen: messages, receipts, state changes. Ctrl-C ends it.
 
+    So does the end of whoever reads it (`| head -1`), at once and with exit code 0.
+
     With --json each event is one line (NDJSON), written in one piece. It can be killed at any
     moment and run again without missing an event. With --consumer, whose place the daemon keeps,
     the last ones may be printed twice, because an event is acknowledged after it is printed: look
@@ -120,7 +123,7 @@ def _follow(stream: EventStream, count: int | None) -> None:
     gap = stream.gap
     show = _printer()
     unacknowledged = 0
-    for printed, event in enumerate(stream, 1):
+    for printed, event in enumerate(watched(stream), 1):
         if stream.gap != gap:
             gap = stream.gap
             _tell_gap(gap)
@@ -155,6 +158,7 @@ def _print_what_there_is(
             events = [event for event in map(Event.from_wire, page["events"]) if event.seq <= last]
             for event in events:
                 show(event)
+                check_output()
             cursor = page["next"]
             if consumer is not None and cursor > (after or 0):
                 daemon.call("events.ack", consumer=consumer, seq=min(cursor, last))

@@ -9,6 +9,7 @@ import click
 
 from whatsappctl.common import client, common_options, company_argument, options
 from whatsappctl.output import age, clock, in_time, number, print_json, table
+from whatsappd.command import check_output
 from whatsappd.errors import WhatsappdError
 from whatsappd.wire.escape import printable
 
@@ -83,6 +84,7 @@ def list_rows(
                     print_json(row)
             elif rows:
                 click.echo(_table(rows))
+            check_output()
     if empty:
         click.echo("no messages" + (f" that are {' or '.join(states)}" if states else ""), err=True)
     elif more is not None:

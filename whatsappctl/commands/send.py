@@ -7,7 +7,14 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from whatsappctl.common import Seconds, client, common_options, company_argument, options
+from whatsappctl.common import (
+    Seconds,
+    client,
+    common_options,
+    company_argument,
+    options,
+    read_stdin,
+)
 from whatsappctl.output import print_json
 from whatsappd.errors import SendFailed, Stopping, TimedOut, Uncertain, Unreachable
 from whatsappd.wire.escape import printable
@@ -191,11 +198,7 @@ def _arguments(ttl: float | None, on_uncertain: str | None, no_queue: bool) -> d
 def _read_text() -> str:
     if sys.stdin.isatty():
         click.echo("Type the message; Ctrl-D on an empty line sends it.", err=True)
-    try:
-        text = sys.stdin.read()
-    except UnicodeDecodeError as error:
-        raise click.UsageError(f"stdin is not UTF-8 text: {error}") from error
-    text = text.removesuffix("\n")
+    text = read_stdin("the text").removesuffix("\n")
     if not text:
         raise click.UsageError("there is no text: give it as TEXT or on stdin")
     return text

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import click
 
 from whatsappctl.common import Seconds, client, common_options, company_argument, options
-from whatsappctl.output import in_time, print_json, session_line
+from whatsappctl.output import in_time, print_json, session_line, watched
 from whatsappd.errors import NotConnected, TimedOut, WrongState
 from whatsappd.wire.escape import printable
 
@@ -86,8 +86,7 @@ def _watch(events: Any, status: dict[str, Any], view: View, until: float) -> Non
     if status["qr"]:
         view.qr({"qr": status["qr"], "expires_ms": None})
     shown = status["qr"]
-    while True:
-        event = events.next(deadline=max(0.001, until - monotonic()))
+    for event in watched(events, until=until):
         if event.type == "session.qr" and event.data["qr"] != shown:
             shown = event.data["qr"]
             view.qr(event.data)

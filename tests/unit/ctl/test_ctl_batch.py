@@ -135,7 +135,7 @@ def test_bytes_that_are_no_utf8_are_a_bad_line(daemon: Daemon, outbox: Outbox, t
     file = tmp_path / "lines"
     file.write_bytes(b'{"to": "+15550100", "text": "\xff\xfe"}\n')
     result = daemon.invoke("send", "acme", "--batch", str(file))
-    assert "line 1: no JSON: " in result.stderr
+    assert "line 1: no UTF-8 text: byte 0xff at its byte 30" in result.stderr
 
 
 def test_the_good_lines_can_be_sent_alone(daemon: Daemon, outbox: Outbox):

@@ -59,9 +59,22 @@ def test_a_closed_pipe_ends_events_quietly(daemon: Daemon):
             process.stdout.close()
             return process.wait(timeout=20), process.stderr.read()
 
-    code, errors = daemon.run(body)
-    assert code == 1
-    assert "Traceback" not in errors
+    assert daemon.run(body) == (0, "")
+
+
+def test_events_that_wait_end_with_their_reader(daemon: Daemon):
+    daemon.answers = {"events.subscribe": SUBSCRIBED}
+    daemon.events = [event(1)]
+
+    def body():
+        with start("events", "--json", "--socket", daemon.path) as process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            process.stdout.readline()  # and then nothing comes any more
+            process.stdout.close()
+            return process.wait(timeout=20), process.stderr.read()
+
+    assert daemon.run(body) == (0, "")
 
 
 def test_start_on_a_terminal_draws_each_code_over_the_one_before(daemon: Daemon):
