@@ -57,8 +57,8 @@ def _escaped(character: str) -> str:
     return f"\\u{code:04x}" if code < 0x20 or code == 0x7F else character
 
 
-#: A login before the last `@`; its password may hold any character.
-_LOGIN = re.compile(r"(://[^:@/]*:).*@", re.DOTALL)
+#: What stands before a password; that ends before the last `@`, and may hold any character.
+_LOGIN = re.compile(r"://[^:@/]*:")
 #: What stands where a port belongs and is none: a login whose `@` was forgotten.
 _LOGIN_ALONE = re.compile(r"(://[^:@/\[]*:)(?!\*\*\*@|[0-9]{1,5}(?:[/?\"]|$)).*", re.DOTALL)
 _PASSWORD_OPTION = re.compile(r"([?&]password=)[^&\s]*")
@@ -66,7 +66,9 @@ _PASSWORD_OPTION = re.compile(r"([?&]password=)[^&\s]*")
 
 def masked(text: str) -> str:
     """`text` without the password of the URL in it, also if the URL is written wrongly."""
-    text = _LOGIN.sub(r"\1***@", text)
+    before, at, behind = text.rpartition("@")
+    if at and (login := _LOGIN.search(before)):
+        text = f"{before[: login.end()]}***@{behind}"
     text = _LOGIN_ALONE.sub(r"\1***", text)
     return _PASSWORD_OPTION.sub(r"\1***", text)
 

@@ -5,7 +5,6 @@ Every parameter of every method comes through here, whatever door it came in by.
 
 from __future__ import annotations
 
-import re
 from enum import Enum
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
@@ -15,8 +14,10 @@ import msgspec
 from whatsappd.errors import InvalidParams
 from whatsappd.wire.rpc import named_arguments
 
-# msgspec ends its complaints with the place: "Expected `str`, got `int` - at `$.company`".
-_PLACE = re.compile(r" - at `\$\.?(.*)`\Z")
+#: msgspec ends its complaints with the place: "Expected `str`, got `int` - at `$.company`".
+_PLACE = " - at `$"
+#: Characters of a complaint that are answered: it may quote a megabyte of what was given.
+_MAX_REASON = 300
 
 
 def check_params_type(name: str, params: type[msgspec.Struct]) -> None:
@@ -61,15 +62,22 @@ def _complain(
             raise InvalidParams(
                 f"{field.encode_name}: is missing (accepted: {accepted})", field=field.encode_name
             ) from error
-    text = str(error)
-    place = _PLACE.search(text)
-    path = place.group(1) if place else ""
-    reason = text[: place.start()] if place else text
-    top = re.split(r"[.\[]", path, maxsplit=1)[0]
+    reason, path = _reason_and_path(str(error))
+    top = path.partition(".")[0].partition("[")[0]
     choices = _choices(wanted, top) if path in (top, f"{top}[...]") else []
     if choices:
         reason += f" (accepted: {', '.join(choices)})"
     raise InvalidParams(f"{path or 'params'}: {reason}", field=top or "params") from error
+
+
+def _reason_and_path(complaint: str) -> tuple[str, str]:
+    """What is wrong, and where. It quotes what was given, which may look like a place itself."""
+    reason, place, path = complaint.rpartition(_PLACE)
+    if not place:
+        reason, path = complaint, ""
+    if len(reason) > _MAX_REASON:
+        reason = reason[:_MAX_REASON] + "…"
+    return reason, path.removesuffix("`").removeprefix(".")
 
 
 def _choices(wanted: type[msgspec.Struct], name: str) -> list[str]:

@@ -266,7 +266,18 @@ FAILED_LINES = PaceBound("failed_audit_lines", "audit lines of failed calls", 30
 #: Lines of the log about refused requests from one address. Beyond it they are counted.
 REFUSAL_LINES = PaceBound("refusal_log_lines", "log lines of refused requests", 20, 0.5)
 
-PACES: tuple[PaceBound, ...] = (DENIALS, FAILED_LINES, REFUSAL_LINES)
+#: The same of all addresses together: a stranger may have many.
+ALL_REFUSAL_LINES = PaceBound("all_refusal_log_lines", "log lines of refused requests", 100, 5.0)
+#: What one company's worker prints, in bytes. Beyond it lines are dropped, and counted.
+WORKER_OUTPUT = PaceBound("worker_output", "bytes of a worker's log lines", 1 << 20, 65_536.0)
+
+PACES: tuple[PaceBound, ...] = (
+    DENIALS,
+    FAILED_LINES,
+    REFUSAL_LINES,
+    ALL_REFUSAL_LINES,
+    WORKER_OUTPUT,
+)
 
 
 class Pace:
@@ -289,12 +300,12 @@ class Pace:
             self._used.popitem(last=False)
         return max(0.0, used - self.bound.burst) / self.bound.per_second
 
-    def allows(self, holder: str, now: float) -> bool:
-        """Count one more if it is within the pace; whether it was."""
+    def allows(self, holder: str, now: float, amount: float = 1.0) -> bool:
+        """Count `amount` more if that is within the pace; whether it was."""
         when, used = self._used.pop(holder, (now, 0.0))
         used = max(0.0, used - (now - when) * self.bound.per_second)
-        is_allowed = used + 1 <= self.bound.burst
-        self._used[holder] = now, used + is_allowed
+        is_allowed = used + amount <= self.bound.burst
+        self._used[holder] = now, used + amount * is_allowed
         if len(self._used) > MAX_PACED:
             self._used.popitem(last=False)
         return is_allowed

@@ -15,7 +15,6 @@ import os
 import signal
 import socket
 import sqlite3
-import sys
 import threading
 from collections.abc import Callable
 from contextlib import suppress
@@ -38,6 +37,7 @@ from whatsappd.wire.rpc import (
 from whatsappd.wire.worker import EVENT, INBOUND, TAKEN, Kind, WorkerEvent, WorkerMethod
 from whatsappd.worker.client import Client, SendError
 from whatsappd.worker.lane import Lane
+from whatsappd.worker.output import print_without_waiting
 from whatsappd.worker.preload import library_path
 from whatsappd.worker.spool import SPOOL, Spool
 
@@ -60,6 +60,7 @@ def run_worker(company: str, channel: socket.socket, load_library: Callable[[], 
     _name_process(f"wa {company}")
     os.umask(0o077)
     leave_signals_to_the_daemon()
+    print_without_waiting()
     threading.excepthook = _die_of_exception
     worker = Worker(company, channel, load_library)
     try:
@@ -224,9 +225,9 @@ class Worker:
 
 
 def _quiet_neonize(level: str) -> None:
-    """Give whatsmeow's log the daemon's level, one plain line a record: the daemon tags them."""
+    """Give whatsmeow's log the daemon's level."""
     heard = min(logging.INFO, logging.getLevelName(level))  # `client` listens to some of it
-    logging.basicConfig(level=heard, format="%(levelname)s %(name)s %(message)s", force=True)
+    logging.getLogger().setLevel(heard)
     for handler in logging.getLogger().handlers:
         handler.setLevel(level)
     logging.getLogger("neonize.utils.log").setLevel(heard)
@@ -241,9 +242,7 @@ def _die_of_exception(arguments: threading.ExceptHookArgs) -> None:
 
 
 def _exit(status: int) -> NoReturn:
-    """Leave without waiting for Go's threads, which may never end."""
-    sys.stdout.flush()
-    sys.stderr.flush()
+    """Leave without waiting for Go's threads, which may never end. Nothing printed is buffered."""
     os._exit(status)
 
 
