@@ -23,13 +23,16 @@ ALLOWED: dict[str, set[str]] = {
     "rules": {"errors", "model"},
     "store": {"supervision", "errors", "clock", "model", "wire", "rules"},
     "limits": {"supervision", "errors", "clock", "model", "rules"},
-    "worker": {"errors", "model", "wire", "sandbox.trust"},
+    "worker": {"log_writer", "errors", "model", "wire", "sandbox.trust"},
     "rpc": {"supervision", "errors", "model", "wire", "rules.bounds"},
     "sandbox": {"errors", "model", "wire", "files"},
     "files": {"errors"},
+    "stdio": set(),
+    "command": {"", "stdio", "errors", "wire"},
     "state": {"errors", "model"},
     "lock": {"errors", "clock"},
-    "logs": set(),
+    "logs": {"log_writer", "wire"},
+    "log_writer": {"wire"},
     "systemd": {"errors"},
     "config": {"errors", "model"},
     "derive": {"config", "rules", "sessions", "store"},
@@ -51,7 +54,7 @@ ALLOWED: dict[str, set[str]] = {
     "metrics": {"model", "wire", "rpc.tally"},
     "monitoring": {
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
-        *("metrics", "supervision"),
+        *("metrics", "supervision", "log_writer"),
     },
     "serving": {
         *("ending", "supervision", "errors", "api", "config", "monitoring", "rpc", "rules"),
@@ -61,7 +64,7 @@ ALLOWED: dict[str, set[str]] = {
     "ending": {"errors"},
     "signals": {"ending", "supervision", "errors", "config", "systemd"},
     "gateway": {"supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"},
-    "ctl": {"", "errors", "model", "wire", "files"},
+    "ctl": {"", "errors", "model", "wire", "files", "stdio", "command"},
 }
 #: The places where parts meet may import everything of the daemon.
 MEETING_PLACES = {"app", "check", "cli", "__main__", "demo", "sandboxing", "sandbox_app", ""}

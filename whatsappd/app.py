@@ -6,7 +6,6 @@ all it relies on is up, and outlives all that relies on it.
 
 from __future__ import annotations
 
-import faulthandler
 import os
 import resource
 import time
@@ -34,7 +33,7 @@ from whatsappd.errors import BadConfiguration, StoreFailed
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimiterHealth
 from whatsappd.lock import hold_lock
-from whatsappd.logs import configure_logs
+from whatsappd.logs import configure_logs, log_writer, report_crashes
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.monitoring.scrape import Scrape
@@ -83,7 +82,7 @@ async def run_daemon(live: LiveSettings, ending: Ending) -> None:
     for warning in live.warnings:
         log.warning("configuration_doubtful", reason=warning)
     # The watchdog aborts a daemon that hangs: then its log says where.
-    faulthandler.enable()
+    report_crashes()
     launch = take_launch(os.environ)
     listener = inherited_listener(launch.socket) if launch.socket is not None else None
     socket = Path(listener.path) if listener else settings.socket
@@ -189,6 +188,7 @@ async def _run_parts(
             limiter=lambda: limiter.health,
             interval_s=supervision_settings.health_interval_s,
             supervision=supervision,
+            log=log_writer(),
         )
         monitor = Monitor(watched, clock)
         access = AccessControl(os.geteuid(), keys.knows)

@@ -7,6 +7,7 @@ needs them: `whatsappd sandbox` has no use for the daemon's parts.
 from __future__ import annotations
 
 import os
+import signal
 import sys
 from collections.abc import Callable
 from functools import wraps
@@ -15,9 +16,11 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from whatsappd import __version__
+from whatsappd import __version__, stdio
+from whatsappd.command import run as run_command
 from whatsappd.errors import EXIT_FAILED, WhatsappdError
-from whatsappd.logs import LEVELS, configure_logs
+from whatsappd.logs import LAST_WORDS, LEVELS, close_logs, configure_logs
+from whatsappd.wire.escape import printable
 
 if TYPE_CHECKING:
     from whatsappd.config.sources import Sources
@@ -56,8 +59,13 @@ def _only_error(group: BaseExceptionGroup[BaseException]) -> WhatsappdError:
 
 
 def _fail(error: WhatsappdError) -> NoReturn:
-    click.echo(f"whatsappd: {error.message}", err=True)
+    _print_lines(f"whatsappd: {error.message}", err=True)
     sys.exit(error.exit_code)
+
+
+def _print_lines(text: str, *, err: bool = False) -> None:
+    """Print lines that quote what others wrote."""
+    click.echo("\n".join(map(printable, text.split("\n"))), err=err)
 
 
 _log_level = click.option(
@@ -70,9 +78,19 @@ _log_level = click.option(
 )
 
 
+def main() -> NoReturn:
+    """The program: runs the command, and ends the process."""
+    stdio.prepare(patience=LAST_WORDS)
+    # A terminal may stop jobs in the background that print (`stty tostop`): a daemon goes on.
+    signal.signal(signal.SIGTTOU, signal.SIG_IGN)
+    code = run_command(cli, "whatsappd")
+    close_logs()
+    sys.exit(code)
+
+
 @click.group(cls=_Group, context_settings={"help_option_names": ["-h", "--help"]})
 @click.version_option(__version__, prog_name="whatsappd")
-def main() -> None:
+def cli() -> None:
     """whatsappd is the only owner of a host's WhatsApp sessions, one per company.
 
     \b
@@ -157,7 +175,7 @@ _CONFIGURATION = (
 )
 
 
-@main.command()
+@cli.command()
 @_configured
 def run(sources: Sources) -> None:
     """Run the daemon in the foreground, until SIGTERM or Ctrl-C.
@@ -181,7 +199,7 @@ def run(sources: Sources) -> None:
     trio.run(run_daemon, LiveSettings(sources, configuration), ending)
 
 
-@main.command()
+@cli.command()
 @_configured
 @click.option("--sample", is_flag=True, help="Print a commented configuration file, and end.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
@@ -202,11 +220,14 @@ def check(ctx: click.Context, sources: Sources, sample: bool, as_json: bool) -> 
         click.echo(written_sample(), nl=False)
         return
     report = inspect(load(sources), sources)
-    click.echo(json.dumps(report.as_wire()) if as_json else "\n".join(report.lines()))
+    if as_json:
+        click.echo(json.dumps(report.as_wire()))
+    else:
+        _print_lines("\n".join(report.lines()))
     ctx.exit(0 if report.is_ok else EXIT_FAILED)
 
 
-@main.command()
+@cli.command()
 @click.option("--keep", is_flag=True, help="Leave everything running, and print what to try.")
 @_log_level
 @click.pass_context
@@ -230,7 +251,7 @@ def demo(ctx: click.Context, keep: bool, log_level: str) -> None:
         ctx.exit(EXIT_FAILED)
 
 
-@main.command()
+@cli.command()
 @click.option(
     "--bind",
     default="127.0.0.1:8080",
@@ -301,7 +322,7 @@ def gateway(
     trio.run(run_gateway, settings)
 
 
-@main.command()
+@cli.command()
 @click.option(
     "--info",
     "info_file",

@@ -434,6 +434,11 @@ METRICS: tuple[Metric, ...] = (
         _one(lambda s: int(s.database_trouble)),
     ),
     Metric(
+        "whatsappd_log_lines_dropped_total", COUNTER,
+        "Lines of the daemon's log that could not be written in time.", (),
+        _one(lambda s: s.log_dropped),
+    ),
+    Metric(
         "whatsappd_disk_free_bytes", GAUGE, "Free space where the state directory is.", (),
         _one(lambda s: s.disk.free if s.disk else None),
     ),

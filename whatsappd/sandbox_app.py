@@ -9,12 +9,15 @@ import logging
 import os
 import signal
 import sys
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
 import trio
 
 from whatsappd.api.sandbox import local_methods
+from whatsappd.log_writer import LogHandler
+from whatsappd.logs import log_writer
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.server import RpcServer, serve_rpc
@@ -27,7 +30,7 @@ CONTROL_SOCKET = "control.sock"
 async def run_sandbox(
     directory: Path, info_file: Path, port: int, while_stdin: bool, log_level: str
 ) -> None:
-    """Serve until SIGTERM, Ctrl-C, or with `while_stdin` the end of stdin.
+    """Serve until SIGTERM, Ctrl-C, the end of the terminal, or with `while_stdin` that of stdin.
 
     Prints one line on stdout when it can be used.
 
@@ -36,7 +39,11 @@ async def run_sandbox(
     """
     os.umask(0o077)
     # The sandbox knows no structlog; a daemon that runs it tags its lines.
-    logging.basicConfig(level=log_level.upper(), format="%(levelname)s %(name)s %(message)s")
+    logging.basicConfig(
+        level=log_level.upper(),
+        format="%(levelname)s %(name)s %(message)s",
+        handlers=[LogHandler(log_writer().put)],
+    )
     control = directory / CONTROL_SOCKET
     sandbox = Sandbox(directory, port=port, control=control)
     async with trio.open_nursery() as nursery:
@@ -58,7 +65,8 @@ async def run_sandbox(
 
 async def _until_told(while_stdin: bool) -> None:
     async with trio.open_nursery() as nursery:
-        with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
+        signals = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
+        with trio.open_signal_receiver(*signals) as received:
             if while_stdin:
                 nursery.start_soon(_wait_for_stdin, nursery.cancel_scope)
             async for _ in received:
@@ -68,6 +76,7 @@ async def _until_told(while_stdin: bool) -> None:
 
 async def _wait_for_stdin(scope: trio.CancelScope) -> None:
     async with trio.lowlevel.FdStream(os.dup(sys.stdin.fileno())) as stdin:
-        while await stdin.receive_some():
-            pass
+        with suppress(trio.BrokenResourceError):  # it was closed from the start, or is now
+            while await stdin.receive_some():
+                pass
     scope.cancel()

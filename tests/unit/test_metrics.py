@@ -87,6 +87,7 @@ SNAPSHOT = Snapshot(
     webhooks_delivered=True,
     database_bytes=1,
     database_trouble=False,
+    log_dropped=3,
     disk=Disk(1, 2),
     tasks=20,
     supervised=[

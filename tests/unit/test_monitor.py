@@ -12,6 +12,7 @@ import trio.testing
 
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import LimiterHealth
+from whatsappd.log_writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.monitoring.loop import LoopClock
@@ -55,6 +56,7 @@ class World:
             limiter=lambda: LimiterHealth("memory"),
             interval_s=interval_s,
             supervision=Supervision(),
+            log=LogWriter(2),
         )
 
     # the pool

@@ -141,6 +141,21 @@ def check_descriptors(used: int, limit: int) -> Check:
     return Check("descriptors", True, detail)
 
 
+def check_log(trouble: str | None, dropped: int) -> Check:
+    """Whether what is logged is also written.
+
+    Args:
+        dropped: lines since the start that there was no room for meanwhile.
+    """
+    lost = f"{dropped} of its lines were dropped since the start"
+    if trouble is not None:
+        return Check(
+            "log", False, f"it cannot be written: {trouble}; {lost}",
+            "make room, or mend whatever reads the daemon's stderr; all else goes on",
+        )  # fmt: skip
+    return Check("log", True, lost if dropped else "every line is written")
+
+
 def check_limiter(health: LimiterHealth) -> Check:
     if health.trouble is None:
         return Check("limiter", True, f"limits are kept in {health.kind}")

@@ -16,6 +16,7 @@ import trio
 from whatsappd.clock import now_ms, steady_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import LimiterHealth
+from whatsappd.log_writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.monitoring import health, procfs
 from whatsappd.monitoring.health import Report, health_of
@@ -69,6 +70,7 @@ class Watched(NamedTuple):
     limiter: Callable[[], LimiterHealth]
     interval_s: float
     supervision: Supervision
+    log: LogWriter
 
 
 class _Now(NamedTuple):
@@ -172,6 +174,7 @@ class Monitor:
             health.check_event_loop(self.loop_longest_ms, thresholds),
             health.check_disk(disk, thresholds),
             health.check_descriptors(descriptors, procfs.descriptor_limit()),
+            health.check_log(watched.log.trouble, watched.log.dropped),
             health.check_limiter(watched.limiter()),
             health.check_tasks(watched.supervision.tasks(), companies),
             health.check_webhooks(webhooks, watched.deliverer_away_ms()),

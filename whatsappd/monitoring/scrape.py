@@ -145,6 +145,7 @@ class Scrape:
             webhooks_delivered=watched.deliverer_away_ms() is None,
             database_bytes=0,
             database_trouble=watched.database.trouble is not None,
+            log_dropped=watched.log.dropped,
             disk=None,
             supervised=[
                 TaskFigures(

@@ -101,6 +101,7 @@ class Snapshot(NamedTuple):
     webhooks_delivered: bool  # whether somebody does
     database_bytes: int
     database_trouble: bool
+    log_dropped: int  # lines of the daemon's log
     disk: Disk | None
     tasks: int
     supervised: Sequence[TaskFigures]

@@ -1,0 +1,75 @@
+"""No log sink ends, stalls or slows the daemon."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import suppress
+from typing import Any
+
+import pytest
+from daemons import Daemon, following, link, running_daemon
+
+from whatsappd.rpc.client import RpcClient
+
+
+@pytest.fixture
+def stuck() -> Iterator[int]:
+    """A pipe that is full, and that nobody reads."""
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with suppress(BlockingIOError):
+        while True:
+            os.write(writing, b"." * 4096)
+    os.set_blocking(writing, True)
+    yield writing
+    os.close(reading)
+    os.close(writing)
+
+
+SINKS = {
+    "full": ("2>/dev/full", "No space left on device"),
+    "all closed": ("<&- >&- 2>&-", "Bad file descriptor"),
+    "stuck": ("2>&{stuck}", "nobody reads it"),
+}
+
+
+@pytest.mark.parametrize("sink", SINKS)
+async def test_a_daemon_works_and_ends_whatever_its_log_goes_to(sink: str, stuck: int):
+    redirection, trouble = SINKS[sink]
+
+    def redirect(daemon: Daemon) -> None:
+        words = redirection.format(stuck=stuck)
+        daemon.wrapper = ["bash", "-c", f'exec "$@" {words}', "bash"]  # sh knows no 2>&10
+        daemon.descriptors = (stuck,)
+
+    async with (
+        running_daemon("--sandbox", "--log-level", "debug", prepare=redirect) as daemon,
+        daemon.client() as client,
+        following(client) as events,
+    ):
+        await link(client, events, "acme", "+15550100")
+        row = await client.call("message.send", company="acme", to="+15550100", text="Hello")
+        await events.until(
+            lambda event: event["type"] == "outbox.state" and event["data"]["state"] == "sent"
+        )
+        assert row["state"] == "queued"
+        check = await log_check(client)
+        assert not check["ok"]
+        assert trouble in check["detail"]
+        assert await daemon.stop() == 0
+
+
+async def log_check(client: RpcClient) -> dict[str, Any]:
+    report = await client.call("daemon.health")
+    [check] = [check for check in report["checks"] if check["name"] == "log"]
+    found: dict[str, Any] = check
+    return found
+
+
+@pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])
+def test_a_daemon_that_cannot_start_says_so_with_its_exit_code(redirection: str):
+    line = f"exec {sys.executable} -m whatsappd run --set nonsense=1 {redirection}"
+    assert subprocess.run(["sh", "-c", line], check=False, timeout=60).returncode == 2
