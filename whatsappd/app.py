@@ -141,7 +141,9 @@ async def _run_parts(
         keys = await open_keys(database)
         audit = AuditTrail(database)
         webhooks = Webhooks(database, events)
-        webhook_delivery = WebhookDelivery(webhooks, events)
+        webhook_delivery = WebhookDelivery(
+            webhooks, events, lambda identity: keys.find(identity) is not None
+        )
         housekeeping = Housekeeping(events, outbox, retention(settings))
         live.follow(lambda changed: housekeeping.keep(retention(changed)))
         sandbox = await _open_sandbox(settings, state, stack, supervision)
@@ -191,7 +193,7 @@ async def _run_parts(
             log=log_writer(),
         )
         monitor = Monitor(watched, clock)
-        access = AccessControl(os.geteuid(), keys.knows)
+        access = AccessControl(os.geteuid(), keys.find, audit.record)
         access.use(settings.access)
         parts = ApiParts(
             access=access,

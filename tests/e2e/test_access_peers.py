@@ -144,10 +144,7 @@ async def test_and_nothing_that_is_others(daemon: Daemon) -> None:
         ("session.start", {"company": "initech"}),
         ("session.qr", {"company": "globex"}),
         ("message.send", {"company": "globex", "to": "+15550100", "text": "x"}),
-        ("message.get", {"id": sent["globex"]}),
         ("message.list", {"company": "globex"}),
-        ("message.cancel", {"id": sent["globex"]}),
-        ("message.resolve", {"id": sent["globex"], "as": "sent"}),
         ("events.read", {"companies": ["acme", "globex"]}),
         ("events.subscribe", {"companies": ["globex"]}),
         ("session.remove", {"company": "globex", "force": True}),
@@ -162,9 +159,36 @@ async def test_and_nothing_that_is_others(daemon: Daemon) -> None:
         assert f"user = {SHOP}" in message
         if arguments.get("company") == "globex":
             assert 'companies = ["globex"]' in message
+    # Whether others have a message is nothing to be learned by trying: it is not there.
+    hidden, absent = sent["globex"], "0" * 16
+    for method, more in [
+        ("message.get", {}),
+        ("message.wait", {}),
+        ("message.cancel", {}),
+        ("message.resolve", {"as": "sent"}),
+    ]:
+        calls = [(method, {"id": each, **more}) for each in (hidden, absent)]
+        found = await call_as(daemon, SHOP, *calls)
+        assert [outcome for outcome, _ in found] == ["unknown_message"] * 2, method
+        assert found[0][1].replace(hidden, absent) == found[1][1]
     async with daemon.client() as client:
         status = await client.call("session.status", company="globex")
         assert status["state"] == "connected"
+        # But who tried is on record, with the company that it was about.
+        with trio.fail_after(PATIENCE):
+            while True:
+                lines = (await client.call("daemon.audit", limit=1000))["lines"]
+                tried = {
+                    (each["method"], each["company"], each["outcome"])
+                    for each in lines
+                    if each["actor"] == f"uid:{SHOP}"
+                }
+                if ("message.cancel", "globex", "unknown_message") in tried:
+                    break
+                await trio.sleep(0.02)
+        assert ("session.remove", "globex", "denied") in tried
+        assert ("message.list", "globex", "denied") in tried
+        assert ("key.list", None, "denied") in tried
 
 
 async def test_a_reader_reads_everything_and_changes_nothing(daemon: Daemon) -> None:
@@ -194,6 +218,48 @@ async def test_a_reader_reads_everything_and_changes_nothing(daemon: Daemon) -> 
     )
     assert [outcome for outcome, _ in writing] == ["denied"] * 5, writing
     assert "may only read" in writing[0][1]
+
+
+async def test_who_may_only_read_is_told_that_a_code_is_shown_and_not_the_code(
+    daemon: Daemon,
+) -> None:
+    async with daemon.client() as client, following(client) as events:
+        await client.call("session.start", company="acme")
+        code = (await events.of_type("acme", "session.qr"))["data"]["qr"]
+        [mine] = await call_as(daemon, SHOP, ("session.qr", {"company": "acme"}))
+        assert mine[0] == "ok"
+        answers = await call_as(
+            daemon,
+            WATCHER,
+            ("session.status", {"company": "acme"}),
+            ("session.list", {}),
+            ("daemon.status", {}),
+            ("events.read", {}),
+            ("session.qr", {"company": "acme"}),
+            ("events.read", {"types": ["session.qr"]}),
+        )
+        assert [outcome for outcome, _ in answers] == ["ok"] * 4 + ["denied"] * 2
+        status = answers[0][1]
+        assert (status["qr"], status["qr_shown"], status["state"]) == (None, True, "pairing")
+        assert "session.state" in str(answers[3])
+        assert mine[1]["qr"] not in str(answers)
+        assert code not in str(answers)
+        with trio.fail_after(PATIENCE):
+            while True:
+                lines = (await client.call("daemon.audit", limit=1000))["lines"]
+                looks = {
+                    (each["actor"], each["method"], each["outcome"])
+                    for each in lines
+                    if each["company"] == "acme" and each["method"] != "session.start"
+                }
+                if len(looks) >= 3:
+                    break
+                await trio.sleep(0.02)
+    assert looks == {
+        ("uid:0", "events.subscribe", "ok"),
+        (f"uid:{SHOP}", "session.qr", "ok"),
+        (f"uid:{WATCHER}", "session.qr", "denied"),
+    }
 
 
 async def test_groups_are_those_of_the_calling_process(daemon: Daemon) -> None:

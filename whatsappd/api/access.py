@@ -11,11 +11,14 @@ from typing import Any
 
 import structlog
 
+from whatsappd.api.auditing import company_of, line_of, subject_of
 from whatsappd.errors import Denied, Revoked
 from whatsappd.model.access import AccessRule
 from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rpc.peer import Peer
 from whatsappd.rules.access import Rights, refusal, rights_of
+from whatsappd.store.audit import Line
+from whatsappd.store.keys import Key, Scope
 
 log = structlog.get_logger()
 
@@ -30,14 +33,19 @@ class AccessControl:
 
     Args:
         owner: the uid that the daemon runs as.
-        knows_key: whether there is an API key of that id.
+        find_key: the API key of an id, if there is one.
+        record: takes the audit trail's line about a call that is denied.
     """
 
     def __init__(
-        self, owner: int, knows_key: Callable[[str], bool] = lambda _identity: True
+        self,
+        owner: int,
+        find_key: Callable[[str], Key | None] = lambda _identity: None,
+        record: Callable[[Line], None] = lambda _line: None,
     ) -> None:
         self._owner = owner
-        self._knows_key = knows_key
+        self._find_key = find_key
+        self._record = record
         self._rules: Collection[AccessRule] = ()
         self._earlier: Collection[AccessRule] = ()
         self._rights: dict[tuple[int, int, frozenset[int]], Rights] = {}
@@ -66,7 +74,7 @@ class AccessControl:
             Denied: no rule names its user or one of their groups.
         """
         if self.rights(peer).is_nothing:
-            raise self._denied(peer, "connect", None, write=False)
+            raise self._denied(peer, None, "connect", None, write=False)
 
     def is_ours(self, peer: Peer) -> bool:
         """Whether that is root, or the user that the daemon runs as."""
@@ -79,12 +87,31 @@ class AccessControl:
         return None if self.is_ours(call.peer) else f"uid:{call.peer.uid}"
 
     def may_link(self, call: Call, company: str) -> bool:
-        """Whether a caller may see the company's QR codes: who scans one owns its messages."""
-        return self.rights(call.peer).may(company, write=True)
+        """Whether a caller may see the company's QR codes: who scans one owns its messages.
+
+        That takes the right to act for the company, and of an API key the scope admin.
+        """
+        linkable = self.linkable(call)
+        return linkable is None or company in linkable
 
     def linkable(self, call: Call) -> frozenset[str] | None:
         """The companies whose QR codes a caller may see; None: all."""
-        return self.rights(call.peer).writing
+        writing = self.rights(call.peer).writing
+        key = self._key_of(call)
+        if key is None:
+            return writing
+        if key.scope is not Scope.ADMIN:
+            return frozenset()
+        if key.companies is None:
+            return writing
+        return frozenset(key.companies) if writing is None else writing & set(key.companies)
+
+    def _key_of(self, call: Call) -> Key | None:
+        """The API key in whose name a call is made; None: it is made in no key's name."""
+        actor = call.actor
+        if actor is None or not actor.startswith(KEY):
+            return None
+        return self._find_key(actor.removeprefix(KEY))
 
     def may_read(self, call: Call, company: str) -> bool:
         return self.rights(call.peer).may(company, write=False)
@@ -119,8 +146,9 @@ class AccessControl:
             Revoked: the call is made in the name of an API key that there is not (any more).
         """
         actor = call.actor
-        is_key = actor is not None and actor.startswith(KEY)
-        if actor is not None and is_key and not self._knows_key(actor.removeprefix(KEY)):
+        if actor is not None and actor.startswith(KEY) and self._key_of(call) is None:
+            company, subject = company_of(arguments), subject_of(arguments)
+            self._record(line_of(call.peer, actor, method.name, company, subject, "revoked"))
             raise Revoked("the API key is unknown or revoked")
         if not self._rules:
             return
@@ -131,9 +159,13 @@ class AccessControl:
             case Concerns.COMPANY:
                 self.require(call, method.name, arguments.company, write=method.writes)
             case Concerns.ALL if not rights.may_all(write=method.writes):
-                raise self._denied(call.peer, method.name, None, write=method.writes)
+                raise self._denied(
+                    call.peer, call.actor, method.name, None, write=method.writes, about=arguments
+                )
             case _ if rights.is_nothing:
-                raise self._denied(call.peer, method.name, None, write=method.writes)
+                raise self._denied(
+                    call.peer, call.actor, method.name, None, write=method.writes, about=arguments
+                )
 
     def require(self, call: Call, what: str, company: str, *, write: bool) -> None:
         """For handlers that learn late which company a call concerns.
@@ -142,12 +174,23 @@ class AccessControl:
             Denied: the rules do not let this caller do `what` for `company`.
         """
         if not self.rights(call.peer).may(company, write=write):
-            raise self._denied(call.peer, what, company, write=write)
+            raise self._denied(call.peer, call.actor, what, company, write=write)
 
-    def _denied(self, peer: Peer, what: str, company: str | None, *, write: bool) -> Denied:
+    def _denied(
+        self,
+        peer: Peer,
+        actor: str | None,
+        what: str,
+        company: str | None,
+        *,
+        write: bool,
+        about: Any = None,
+    ) -> Denied:
         if (peer.uid, what) not in self._told and len(self._told) < _REMEMBERED:
             # Once for each: a caller that is refused must not be able to fill the log.
             self._told.add((peer.uid, what))
             log.warning("denied", method=what, company=company, uid=peer.uid, pid=peer.pid)
+        told_company = company[:100] if company is not None else company_of(about)
+        self._record(line_of(peer, actor, what, told_company, subject_of(about), Denied.name))
         message = refusal(peer.uid, self.rights(peer), what, company, write=write)
         return Denied(message, uid=peer.uid, method=what, company=company)

@@ -1,18 +1,20 @@
 """Recording who did what: wraps the handlers of methods that change something.
 
 The one place that knows which calls go into the audit trail: everything that `writes`, but moving
-a consumer's cursor (its owner's bookkeeping, thousands a minute) and the sandbox's own methods.
+a consumer's cursor (its owner's bookkeeping, thousands a minute) and the sandbox's own methods; and
+each answer that shows a QR code. Calls that the access rules deny, `api.access` records.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 from whatsappd.clock import now_ms
-from whatsappd.errors import WhatsappdError
+from whatsappd.errors import Denied, WhatsappdError
 from whatsappd.rpc.method import Call, Method
-from whatsappd.store.audit import AuditTrail, Line
+from whatsappd.rpc.peer import Peer
+from whatsappd.store.audit import AuditTrail, Line, Note, insert
 
 _NOT_AUDITED = frozenset(
     {
@@ -23,71 +25,135 @@ _NOT_AUDITED = frozenset(
         *("webhook.next_resend", "webhook.resent"),
     }
 )
+#: What writes its line with the change itself (see `note`): only its failures are recorded here.
+_WITHIN = frozenset(
+    {"key.create", "key.revoke", "webhook.create", "webhook.update", "webhook.remove"}
+)
+#: What may show QR codes beside other things.
+_SHOWING = frozenset({"session.status", "session.list", "daemon.status"})
+#: The subject of a line about somebody who was shown a QR code.
+QR = "qr"
 
 
 def audited(methods: Iterable[Method], trail: AuditTrail) -> list[Method]:
-    """The same methods; those that change something leave a line in `trail`."""
+    """The same methods; those that change something, or show codes, leave lines in `trail`."""
     return [_audited(method, trail) if _matters(method) else method for method in methods]
 
 
 def _matters(method: Method) -> bool:
+    if method.name in _SHOWING:
+        return True
     return (
         method.writes and method.name not in _NOT_AUDITED and not method.name.startswith("sandbox.")
     )
 
 
-def actor_of(call: Call) -> str:
-    """Who calls: what a trusted peer says, else the peer's user."""
-    return call.actor or f"uid:{call.peer.uid}"
+def note(call: Call, method: str) -> Note:
+    """Writes the line of `method` in the transaction of its change: both are on disk or neither."""
+
+    def write(conn: Any, subject: str) -> None:
+        insert(conn, [line_of(call.peer, call.actor, method, None, subject, "ok")])
+
+    return write
+
+
+def line_of(
+    peer: Peer,
+    actor: str | None,
+    method: str,
+    company: str | None,
+    subject: str | None,
+    outcome: str,
+) -> Line:
+    """A line about a call that was just answered.
+
+    Args:
+        actor: whom the peer calls for, if it is trusted to say so; None: for its own user.
+    """
+    who = actor or f"uid:{peer.uid}"
+    return Line(now_ms(), who, peer.pid, method, company, subject, outcome)
+
+
+def subject_of(params: Any) -> str | None:
+    """What a call is about, beside a company: somebody's id, or a file."""
+    return _text(getattr(params, "id", None)) or _text(getattr(params, "path", None))
+
+
+def company_of(params: Any) -> str | None:
+    return _text(getattr(params, "company", None))
 
 
 def _audited(method: Method, trail: AuditTrail) -> Method:
     handler: Callable[[Call, Any], Any] = method.handler
+    name = method.name
+    is_within, is_showing = name in _WITHIN, name in _SHOWING
 
-    def record(call: Call, params: Any, result: Any, outcome: str) -> None:
-        trail.record(
-            Line(
-                time_ms=now_ms(),
-                actor=actor_of(call),
-                pid=call.peer.pid,
-                method=method.name,
-                company=_text(getattr(params, "company", None)) or _member(result, "company"),
-                subject=_text(getattr(params, "id", None)) or _member(result, "id"),
-                outcome=outcome,
-            )
-        )
+    def record(call: Call, params: Any, result: Any, outcome: str, about: str | None) -> None:
+        who = call.peer, call.actor
+        if is_showing:
+            for shown in _codes_in(result):
+                trail.record_repeatable(line_of(*who, name, shown, QR, "ok"))
+            return
+        if is_within and outcome in ("ok", "interrupted"):
+            return
+        company = company_of(params) or about or _member(result, "company")
+        subject = subject_of(params) or _member(result, "id")
+        if name == "session.qr":
+            trail.record_repeatable(line_of(*who, name, company, QR, outcome))
+        else:
+            trail.record(line_of(*who, name, company, subject, outcome))
 
     async def audited_async(call: Call, params: Any) -> Any:
         result: Any = None
-        outcome = "interrupted"  # the caller left before the answer; the work may go on
+        about: str | None = None
+        outcome: str | None = "interrupted"  # the caller left before the answer
         try:
             result = await handler(call, params)
             outcome = "ok"
         except WhatsappdError as error:
-            outcome = error.name
+            outcome, about = _failure(error)
             raise
         except Exception:
             outcome = "internal"
             raise
         finally:
-            record(call, params, result, outcome)
+            if outcome is not None:
+                record(call, params, result, outcome, about)
         return result
 
     def audited_plain(call: Call, params: Any) -> Any:
         result: Any = None
-        outcome = "internal"
+        about: str | None = None
+        outcome: str | None = "internal"
         try:
             result = handler(call, params)
             outcome = "ok"
         except WhatsappdError as error:
-            outcome = error.name
+            outcome, about = _failure(error)
             raise
         finally:
-            record(call, params, result, outcome)
+            if outcome is not None:
+                record(call, params, result, outcome, about)
         return result
 
     wrapped = audited_async if method.is_async else audited_plain
     return method.with_handler(wrapped)
+
+
+def _failure(error: WhatsappdError) -> tuple[str | None, str | None]:
+    """The outcome, and the company that it was about. No outcome: it is recorded already."""
+    if isinstance(error, Denied) and "method" in error.data:
+        return None, None  # by `api.access`
+    return error.name, error.company or _text(error.data.get("company"))
+
+
+def _codes_in(result: Any) -> Iterator[str]:
+    """The companies whose QR codes are in an answer."""
+    if not isinstance(result, dict):
+        return
+    for status in (result, *result.get("sessions", ()), *result.get("companies", ())):
+        if status.get("qr"):
+            yield status["company"]
 
 
 def _member(result: Any, name: str) -> str | None:

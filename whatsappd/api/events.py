@@ -8,19 +8,21 @@ transport's limit is reached, and it resumes from its cursor.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Annotated, Any, NamedTuple
 
 import msgspec
 import trio
 
 from whatsappd.api.access import AccessControl
+from whatsappd.api.auditing import QR, line_of
 from whatsappd.api.params import CompanyId, Params
 from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownSubscription
 from whatsappd.model.company import validate_company
 from whatsappd.model.consumer import is_webhook, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 from whatsappd.rpc.method import Call, Concerns, Method, Notifier
+from whatsappd.store.audit import Line
 from whatsappd.store.events import EventLog
 from whatsappd.store.tail import StoredEvent
 from whatsappd.wire.frames import pack
@@ -91,15 +93,23 @@ class ForgetParams(Params):
 
 
 class EventsApi:
-    def __init__(self, log: EventLog, access: AccessControl) -> None:
+    def __init__(
+        self,
+        log: EventLog,
+        access: AccessControl,
+        looked: Callable[[Line], None] = lambda _line: None,
+    ) -> None:
+        """`looked` takes the audit trail's line about whom a QR code was shown to."""
         self._log = log
         self._access = access
+        self._looked = looked
         # By (connection, subscription). Subscriptions are numbered for each connection anew, so
         # that most have the same number, and what they are sent can be the same bytes.
         self._scopes: dict[tuple[int, int], trio.CancelScope] = {}
         self._cursors: dict[tuple[int, int], int] = {}
         self._subscribed: Counter[int] = Counter()  # by connection
-        self._shared: dict[_Which, bytes] = {}  # the latest batches
+        # The latest batches, and the companies whose codes are in them.
+        self._shared: dict[_Which, tuple[bytes, frozenset[str]]] = {}
 
     @property
     def last_seq(self) -> int:
@@ -209,6 +219,8 @@ class EventsApi:
             if found or not batch.events:
                 break
             cursor = batch.last  # all of them were codes, which are few
+        if codes := _with_codes(found):
+            self._record_look(call, "events.read", codes)
         events: list[dict[str, Any]] = []
         following, size = batch.last, 0
         for stored in found:
@@ -287,7 +299,7 @@ class EventsApi:
         async def follow() -> None:
             try:
                 with scope:
-                    await self._follow(connection, subscription, after, chosen, gap)
+                    await self._follow(call, subscription, after, chosen, gap)
             finally:
                 del self._scopes[id(connection), subscription]
                 self._cursors.pop((id(connection), subscription), None)
@@ -302,13 +314,14 @@ class EventsApi:
 
     async def _follow(
         self,
-        connection: Notifier,
+        call: Call,
         subscription: int,
         cursor: int,
         chosen: Chosen,
         gap: int,
     ) -> None:
         """`gap` is the one that was told already."""
+        connection = call.connection
         companies, types = chosen.companies, chosen.types
         while True:
             self._cursors[id(connection), subscription] = cursor
@@ -327,21 +340,32 @@ class EventsApi:
             events = chosen.without_codes(batch.events)
             if events:
                 which = (subscription, chosen, cursor, batch.last, self._log.deletions)
-                packed = self._packed(which, events)
+                packed, codes = self._packed(which, events)
+                if codes:
+                    self._record_look(call, "events.subscribe", codes)
                 if not connection.offer_packed(packed):
                     await connection.notify_packed(packed)
             cursor = batch.last
 
-    def _packed(self, which: _Which, events: Sequence[StoredEvent]) -> bytes:
-        """The notifications of `events`; the same bytes for everybody who follows alike."""
-        packed = self._shared.get(which)
-        if packed is None:
+    def _record_look(self, call: Call, method: str, companies: frozenset[str]) -> None:
+        for company in companies:
+            self._looked(line_of(call.peer, call.actor, method, company, QR, "ok"))
+
+    def _packed(self, which: _Which, events: Sequence[StoredEvent]) -> tuple[bytes, frozenset[str]]:
+        """The notifications of `events`; the same bytes for everybody who follows alike. And the
+        companies whose QR codes are among them."""
+        found = self._shared.get(which)
+        if found is None:
             prefix = _prefix(which[0])
             packed = b"".join([part for stored in events for part in (prefix, stored.packed)])
             if len(self._shared) >= SHARED:
                 del self._shared[next(iter(self._shared))]
-            self._shared[which] = packed
-        return packed
+            found = self._shared[which] = packed, _with_codes(events)
+        return found
+
+
+def _with_codes(events: Sequence[StoredEvent]) -> frozenset[str]:
+    return frozenset([each.company for each in events if each.type == SESSION_QR])
 
 
 def _check_filter(params: SubscribeParams | ReadParams) -> None:

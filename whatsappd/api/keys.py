@@ -11,6 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import trio
 
+from whatsappd.api.auditing import note
 from whatsappd.api.params import CompanyId, Params
 from whatsappd.errors import InvalidParams
 from whatsappd.model.company import validate_company
@@ -58,7 +59,7 @@ class KeysApi:
             Method("daemon.audit", AuditParams, self._audit, "Who did what.", writes=False),
         ]
 
-    async def _create(self, _call: Call, params: CreateParams) -> dict[str, Any]:
+    async def _create(self, call: Call, params: CreateParams) -> dict[str, Any]:
         """`key` is the key itself; nobody can ask for it again."""
         companies = None
         if params.companies is not None:
@@ -69,14 +70,16 @@ class KeysApi:
             companies = tuple(
                 sorted({validate_company(each, field="companies") for each in params.companies})
             )
-        key, text = await self._keys.create(params.name, params.scope, companies)
+        key, text = await self._keys.create(
+            params.name, params.scope, companies, note(call, "key.create")
+        )
         return {**key.as_wire(), "key": text}
 
     def _list(self, _call: Call, _params: NoParams) -> dict[str, Any]:
         return {"keys": [key.as_wire() for key in self._keys.list_all()]}
 
-    async def _revoke(self, _call: Call, params: KeyId) -> dict[str, Any]:
-        return (await self._keys.revoke(params.id)).as_wire()
+    async def _revoke(self, call: Call, params: KeyId) -> dict[str, Any]:
+        return (await self._keys.revoke(params.id, note(call, "key.revoke"))).as_wire()
 
     def _follow(self, call: Call, _params: NoParams) -> dict[str, Any]:
         """For the gateway: `key.revoked {id}` is notified for each key that is, until the

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -10,7 +11,13 @@ import msgspec
 from whatsappd.api.access import AccessControl
 from whatsappd.api.params import MAX_KEY, MAX_TEXT, CompanyId, Params
 from whatsappd.clock import now_ms
-from whatsappd.errors import InvalidParams, NotConnected, RateLimited, unknown_message
+from whatsappd.errors import (
+    InvalidParams,
+    NotConnected,
+    RateLimited,
+    WhatsappdError,
+    unknown_message,
+)
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
@@ -204,12 +211,14 @@ class MessagesApi:
         return only
 
     async def _cancel(self, call: Call, params: MessageId) -> dict[str, Any]:
-        await self._require_own(call, "message.cancel", params)
-        return (await self._outbox.cancel(params.id)).as_wire()
+        row = await self._own(call, "message.cancel", params)
+        with _concerning(row.company):
+            return (await self._outbox.cancel(params.id)).as_wire()
 
     async def _resolve(self, call: Call, params: ResolveParams) -> dict[str, Any]:
-        await self._require_own(call, "message.resolve", params)
-        return (await self._outbox.resolve(params.id, params.as_)).as_wire()
+        row = await self._own(call, "message.resolve", params)
+        with _concerning(row.company):
+            return (await self._outbox.resolve(params.id, params.as_)).as_wire()
 
     async def _readable(self, call: Call, params: MessageId | WaitParams | ResolveParams) -> Row:
         """The message that a caller names.
@@ -224,11 +233,21 @@ class MessagesApi:
             return row
         raise unknown_message(params.id).concerning(row.company)
 
-    async def _require_own(self, call: Call, what: str, params: MessageId | ResolveParams) -> None:
-        if params.company is None and self._access.rights(call.peer).is_full:
-            return  # nothing is hidden from these callers: one look less
+    async def _own(self, call: Call, what: str, params: MessageId | ResolveParams) -> Row:
+        """As `_readable`; Denied if the caller may look at it, and no more."""
         row = await self._readable(call, params)
         self._access.require(call, what, row.company, write=True)
+        return row
+
+
+@contextmanager
+def _concerning(company: str) -> Iterator[None]:
+    """Lets the audit trail know which company a call was about that failed."""
+    try:
+        yield
+    except WhatsappdError as error:
+        error.company = company
+        raise
 
 
 def _that_fit(rows: Sequence[Row]) -> Sequence[Row]:

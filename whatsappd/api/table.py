@@ -59,7 +59,7 @@ class ApiParts(NamedTuple):
 
 def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
     """The table, and those parts of it that know or learn about the server once that runs."""
-    events = EventsApi(parts.events, parts.access)
+    events = EventsApi(parts.events, parts.access, parts.audit.record_repeatable)
     sandbox = parts.sandbox
     daemon = DaemonApi(
         access=parts.access,
@@ -80,7 +80,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
         *MessagesApi(parts.pool, parts.outbox, parts.settings, parts.access).methods(),
         *events.methods(),
         *KeysApi(parts.keys, parts.audit).methods(),
-        *WebhooksApi(parts.webhooks, parts.events, parts.webhook_delivery).methods(),
+        *WebhooksApi(parts.webhooks, parts.events, parts.webhook_delivery, parts.access).methods(),
     ]
     if sandbox is not None:
         methods += forwarded_methods(lambda: sandbox.control)

@@ -7,6 +7,7 @@ twice and out of order.
 from __future__ import annotations
 
 import secrets
+from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -15,11 +16,12 @@ import trio
 
 from whatsappd.api.params import Params
 from whatsappd.errors import Denied, InvalidParams, TimedOut, Unreachable, WrongState
+from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 from whatsappd.rpc.method import Call, Method, NoParams, Notifier
 from whatsappd.rules.webhooks import TURN_S
 from whatsappd.store.dead_letters import Refused
 from whatsappd.store.events import EventLog
-from whatsappd.store.webhooks import Progress, Webhooks
+from whatsappd.store.webhooks import Progress, Webhook, Webhooks
 
 log = structlog.get_logger()
 
@@ -96,7 +98,14 @@ def method(verb: str, params: type[msgspec.Struct], handler: Any, doc: str) -> M
 class WebhookDelivery:
     """Made by `app`, as the daemon's health asks `away_ms` too."""
 
-    def __init__(self, webhooks: Webhooks, events: EventLog) -> None:
+    def __init__(
+        self,
+        webhooks: Webhooks,
+        events: EventLog,
+        knows_key: Callable[[str], bool] = lambda _identity: True,
+    ) -> None:
+        """`knows_key`: whether there is an API key of that id."""
+        self._knows_key = knows_key
         self._webhooks = webhooks
         self._events = events
         self._deliverer: Notifier | None = None
@@ -216,10 +225,26 @@ class WebhookDelivery:
         self._only_deliverer(call)
         found = await self._webhooks.all()
         return {
-            "webhooks": [{**each.as_wire(), "secret": each.secret} for each in found],
+            "webhooks": [
+                {**each.as_wire(), "types": self._types(each), "secret": each.secret}
+                for each in found
+            ],
             "resend": await self._webhooks.with_resends(),
             "tests": [{"token": token, "id": test.webhook} for token, test in self._tests.items()],
         }
+
+    def _types(self, webhook: Webhook) -> list[str]:
+        """The types of events that a webhook is told of.
+
+        QR codes only if they were asked for by name: whoever scans one owns the account's messages.
+        And not any more when the API key that asked was revoked.
+        """
+        types = webhook.wanted.types
+        if types is None:
+            return [each for each in EVENT_TYPES if each != SESSION_QR]
+        owner = webhook.owner or ""
+        is_gone = owner.startswith("key:") and not self._knows_key(owner.removeprefix("key:"))
+        return [each for each in types if each != SESSION_QR or not is_gone]
 
     async def _progress(self, call: Call, params: ProgressParams) -> dict[str, Any]:
         self._only_deliverer(call)

@@ -10,6 +10,8 @@ from typing import Annotated, Any
 
 import msgspec
 
+from whatsappd.api.access import AccessControl
+from whatsappd.api.auditing import note
 from whatsappd.api.params import CompanyId, Params
 from whatsappd.api.webhook_delivery import Seq, WebhookDelivery, WebhookId, method
 from whatsappd.errors import InvalidParams
@@ -67,7 +69,14 @@ class LettersParams(Params):
 
 
 class WebhooksApi:
-    def __init__(self, webhooks: Webhooks, events: EventLog, delivery: WebhookDelivery) -> None:
+    def __init__(
+        self,
+        webhooks: Webhooks,
+        events: EventLog,
+        delivery: WebhookDelivery,
+        access: AccessControl,
+    ) -> None:
+        self._access = access
         self._webhooks = webhooks
         self._events = events
         self._delivery = delivery
@@ -88,7 +97,7 @@ class WebhooksApi:
 
     # --- configuration ------------------------------------------------------------------------
 
-    async def _create(self, _call: Call, params: CreateParams) -> dict[str, Any]:
+    async def _create(self, call: Call, params: CreateParams) -> dict[str, Any]:
         """`secret` is shown now and never again."""
         wanted = Wanted(
             url=validate_url(params.url, allow_private=params.allow_private),
@@ -98,7 +107,9 @@ class WebhooksApi:
             allow_private=params.allow_private,
             enabled=params.enabled,
         )
-        made = await self._webhooks.create(wanted, params.after)
+        made = await self._webhooks.create(
+            wanted, params.after, self._access.owner_of(call), note(call, "webhook.create")
+        )
         return {**self._shown(made), "secret": made.secret}
 
     async def _list(self, _call: Call, _params: NoParams) -> dict[str, Any]:
@@ -111,7 +122,7 @@ class WebhooksApi:
     async def _get(self, _call: Call, params: WebhookId) -> dict[str, Any]:
         return self._shown(await self._webhooks.get(params.id))
 
-    async def _update(self, _call: Call, params: UpdateParams) -> dict[str, Any]:
+    async def _update(self, call: Call, params: UpdateParams) -> dict[str, Any]:
         """What is not given stays. With `rotate_secret`, `secret` is the new one, from now on."""
         given: dict[str, Any] = {
             name: value
@@ -130,12 +141,17 @@ class WebhooksApi:
             validate_url(changed.url, allow_private=changed.allow_private)
             return changed
 
-        updated = await self._webhooks.update(params.id, change, rotate_secret=params.rotate_secret)
+        updated = await self._webhooks.update(
+            params.id,
+            change,
+            rotate_secret=params.rotate_secret,
+            note=note(call, "webhook.update"),
+        )
         shown = self._shown(updated)
         return {**shown, "secret": updated.secret} if params.rotate_secret else shown
 
-    async def _remove(self, _call: Call, params: WebhookId) -> dict[str, Any]:
-        await self._webhooks.remove(params.id)
+    async def _remove(self, call: Call, params: WebhookId) -> dict[str, Any]:
+        await self._webhooks.remove(params.id, note(call, "webhook.remove"))
         return {"id": params.id}
 
     async def _test(self, _call: Call, params: WebhookId) -> dict[str, Any]:

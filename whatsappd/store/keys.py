@@ -29,6 +29,7 @@ import trio
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
 from whatsappd.store import consumers
+from whatsappd.store.audit import Note, unnoted
 from whatsappd.store.database import Database
 
 log = structlog.get_logger()
@@ -94,9 +95,10 @@ class Keys:
         self._followers.append(follower)
         return lambda: self._followers.remove(follower)
 
-    def knows(self, identity: str) -> bool:
-        """Whether there is a key of that id."""
-        return identity in self._known
+    def find(self, identity: str) -> Key | None:
+        """The key of that id, if there is one."""
+        found = self._known.get(identity)
+        return None if found is None else found[0]
 
     def list_all(self) -> list[Key]:
         """Every key, the oldest first."""
@@ -104,9 +106,16 @@ class Keys:
         return sorted(keys, key=lambda key: (key.created_ms, key.id))
 
     async def create(
-        self, name: str, scope: Scope, companies: tuple[str, ...] | None
+        self,
+        name: str,
+        scope: Scope,
+        companies: tuple[str, ...] | None,
+        note: Note = unnoted,
     ) -> tuple[Key, str]:
         """A new key, and its text: the only time that anybody sees it.
+
+        Args:
+            note: writes the audit trail's line in the same transaction.
 
         Raises:
             InvalidParams: there are too many keys, or the name cannot be one.
@@ -133,6 +142,7 @@ class Keys:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 (identity, name, str(scope), _companies_json(companies), key.created_ms, digest),
             )
+            note(conn, identity)
 
         def known(_done: None) -> None:
             self._known[identity] = key, digest
@@ -140,10 +150,10 @@ class Keys:
         await self._database.write(write, known)
         return key, text
 
-    async def revoke(self, identity: str) -> Key:
+    async def revoke(self, identity: str, note: Note = unnoted) -> Key:
         """Ends a key: from now on nobody gets in with it. Its own consumers of events go with it.
 
-        Raises UnknownKey.
+        `note`: as in `create`. Raises UnknownKey.
         """
         found = self._known.get(identity)
         if found is None:
@@ -155,6 +165,7 @@ class Keys:
         def write(conn: sqlite3.Connection) -> None:
             conn.execute("DELETE FROM api_keys WHERE id = ?", (identity,))
             consumers.forget_own(conn, f"key:{identity}")
+            note(conn, identity)
 
         def unknown(_done: None) -> None:
             self._known.pop(identity, None)

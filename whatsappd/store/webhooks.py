@@ -21,14 +21,16 @@ from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, QueueFull, unknown_webhook
 from whatsappd.model.consumer import WEBHOOK
 from whatsappd.model.event import ALERT, Draft
+from whatsappd.rules.bounds import WEBHOOKS, Holder, check_room
 from whatsappd.rules.webhooks import WebhookAlert, host_of
 from whatsappd.store import consumers, dead_letters
+from whatsappd.store.audit import Note, unnoted
 from whatsappd.store.database import Database
 from whatsappd.store.dead_letters import MAX_REASON, DeadLetter, Refused
 from whatsappd.store.events import EventLog
 
 #: Each is a receiver that somebody runs, and some connections and memory of the gateway.
-MAX_WEBHOOKS = 100
+MAX_WEBHOOKS = WEBHOOKS.all
 MAX_DESCRIPTION = 200
 #: Per webhook. When they are full nothing is thrown away: the webhook waits for somebody to look.
 MAX_DEAD_LETTERS = 10_000
@@ -39,7 +41,7 @@ _ALPHABET = string.ascii_lowercase + string.digits
 _COLUMNS = (
     "id, revision, url, companies, types, description, allow_private, enabled, secret, created_ms,"
     " updated_ms, delivered, failures, last_success_ms, failing_since_ms, paused_since_ms,"
-    " last_error, gone"
+    " last_error, gone, owner"
 )
 
 
@@ -70,6 +72,7 @@ class Webhook(NamedTuple):
     paused_since_ms: int | None
     last_error: str | None
     gone: int  # events that retention deleted before it came to them, of all kinds; at the most
+    owner: str | None  # who made it: `uid:1000`, `key:ID`; None: root or the daemon's own user
     cursor: int  # the seq up to which everything is delivered, or a dead letter
     dead_letters: int
 
@@ -146,8 +149,14 @@ class Webhooks:
         in epoch milliseconds; those that are disabled, or have none, are left out."""
         return await self._database.read(_waiting_since)
 
-    async def create(self, wanted: Wanted, after: int | None) -> Webhook:
+    async def create(
+        self, wanted: Wanted, after: int | None, owner: str | None = None, note: Note = unnoted
+    ) -> Webhook:
         """A new webhook, which begins behind the event `after`; None: with what comes.
+
+        Args:
+            owner: whose it is, such as `key:ID`; None: root's or the daemon's own user's.
+            note: writes the audit trail's line in the same transaction.
 
         Raises:
             InvalidParams: there are too many, or `after` is beyond the log.
@@ -160,29 +169,31 @@ class Webhooks:
         secret, now = new_secret(), self._clock()
 
         def write(conn: sqlite3.Connection) -> Webhook:
-            (count,) = conn.execute("SELECT count(*) FROM webhooks").fetchone()
-            if count >= MAX_WEBHOOKS:
-                raise InvalidParams(
-                    f"url: there are {count} webhooks already: remove those that nobody needs",
-                    field="url",
-                )
+            _check_room(conn, owner)
             conn.execute(
                 "INSERT INTO webhooks (id, revision, url, companies, types, description,"
-                " allow_private, enabled, secret, created_ms, updated_ms)"
-                " VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
-                (identity, *_row(wanted), secret, now, now),
+                " allow_private, enabled, secret, created_ms, updated_ms, owner)"
+                " VALUES (?, 1, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (identity, *_row(wanted), secret, now, now, owner),
             )
             consumers.find_or_create(conn, consumer_name(identity), start, now)
+            note(conn, identity)
             return _get(conn, identity)
 
         return await self._database.write(write, self._tell)
 
     async def update(
-        self, identity: str, change: Callable[[Wanted], Wanted], *, rotate_secret: bool = False
+        self,
+        identity: str,
+        change: Callable[[Wanted], Wanted],
+        *,
+        rotate_secret: bool = False,
+        note: Note = unnoted,
     ) -> Webhook:
         """Configure anew. The receiver gets another chance: whatever it was paused for is over.
 
         Args:
+            note: as in `create`.
             change: from what is configured to what shall be; what it raises is raised here.
 
         Raises:
@@ -204,6 +215,7 @@ class Webhooks:
                 ),
             )
             self._stage_alert(found, None, "its configuration was changed")
+            note(conn, identity)
             return _get(conn, identity)
 
         return await self._database.write(write, self._tell)
@@ -232,8 +244,11 @@ class Webhooks:
 
         await self._database.write(write, self._tell)
 
-    async def remove(self, identity: str) -> None:
-        """Remove a webhook, its cursor and its dead letters. Raises UnknownWebhook."""
+    async def remove(self, identity: str, note: Note = unnoted) -> None:
+        """Remove a webhook, its cursor and its dead letters; `note`: as in `create`.
+
+        Raises UnknownWebhook.
+        """
 
         def write(conn: sqlite3.Connection) -> None:
             found = _get(conn, identity)
@@ -241,6 +256,7 @@ class Webhooks:
             conn.execute("DELETE FROM webhooks WHERE id = ?", (identity,))
             conn.execute("DELETE FROM consumers WHERE name = ?", (consumer_name(identity),))
             self._stage_alert(found, None, "it was removed")
+            note(conn, identity)
 
         await self._database.write(write, self._tell)
 
@@ -381,6 +397,15 @@ class Webhooks:
                 )
 
         await self._database.write(write)
+
+
+def _check_room(conn: sqlite3.Connection, owner: str | None) -> None:
+    is_ours = owner is None
+    holder = Holder(owner or "uid:0", is_capped=not is_ours, may_use_kept=is_ours)
+    held, total = conn.execute(
+        "SELECT coalesce(sum(owner IS ?), 0), count(*) FROM webhooks", (owner,)
+    ).fetchone()
+    check_room(WEBHOOKS, holder, held, total)
 
 
 def consumer_name(identity: str) -> str:

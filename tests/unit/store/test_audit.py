@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import math
+
 import trio
+import trio.testing
 
 from whatsappd.errors import StoreFailed
 from whatsappd.store import audit
@@ -74,7 +77,7 @@ async def test_lines_wait_for_a_full_disk_and_the_oldest_are_lost_first(
 
 
 async def test_old_lines_go(database: Database, monkeypatch) -> None:
-    monkeypatch.setattr(audit, "MAX_LINES", 10)
+    monkeypatch.setitem(audit.MAX_LINES, "message", 10)
     monkeypatch.setattr(audit, "MAX_BATCH", 10)
     monkeypatch.setattr(audit, "_TRIM_EVERY", 10)
     trail = AuditTrail(database)
@@ -83,3 +86,60 @@ async def test_old_lines_go(database: Database, monkeypatch) -> None:
     await trail._flush()
     lines = await trail.read(after=0, limit=1000, company=None)
     assert [each["time_ms"] for each in lines] == list(range(90, 100))
+
+
+async def test_no_flood_of_one_kind_pushes_out_the_others(
+    database: Database, monkeypatch, autojump_clock
+) -> None:
+    for kind in audit.MAX_LINES:
+        monkeypatch.setitem(audit.MAX_LINES, kind, 20)
+    monkeypatch.setattr(audit, "_TRIM_EVERY", 1)
+    trail = AuditTrail(database)
+    made = Line(1, "uid:0", 1, "key.create", None, "abc", "ok")
+    trail.record(made)
+    for number in range(500):
+        trail.record(line(number))
+        failed = line(number, f"company{number}")._replace(outcome="denied", actor=f"uid:{number}")
+        trail.record(failed)
+    await trail._flush()
+    found = await trail.read(after=0, limit=1000, company=None)
+    assert [each["method"] for each in found].count("key.create") == 1
+    assert sum(each["outcome"] == "ok" for each in found) == 21
+    assert sum(each["outcome"] == "denied" for each in found) == 20
+
+
+async def test_what_is_repeated_is_counted_and_not_written_again_and_again(
+    database: Database, monkeypatch
+) -> None:
+    clock = trio.testing.MockClock()
+    monkeypatch.setattr(trio, "current_time", clock.current_time)
+    trail = AuditTrail(database)
+    refused = line(1)._replace(outcome="denied")
+    for _ in range(1000):
+        trail.record(refused)
+        trail.record(refused._replace(method="session.stop"))
+    clock.jump(audit.REPEATS_FOR + 1)
+    trail._sum_up(clock.current_time() - audit.REPEATS_FOR)
+    trail.record(refused)
+    await trail._flush()
+    found = await trail.read(after=0, limit=1000, company=None)
+    assert [(each["method"], each["times"]) for each in found] == [
+        ("message.send", 1), ("session.stop", 1), ("message.send", 999), ("session.stop", 999),
+        ("message.send", 1),
+    ]  # fmt: skip
+
+
+async def test_a_caller_who_fails_in_ever_new_ways_gets_few_lines(database: Database) -> None:
+    trail = AuditTrail(database)
+    for number in range(20_000):
+        trail.record(line(number, f"company{number}")._replace(outcome="denied"))
+    other = line(1, "globex")._replace(outcome="denied", actor="uid:1001")
+    trail.record(other)
+    trail._sum_up(math.inf)
+    await trail._flush()
+    found = await trail.read(after=0, limit=1000, company=None)
+    own = [each for each in found if each["actor"] == "uid:0"]
+    assert len(own) < 40
+    assert sum(each["times"] for each in own) == 20_000
+    assert (own[-1]["method"], own[-1]["outcome"]) == ("*", "several")
+    assert [each["company"] for each in found if each["actor"] == "uid:1001"] == ["globex"]

@@ -9,6 +9,7 @@ import pytest
 import trio
 
 from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
+from whatsappd.store.audit import AuditTrail, Line, insert
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import EventLog
 from whatsappd.store.keys import MAX_KEYS, Scope, open_keys
@@ -145,3 +146,30 @@ async def test_the_digest_is_all_that_is_stored(database: Database) -> None:
         return [row[1] for row in conn.execute("PRAGMA table_info(api_keys)")]
 
     assert "digest" in await database.read(columns)
+
+
+async def test_a_key_and_its_line_of_the_audit_trail_are_one_transaction(
+    database: Database,
+) -> None:
+    keys = await open_keys(database)
+    noted: list[str] = []
+
+    def full(_conn: sqlite3.Connection, identity: str) -> None:
+        noted.append(identity)
+        raise StoreFailed("the disk is full")
+
+    with pytest.raises(StoreFailed):
+        await keys.create("shop", Scope.SEND, None, full)
+    assert noted
+    assert keys.list_all() == (await open_keys(database)).list_all() == []
+
+    def note(conn: sqlite3.Connection, identity: str) -> None:
+        insert(conn, [Line(1, "uid:0", 1, "key", None, identity, "ok")])
+
+    key, text = await keys.create("shop", Scope.SEND, None, note)
+    with pytest.raises(StoreFailed):
+        await keys.revoke(key.id, full)
+    assert keys.check(text).id == key.id  # still in force, as nothing says that it is not
+    await keys.revoke(key.id, note)
+    lines = await AuditTrail(database).read(after=0, limit=10, company=None)
+    assert [each["subject"] for each in lines] == [key.id, key.id]

@@ -65,7 +65,7 @@ async def test_a_webhook_begins_where_it_is_told(store: Store) -> None:
         await store.webhooks.create(Wanted(URL), 11)
     for _ in range(MAX_WEBHOOKS - 2):
         await store.webhooks.create(Wanted(URL), None)
-    with pytest.raises(InvalidParams, match="already"):
+    with pytest.raises(InvalidParams, match="100 of 100 webhooks"):
         await store.webhooks.create(Wanted(URL), None)
 
 
