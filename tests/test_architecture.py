@@ -15,6 +15,8 @@ ROOT = Path(__file__).parent.parent
 #: `whatsappd` are rooms of their own.
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
+    "confinement": set(),
+    "workdir": set(),
     "clock": set(),
     # The boundary around long-lived tasks: every room that has such tasks uses it.
     "supervision": {"clock", "rules"},
@@ -23,7 +25,7 @@ ALLOWED: dict[str, set[str]] = {
     "rules": {"errors", "model"},
     "store": {"supervision", "errors", "clock", "model", "wire", "rules"},
     "limits": {"supervision", "errors", "clock", "model", "rules"},
-    "worker": {"log_writer", "errors", "model", "wire", "sandbox.trust"},
+    "worker": {"log_writer", "errors", "model", "wire", "sandbox.trust", "confinement"},
     "rpc": {"supervision", "errors", "model", "wire", "rules.bounds"},
     "sandbox": {"errors", "model", "wire", "files"},
     "files": {"errors"},
@@ -34,10 +36,11 @@ ALLOWED: dict[str, set[str]] = {
     "logs": {"log_writer", "wire"},
     "log_writer": {"wire"},
     "systemd": {"errors"},
-    "config": {"errors", "model"},
+    "config": {"errors", "model", "workdir"},
     "derive": {"config", "rules", "sessions", "store"},
     "sessions": {
         "supervision",
+        "confinement",
         "errors",
         "clock",
         "model",
@@ -64,7 +67,7 @@ ALLOWED: dict[str, set[str]] = {
     "ending": {"errors"},
     "signals": {"ending", "supervision", "errors", "config", "systemd"},
     "gateway": {"supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"},
-    "ctl": {"", "errors", "model", "wire", "files", "stdio", "command"},
+    "ctl": {"", "errors", "model", "wire", "files", "stdio", "command", "confinement.landlock"},
 }
 #: The places where parts meet may import everything of the daemon.
 MEETING_PLACES = {"app", "check", "cli", "__main__", "demo", "sandboxing", "sandbox_app", ""}
@@ -76,6 +79,7 @@ FORBIDDEN_LIBRARIES: dict[str, set[str]] = {
     "rules": {"trio", "structlog", "msgspec", "msgpack", "neonize", "click", "random", "time"},
     "worker": {"trio", "structlog", "msgspec", "click"},
     "sandbox": {"structlog", "msgspec", "neonize", "click"},
+    "confinement": {"trio", "structlog", "msgspec", "msgpack", "neonize", "click"},
     "ctl": {"trio", "structlog", "msgspec", "neonize", "cryptography"},
 }
 #: Only `worker` may know neonize.

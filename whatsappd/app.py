@@ -40,13 +40,14 @@ from whatsappd.monitoring.scrape import Scrape
 from whatsappd.rpc.listener import Listener, check_path, inherited_listener
 from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.serving import serve
-from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.forkserver import Confinement, ForkServer
 from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import Shared
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.process import become_subreaper
 from whatsappd.sessions.settings import WhatsAppAccess
+from whatsappd.sessions.worker_environment import ports_through, worker_environment
 from whatsappd.signals import Wishes, watch_signals
 from whatsappd.state import REAL, SANDBOX, StateDirectory
 from whatsappd.store.alerts import Alerts
@@ -147,7 +148,18 @@ async def _run_parts(
         housekeeping = Housekeeping(events, outbox, retention(settings))
         live.follow(lambda changed: housekeeping.keep(retention(changed)))
         sandbox = await _open_sandbox(settings, state, stack, supervision)
-        fork_server = ForkServer(environment=_worker_environment(sandbox))
+        environment = worker_environment(
+            {**os.environ, **(sandbox.environment() if sandbox else {})}
+        )
+        fork_server = ForkServer(
+            environment=environment,
+            confinement=Confinement(
+                companies=state.companies,
+                apart=[state.root, *([live.file] if live.file else [])],
+                wanted=settings.sessions.confinement,
+            ),
+        )
+        direct = WhatsAppAccess(ports=ports_through(environment))
         limiter = await _open_limiter(settings.limits.redis_url, stack, supervision)
         pool = Pool(
             state=state,
@@ -159,7 +171,7 @@ async def _run_parts(
                 retry_s=supervision_settings.retry_store_s,
             ),
             outbox=outbox,
-            access=sandbox.access if sandbox else WhatsAppAccess,
+            access=sandbox.access if sandbox else lambda: direct,
             settings=supervision_settings,
             pacing=Shared(
                 limiter=limiter,
@@ -294,18 +306,6 @@ async def _open_limiter(redis_url: str, stack: AsyncExitStack, supervision: Supe
     return await stack.enter_async_context(
         open_redis_limiter(redis_url, supervision, on_change=on_change)
     )
-
-
-def _worker_environment(sandbox: SandboxHandle | None) -> dict[str, str]:
-    environment = dict(os.environ)
-    # A business is no bot; neonize would tag direct messages with <bot biz_bot=1>.
-    environment["NEONIZE_BOT_TAG"] = "off"
-    # A worker sends one message at a time. By default Go prepares for as many as the host has
-    # cores, in every worker: memory, threads, and wake-ups of each other to look for work.
-    environment.setdefault("GOMAXPROCS", "1")
-    if sandbox is not None:
-        environment.update(sandbox.environment())
-    return environment
 
 
 def _raise_descriptor_limit() -> None:

@@ -206,7 +206,8 @@ async def _daemon(
 ) -> AsyncIterator[trio.Process]:
     """A daemon as anybody would start it; stopped at the end unless it is kept."""
     command = [
-        *(sys.executable, "-m", "whatsappd", "run", "--sandbox", "--log-level", log_level),
+        *(sys.executable, "-P", "-m", "whatsappd", "run", "--sandbox"),
+        *("--log-level", log_level),
         *("--state-dir", str(directory / "state"), "--socket", str(socket)),
     ]
     with log_file.open("wb") as log:

@@ -21,6 +21,7 @@ from whatsappd.errors import SandboxFailed
 from whatsappd.sandbox.info import SandboxInfo, read_info
 from whatsappd.sessions.output import log_output
 from whatsappd.sessions.settings import WhatsAppAccess
+from whatsappd.sessions.worker_environment import proxy_port
 from whatsappd.supervision import Supervision, in_words
 
 log = structlog.get_logger()
@@ -46,7 +47,9 @@ class SandboxHandle:
         return Path(self.info.control or "")
 
     def access(self) -> WhatsAppAccess:
-        return WhatsAppAccess(proxy=self.info.proxy, noise_root=self.info.noise_root_bytes)
+        proxy = self.info.proxy
+        ports = frozenset(filter(None, [proxy_port(proxy)]))
+        return WhatsAppAccess(proxy, self.info.noise_root_bytes, ports)
 
     def environment(self) -> dict[str, str]:
         """What the workers' environment needs so that Go trusts the sandbox's TLS, and no other.
@@ -141,7 +144,7 @@ async def _sandbox_process(
 async def _start(directory: Path, errors_writer: int) -> trio.Process:
     return await trio.lowlevel.open_process(
         [
-            *(sys.executable, "-m", "whatsappd", "sandbox", "--while-stdin"),
+            *(sys.executable, "-P", "-m", "whatsappd", "sandbox", "--while-stdin"),
             *("--directory", str(directory)),
             *("--info", str(directory / INFO_FILE)),
         ],

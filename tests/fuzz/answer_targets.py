@@ -31,9 +31,9 @@ from whatsappctl.stream import subscribe
 from whatsappd.errors import Malformed, WhatsappdError, WorkerFailed, error_from_wire
 from whatsappd.model.event import Event
 from whatsappd.rpc.client import open_client
-from whatsappd.sessions.forkserver import ForkServer
+from whatsappd.sessions.forkserver import Confinement, ForkServer
 from whatsappd.wire.frames import READ_SIZE
-from whatsappd.wire.worker import company_in_request, pack_hello
+from whatsappd.wire.worker import AUTO, Confined, WorkerRequest, pack_hello, parse_request
 
 # --- the daemon to its clients ----------------------------------------------------------------
 
@@ -253,6 +253,7 @@ batch_answers = said(
 
 # --- a fork server to the daemon, and the daemon to it ----------------------------------------
 
+HELLO = pack_hello(None, Confined())
 PIDS = st.sampled_from((0, 1, -1, os.getpid(), os.getppid(), 2**22, 2**31, 2**63, True, "1"))
 packets = st.one_of(
     streams,
@@ -263,9 +264,14 @@ packets = st.one_of(
             "pid": PIDS | hostile.scalars,
             "error": hostile.values,
             "company": hostile.ids | hostile.values,
+            "directory": st.just("/") | hostile.values,
+            "ports": st.lists(st.just(443) | hostile.scalars, max_size=3) | hostile.values,
+            "apart": st.lists(st.just("/") | hostile.scalars, max_size=3) | hostile.values,
+            "confinement": st.just(AUTO) | hostile.values,
+            "confined": st.just(Confined().as_wire()) | hostile.values,
         },
     ).map(msgpack.packb),
-    st.none() | st.just(pack_hello(None)),
+    st.none() | st.just(HELLO),
 )
 
 
@@ -290,7 +296,7 @@ def check_fork_server(given: tuple[bytes | None, bytes | None]) -> None:
 
 
 async def _ask_fork_server(hello: bytes | None, answer: bytes | None) -> None:
-    fork_server = ForkServer(environment={})
+    fork_server = ForkServer(environment={}, confinement=Confinement(Path("/"), []))
     process: Any = Killed()
     ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     control = trio.socket.from_stdlib_socket(ours)
@@ -305,7 +311,7 @@ async def _ask_fork_server(hello: bytes | None, answer: bytes | None) -> None:
         assert fork_server.problem is None or isinstance(fork_server.problem, str)
         _send_packet(theirs, answer)
         try:
-            await fork_server.spawn("acme")
+            await fork_server.spawn("acme", directory=Path("/"), ports=())
         except WorkerFailed as error:
             assert error.message
         else:
@@ -320,9 +326,11 @@ def _send_packet(theirs: socket.socket, packet: bytes | None) -> None:
 
 
 def check_request(given: tuple[bytes, int]) -> None:
-    """What a fork server is asked: a company, and its two descriptors, or nothing."""
+    """What a fork server is asked: a worker, with its two descriptors, or nothing."""
     with refusing(Malformed):
-        assert isinstance(company_in_request(*given), str)
+        request = parse_request(*given)
+        assert isinstance(request, WorkerRequest)
+        assert all(isinstance(each, int) and 0 <= each < 2**16 for each in request.ports)
         assert given[1] == 2
 
 
@@ -403,7 +411,7 @@ TARGETS = [
     Target("answers to a batch", batch_answers, check_batch_answers),
     Target(
         "a fork server's words",
-        st.builds(Answers, packets | st.just(pack_hello(None)), packets),
+        st.builds(Answers, packets | st.just(HELLO), packets),
         check_fork_server,
     ),
     Target(

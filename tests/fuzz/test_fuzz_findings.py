@@ -16,10 +16,11 @@ from input_targets import INFO
 from registry import TARGETS
 from wire_targets import EVENTS
 
-from whatsappd.wire.worker import Kind, pack_hello
+from whatsappd.wire.worker import Confined, Kind, pack_hello
 
 OWN = str(os.getpid())
 RECEIPT = {"company": "acme", "kind": "receipt", "number": 3}
+HELLO = pack_hello(None, Confined())
 SUBSCRIBED = msgpack.packb([1, 1, None, {"subscription": 1}])
 RECEIVED = {"company": "acme", "kind": "message", "number": 3}
 
@@ -71,11 +72,11 @@ FINDINGS: list[tuple[str, str, Any]] = [
         msgpack.packb([1, 1, None, {**ROW, "created_ms": ""}]),
     ),
     ("a fork server's hello that is none", "a fork server's words", (b"\xc1", None)),
-    ("a fork server's answer that is none", "a fork server's words", (pack_hello(None), b"\x80")),
+    ("a fork server's answer that is none", "a fork server's words", (HELLO, b"\x80")),
     (
         "a worker that is this very process",
         "a fork server's words",
-        (pack_hello(None), msgpack.packb({"pid": os.getpid()})),
+        (HELLO, msgpack.packb({"pid": os.getpid()})),
     ),
     (
         "a receipt that lacks its messages",

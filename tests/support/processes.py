@@ -25,6 +25,18 @@ class Usage(NamedTuple):
     threads: int
 
 
+class Running(NamedTuple):
+    """A process whose files in /proc may be read, because we are root or it is as any other."""
+
+    pid: int
+
+    def smaps_rollup(self) -> bytes | None:
+        try:
+            return Path(f"/proc/{self.pid}/smaps_rollup").read_bytes()
+        except OSError:
+            return None
+
+
 def usage(pid: int) -> Usage:
     """What a process uses now.
 
@@ -34,7 +46,7 @@ def usage(pid: int) -> Usage:
     process = Path(f"/proc/{pid}")
     fields = (process / "stat").read_text().rpartition(") ")[2].split()
     descriptors = sum(1 for _ in (process / "fd").iterdir())
-    memory = memory_of(pid)
+    memory = memory_of(Running(pid))
     if memory is None:
         raise ProcessLookupError(pid)
     return Usage(

@@ -45,7 +45,7 @@ class Workers:
         self.spawned = 0
         self.refusals: list[str] = []  # of OPEN, one after the other
 
-    async def spawn(self, _company: str) -> Spawned:
+    async def spawn(self, _company: str, **_where: object) -> Spawned:
         self.spawned += 1
         ours, theirs = socket.socketpair()
         output, output_writer = os.pipe()

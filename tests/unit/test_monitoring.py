@@ -16,6 +16,7 @@ from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.procfs import Disk, Memory, MemoryReader
 from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.health import Judgement
+from whatsappd.sessions.process import ProcessView
 from whatsappd.store.webhooks import MAX_DEAD_LETTERS, Wanted, Webhook
 
 THRESHOLDS = AlertThresholds()
@@ -57,11 +58,36 @@ async def test_the_clock_sees_the_longest_time_that_everything_waited() -> None:
         trio.lowlevel.remove_instrument(clock)
 
 
-def test_memory_of_processes_and_of_none() -> None:
-    memory = procfs.memory_of(os.getpid())
+def view_of_this_process() -> ProcessView:
+    names = ("smaps_rollup", "fd", "status")
+    return ProcessView(*(os.open(f"/proc/self/{name}", os.O_RDONLY) for name in names))
+
+
+def test_memory_of_a_process_and_of_one_that_is_not_looked_at_any_more() -> None:
+    view = view_of_this_process()
+    memory = procfs.memory_of(view)
     assert memory is not None
     assert 1e6 < memory.private <= memory.proportional < 1e10
-    assert procfs.memory_of(0) is None
+    assert view.count_threads() == len(list(Path("/proc/self/task").iterdir()))
+    descriptors = view.count_descriptors()
+    assert descriptors is not None
+    with Path("/dev/null").open():
+        assert view.count_descriptors() == descriptors + 1  # what is told is of now
+    assert view.count_descriptors() == descriptors
+    view.close()
+    assert procfs.memory_of(view) is None
+    assert view.count_threads() is None
+    assert view.count_descriptors() is None
+
+
+def test_a_view_that_is_closed_while_it_is_read_keeps_its_files_until_then() -> None:
+    view = view_of_this_process()
+    with view._open() as is_open:
+        assert is_open
+        view.close()
+        os.fstat(view._memory)
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(view._memory)
 
 
 def test_memory_of_many_is_asked_a_few_at_a_time_and_the_oldest_first(

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 from whatsappd.config.definitions import ACCESS, DEFINITIONS
@@ -41,6 +42,11 @@ class LiveSettings:
         self.warnings = configuration.warnings
         self._file = configuration.file
         self._followers: list[Callable[[Settings], None]] = []
+
+    @property
+    def file(self) -> Path | None:
+        """The file that was read; None if there is none."""
+        return self._file
 
     def follow(self, follower: Callable[[Settings], None]) -> None:
         """Call `follower` with the settings in force: now, and after each change."""

@@ -29,6 +29,8 @@ from whatsappd.model.paths import default_socket, default_state_dir
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")
+#: `wire.worker` has the same words.
+CONFINEMENTS = ("auto", "required", "off")
 
 #: The most a send limit can be set to (`rules.outreach.MAX_LIMIT`).
 _MAX_LIMIT = 1_000_000
@@ -227,6 +229,14 @@ class SupervisionSettings(NamedTuple):
             Duration("0s", "1m"), "How long a session may take to disconnect before it is killed."
         ),
     ] = 3.0
+    confinement: Annotated[
+        str,
+        Setting(
+            Choice(CONFINEMENTS),
+            "Landlock and seccomp keep workers from all that is not theirs. `auto`: as far as the "
+            "kernel can; `required`: where it cannot, no worker starts; `off`: not at all.",
+        ),
+    ] = "auto"
     recycle_memory: Annotated[
         int,
         Setting(

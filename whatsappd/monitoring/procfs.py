@@ -11,7 +11,7 @@ import resource
 from collections.abc import Mapping
 from pathlib import Path
 from time import monotonic
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 
 class Memory(NamedTuple):
@@ -26,11 +26,16 @@ class Disk(NamedTuple):
     total: int
 
 
-def memory_of(pid: int) -> Memory | None:
+class Process(Protocol):
+    """One whose memory is asked for (`sessions.process.ProcessView`)."""
+
+    def smaps_rollup(self) -> bytes | None: ...
+
+
+def memory_of(process: Process) -> Memory | None:
     """The memory of a process; None if it is gone, or the kernel does not say."""
-    try:
-        text = Path(f"/proc/{pid}/smaps_rollup").read_bytes()
-    except OSError:
+    text = process.smaps_rollup()
+    if text is None:
         return None
     found = {}
     for line in text.splitlines()[1:]:
@@ -43,7 +48,7 @@ def memory_of(pid: int) -> Memory | None:
 
 
 class _Reading(NamedTuple):
-    pid: int
+    process: Process
     at: float
     memory: Memory
 
@@ -65,23 +70,23 @@ class MemoryReader:
         self._fresh_s = fresh_s
         self._readings: dict[str, _Reading] = {}
 
-    def read(self, pids: Mapping[str, int]) -> dict[str, Memory]:
-        """The memory of each process, by its name in `pids`; those not asked yet are left out."""
+    def read(self, processes: Mapping[str, Process]) -> dict[str, Memory]:
+        """The memory of each process, by its name; those not asked yet are left out."""
         began = monotonic()
         self._readings = {
             name: reading
             for name, reading in self._readings.items()
-            if pids.get(name) == reading.pid
+            if processes.get(name) is reading.process
         }
-        for name in sorted(pids, key=self._age_of):
+        for name in sorted(processes, key=self._age_of):
             now = monotonic()
             if now - began > self._within_s or self._age_of(name) > now - self._fresh_s:
                 break
-            memory = memory_of(pids[name])
+            memory = memory_of(processes[name])
             if memory is None:
                 self._readings.pop(name, None)
             else:
-                self._readings[name] = _Reading(pids[name], now, memory)
+                self._readings[name] = _Reading(processes[name], now, memory)
         return {name: reading.memory for name, reading in self._readings.items()}
 
     def _age_of(self, name: str) -> float:
@@ -97,22 +102,6 @@ def disk_of(path: Path) -> Disk | None:
     except OSError:
         return None
     return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
-
-
-def descriptors_of(pid: int) -> int | None:
-    """The open descriptors of a process; None if it is gone, or another user's."""
-    try:
-        return sum(1 for _ in Path(f"/proc/{pid}/fd").iterdir())
-    except OSError:
-        return None
-
-
-def threads_of(pid: int) -> int | None:
-    """The threads of a process; None if it is gone."""
-    try:
-        return sum(1 for _ in Path(f"/proc/{pid}/task").iterdir())
-    except OSError:
-        return None
 
 
 def open_descriptors() -> int:

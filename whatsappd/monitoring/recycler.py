@@ -61,14 +61,15 @@ class Recycler:
             log.info("worker_not_recycled_yet", company=session.company, why=words)
 
     def _ask_kernel(self, workers: Mapping[str, Worker]) -> dict[str, WorkerUse]:
-        memory = self._memory.read({company: worker.pid for company, worker in workers.items()})
+        views = {company: worker.view for company, worker in workers.items() if worker.view}
+        memory = self._memory.read(views)
         now = steady_ms()
         return {
             company: WorkerUse(
                 age_ms=now - worker.started_at_ms,
                 memory=memory[company].private if company in memory else None,
-                descriptors=procfs.descriptors_of(worker.pid),
-                threads=procfs.threads_of(worker.pid),
+                descriptors=worker.view.count_descriptors() if worker.view else None,
+                threads=worker.view.count_threads() if worker.view else None,
             )
             for company, worker in workers.items()
         }

@@ -6,7 +6,7 @@ The objects' own figures are copied in trio; the kernel is asked, and the text m
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -32,6 +32,7 @@ from whatsappd.rpc.server import RpcServer
 from whatsappd.rpc.tally import Tally
 from whatsappd.rules.alerts import Rule
 from whatsappd.rules.webhooks import WebhookAlert
+from whatsappd.sessions.process import ProcessView
 from whatsappd.sessions.session import Session
 from whatsappd.store.events import EventLog
 
@@ -80,20 +81,20 @@ class Scrape:
             pass  # the figures that say so are told all the same
         report = await self._monitor.report(companies)
         snapshot = self._snapshot(companies, report.checks, oldest, lags, webhooks)
-        pids = {
-            session.company: pid
+        views = {
+            session.company: view
             for session in watched.pool.sessions()
-            if (pid := session.status().worker_pid) is not None
+            if (view := session.worker_view) is not None
         }
         return await trio.to_thread.run_sync(
-            self._complete_and_render, snapshot, pids, limiter=self._one
+            self._complete_and_render, snapshot, views, limiter=self._one
         )
 
-    def _complete_and_render(self, snapshot: Snapshot, pids: dict[str, int]) -> str:
+    def _complete_and_render(self, snapshot: Snapshot, views: Mapping[str, ProcessView]) -> str:
         """In a thread: ask the kernel, and make the text."""
         from whatsappd.monitoring.exposition import render
 
-        memory = self._memory.read(pids)
+        memory = self._memory.read(views)
         versions = {"neonize": version("neonize"), "python": platform.python_version()}
         return render(
             snapshot._replace(

@@ -79,7 +79,7 @@ def read_cache(file: Path) -> Dictionary | None:
 
 def extract_command(library: Path, file: Path) -> list[str]:
     """The command that reads the dictionary out of `library` and writes it to `file`."""
-    return [sys.executable, "-m", "whatsappd.sandbox.dictionary", str(library), str(file)]
+    return [sys.executable, "-P", "-m", "whatsappd.sandbox.dictionary", str(library), str(file)]
 
 
 def extract(library: Path) -> Dictionary:

@@ -29,6 +29,7 @@ class Counters:
         "limiter_waits",
         "qr_codes",
         "reconnections",
+        "refused_calls",
         "restarts",
     )
 
@@ -37,6 +38,7 @@ class Counters:
         self.reconnections = 0  # those: whatsmeow's own, with the same worker
         self.restarts: Counter[Cause] = Counter()  # workers ended to be started again
         self.errors = 0
+        self.refused_calls: Counter[str] = Counter()  # system calls, by name
         self.qr_codes = 0
         self.inbound: Counter[Kind] = Counter()  # messages, receipts, undecryptable messages
         self.health_ok = 0

@@ -12,9 +12,10 @@ import random
 import socket
 import subprocess
 import sys
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import ExitStack
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -22,9 +23,18 @@ import trio
 from whatsappd.errors import Malformed, WorkerFailed
 from whatsappd.rules.backoff import full_jitter
 from whatsappd.sessions.output import log_output
-from whatsappd.sessions.process import ChildProcess
+from whatsappd.sessions.process import ChildProcess, ProcessView
 from whatsappd.wire.frames import pack
-from whatsappd.wire.worker import MAX_PACKET, pid_in_answer, problem_in_hello
+from whatsappd.wire.worker import (
+    ANSWER_DESCRIPTORS,
+    AUTO,
+    MAX_PACKET,
+    VIEW,
+    Confined,
+    WorkerRequest,
+    parse_hello,
+    parse_new_worker,
+)
 
 log = structlog.get_logger()
 
@@ -38,18 +48,45 @@ _RESTART_CAP_MS = 10_000
 
 
 class Spawned(NamedTuple):
-    """A worker just forked, and the daemon's ends of what it holds."""
+    """A worker just forked, and the daemon's ends of what it holds.
+
+    `view`: what the kernel tells about it; None: nothing. `listener`: of its refused system calls
+    (`confinement.seccomp`); None: they are not counted.
+    """
 
     process: ChildProcess
     channel: socket.socket
     output: int
+    confined: Confined = Confined()
+    view: ProcessView | None = None
+    listener: int | None = None
+
+
+class Confinement(NamedTuple):
+    """How workers are to be confined.
+
+    `companies`: where their directories are. `apart`: places whose files they must never read,
+    wherever their libraries are. `wanted`: `wire.worker.AUTO`, REQUIRED or OFF.
+    """
+
+    companies: Path
+    apart: Sequence[Path]
+    wanted: str = AUTO
+
+
+class _Answered(NamedTuple):
+    packet: bytes
+    descriptors: list[int]
 
 
 class ForkServer:
     """Runs one fork server at a time; a dead one is replaced, and its workers live on."""
 
-    def __init__(self, *, environment: Mapping[str, str]) -> None:
+    def __init__(self, *, environment: Mapping[str, str], confinement: Confinement) -> None:
         self._environment = dict(environment)
+        self.confinement = confinement
+        #: What is in force in the last process that it made, or in itself; None: not known yet.
+        self.confined: Confined | None = None
         self._lock = trio.Lock()
         self._control: trio.socket.SocketType | None = None
         self._ready = trio.Event()
@@ -93,7 +130,11 @@ class ForkServer:
             ours_if_it_fails.callback(os.close, output)
             theirs_to_close.callback(os.close, output_writer)
             process = await trio.lowlevel.open_process(
-                [sys.executable, "-m", _MODULE, str(theirs.fileno())],
+                [
+                    # -P: no code from a working directory.
+                    *(sys.executable, "-P", "-m", _MODULE, str(theirs.fileno())),
+                    *(str(self.confinement.companies), self.confinement.wanted),
+                ],
                 pass_fds=(theirs.fileno(),),
                 stdin=subprocess.DEVNULL,
                 stdout=output_writer,
@@ -129,7 +170,7 @@ class ForkServer:
                 hello = await control.recv(MAX_PACKET)
                 if not hello:
                     return  # it ended, which `_run_one` learns
-                self.problem = problem_in_hello(hello)
+                self.problem, confined = parse_hello(hello)
             except OSError:
                 return  # as well
             except Malformed as error:
@@ -138,6 +179,7 @@ class ForkServer:
                 return
             if self.problem:
                 log.warning("fork_server_cannot_preload", reason=self.problem)
+            self._take_confined(confined)
             self._control = control
             self._ready.set()
             log.debug("fork_server_ready", pid=process.pid)
@@ -145,12 +187,33 @@ class ForkServer:
         log.error("fork_server_hangs", deadline_s=_READY_DEADLINE)
         process.kill()
 
-    async def spawn(self, company: str) -> Spawned:
+    def _take_confined(self, confined: Confined) -> None:
+        """Say once what workers are lacking, and again when that changes."""
+        if confined == self.confined:
+            return
+        self.confined = confined
+        if confined.lacking:
+            log.warning("workers_less_confined", lacking=confined.lacking)
+        else:
+            log.info("workers_confined", landlock=confined.landlock)
+
+    async def spawn(self, company: str, *, directory: Path, ports: Collection[int]) -> Spawned:
         """Fork a worker for `company`; wait for a fork server if there is none just now.
 
+        Args:
+            directory: the company's own, the only one that the worker may write in; it must exist.
+            ports: the TCP ports that it may connect to.
+
         Raises:
-            WorkerFailed: no process could be made.
+            WorkerFailed: no process could be made, or it could not be confined.
         """
+        request = WorkerRequest(
+            company,
+            str(directory),
+            sorted(ports),
+            [str(place) for place in self.confinement.apart],
+            self.confinement.wanted,
+        )
         async with self._lock:
             with trio.move_on_after(_READY_DEADLINE) as waiting:
                 while self._control is None:  # it may have died since it was ready
@@ -164,10 +227,8 @@ class ForkServer:
             try:
                 # Shielded: an answer that nobody took would be taken for the next request's.
                 with trio.CancelScope(shield=True):
-                    answer = await self._ask(
-                        {"company": company}, [their_channel.fileno(), output_writer]
-                    )
-                return Spawned(self._child(answer), channel, output)
+                    answer = await self._ask(request, [their_channel.fileno(), output_writer])
+                return self._spawned(answer, channel, output)
             except BaseException:
                 channel.close()
                 os.close(output)
@@ -176,38 +237,47 @@ class ForkServer:
                 their_channel.close()
                 os.close(output_writer)
 
-    async def _ask(self, request: dict[str, Any], descriptors: list[int]) -> bytes:
+    async def _ask(self, request: WorkerRequest, descriptors: list[int]) -> _Answered:
         control = self._control
         assert control is not None
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
-        answer = b""
+        answer = _Answered(b"", [])
         try:
             with trio.move_on_after(_ANSWER_DEADLINE) as scope:
-                await control.sendmsg([pack(request)], [rights])
-                answer = await control.recv(MAX_PACKET)
+                await control.sendmsg([pack(request.as_wire())], [rights])
+                answer = await _receive(control)
         except (OSError, trio.ClosedResourceError) as error:
             raise WorkerFailed(f"the fork server went away: {error}") from error
         if scope.cancelled_caught:
             self._kill()
             raise WorkerFailed(f"the fork server did not answer within {_ANSWER_DEADLINE} s")
-        if not answer:
+        if not answer.packet:
             raise WorkerFailed("the fork server went away")
         return answer
 
-    def _child(self, answer: bytes) -> ChildProcess:
+    def _spawned(self, answer: _Answered, channel: socket.socket, output: int) -> Spawned:
         """The worker that the answer names.
 
         Raises:
             WorkerFailed: none was made, or it is gone already.
         """
-        try:
-            return ChildProcess(pid_in_answer(answer))
-        except Malformed as error:
-            log.error("fork_server_channel_corrupt", error=error.message)
-            self._kill()
-            raise WorkerFailed(error.message) from error
-        except OSError as error:
-            raise WorkerFailed(f"the worker is no process of the daemon's: {error}") from error
+        with ExitStack() as if_it_fails:
+            for descriptor in answer.descriptors:
+                if_it_fails.callback(os.close, descriptor)
+            try:
+                worker = parse_new_worker(answer.packet, len(answer.descriptors))
+                process = ChildProcess(worker.pid)
+            except Malformed as error:
+                log.error("fork_server_channel_corrupt", error=error.message)
+                self._kill()
+                raise WorkerFailed(error.message) from error
+            except OSError as error:
+                raise WorkerFailed(f"the worker is no process of the daemon's: {error}") from error
+            if_it_fails.pop_all()
+        self._take_confined(worker.confined)
+        view = ProcessView(*answer.descriptors[: len(VIEW)])
+        listener = answer.descriptors[-1] if worker.confined.counted else None
+        return Spawned(process, channel, output, worker.confined, view, listener)
 
     def give_up(self) -> None:
         """Kill it, for the daemon's end: whoever waits for a worker is told that there is none."""
@@ -217,3 +287,15 @@ class ForkServer:
         """End the fork server, which cannot be relied on any more; `run` begins another."""
         if self._process is not None:
             self._process.kill()
+
+
+async def _receive(control: trio.socket.SocketType) -> _Answered:
+    """A packet, and the descriptors beside it."""
+    size = array.array("i").itemsize
+    room = socket.CMSG_SPACE(ANSWER_DESCRIPTORS * size)
+    packet, ancillary, _flags, _address = await control.recvmsg(MAX_PACKET, room)
+    descriptors = array.array("i")
+    for level, kind, data in ancillary:
+        if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
+            descriptors.frombytes(data[: len(data) // size * size])
+    return _Answered(packet, list(descriptors))

@@ -8,13 +8,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import re
 import signal
-from collections.abc import Container
+import threading
+from collections.abc import Container, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import trio
 
 _PR_SET_CHILD_SUBREAPER = 36
+#: smaps_rollup has 1 kB, status 2.
+_LARGEST_TEXT = 16 * 1024
+_THREADS = re.compile(rb"^Threads:\s+(\d+)$", re.MULTILINE)
 
 
 class ExitStatus(NamedTuple):
@@ -83,6 +89,76 @@ class ChildProcess:
         if result.si_code == os.CLD_EXITED:
             return ExitStatus(result.si_status, None)
         return ExitStatus(None, result.si_status)
+
+
+class ProcessView:
+    """What the kernel tells about a process, through files of /proc that it opened itself.
+
+    A process whose memory is private (`confinement.process`) lets nobody of its own user open them.
+    May be read from threads; `close` ends that, after those that read just now.
+
+    Args:
+        memory, descriptors, status: /proc/self/smaps_rollup, fd and status, opened.
+    """
+
+    def __init__(self, memory: int, descriptors: int, status: int) -> None:
+        self._memory, self._descriptors, self._status = memory, descriptors, status
+        self._lock = threading.Lock()
+        self._readers = 0
+        self._is_closed = False
+
+    def smaps_rollup(self) -> bytes | None:
+        """As in proc(5); None if the process is gone."""
+        return self._text_of(self._memory)
+
+    def count_descriptors(self) -> int | None:
+        """How many it has open; None if the process is gone."""
+        with self._lock:  # two readers would share the place where they read
+            if self._is_closed:
+                return None
+            try:
+                os.lseek(self._descriptors, 0, os.SEEK_SET)
+                return len(os.listdir(self._descriptors))  # noqa: PTH208 -- it has no path
+            except OSError:
+                return None
+
+    def count_threads(self) -> int | None:
+        """None if the process is gone."""
+        match = _THREADS.search(self._text_of(self._status) or b"")
+        return None if match is None else int(match[1])
+
+    def close(self) -> None:
+        with self._lock:
+            self._is_closed = True
+            self._close_if_unused()
+
+    def _text_of(self, descriptor: int) -> bytes | None:
+        with self._open() as is_open:
+            if not is_open:
+                return None
+            try:
+                return os.pread(descriptor, _LARGEST_TEXT, 0) or None
+            except OSError:
+                return None
+
+    @contextmanager
+    def _open(self) -> Iterator[bool]:
+        with self._lock:
+            if self._is_closed:
+                yield False
+                return
+            self._readers += 1
+        try:
+            yield True
+        finally:
+            with self._lock:
+                self._readers -= 1
+                self._close_if_unused()
+
+    def _close_if_unused(self) -> None:
+        if self._is_closed and not self._readers:
+            for descriptor in (self._memory, self._descriptors, self._status):
+                os.close(descriptor)
 
 
 def reap_orphans(known: Container[int]) -> list[int]:

@@ -9,7 +9,7 @@ after another, so that a company never has two.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -38,6 +38,7 @@ from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.news import meaning_of
 from whatsappd.sessions.pairing import Pairing
+from whatsappd.sessions.process import ProcessView
 from whatsappd.sessions.retries import Retries
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.sessions.worker import Worker
@@ -251,6 +252,16 @@ class Session:
     def recyclable(self) -> Worker | None:
         """The worker, while a new one could take its place."""
         return self._worker if self.state is SessionState.CONNECTED else None
+
+    @property
+    def worker_view(self) -> ProcessView | None:
+        """What the kernel tells about the worker; None without one."""
+        return None if self._worker is None else self._worker.view
+
+    @property
+    def refused_calls(self) -> Mapping[str, int]:
+        """System calls that the present worker was refused, by name."""
+        return self._worker.refused_calls if self._worker is not None else {}
 
     async def wait_changed(self) -> None:
         """Wait for the next change of state."""
@@ -471,8 +482,11 @@ class Session:
         self.pairing.begin()
         attempts, jid = await self._outbox.interrupted(self.company), self.jid
         taken = await self._inbound.taken(self.company)
-        spawned = await self._fork_server.spawn(self.company)
-        worker = self._worker = Worker(self.company, spawned)
+        access = self._access()
+        spawned = await self._fork_server.spawn(
+            self.company, directory=self.directory, ports=access.ports
+        )
+        worker = self._worker = Worker(self.company, spawned, self.counters.refused_calls)
 
         async def on_events(events: list[WorkerEvent]) -> None:
             taken = await self._take_events(events, generation)
@@ -489,12 +503,10 @@ class Session:
                 nursery.cancel_scope.cancel()
 
             await nursery.start(run_worker)
-            access = self._access()
             with trio.move_on_after(self._settings.open_deadline_s) as deadline:
                 try:
                     await worker.call(
                         WorkerMethod.OPEN,
-                        directory=str(self.directory),
                         database=DATABASE,
                         taken=taken,
                         proxy=access.proxy,

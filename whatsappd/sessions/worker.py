@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
+import os
 import signal
+from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from typing import Any
@@ -12,6 +14,7 @@ import structlog
 import trio
 
 from whatsappd.clock import steady_ms
+from whatsappd.confinement.seccomp import Refused
 from whatsappd.errors import (
     InvalidParams,
     Malformed,
@@ -24,6 +27,7 @@ from whatsappd.errors import (
 from whatsappd.sessions.forkserver import Spawned
 from whatsappd.sessions.output import log_output
 from whatsappd.sessions.process import ExitStatus
+from whatsappd.sessions.refusals import answer_refused, is_worth_a_line
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import (
     MAX_MSGID,
@@ -57,9 +61,23 @@ _SAVE_WITHIN = 2.5
 class Worker:
     """One worker process. `run` must be running for `call` to be answered."""
 
-    def __init__(self, company: str, spawned: Spawned) -> None:
+    def __init__(
+        self, company: str, spawned: Spawned, refused_in_all: Counter[str] | None = None
+    ) -> None:
+        """
+        Args:
+            refused_in_all: where refused system calls are counted beyond this worker's life.
+        """
         self.company = company
         self.pid = spawned.process.pid
+        self.confined = spawned.confined
+        #: What the kernel tells about the process; None: nothing.
+        self.view = spawned.view
+        #: System calls that it was refused, by name.
+        self.refused_calls: Counter[str] = Counter()
+        self._refused_in_all = Counter() if refused_in_all is None else refused_in_all
+        self._listener = spawned.listener
+        self._refusing = trio.CancelScope()
         self.started_at_ms = steady_ms()
         self._process = spawned.process
         self._output = spawned.output
@@ -90,8 +108,10 @@ class Worker:
             async with trio.open_nursery() as nursery:
                 output_scope = await nursery.start(self._log_output, tags)
                 nursery.start_soon(self._read_channel, on_events)
+                nursery.start_soon(self._answer_refused)
                 status = await self._process.wait()
                 self._exited.set()
+                self._refusing.cancel()
                 # Its channel is read to the end, however long taking the events takes.
                 output_scope.deadline = trio.current_time() + _DRAIN_DEADLINE
         except BaseException:
@@ -105,6 +125,11 @@ class Worker:
             self._exited.set()
             with trio.move_on_after(0, shield=True):
                 await self._channel.aclose()
+            if self.view is not None:
+                self.view.close()
+            if self._listener is not None:
+                trio.lowlevel.notify_closing(self._listener)
+                os.close(self._listener)
         return status
 
     async def call(
@@ -214,6 +239,26 @@ class Worker:
         with trio.CancelScope() as scope:
             task_status.started(scope)
             await log_output(self._output, tags, on_crash=self._note_crash)
+
+    async def _answer_refused(self) -> None:
+        """Refuse the system calls that its filter does not allow, until it has ended."""
+        if self._listener is not None:
+            with self._refusing:
+                await answer_refused(self._listener, self._count_refused)
+
+    def _count_refused(self, refused: Refused) -> None:
+        self._refused_in_all[refused.call] += 1
+        self.refused_calls[refused.call] += 1
+        count = self.refused_calls[refused.call]
+        if is_worth_a_line(count):
+            log.warning(
+                "worker_call_refused",
+                company=self.company,
+                worker_pid=self.pid,
+                call=refused.call,
+                arguments=[hex(each) for each in refused.arguments],
+                count=count,
+            )
 
     def _note_crash(self, words: str) -> None:
         self.crash = self.crash or words

@@ -5,9 +5,11 @@ answers them and sends `event` notifications. Every event names its company, so 
 could hold several clients.
 
 Fork server channel: one MessagePack map per packet on a SOCK_SEQPACKET pair, file descriptors
-beside it (SCM_RIGHTS). The server says hello once, {problem}: why it could not preload, or nil. A
-request is {company}, with two descriptors: the worker's channel, and what its stdout and stderr
-write to. The answer is {pid} or {error}.
+beside it (SCM_RIGHTS). The server says hello once, {problem, confined}: why it could not preload,
+or nil, and what restricts it (`Confined`). A request is a `WorkerRequest`, with two descriptors:
+the worker's channel, and what its stdout and stderr write to. The answer is {error}, or {pid,
+confined} once the worker is confined, with the descriptors of `VIEW`, and then that of its seccomp
+filter's listener if `confined.counted`.
 
 Both ends are ours and of one version; a surprise here is a defect, not an input to be polite to.
 But a worker runs native code on what strangers send, so the daemon checks what it tells: the worst
@@ -16,6 +18,7 @@ that a broken one can bring about is its own end.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -30,7 +33,7 @@ TAKEN = "taken"
 class WorkerMethod(StrEnum):
     """Requests a worker answers. Arguments and results are maps.
 
-    OPEN: directory, database, taken (the number of the last event that is on disk), proxy,
+    OPEN: database, taken (the number of the last event that is on disk), proxy,
         noise_root and log_level; answered with nothing, once no other worker of the company lives
         any more. It must come first, and comes once.
     SEND: to, text and secret; answers message_id and timestamp_ms.
@@ -196,53 +199,141 @@ def _fits(value: Any, types: tuple[type, ...]) -> bool:
 
 # --- the fork server ---------------------------------------------------------------------------
 
-#: The largest packet of the fork server's channel, in bytes.
-MAX_PACKET = 4096
+#: The largest packet of the fork server's channel, in bytes: a request holds some paths.
+MAX_PACKET = 32 * 1024
 #: The descriptors that come with a request.
 DESCRIPTORS = 2
+#: What a worker hands to the daemon of itself, opened: /proc/self/NAME (proc(5)).
+VIEW = ("smaps_rollup", "fd", "status")
+#: The most descriptors that come with an answer.
+ANSWER_DESCRIPTORS = len(VIEW) + 1
+
+#: How workers are to be confined (`sessions.confinement`): by what the kernel offers; or not at all
+#: if it lacks something essential; or not.
+AUTO, REQUIRED, OFF = "auto", "required", "off"
 
 
-def pack_hello(problem: str | None) -> bytes:
-    return pack({"problem": problem and problem[: MAX_PACKET // 8]})
+class Confined(NamedTuple):
+    """What restricts a process."""
+
+    landlock: int = 0  # the version (ABI); 0: no files are refused
+    seccomp: bool = False  # whether system calls are
+    counted: bool = False  # whether those refused can be counted
+    lacking: str | None = None  # what is not in force, and why
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether nothing essential is missing."""
+        return self.landlock > 0 and self.seccomp
+
+    def as_wire(self) -> dict[str, Any]:
+        return self._asdict()
 
 
-def problem_in_hello(packet: bytes) -> str | None:
-    """Why a fork server could not preload; None if it could.
+class WorkerRequest(NamedTuple):
+    """A worker that the fork server is to make.
+
+    `ports`: the TCP ports that it may connect to. `apart`: places whose files it must not read,
+    wherever its libraries are.
+    """
+
+    company: str
+    directory: str
+    ports: Sequence[int]
+    apart: Sequence[str]
+    confinement: str
+
+    def as_wire(self) -> dict[str, Any]:
+        return {**self._asdict(), "ports": list(self.ports), "apart": list(self.apart)}
+
+
+class NewWorker(NamedTuple):
+    """The fork server's good answer."""
+
+    pid: int
+    confined: Confined
+
+
+def pack_hello(problem: str | None, confined: Confined) -> bytes:
+    short = problem and problem[:_MAX_REASON]
+    return pack({"problem": short, "confined": _short(confined).as_wire()})
+
+
+def parse_hello(packet: bytes) -> tuple[str | None, Confined]:
+    """Why a fork server could not preload (None if it could), and how it is confined.
 
     Raises:
         Malformed: it is no hello.
     """
     match _packet(packet):
-        case {"problem": str() | None as problem}:
-            return problem
+        case {"problem": str() | None as problem, "confined": dict(confined)}:
+            return problem, _confined(confined)
     raise Malformed(f"a fork server said no hello: {packet!r:.200}")
 
 
-def company_in_request(packet: bytes, descriptors: int) -> str:
-    """For which company a worker is asked for.
+def parse_request(packet: bytes, descriptors: int) -> WorkerRequest:
+    """Which worker is asked for.
 
     Raises:
         Malformed: it is no request, or has other than two `descriptors` beside it.
     """
     match _packet(packet):
-        case {"company": str(company)} if descriptors == DESCRIPTORS:
-            return company
+        case {
+            "company": str(company),
+            "directory": str(directory),
+            "ports": list(ports),
+            "apart": list(apart),
+            "confinement": str(confinement),
+        } if (
+            descriptors == DESCRIPTORS
+            and all(type(port) is int and 0 <= port <= _MAX_PORT for port in ports)
+            and all(isinstance(place, str) for place in apart)
+            and confinement in (AUTO, REQUIRED, OFF)
+        ):
+            return WorkerRequest(company, directory, ports, apart, confinement)
     raise Malformed(f"no request for a worker: {packet!r:.200} with {descriptors} descriptors")
 
 
-def pid_in_answer(packet: bytes) -> int:
+def pack_new_worker(worker: NewWorker) -> bytes:
+    return pack({"pid": worker.pid, "confined": _short(worker.confined).as_wire()})
+
+
+def parse_new_worker(packet: bytes, descriptors: int) -> NewWorker:
     """The worker that was forked.
 
     Raises:
         WorkerFailed: the fork server could not, and says why.
-        Malformed: it is no answer.
+        Malformed: it is no answer, or has other `descriptors` beside it than it should.
     """
     match _packet(packet):
         case {"error": str(error)}:
             raise WorkerFailed(error)
-        case {"pid": int(pid)} if 1 < pid <= _MAX_PID:
-            return pid
+        case {"pid": int(pid), "confined": dict(told)} if 1 < pid <= _MAX_PID:
+            confined = _confined(told)
+            if descriptors == len(VIEW) + confined.counted:
+                return NewWorker(pid, confined)
     raise Malformed(f"a fork server gave no answer: {packet!r:.200}")
+
+
+#: Characters of a reason: they must fit into a packet.
+_MAX_REASON = 512
+_MAX_PORT = 65535
+
+
+def _short(confined: Confined) -> Confined:
+    return confined._replace(lacking=confined.lacking and confined.lacking[:_MAX_REASON])
+
+
+def _confined(told: dict[str, Any]) -> Confined:
+    match told:
+        case {
+            "landlock": int(landlock),
+            "seccomp": bool(seccomp),
+            "counted": bool(counted),
+            "lacking": str() | None as lacking,
+        } if type(landlock) is int and landlock >= 0:
+            return Confined(landlock, seccomp, counted, lacking)
+    raise Malformed(f"a fork server told of no confinement: {told!r:.200}")
 
 
 def _packet(packet: bytes) -> Any:

@@ -1,11 +1,13 @@
 """The fork server: imports neonize once, and forks a worker for each request of the daemon.
 
-Started by `sessions.forkserver` as `python -m whatsappd.worker.forkserver FD`, with FD one end of
-a SOCK_SEQPACKET pair, on which it speaks as `wire.worker` has it.
+Started by `sessions.forkserver` as `python -P -m whatsappd.worker.forkserver FD COMPANIES
+CONFINEMENT`: FD is one end of a SOCK_SEQPACKET pair, on which it speaks as `wire.worker` has it;
+below COMPANIES are the directories of its workers, and CONFINEMENT is how it and they are confined.
 
 A worker is forked twice, the middle process ends at once: so that the worker becomes the child of
 the daemon (which declared itself subreaper), whom its exit status then reaches, and lives on if
-the fork server dies. The server is single-threaded whenever it forks.
+the fork server dies. The server is single-threaded whenever it forks. Its answer waits until the
+worker has confined itself (see `confine`).
 """
 
 from __future__ import annotations
@@ -13,15 +15,25 @@ from __future__ import annotations
 import gc
 import importlib
 import os
-import resource
 import socket
 import sys
 from collections.abc import Callable
-from typing import NoReturn
+from typing import NamedTuple, NoReturn
 
-from whatsappd.errors import Malformed
+from whatsappd.confinement.process import keep_memory_private
+from whatsappd.errors import Malformed, WorkerFailed
 from whatsappd.wire.frames import pack
-from whatsappd.wire.worker import DESCRIPTORS, MAX_PACKET, company_in_request, pack_hello
+from whatsappd.wire.worker import (
+    ANSWER_DESCRIPTORS,
+    DESCRIPTORS,
+    MAX_PACKET,
+    NewWorker,
+    WorkerRequest,
+    pack_hello,
+    pack_new_worker,
+    parse_request,
+)
+from whatsappd.worker.confine import confine_fork_server, confine_worker
 from whatsappd.worker.main import leave_signals_to_the_daemon, run_worker
 from whatsappd.worker.preload import PreloadError, import_deferred, start_log_thread
 
@@ -29,31 +41,38 @@ from whatsappd.worker.preload import PreloadError, import_deferred, start_log_th
 _PRELOAD_PROBLEM = "WHATSAPPD_PRELOAD_PROBLEM"
 
 
+class _Answer(NamedTuple):
+    packet: bytes
+    descriptors: list[int]
+
+
 def main() -> None:
     control = socket.socket(fileno=int(sys.argv[1]))
+    companies, confinement = sys.argv[2:]
     leave_signals_to_the_daemon()
     os.umask(0o077)
     # A crashed Go runtime's core would be large, hold keys, and help nobody.
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    keep_memory_private()
     load_library, problem = _preload()
+    confined = confine_fork_server(companies, confinement)
     gc.collect()
     gc.freeze()
-    control.send(pack_hello(problem))
+    control.send(pack_hello(problem, confined))
     while True:
-        request, descriptors, _flags, _address = socket.recv_fds(control, MAX_PACKET, DESCRIPTORS)
-        if not request:
+        packet, descriptors, _flags, _address = socket.recv_fds(control, MAX_PACKET, DESCRIPTORS)
+        if not packet:
             return  # the daemon closed its end, or is gone
         try:
-            company = company_in_request(request, len(descriptors))
-            answer: dict[str, object] = {
-                "pid": _fork_worker(company, control, descriptors, load_library)
-            }
+            request = parse_request(packet, len(descriptors))
+            answer = _fork_worker(request, control, descriptors, load_library)
         except (OSError, Malformed) as error:
-            answer = {"error": f"cannot fork a worker: {error}"}
+            answer = _Answer(pack({"error": f"cannot fork a worker: {error}"}), [])
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
-        control.send(pack(answer))
+        socket.send_fds(control, [answer.packet], answer.descriptors)
+        for descriptor in answer.descriptors:
+            os.close(descriptor)
 
 
 def _preload() -> tuple[Callable[[], None], str | None]:
@@ -69,7 +88,8 @@ def _preload() -> tuple[Callable[[], None], str | None]:
     except PreloadError as error:
         # What is half imported now would break the workers' own import: begin again without.
         os.environ[_PRELOAD_PROBLEM] = str(error)
-        os.execv(sys.executable, [sys.executable, "-m", __spec__.name, *sys.argv[1:]])  # noqa: S606
+        command = [sys.executable, "-P", "-m", __spec__.name, *sys.argv[1:]]
+        os.execv(sys.executable, command)  # noqa: S606
 
     def load() -> None:
         library.load()
@@ -84,50 +104,71 @@ def _import_plainly() -> None:
 
 
 def _fork_worker(
-    company: str, control: socket.socket, descriptors: list[int], load_library: Callable[[], None]
-) -> int:
-    """Fork the worker by way of a middle process, and reap that; the worker's pid.
-
-    Raises:
-        OSError: no process could be made.
-    """
-    report_read, report_write = os.pipe()
-    middle = os.fork()
-    if middle == 0:
-        _middle(company, control, descriptors, load_library, report_write)
-    os.close(report_write)
-    with os.fdopen(report_read, "rb") as report:
-        pid = report.read()
-    os.waitpid(middle, 0)
-    if not pid:
-        raise OSError("the middle process could not fork")
-    return int(pid)
-
-
-def _middle(
-    company: str,
+    request: WorkerRequest,
     control: socket.socket,
     descriptors: list[int],
     load_library: Callable[[], None],
-    report: int,
+) -> _Answer:
+    """Fork the worker by way of a middle process, and reap that; what the worker says of itself.
+
+    Raises:
+        OSError: no process could be made, or it ended at once.
+    """
+    ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
+    with ours:
+        with theirs:
+            middle = os.fork()
+            if middle == 0:
+                ours.close()
+                _middle(request, control, descriptors, load_library, theirs)
+        packet, view, _flags, _address = socket.recv_fds(ours, MAX_PACKET, ANSWER_DESCRIPTORS)
+        os.waitpid(middle, 0)
+    if not packet:
+        raise OSError("it could not be forked, or ended at once; its output tells more")
+    return _Answer(packet, view)
+
+
+def _middle(
+    request: WorkerRequest,
+    control: socket.socket,
+    descriptors: list[int],
+    load_library: Callable[[], None],
+    report: socket.socket,
 ) -> NoReturn:
     try:
-        worker = os.fork()
-        if worker:
-            os.write(report, str(worker).encode())
+        if os.fork():
             os._exit(0)
-        os.close(report)
         control.close()
         channel, output = descriptors
         os.dup2(output, 1)
         os.dup2(output, 2)
-        os.close(output)
         # A session of its own: signals to the daemon's terminal or group are not meant for it.
         os.setsid()
-        run_worker(company, socket.socket(fileno=channel), load_library)
+        _confine_and_report(request, channel, report)
+        run_worker(request.company, socket.socket(fileno=channel), load_library)
     finally:
         # Nothing may return into the fork server's loop.
         os._exit(1)
+
+
+def _confine_and_report(request: WorkerRequest, channel: int, report: socket.socket) -> None:
+    """Become a confined worker, and tell so; or tell why not, and end."""
+    with report:
+        try:
+            confined, view = confine_worker(request, keep=(0, 1, 2, channel, report.fileno()))
+        except Exception as error:  # noqa: BLE001 -- whatever it is, the daemon is told, and it ends
+            report.send(pack({"error": _reason(error)}))
+            os._exit(1)
+        packet = pack_new_worker(NewWorker(os.getpid(), confined))
+        socket.send_fds(report, [packet], view.descriptors)
+        for descriptor in view.descriptors:
+            os.close(descriptor)
+
+
+def _reason(error: Exception) -> str:
+    """Short enough for a packet."""
+    words = str(error) if isinstance(error, WorkerFailed) else f"cannot confine it: {error!r}"
+    return words[: MAX_PACKET // 8]
 
 
 if __name__ == "__main__":

@@ -52,7 +52,8 @@ EXIT_CRASHED = 70
 
 
 def run_worker(company: str, channel: socket.socket, load_library: Callable[[], None]) -> NoReturn:
-    """Serve the daemon on `channel` until it closes; never returns.
+    """Serve the daemon on `channel` until it closes; never returns. The company's directory is the
+    working directory.
 
     Args:
         load_library: makes neonize's Go library usable in this process (see `worker.preload`).
@@ -153,8 +154,7 @@ class Worker:
         self._write(packed)
 
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        """Load the library, make the client in its directory, and start to connect."""
-        os.chdir(arguments["directory"])
+        """Load the library, make the client in this directory, and start to connect."""
         self._hold_lock()
         self._spool = Spool(Path(SPOOL), taken=arguments["taken"])
         for packed in self._spool.waiting:
