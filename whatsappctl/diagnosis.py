@@ -31,13 +31,16 @@ REACH_WITHIN = 3.0
 _FREE_BYTES = 500_000_000
 #: Descriptors of the daemon: for itself and some connections, and for each session.
 _DESCRIPTORS = 256
-_DESCRIPTORS_EACH = 4
+_DESCRIPTORS_EACH = 8
 #: Threads of a worker (Go's and neonize's) count against the limit of tasks.
 _TASKS = 64
 _TASKS_EACH = 25
 #: What `adjtimex` returns while nobody keeps the clock (TIME_ERROR).
 _CLOCK_UNKEPT = 5
 _FILES_LOOKED_AT = 10_000
+
+
+_NEWER_KERNEL = "use Linux 6.12 or later with Landlock; see Security in the README"
 
 
 class Finding(NamedTuple):
@@ -300,6 +303,30 @@ def _unreachable(host: str, port: int, within: float) -> str | None:
             else:
                 return None
     return trouble
+
+
+def confinement(status: dict[str, Any]) -> Finding:
+    """Whether workers are kept from what is not theirs; without a daemon, whether they could be."""
+    told = status.get("confinement")
+    if told is not None and told["known"]:
+        if told["lacking"] is None:
+            return Finding(
+                "confinement", OK, f"Landlock {told['landlock']} and seccomp are in force"
+            )
+        whole = told["landlock"] and told["seccomp"]
+        detail = f"workers are {'' if whole else 'NOT '}confined; lacking: {told['lacking']}"
+        remedy = "set sessions.confinement to auto" if told["wanted"] == "off" else _NEWER_KERNEL
+        return Finding("confinement", WARN, detail, remedy)
+    from whatsappd.confinement import landlock
+
+    try:
+        abi = landlock.abi_version()
+    except OSError as error:
+        return Finding("confinement", WARN, landlock.why_not(error), _NEWER_KERNEL)
+    if abi < landlock.ABI_PORTS:
+        detail = f"Landlock {abi} does not know TCP ports"
+        return Finding("confinement", WARN, detail, _NEWER_KERNEL)
+    return Finding("confinement", OK, f"this kernel has Landlock {abi}")
 
 
 def ffmpeg() -> Finding:

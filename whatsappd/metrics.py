@@ -101,6 +101,12 @@ def _restarts(snapshot: Snapshot) -> Iterator[Sample]:
             yield (figures.company, str(cause)), count
 
 
+def _refused_calls(snapshot: Snapshot) -> Iterator[Sample]:
+    for figures in snapshot.companies:
+        for call, count in figures.refused_calls.items():
+            yield (figures.company, call), count
+
+
 def _health_checks(snapshot: Snapshot) -> Iterator[Sample]:
     for figures in snapshot.companies:
         yield (figures.company, "ok"), figures.health_ok
@@ -292,6 +298,11 @@ METRICS: tuple[Metric, ...] = (
         _COMPANY, _each(lambda c: c.qr_codes),
     ),
     Metric(
+        "whatsappd_worker_refused_calls_total", COUNTER,
+        "System calls that a company's workers were refused, by name. A sound worker makes none.",
+        (*_COMPANY, "call"), _refused_calls,
+    ),
+    Metric(
         "whatsappd_worker_private_memory_bytes", GAUGE,
         "Memory that only this worker uses, and gives back when it ends. Of many workers, some "
         "are asked at each scrape.",
@@ -459,6 +470,11 @@ METRICS: tuple[Metric, ...] = (
         "whatsappd_rpc_connections_refused_total", COUNTER,
         "Connections refused because too many were open.", (),
         _one(lambda s: s.connections_refused),
+    ),
+    Metric(
+        "whatsappd_rpc_descendants_refused_total", COUNTER,
+        "Connections refused because they came from a process that the daemon started.", (),
+        _one(lambda s: s.descendants_refused),
     ),
     Metric(
         "whatsappd_rpc_request_duration_seconds", HISTOGRAM,

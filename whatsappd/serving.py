@@ -23,6 +23,7 @@ from whatsappd.ending import STOP_WITHIN
 from whatsappd.errors import Denied, Revoked
 from whatsappd.monitoring.scrape import Served
 from whatsappd.rpc.connection import MaySpeak
+from whatsappd.rpc.descent import Descent
 from whatsappd.rpc.listener import Listener, close_listener, open_listener
 from whatsappd.rpc.peer import Peer
 from whatsappd.rpc.server import RpcServer, root_and_this_user, serve_rpc
@@ -60,6 +61,12 @@ async def serve(
 
     may_speak = _gateway_trust()
 
+    descent = Descent(parts.pool.children, lambda: parts.fork_server.filters_calls)
+
+    def admit(peer: Peer) -> None:
+        descent.admit(peer)
+        parts.access.admit(peer)
+
     def holder_of(peer: Peer) -> Holder:
         # The gateway serves many, and bounds each of them itself.
         holder = by_user(peer)
@@ -74,7 +81,7 @@ async def serve(
                     table,
                     allow=parts.access.allow,
                     may_speak=may_speak,
-                    admit=parts.access.admit,
+                    admit=admit,
                     shares=Shares(holder_of=holder_of),
                     supervision=supervision,
                 )
@@ -82,7 +89,7 @@ async def serve(
             live.follow(lambda changed: _use_rules(parts.access, server, changed))
             parts.keys.follow(lambda identity: _end_key(server, identity))
             daemon_api.connections = lambda: server.connections
-            parts.scrape.served = Served(server, table, events_api.lags)
+            parts.scrape.served = Served(server, table, events_api.lags, descent)
             elapsed_ms = round((time.monotonic() - started) * 1000)
             log.info(
                 "ready",

@@ -43,6 +43,7 @@ ACME = CompanyFigures(
     last_error_ms=1_700_000_000_500,
     last_inbound_ms=None,
     qr_codes=6,
+    refused_calls={"socket": 8},
     inbound={Kind.MESSAGE: 11, Kind.RECEIPT: 12, Kind.UNDECRYPTABLE: 13},
     accepted=20,
     entered={OutboxState.QUEUED: 21, OutboxState.SENDING: 21, OutboxState.SENT: 19},
@@ -64,6 +65,7 @@ SNAPSHOT = Snapshot(
     connections=1,
     connections_accepted=2,
     connections_refused=0,
+    descendants_refused=3,
     fork_server_up=True,
     fork_server_restarts=0,
     first_seq=1,
@@ -162,6 +164,8 @@ def test_figures_arrive_where_they_belong() -> None:
     assert value("whatsappd_event_subscriber_lag_events") == 30
     assert value("whatsappd_rpc_errors_total", method="daemon.hello", error="denied") == 2
     assert value("whatsappd_check_ok", check="disk") == 0
+    assert value("whatsappd_worker_refused_calls_total", call="socket", **acme) == 8
+    assert value("whatsappd_rpc_descendants_refused_total") == 3
 
 
 def test_figures_of_webhooks_arrive_where_they_belong() -> None:
@@ -210,6 +214,7 @@ def test_labels_are_bounded() -> None:
         "check",
         "consumer",
         "webhook",
+        "call",  # a name of the kernel's table
     }
     info = {"version", "neonize", "python", "mode"}
     for metric in METRICS:

@@ -47,7 +47,7 @@ class World:
             database=self,  # type: ignore[arg-type]
             outbox=self,  # type: ignore[arg-type]
             pool=self,  # type: ignore[arg-type]
-            fork_server=SimpleNamespace(pid=1, problem=None),  # type: ignore[arg-type]
+            fork_server=SimpleNamespace(pid=1, problem=None, confined=None),  # type: ignore[arg-type]
             alerts=self,  # type: ignore[arg-type]
             webhooks=SimpleNamespace(all=self.no_webhooks),  # type: ignore[arg-type]
             deliverer_away_ms=lambda: None,
@@ -70,6 +70,7 @@ class World:
                 down_ms=None,
                 recyclable=None,
                 counters=SimpleNamespace(crashes_ms=()),
+                refused_calls={},
             )
             for company in self.companies
         ]

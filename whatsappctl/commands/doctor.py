@@ -69,5 +69,6 @@ def _examine(state_dir: str | None) -> Iterator[Finding]:
     yield diagnosis.clock()
     yield diagnosis.open_files(pid, companies)
     yield from diagnosis.tasks(pid, companies)
+    yield diagnosis.confinement(status)
     yield diagnosis.whatsapp(is_sandboxed=hello is not None and hello["mode"] == "sandbox")
     yield diagnosis.ffmpeg()

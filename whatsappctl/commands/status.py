@@ -39,6 +39,8 @@ def _daemon(status: dict[str, Any]) -> str:
     problem = (status["fork_server"] or {}).get("problem")
     if problem:
         head += f"\nfork server: {printable(problem)}"
+    if confinement := _unconfined(status.get("confinement")):
+        head += f"\nconfinement: {printable(confinement)}"
     companies = status["companies"]
     if not companies:
         return f"{head}\nno companies yet: `whatsappctl start COMPANY` links the first"
@@ -56,6 +58,15 @@ def _daemon(status: dict[str, Any]) -> str:
     ]
     titles = ("COMPANY", "STATE", "FOR", "NEXT TRY", "QUEUED", "NUMBER", "CAUSE")
     return f"{head}\n\n{table(titles, rows)}"
+
+
+def _unconfined(confinement: dict[str, Any] | None) -> str | None:
+    """What keeps workers from what is not theirs, unless all of it does."""
+    if confinement is None or not confinement["known"]:
+        return None
+    if confinement["lacking"] is None:
+        return None
+    return f"workers are not confined in full: {confinement['lacking']}"
 
 
 def _session(status: dict[str, Any]) -> str:

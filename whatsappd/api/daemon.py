@@ -17,6 +17,7 @@ from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
 from whatsappd.store.database import Database
 from whatsappd.store.events import EventLog
+from whatsappd.wire.worker import Confined
 
 #: Of the methods' names and meanings. Additions do not change it.
 PROTOCOL = 1
@@ -113,6 +114,15 @@ class DaemonApi:
             )
         return {"path": str(path), "bytes": await self._database.backup(path)}
 
+    def _confinement(self) -> dict[str, Any]:
+        """What restricts workers: in full, or what is lacking. Unknown before the first."""
+        confined = self._fork_server.confined
+        return {
+            "wanted": self._fork_server.confinement.wanted,
+            **(Confined() if confined is None else confined).as_wire(),
+            "known": confined is not None,
+        }
+
     def _status(self, call: Call, _params: NoParams) -> dict[str, Any]:
         """Where the daemon keeps things, and how its own parts are, is told to those only who may
         look at all companies."""
@@ -134,6 +144,7 @@ class DaemonApi:
             }
             if sees_all
             else None,
+            "confinement": self._confinement() if sees_all else None,
             "sandbox": self._sandbox() if sees_all else None,
             "companies": [
                 status.as_wire(codes=self._access.may_link(call, status.company))

@@ -6,6 +6,7 @@ report, for `daemon.health`, for the alerts and for systemd's watchdog.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -17,6 +18,7 @@ from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.session import Session
 from whatsappd.store.webhooks import MAX_DEAD_LETTERS, Webhook
 from whatsappd.supervision import Supervised
+from whatsappd.wire.worker import REQUIRED, Confined
 
 #: Of the open-file limit; above it, the next thing to be opened may be one too many.
 _DESCRIPTORS_USED = 0.9
@@ -112,6 +114,40 @@ def check_fork_server(fork_server: ForkServer) -> Check:
         words = f"it works, but slowly: preloading failed ({fork_server.problem})"
         return Check("fork_server", True, words)
     return Check("fork_server", True, f"pid {fork_server.pid}")
+
+
+def check_confinement(fork_server: ForkServer, sessions: Sequence[Session]) -> Check:
+    """Whether workers are kept from what is not theirs, and whether one tried to get at it."""
+    confined = fork_server.confined
+    tried = [session for session in sessions if session.refused_calls]
+    if tried:
+        calls = Counter(call for session in tried for call in session.refused_calls)
+        return Check(
+            "confinement", False,
+            f"workers were refused what no sound worker asks for ({_some(sorted(calls))}): "
+            f"{_some([session.company for session in tried])}",
+            "somebody may have taken that worker over: stop the company, unlink it on the phone, "
+            "and link it anew; or it is a defect, which `whatsappctl restart` ends for now",
+        )  # fmt: skip
+    if confined is None:
+        return Check("confinement", True, "it is known when the first worker has been made")
+    detail = words_for(confined)
+    if fork_server.confinement.wanted == REQUIRED and not confined.is_whole:
+        return Check(
+            "confinement", False, f"{detail}; so no worker is started",
+            "use a kernel that has it, or set sessions.confinement to auto",
+        )  # fmt: skip
+    return Check("confinement", True, detail)
+
+
+def words_for(confined: Confined) -> str:
+    """What restricts workers, for people."""
+    parts = [f"Landlock {confined.landlock}"] if confined.landlock else []
+    parts += ["seccomp"] if confined.seccomp else []
+    words = (
+        f"workers are confined by {' and '.join(parts)}" if parts else "workers are NOT confined"
+    )
+    return f"{words}; lacking: {confined.lacking}" if confined.lacking else words
 
 
 def check_event_loop(longest_ms: int, thresholds: AlertThresholds) -> Check:

@@ -171,6 +171,7 @@ class Monitor:
         checks = [
             health.check_store(watched.database.trouble),
             health.check_fork_server(watched.fork_server),
+            health.check_confinement(watched.fork_server, watched.pool.sessions()),
             health.check_event_loop(self.loop_longest_ms, thresholds),
             health.check_disk(disk, thresholds),
             health.check_descriptors(descriptors, procfs.descriptor_limit()),

@@ -27,6 +27,7 @@ from whatsappd.monitoring.snapshot import (
     TaskFigures,
     WebhookFigures,
 )
+from whatsappd.rpc.descent import Descent
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.server import RpcServer
 from whatsappd.rpc.tally import Tally
@@ -43,6 +44,7 @@ class Served(NamedTuple):
     server: RpcServer
     table: MethodTable
     subscriber_lags: Callable[[], Sequence[int]]
+    descent: Descent
 
 
 class Scrape:
@@ -134,6 +136,7 @@ class Scrape:
             connections=served.server.connections if served else 0,
             connections_accepted=served.server.accepted if served else 0,
             connections_refused=served.server.refused if served else 0,
+            descendants_refused=served.descent.refused if served else 0,
             fork_server_up=watched.fork_server.pid is not None,
             fork_server_restarts=watched.fork_server.restarts,
             first_seq=self._events.first_seq,
@@ -200,6 +203,7 @@ class Scrape:
             last_error_ms=session.last_error_ms,
             last_inbound_ms=session.last_inbound_ms,
             qr_codes=counters.qr_codes,
+            refused_calls=dict(counters.refused_calls),
             inbound=dict(counters.inbound),
             accepted=outbox.accepted(company),
             entered=outbox.entered(company),

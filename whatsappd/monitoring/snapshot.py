@@ -34,6 +34,7 @@ class CompanyFigures(NamedTuple):
     last_error_ms: int | None
     last_inbound_ms: int | None
     qr_codes: int
+    refused_calls: Mapping[str, int]  # system calls of its workers, by name
     inbound: Mapping[Kind, int]
     accepted: int
     entered: Mapping[OutboxState, int]
@@ -89,6 +90,7 @@ class Snapshot(NamedTuple):
     connections: int
     connections_accepted: int
     connections_refused: int
+    descendants_refused: int  # of those: the daemon's own
     fork_server_up: bool
     fork_server_restarts: int
     first_seq: int

@@ -99,6 +99,11 @@ class ForkServer:
         """That of the fork server that runs, if one does."""
         return None if self._process is None else self._process.pid
 
+    @property
+    def filters_calls(self) -> bool:
+        """Whether workers' system calls are filtered, as far as is known."""
+        return self.confined is not None and self.confined.seccomp
+
     async def run(self) -> None:
         """Keep a fork server running until cancelled, then end it."""
         attempt = 0

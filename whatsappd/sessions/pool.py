@@ -404,10 +404,11 @@ class Pool:
                         company=session.company,
                     )
                 )
-        for pid in reap_orphans(self._known_children()):
+        for pid in reap_orphans(self.children()):
             log.info("orphan_reaped", pid=pid)
 
-    def _known_children(self) -> set[int]:
+    def children(self) -> set[int]:
+        """The pids of the daemon's processes: workers, fork server, sandbox."""
         known = self._foreign_children()
         known.update(
             pid for session in self._sessions.values() if (pid := session.status().worker_pid)

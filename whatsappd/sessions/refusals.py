@@ -31,8 +31,3 @@ async def answer_refused(listener: int, take: Callable[[Refused], None]) -> None
             take(refused)
         else:
             await trio.sleep(_PAUSE_S)
-
-
-def is_worth_a_line(count: int) -> bool:
-    """Whether the log is told of the refusal of that number: the 1st, 10th, 100th, …"""
-    return count > 0 and set(str(count)[1:]) <= {"0"} and str(count)[0] == "1"

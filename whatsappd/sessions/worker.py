@@ -24,10 +24,11 @@ from whatsappd.errors import (
     WorkerGone,
     error_from_wire,
 )
+from whatsappd.rules.milestones import is_milestone
 from whatsappd.sessions.forkserver import Spawned
 from whatsappd.sessions.output import log_output
 from whatsappd.sessions.process import ExitStatus
-from whatsappd.sessions.refusals import answer_refused, is_worth_a_line
+from whatsappd.sessions.refusals import answer_refused
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import (
     MAX_MSGID,
@@ -250,7 +251,7 @@ class Worker:
         self._refused_in_all[refused.call] += 1
         self.refused_calls[refused.call] += 1
         count = self.refused_calls[refused.call]
-        if is_worth_a_line(count):
+        if is_milestone(count):
             log.warning(
                 "worker_call_refused",
                 company=self.company,
