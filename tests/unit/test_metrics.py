@@ -214,6 +214,7 @@ def test_labels_are_bounded() -> None:
         "check",
         "consumer",
         "webhook",
+        "task",
         "call",  # a name of the kernel's table
     }
     info = {"version", "neonize", "python", "mode"}

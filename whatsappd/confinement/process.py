@@ -58,8 +58,11 @@ def drop_capabilities() -> None:
     held = ctypes.create_string_buffer(24)  # effective, permitted, inheritable; twice
     if libc.capget(header, held) != 0:
         raise OSError(ctypes.get_errno(), "capget failed")
-    effective, permitted, *_ = struct.unpack("=6I", held.raw)
+    effective, permitted, _, _, more, _ = struct.unpack("=6I", held.raw)
+    permitted |= more << 32
     kept = permitted & (1 << _CAP_DAC_READ_SEARCH)
+    if permitted == kept:
+        return  # asking could be refused (by a filter of systemd's)
     if libc.capset(header, struct.pack("=6I", effective & kept, kept, 0, 0, 0, 0)) != 0:
         raise OSError(ctypes.get_errno(), "capset failed")
 

@@ -102,12 +102,15 @@ def confine_worker(request: WorkerRequest, *, keep: Collection[int]) -> tuple[Co
     except OSError as error:
         raise WorkerFailed(f"{request.directory}: {error.strerror}") from error
     view = _open_view()
-    drop_capabilities()
+    lacking: list[str] = []
+    try:
+        drop_capabilities()
+    except OSError as error:
+        lacking.append(f"root's powers cannot be given up: {error.strerror}")
     no_new_privileges()
     keep_memory_private()
     if request.confinement == OFF:
         return Confined(lacking="it is switched off (sessions.confinement)"), WorkerView(view, None)
-    lacking: list[str] = []
     abi = _restrict_files(request, lacking)
     listener = _restrict_calls(lacking)
     confined = Confined(
