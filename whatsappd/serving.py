@@ -49,7 +49,7 @@ async def serve(
 ) -> None:
     """Serve the socket until `stopping`; then answer what is running, and remove the socket."""
     settings = live.settings
-    table, daemon_api, events_api = build_table(parts)
+    table, daemon_api, events_api, limits_api = build_table(parts)
     listener = inherited or open_listener(
         settings.socket,
         mode=settings.socket_mode,
@@ -72,6 +72,8 @@ async def serve(
         holder = by_user(peer)
         return holder._replace(is_capped=False) if may_speak(peer) else holder
 
+    shares = Shares(holder_of=holder_of)
+    limits_api.reporters.append(shares.report)
     try:
         async with trio.open_nursery() as serving:
             server: RpcServer = await serving.start(
@@ -82,7 +84,7 @@ async def serve(
                     allow=parts.access.allow,
                     may_speak=may_speak,
                     admit=admit,
-                    shares=Shares(holder_of=holder_of),
+                    shares=shares,
                     supervision=supervision,
                 )
             )

@@ -120,6 +120,7 @@ async def test_a_user_bound_to_a_company_sees_and_does_what_is_its_own(daemon: D
         SHOP,
         ("daemon.hello", {}),
         ("daemon.status", {}),
+        ("daemon.limits", {}),
         ("session.list", {}),
         ("session.status", {"company": "acme"}),
         ("message.get", {"id": sent["acme"]}),
@@ -129,8 +130,11 @@ async def test_a_user_bound_to_a_company_sees_and_does_what_is_its_own(daemon: D
         ("session.restart", {"company": "acme"}),
     )
     assert [outcome for outcome, _ in answers] == ["ok"] * len(answers), answers
-    _, status, listed, _, _, messages, _, events, _ = [result for _, result in answers]
+    _, status, limits, listed, _, _, messages, _, events, _ = [result for _, result in answers]
     assert [each["company"] for each in status["companies"]] == ["acme"]
+    assert (status["state_dir"], status["fork_server"]) == (None, None)
+    bounds = {each["name"]: each for each in limits["bounds"]}
+    assert bounds["connections"]["holders"] == [{"holder": f"uid:{SHOP}", "held": 1}]
     assert [each["company"] for each in listed["sessions"]] == ["acme"]
     assert {row["company"] for row in messages["rows"]} == {"acme"}
     assert {event["company"] for event in events["events"]} == {"acme"}

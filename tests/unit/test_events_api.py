@@ -19,6 +19,7 @@ from whatsappd.model.access import AccessRule, Subject
 from whatsappd.model.event import Draft
 from whatsappd.rpc.method import Call
 from whatsappd.rpc.peer import Peer
+from whatsappd.rules.bounds import SUBSCRIPTIONS, Places
 from whatsappd.store import consumers
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import EventLog, open_event_log
@@ -215,6 +216,23 @@ async def test_a_connection_has_a_bounded_number_of_subscriptions(world: World) 
     await world.call(world.owner, "events.unsubscribe", subscription=7)
     await trio.testing.wait_all_tasks_blocked()
     assert (await world.call(world.owner, "events.subscribe"))["subscription"] == 7
+
+
+async def test_one_user_has_so_many_subscriptions_on_all_connections(world: World) -> None:
+    world.api._places = Places(SUBSCRIPTIONS._replace(each=3, all=9, kept=2))
+    guests = [Connection(GUEST, world.nursery) for _ in range(2)]
+    for guest in (guests[0], guests[0], guests[1]):
+        await world.call(guest, "events.subscribe")
+    with pytest.raises(TooManyRequests, match="holds 3 of 3 subscriptions"):
+        await world.call(guests[1], "events.subscribe", consumer="crm")
+    assert await world.log.list_consumers() == []
+    for _ in range(6):
+        await world.call(world.owner, "events.subscribe")
+    [report] = world.api.report()
+    assert (report["held"], report["holders"][0]["held"]) == (9, 6)
+    await world.call(guests[0], "events.unsubscribe", subscription=1)
+    await trio.testing.wait_all_tasks_blocked()
+    assert world.api.report()[0]["held"] == 8
 
 
 async def test_subscriptions_that_are_asked_for_at_once_are_bounded_too(world: World) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import print_json
+from whatsappctl.output import print_json, table
 from whatsappd.wire.escape import printable
 
 #: The names in the RPC (and in `whatsappd.rules.outreach.SendLimits`), and for people.
@@ -21,7 +21,7 @@ _LIMIT = click.IntRange(min=0)
 
 @click.command("limits")
 @common_options
-@company_argument()
+@company_argument(required=False)
 @click.option("--per-minute", type=_LIMIT, metavar="N", help="Messages a minute.")
 @click.option(
     "--per-phone",
@@ -38,13 +38,17 @@ _LIMIT = click.IntRange(min=0)
 )
 @click.option("--cold-per-day", type=_LIMIT, metavar="N", help="First messages a day.")
 @click.option("--reset", is_flag=True, help="Give all others the daemon's defaults again.")
-def command(company: str, reset: bool, **given: int | None) -> None:
+def command(company: str | None, reset: bool, **given: int | None) -> None:
     """Show how fast COMPANY may send, or change it. 0 switches a limit off.
+
+    Without COMPANY, show what callers of the daemon and the gateway may hold (connections, event
+    streams, and so on), and who holds most.
 
     Changes hold at once, and also after a restart. Messages above a limit wait for their turn.
     WhatsApp restricts and bans accounts that write much, above all to strangers: raise with care.
 
     \b
+    whatsappctl limits
     whatsappctl limits acme
     whatsappctl limits acme --per-minute 10 --cold-per-day 50
     whatsappctl limits acme --reset
@@ -52,6 +56,11 @@ def command(company: str, reset: bool, **given: int | None) -> None:
     changes = {
         name: value for name, value in given.items() if value is not None or reset
     }  # None gives a limit its default again
+    if company is None:
+        if changes:
+            raise click.UsageError("say which COMPANY")
+        _show_bounds()
+        return
     with client() as daemon:
         answer = daemon.request("session.configure", {"company": company, **changes})
     if options().json:
@@ -59,3 +68,27 @@ def command(company: str, reset: bool, **given: int | None) -> None:
         return
     for name, value in answer["limits"].items():
         click.echo(f"{printable(NAMES.get(name, name)) + ':':<33}{value or 'off'}")
+
+
+def _show_bounds() -> None:
+    with client() as daemon:
+        answer = daemon.request("daemon.limits", {})
+    if options().json:
+        print_json(answer)
+        return
+    rows = [
+        (
+            bound["name"],
+            "-" if bound["held"] is None else bound["held"],
+            bound["each"],
+            bound["all"],
+            bound["kept"],
+            ", ".join(f"{_shown(each['holder'])}: {each['held']}" for each in bound["holders"]),
+        )
+        for bound in answer["bounds"]
+    ]
+    click.echo(table(("BOUND", "HELD", "EACH", "ALL", "KEPT", "WHO HOLDS MOST"), rows))
+
+
+def _shown(holder: str) -> str:
+    return holder.replace(":", " ", 1)

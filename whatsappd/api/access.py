@@ -17,6 +17,7 @@ from whatsappd.model.access import AccessRule
 from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rpc.peer import Peer
 from whatsappd.rules.access import Rights, refusal, rights_of
+from whatsappd.rules.bounds import Holder
 from whatsappd.store.audit import Line
 from whatsappd.store.keys import Key, Scope
 
@@ -85,6 +86,13 @@ class AccessControl:
         if call.actor is not None and call.actor.startswith(KEY):
             return call.actor
         return None if self.is_ours(call.peer) else f"uid:{call.peer.uid}"
+
+    def holder_of(self, call: Call) -> Holder:
+        """Whose places in `rules.bounds` a call takes. Whoever calls for many (the gateway), and
+        bounds each of them itself, has no share that is its own."""
+        is_ours = self.is_ours(call.peer)
+        is_capped = not is_ours and call.actor is None
+        return Holder(f"uid:{call.peer.uid}", is_capped=is_capped, may_use_kept=is_ours)
 
     def may_link(self, call: Call, company: str) -> bool:
         """Whether a caller may see the company's QR codes: who scans one owns its messages.

@@ -21,7 +21,8 @@ from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownSubs
 from whatsappd.model.company import validate_company
 from whatsappd.model.consumer import is_webhook, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
-from whatsappd.rpc.method import Call, Concerns, Method, Notifier
+from whatsappd.rpc.method import Call, Concerns, Method
+from whatsappd.rules.bounds import SUBSCRIPTIONS, Places
 from whatsappd.store.audit import Line
 from whatsappd.store.events import EventLog
 from whatsappd.store.tail import StoredEvent
@@ -108,12 +109,17 @@ class EventsApi:
         self._scopes: dict[tuple[int, int], trio.CancelScope] = {}
         self._cursors: dict[tuple[int, int], int] = {}
         self._subscribed: Counter[int] = Counter()  # by connection
+        self._places = Places(SUBSCRIPTIONS)  # by user
         # The latest batches, and the companies whose codes are in them.
         self._shared: dict[_Which, tuple[bytes, frozenset[str]]] = {}
 
     @property
     def last_seq(self) -> int:
         return self._log.last_seq
+
+    def report(self) -> list[dict[str, Any]]:
+        """For `daemon.limits`."""
+        return [self._places.report()]
 
     def lags(self) -> list[int]:
         """How many events each subscription has not been given yet."""
@@ -180,7 +186,7 @@ class EventsApi:
     async def _subscribe(self, call: Call, params: SubscribeParams) -> dict[str, Any]:
         """Replay behind `after` (or the consumer's cursor; without both: only what comes), then
         follow. `gap`: see `_read`."""
-        self.check_room(call.connection)
+        self.check_room(call)
         chosen = self._chosen(call, "events.subscribe", params)
         after = params.after
         if params.consumer is not None:
@@ -272,13 +278,15 @@ class EventsApi:
         owner = self._access.owner_of(call)
         return name if owner is None else own_name(owner, name)
 
-    def check_room(self, connection: Notifier) -> None:
+    def check_room(self, call: Call) -> None:
         """To be asked before anything else is done for a subscription.
 
         Raises:
-            TooManyRequests: the connection has MAX_SUBSCRIPTIONS already.
+            TooManyRequests: the connection has MAX_SUBSCRIPTIONS already, or its user too many.
         """
-        if self._subscribed[id(connection)] >= MAX_SUBSCRIPTIONS:
+        with self._places.place(self._access.holder_of(call)):
+            pass
+        if self._subscribed[id(call.connection)] >= MAX_SUBSCRIPTIONS:
             raise TooManyRequests(
                 f"this connection has {MAX_SUBSCRIPTIONS} subscriptions: end some with "
                 "events.unsubscribe, or follow several companies with one",
@@ -287,12 +295,14 @@ class EventsApi:
 
     def _begin(self, call: Call, after: int, chosen: Chosen, gap: int = 0) -> int:
         connection = call.connection
-        self.check_room(connection)  # others may have begun meanwhile
+        self.check_room(call)  # others may have begun meanwhile
         subscription = 1
         while (id(connection), subscription) in self._scopes:
             subscription += 1
         if connection.closed:
             return subscription  # where nothing would be started, nor come to its end
+        holder = self._access.holder_of(call)
+        self._places.take(holder)
         self._subscribed[id(connection)] += 1
         scope = self._scopes[id(connection), subscription] = trio.CancelScope()
 
@@ -303,6 +313,7 @@ class EventsApi:
             finally:
                 del self._scopes[id(connection), subscription]
                 self._cursors.pop((id(connection), subscription), None)
+                self._places.give(holder)
                 self._subscribed[id(connection)] -= 1
                 if not self._subscribed[id(connection)]:
                     del self._subscribed[id(connection)]

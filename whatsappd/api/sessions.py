@@ -67,7 +67,7 @@ class SessionsApi:
     async def _start(self, call: Call, params: StartParams) -> dict[str, Any]:
         company = validate_company(params.company)
         if params.watch:
-            self._events.check_room(call.connection)
+            self._events.check_room(call)
         # The place in the log before anything happens: a watcher misses nothing after it.
         before = self._events.last_seq
         await self._pool.start(company, take_over=params.take_over)

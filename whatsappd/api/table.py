@@ -11,6 +11,7 @@ from whatsappd.api.auditing import audited
 from whatsappd.api.daemon import DaemonApi
 from whatsappd.api.events import EventsApi
 from whatsappd.api.keys import KeysApi
+from whatsappd.api.limits import LimitsApi
 from whatsappd.api.messages import MessagesApi
 from whatsappd.api.monitoring import MonitoringApi
 from whatsappd.api.sandbox import forwarded_methods
@@ -57,8 +58,9 @@ class ApiParts(NamedTuple):
     scrape: Scrape
 
 
-def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
+def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, LimitsApi]:
     """The table, and those parts of it that know or learn about the server once that runs."""
+    limits = LimitsApi(parts.access, parts.database)
     events = EventsApi(parts.events, parts.access, parts.audit.record_repeatable)
     sandbox = parts.sandbox
     daemon = DaemonApi(
@@ -75,6 +77,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
     )
     methods = [
         *daemon.methods(),
+        *limits.methods(),
         *MonitoringApi(parts.monitor, parts.scrape, parts.access).methods(),
         *SessionsApi(parts.pool, events, parts.access).methods(),
         *MessagesApi(parts.pool, parts.outbox, parts.settings, parts.access).methods(),
@@ -86,4 +89,5 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi]:
         methods += forwarded_methods(lambda: sandbox.control)
     table = MethodTable(audited(methods, parts.audit))
     daemon.method_names = list(table)
-    return table, daemon, events
+    limits.reporters.append(events.report)
+    return table, daemon, events, limits

@@ -224,8 +224,8 @@ class Places:
             self.give(holder, amount)
 
     def report(self) -> dict[str, Any]:
-        """The bound and who holds most of it, as `daemon.limits` answers."""
-        return report(self.bound, self.total, self._held.most_common(REPORTED), self.refused)
+        """The bound and who holds how much of it, those first that hold most."""
+        return report(self.bound, self.total, self._held.most_common(), self.refused)
 
     def _most(self) -> str | None:
         if not self._held:
@@ -235,9 +235,9 @@ class Places:
 
 
 def report(
-    bound: Bound, total: int | None, holders: list[tuple[str, int]], refused: int
+    bound: Bound, total: int | None, holders: list[tuple[str, int]], refused: int | None
 ) -> dict[str, Any]:
-    """One line of `daemon.limits`. `total` None: only another process knows."""
+    """One line of `daemon.limits`. None: only another process knows, or nobody counts it."""
     return {
         "name": bound.name,
         "what": bound.what,

@@ -57,6 +57,7 @@ PARAMS = {
     "events.read": ReadParams,
     "events.ack": AckParams,
     "events.forget": ForgetParams,
+    "daemon.limits": NoParams,
     "sandbox.info": NoParams,
     "sandbox.scan": ScanParams,
     "sandbox.fault": FaultParams,

@@ -13,6 +13,7 @@ from whatsappctl.commands import configure, limits, outbox
 from whatsappd.errors import InvalidParams, UnknownMessage, WrongState
 from whatsappd.logs import LEVELS
 from whatsappd.model.message import OnUncertain, OutboxState, Row
+from whatsappd.rules.bounds import CONNECTIONS, STREAMS, Holder, Places, report
 from whatsappd.rules.outreach import SendLimits
 from whatsappd.store.outbox import DECISIONS
 
@@ -130,6 +131,20 @@ def test_limits_shows_without_changing(daemon: Daemon):
     asked = daemon.called("session.configure")[0]
     assert [type(getattr(asked, name)).__name__ for name in SendLimits._fields] == ["UnsetType"] * 4
     assert json.loads(daemon.invoke("limits", "acme", "--json").stdout) == LIMITS
+
+
+def test_limits_without_a_company_shows_who_holds_what(daemon: Daemon):
+    places = Places(CONNECTIONS)
+    places.take(Holder("uid:1001"), 7)
+    bounds = [places.report(), report(STREAMS, None, [], None)]
+    daemon.answers = {"daemon.limits": {"bounds": bounds, "paces": []}}
+    result = daemon.invoke("limits")
+    assert result.exit_code == 0
+    _, connections, streams = result.stdout.splitlines()
+    assert connections.split() == ["connections", "7", "512", "2048", "64", "uid", "1001:", "7"]
+    assert streams.split()[:2] == ["streams", "-"]
+    assert json.loads(daemon.invoke("limits", "--json").stdout)["bounds"] == bounds
+    assert daemon.invoke("limits", "--per-minute", "1").exit_code == 2
 
 
 def test_limits_changes_what_is_given_and_resets_the_others(daemon: Daemon):
