@@ -114,7 +114,7 @@ class MessagesApi:
             ),
         ]  # fmt: skip
 
-    async def _send(self, _call: Call, params: SendParams) -> dict[str, Any]:
+    async def _send(self, call: Call, params: SendParams) -> dict[str, Any]:
         """Answers when the row is durable, or with `wait` when it got that far or cannot any more.
 
         Waiting never decides whether it is sent: a caller that goes away changes nothing.
@@ -128,6 +128,7 @@ class MessagesApi:
             key=params.key,
             expires_ms=now_ms() + params.ttl_ms if params.ttl_ms else None,
             on_uncertain=params.on_uncertain,
+            owner=self._access.owner_of(call),
         )
         row = await (self._accept_paid(new) if params.no_queue else self._accept(new))
         if params.wait != "queued":

@@ -89,5 +89,5 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, Lim
         methods += forwarded_methods(lambda: sandbox.control)
     table = MethodTable(audited(methods, parts.audit))
     daemon.method_names = list(table)
-    limits.reporters.append(events.report)
+    limits.reporters += [events.report, parts.outbox.stored.report]
     return table, daemon, events, limits

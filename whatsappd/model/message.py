@@ -40,6 +40,7 @@ class NewMessage(NamedTuple):
     key: str | None = None
     expires_ms: int | None = None
     on_uncertain: OnUncertain = OnUncertain.ASK
+    owner: str | None = None  # who sends it: see `Row`
 
 
 class Row(NamedTuple):
@@ -69,9 +70,13 @@ class Row(NamedTuple):
     # Attempts whose fate nobody knows. Above 0, the recipient may hold the message whatever the
     # state says, and twice if it was resent.
     lost_attempts: int = 0
+    # Who sent it, for the bounds of each: `key:ID`, `uid:1000`; None: root, the daemon's own user,
+    # or nobody knows any more. Not told to others.
+    owner: str | None = None
 
     def as_wire(self) -> dict[str, Any]:
         values = self._asdict()
+        del values["owner"]
         values["state"] = self.state.value
         values["on_uncertain"] = self.on_uncertain.value
         return values

@@ -23,7 +23,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any, NamedTuple
 
-from whatsappd.errors import InvalidParams, TooManyRequests, WhatsappdError
+from whatsappd.errors import InvalidParams, QueueFull, TooManyRequests, WhatsappdError
 
 #: Holders that a `Pace` remembers. Whoever was heard of longest ago is forgotten first.
 MAX_PACED = 10_000
@@ -76,7 +76,8 @@ class Holder(NamedTuple):
         return self.name.replace(":", " ", 1)
 
 
-_KIB, _MIB = 1024, 1024 * 1024
+_MIB = 1024 * 1024
+_GIB = 1024 * _MIB
 
 # --- the daemon's socket ------------------------------------------------------------------------
 
@@ -113,6 +114,19 @@ WEBHOOKS = Bound(
     error=InvalidParams, field="url",
 )  # fmt: skip
 
+COMPANY_BYTES = Bound(
+    "company_bytes", "bytes of messages that wait or were given up", 512 * _MIB, 16 * _GIB, 0,
+    "send or cancel less; what was given up is deleted when it is old enough "
+    "(`retention.messages_max_age`)",
+    names_others=False, error=QueueFull,
+)  # fmt: skip
+CALLER_BYTES = Bound(
+    "caller_bytes", "bytes of messages that wait or were given up", 128 * _MIB, 16 * _GIB, _GIB,
+    "send or cancel less; what was given up is deleted when it is old enough "
+    "(`retention.messages_max_age`)",
+    names_others=False, error=QueueFull,
+)  # fmt: skip
+
 # --- the gateway --------------------------------------------------------------------------------
 
 STREAMS = Bound(
@@ -133,6 +147,8 @@ BOUNDS: tuple[Bound, ...] = (
     SUBSCRIPTIONS,
     CONSUMERS,
     WEBHOOKS,
+    COMPANY_BYTES,
+    CALLER_BYTES,
     STREAMS,
     COMPANY_STREAMS,
 )  # fmt: skip

@@ -26,6 +26,7 @@ from whatsappd.rules.delivery import (
 )
 from whatsappd.store import rows
 from whatsappd.store.events import EventLog
+from whatsappd.store.stored_bytes import COUNTED, StoredBytes
 from whatsappd.store.watch import Change
 
 
@@ -40,7 +41,9 @@ class Ledger:
         last_id: int,
         waiting: dict[str, int],
         publish: Callable[[list[Change]], None],
+        stored: StoredBytes | None = None,
     ) -> None:
+        self._stored = stored or StoredBytes()
         self._log = log
         self._clock = clock
         self._last_id = last_id
@@ -73,6 +76,10 @@ class Ledger:
             self._waiting[change.row.company] -= sign
         if change.row.state in _WAITING and not change.is_gone:
             self._waiting[change.row.company] += sign
+        counted = int(change.row.state in COUNTED and not change.is_gone)
+        counted -= int(change.before in COUNTED)
+        if counted:
+            self._stored.change(change.row, counted * sign)
 
     # --- changes ------------------------------------------------------------------------------
 
@@ -109,6 +116,7 @@ class Ledger:
             created_ms=now,
             updated_ms=now,
             sent_ms=None,
+            owner=new.owner,
         )
         if not rows.insert(conn, row):
             known = self.find(conn, new)
@@ -116,6 +124,7 @@ class Ledger:
             return known, False
         self._log.stage([_event(None, "accepted", row)])
         self._note(Change(None, row))
+        self._stored.check(row)
         return row, True
 
     def find(self, conn: sqlite3.Connection, new: NewMessage) -> Row | None:

@@ -32,6 +32,7 @@ from whatsappd.store.database import Database
 from whatsappd.store.events import EventLog
 from whatsappd.store.ledger import Ledger
 from whatsappd.store.slices import in_slices
+from whatsappd.store.stored_bytes import StoredBytes
 from whatsappd.store.upkeep import TOO_LATE
 from whatsappd.store.watch import Waiter, Watch
 
@@ -58,8 +59,14 @@ class Outbox:
     """
 
     def __init__(
-        self, database: Database, ledger: Ledger, watch: Watch, clock: Callable[[], int]
+        self,
+        database: Database,
+        ledger: Ledger,
+        watch: Watch,
+        clock: Callable[[], int],
+        stored: StoredBytes,
     ) -> None:
+        self.stored = stored
         self._database = database
         self._ledger = ledger
         self._watch = watch
@@ -75,7 +82,8 @@ class Outbox:
 
         Raises:
             KeyConflict: the key was used for other content.
-            QueueFull: `queue_limit` rows of the company are queued or being sent.
+            QueueFull: `queue_limit` rows of the company are queued or being sent, or what it or
+                its sender has on disk and never sent is too much (`store.stored_bytes`).
             StoreFailed: the disk did not take it. It was not accepted.
         """
         return await self._database.write(lambda conn: self._ledger.accept(conn, new, queue_limit))
@@ -464,8 +472,15 @@ async def open_outbox(
         company: counts[OutboxState.QUEUED] + counts[OutboxState.SENDING]
         for company, counts in loaded.counts.items()
     }
+    stored = StoredBytes()
+    await database.read(lambda conn: stored.load(conn, loaded.counts))
     ledger = Ledger(
-        log, clock=clock, last_id=loaded.last_id, waiting=waiting, publish=watch.publish
+        log,
+        clock=clock,
+        last_id=loaded.last_id,
+        waiting=waiting,
+        publish=watch.publish,
+        stored=stored,
     )
     database.attach(ledger)
-    return Outbox(database, ledger, watch, clock)
+    return Outbox(database, ledger, watch, clock, stored)

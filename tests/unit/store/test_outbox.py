@@ -777,9 +777,10 @@ async def test_no_listing_costs_more_with_more_rows(outbox: Outbox, database: Da
 
     def fill(conn: sqlite3.Connection) -> None:
         conn.executemany(
-            "INSERT INTO outbox SELECT ?, ?, chat, text, NULL, ?, reason, attempts, not_before_ms,"
-            " expires_ms, on_uncertain, NULL, created_ms, updated_ms, sent_ms, handed_ms,"
-            " lost_attempts, secret FROM outbox WHERE id = ?",
+            "INSERT INTO outbox (id, company, state, chat, text, attempts, not_before_ms,"
+            " on_uncertain, created_ms, updated_ms, lost_attempts)"
+            " SELECT ?, ?, ?, chat, text, attempts, not_before_ms, on_uncertain, created_ms,"
+            " updated_ms, lost_attempts FROM outbox WHERE id = ?",
             [
                 (first + 1 + n, f"company{n % 5}", ("sent", "read")[n % 2], first)
                 for n in range(20_000)

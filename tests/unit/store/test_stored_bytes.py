@@ -1,0 +1,78 @@
+"""Nobody fills the disk with messages that never leave: bounds by company and by sender."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from whatsappd.errors import QueueFull
+from whatsappd.model.message import NewMessage
+from whatsappd.store.database import open_database
+from whatsappd.store.events import open_event_log
+from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.store.stored_bytes import OVERHEAD
+
+LIMIT = 100_000
+TEXT = "x" * 9000
+
+
+async def opened(database: object) -> Outbox:
+    outbox = await open_outbox(database, await open_event_log(database))  # type: ignore[arg-type]
+    bounds = outbox.stored
+    bounds.company_bound = bounds.company_bound._replace(each=2 * LIMIT)
+    bounds.caller_bound = bounds.caller_bound._replace(each=LIMIT)
+    return outbox
+
+
+def message(owner: str | None, company: str = "acme", key: str | None = None) -> NewMessage:
+    return NewMessage(company, "15550100@s.whatsapp.net", TEXT, key=key, owner=owner)
+
+
+async def fill(outbox: Outbox, owner: str | None, company: str = "acme") -> tuple[int, QueueFull]:
+    """Send and cancel until it is refused: how often that went, and the refusal."""
+    for number in range(1000):
+        try:
+            row, _ = await outbox.accept(message(owner, company), 10_000)
+        except QueueFull as error:
+            return number, error
+        await outbox.cancel(row.id)
+    raise AssertionError("nobody refused it")
+
+
+async def test_who_sends_and_cancels_in_turn_does_not_fill_the_disk(path: Path) -> None:
+    async with open_database(path) as database:
+        outbox = await opened(database)
+        first, _ = await outbox.accept(message("key:one", key="first"), 10_000)
+        times, error = await fill(outbox, "key:one")
+        assert times == LIMIT // (len(TEXT) + OVERHEAD) - 1
+        assert "key one holds" in error.message
+        assert f"of {LIMIT} bytes of messages that wait or were given up" in error.message
+        # What was accepted before is still answered, and others of the company still send.
+        assert await outbox.accept(message("key:one", key="first"), 10_000) == (first, False)
+        assert (await fill(outbox, "key:two"))[0] > 5
+        _, error = await fill(outbox, None)
+        assert "company acme holds" in error.message
+        assert (await fill(outbox, "key:three", "globex"))[0] > 5
+    # It is counted anew after a restart, and what is deleted counts no more.
+    async with open_database(path) as database:
+        outbox = await opened(database)
+        assert (await fill(outbox, "key:one", "globex"))[0] == 0
+        await outbox.cancel(first.id)
+        await outbox.retain(-1)
+        assert [each["held"] for each in outbox.stored.report()] == [0, 0]
+        assert (await fill(outbox, "key:one", "globex"))[0] > 5
+
+
+async def test_what_was_sent_counts_no_more(path: Path) -> None:
+    async with open_database(path) as database:
+        outbox = await opened(database)
+        for number in range(30):
+            row, _ = await outbox.accept(message("key:one"), 10_000)
+            await outbox.begin(row.id)
+            await outbox.acknowledged(row.id, f"M{number}", 1)
+        assert outbox.stored.report()[0]["held"] == 0
+        for _ in range(9):
+            await outbox.accept(message("key:one"), 10_000)
+        with pytest.raises(QueueFull):
+            await outbox.accept(message("key:one"), 10_000)
