@@ -127,6 +127,11 @@ def print_json(value: Any) -> None:
     click.echo(json_text(value))
 
 
+def say(text: object, *, err: bool = False) -> None:
+    """Print a line for people. What others wrote in it cannot make it two, or command anything."""
+    click.echo(printable(text), err=err)
+
+
 def watched(stream: EventStream, *, until: float | None = None) -> Iterator[Event]:
     """The events of `stream`, for a command that prints them.
 

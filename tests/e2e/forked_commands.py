@@ -16,7 +16,7 @@ import tempfile
 from pathlib import Path
 from typing import Any, NoReturn
 
-import whatsappctl.commands
+import whatsappctl
 from whatsappctl.cli import main
 
 STATES = ("open", "closed", "full", "gone")
@@ -59,8 +59,10 @@ def become(arguments: list[str], streams: list[str], files: list[int]) -> NoRetu
 
 
 if __name__ == "__main__":
-    for module in pkgutil.iter_modules(whatsappctl.commands.__path__):
-        importlib.import_module(f"whatsappctl.commands.{module.name}")
+    # Before the fork, so that it need not be done after each.
+    for module in pkgutil.walk_packages(whatsappctl.__path__, "whatsappctl."):
+        if not module.name.endswith("__main__"):
+            importlib.import_module(module.name)
     tasks = json.loads(Path(sys.argv[1]).read_text())
     results = [run(task["arguments"], task["streams"]) for task in tasks]
     Path(sys.argv[2]).write_text(json.dumps(results))

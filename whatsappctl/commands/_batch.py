@@ -13,7 +13,7 @@ import click
 from whatsappctl.batch import BadLine, Defaults, Line, lines, rereadable
 from whatsappctl.common import client, options
 from whatsappctl.interrupts import Interrupts
-from whatsappctl.output import json_text, print_json
+from whatsappctl.output import json_text, print_json, say
 from whatsappctl.sending import Outcome, Sender
 from whatsappd.errors import EXIT_FAILED, EXIT_USAGE, InvalidParams, WhatsappdError
 from whatsappd.wire.escape import printable
@@ -58,7 +58,7 @@ def send_batch(
             else:
                 account.good += 1
         if account.bad and not skip_bad:
-            click.echo(
+            say(
                 f"whatsappctl: nothing was sent: {account.bad} of {account.good + account.bad} "
                 "lines are bad (--skip-bad sends the others)",
                 err=True,
@@ -100,7 +100,7 @@ def _send(path: str, good: Iterator[Line], account: Account, timeout: float | No
     if options().json:
         click.echo(json_text({"summary": account.as_json()}), err=True)
     else:
-        click.echo(account.sentence())
+        say(account.sentence())
     if account.failed or account.bad:
         click.get_current_context().exit(EXIT_FAILED)
 
@@ -175,7 +175,7 @@ def _tell_bad(line: BadLine) -> None:
         error = InvalidParams(text, problems=line.problems)
         print_json({"line": line.number, "error": error.as_wire()})
     else:
-        click.echo(printable(f"line {line.number}: {text}"), err=True)
+        say(f"line {line.number}: {text}", err=True)
 
 
 def _tell(outcome: Outcome) -> None:
@@ -200,4 +200,4 @@ def _tell_end(account: Account, sender: Sender, why: dict[str, Any]) -> None:
         click.echo(json_text({"error": why, "summary": summary}), err=True)
     else:
         reason = printable(why["message"])
-        click.echo(f"whatsappctl: {reason}: {account.sentence()}{doubt}; {remedy}", err=True)
+        say(f"whatsappctl: {reason}: {account.sentence()}{doubt}; {remedy}", err=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import print_json, session_line
+from whatsappctl.output import print_json, say, session_line
 
 
 def session_verb(verb: str, doc: str) -> click.Command:
@@ -20,6 +20,6 @@ def session_verb(verb: str, doc: str) -> click.Command:
         if options().json:
             print_json(status)
         else:
-            click.echo(session_line(status))
+            say(session_line(status))
 
     return command

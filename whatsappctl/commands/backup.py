@@ -7,8 +7,7 @@ import os
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import print_json
-from whatsappd.wire.escape import printable
+from whatsappctl.output import print_json, say
 
 
 @click.command("backup")
@@ -30,4 +29,4 @@ def command(file: str) -> None:
     if options().json:
         print_json(answer)
     else:
-        click.echo(printable(answer.get("path", path)))
+        say(answer.get("path", path))

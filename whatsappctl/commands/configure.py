@@ -5,8 +5,7 @@ from __future__ import annotations
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import print_json
-from whatsappd.wire.escape import printable
+from whatsappctl.output import print_json, say
 
 #: As in `whatsappd.logs`, which needs structlog.
 LOG_LEVELS = ("debug", "info", "warning", "error")
@@ -34,4 +33,4 @@ def command(log_level: str | None) -> None:
         print_json(answer)
         return
     for name, value in answer.items():
-        click.echo(printable(f"{name.replace('_', '-')}: {value}"))
+        say(f"{name.replace('_', '-')}: {value}")

@@ -9,10 +9,9 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import clock, number, print_json, watched
+from whatsappctl.output import clock, number, print_json, say, watched
 from whatsappd.command import check_output
 from whatsappd.model.event import Event
-from whatsappd.wire.escape import printable
 
 if TYPE_CHECKING:
     from whatsappctl.stream import EventStream
@@ -115,7 +114,7 @@ def forget(name: str) -> None:
     if options().json:
         print_json(forgotten)
     else:
-        click.echo(f"forgot {name}", err=True)
+        say(f"forgot {name}", err=True)
 
 
 def _follow(stream: EventStream, count: int | None) -> None:
@@ -174,7 +173,7 @@ def _printer() -> Callable[[Event], None]:
 
 def _tell_gap(first: int | None) -> None:
     if first is not None:
-        click.echo(f"some events before seq {first} are deleted already", err=True)
+        say(f"some events before seq {first} are deleted already", err=True)
 
 
 def _print_json(event: Event) -> None:
@@ -184,7 +183,7 @@ def _print_json(event: Event) -> None:
 def _print_line(event: Event) -> None:
     words = _words(event.type, event.data)
     head = f"{event.seq:>6}  {clock(event.time_ms)}  {event.company}  {event.type}"
-    click.echo(printable(f"{head}  {words}"))
+    say(f"{head}  {words}")
 
 
 def _words(kind: str, data: dict[str, Any]) -> str:

@@ -7,7 +7,7 @@ from typing import Any
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import age, print_json, table
+from whatsappctl.output import age, print_json, say, table
 
 #: As in `whatsappd.store.keys.Scope`, which is the daemon's.
 SCOPES = ("read", "send", "admin")
@@ -43,8 +43,8 @@ def create(name: str, scope: str, companies: tuple[str, ...]) -> None:
     if options().json:
         print_json(made)
         return
-    click.echo(made["key"])
-    click.echo(f"id {made['id']}: {_what(made)}. The key is not shown again.", err=True)
+    say(made["key"])
+    say(f"id {made['id']}: {_what(made)}. The key is not shown again.", err=True)
 
 
 @command.command("list")
@@ -57,7 +57,7 @@ def list_keys() -> None:
         print_json({"keys": keys})
         return
     if not keys:
-        click.echo("no keys yet: `whatsappctl keys create NAME` makes one", err=True)
+        say("no keys yet: `whatsappctl keys create NAME` makes one", err=True)
         return
     rows = [
         (
@@ -83,7 +83,7 @@ def revoke(key_id: str) -> None:
     if options().json:
         print_json(revoked)
     else:
-        click.echo(f"revoked {revoked['id']} ({revoked['name']})", err=True)
+        say(f"revoked {revoked['id']} ({revoked['name']})", err=True)
 
 
 def _what(key: dict[str, Any]) -> str:

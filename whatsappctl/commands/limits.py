@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import print_json, table
+from whatsappctl.output import print_json, say, table
 from whatsappd.wire.escape import printable
 
 #: The names in the RPC (and in `whatsappd.rules.outreach.SendLimits`), and for people.
@@ -67,7 +67,7 @@ def command(company: str | None, reset: bool, **given: int | None) -> None:
         print_json(answer)
         return
     for name, value in answer["limits"].items():
-        click.echo(f"{printable(NAMES.get(name, name)) + ':':<33}{value or 'off'}")
+        say(f"{printable(NAMES.get(name, name)) + ':':<33}{value or 'off'}")
 
 
 def _show_bounds() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import age, number, print_json, table
+from whatsappctl.output import age, number, print_json, say, table
 
 
 @click.command("list")
@@ -30,6 +30,6 @@ def command(state: str | None) -> None:
         ]
         click.echo(table(("COMPANY", "STATE", "FOR", "NUMBER"), rows))
     elif sessions:
-        click.echo(f"no session is {state}", err=True)
+        say(f"no session is {state}", err=True)
     else:
-        click.echo("no companies yet: `whatsappctl start COMPANY` links the first", err=True)
+        say("no companies yet: `whatsappctl start COMPANY` links the first", err=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import age, clock, in_time, number, print_json, table
+from whatsappctl.output import age, clock, in_time, number, print_json, say, table
 from whatsappd.command import check_output
 from whatsappd.errors import WhatsappdError
 from whatsappd.wire.escape import printable
@@ -86,9 +86,9 @@ def list_rows(
                 click.echo(_table(rows))
             check_output()
     if empty:
-        click.echo("no messages" + (f" that are {' or '.join(states)}" if states else ""), err=True)
+        say("no messages" + (f" that are {' or '.join(states)}" if states else ""), err=True)
     elif more is not None:
-        click.echo(f"there are more: --before {more}, or --all", err=True)
+        say(f"there are more: --before {more}, or --all", err=True)
 
 
 def _pages(
@@ -168,8 +168,8 @@ def _facts(row: dict[str, Any]) -> str:
         for name, value in facts.items()
         if value is not None and value != "-"
     ]
-    # Line by line, because escaping would make one of them.
-    return "\n".join([*lines, "", *map(printable, row["text"].split("\n"))])
+    # Line by line, because escaping would make one of them; indented, or it could play a fact.
+    return "\n".join([*lines, "", *(f"  {printable(line)}" for line in row["text"].split("\n"))])
 
 
 def _at(at_ms: int | None) -> str | None:
@@ -229,11 +229,11 @@ def _each(ids: tuple[str, ...], do: Callable[[str], dict[str, Any]]) -> None:
             if options().json:
                 print_json({"id": id, "error": error.as_wire()})
             else:
-                click.echo(f"{printable(id)}: {printable(error.message)}", err=True)
+                say(f"{id}: {error.message}", err=True)
             continue
         if options().json:
             print_json(row)
         else:
-            click.echo(f"{row['id']} {printable(row['state'])}")
+            say(f"{row['id']} {row['state']}")
     if first is not None:
         click.get_current_context().exit(first.exit_code)

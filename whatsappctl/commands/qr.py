@@ -7,7 +7,7 @@ import sys
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import in_time, print_json
+from whatsappctl.output import in_time, print_json, say
 
 #: Seconds to wait for the code of a session that is just starting.
 PATIENCE = 10.0
@@ -34,16 +34,16 @@ def command(company: str, png: str | None, text: bool) -> None:
 
         write_png(answer["qr"], png)
         if png != "-":
-            click.echo(f"{png}: good for {_left(answer)}", err=True)
+            say(f"{png}: good for {_left(answer)}", err=True)
     elif options().json:
         print_json(answer)
     elif text or not sys.stdout.isatty():
-        click.echo(answer["qr"])
+        say(answer["qr"])
     else:
         from whatsappctl.qrcode import drawn
 
         click.echo(drawn(answer["qr"], color=True))
-        click.echo(f"good for {_left(answer)}", err=True)
+        say(f"good for {_left(answer)}", err=True)
 
 
 def _left(answer: dict[str, int]) -> str:

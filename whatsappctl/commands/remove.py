@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import print_json
+from whatsappctl.output import print_json, say
 
 
 @click.command("remove")
@@ -27,4 +27,4 @@ def command(company: str, yes: bool, force: bool) -> None:
     if options().json:
         print_json(answer)
     else:
-        click.echo(f"{company}: removed")
+        say(f"{company}: removed")

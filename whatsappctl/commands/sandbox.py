@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import json_text, print_json
+from whatsappctl.output import json_text, print_json, say
 from whatsappd.errors import UnknownMethod
-from whatsappd.wire.escape import printable
 
 #: Seconds to wait for the code of a session that is just starting.
 PATIENCE = 15.0
@@ -51,7 +50,7 @@ def _print(answer: Any) -> None:
         return
     for name, value in answer.items():
         shown = json_text(value) if isinstance(value, (dict, list)) else value
-        click.echo(f"{name}: {printable(shown)}")
+        say(f"{name}: {shown}")
 
 
 @command.command("info")

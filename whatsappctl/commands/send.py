@@ -15,9 +15,8 @@ from whatsappctl.common import (
     options,
     read_stdin,
 )
-from whatsappctl.output import print_json
+from whatsappctl.output import print_json, say
 from whatsappd.errors import SendFailed, Stopping, TimedOut, Uncertain, Unreachable
-from whatsappd.wire.escape import printable
 
 if TYPE_CHECKING:
     from whatsappctl.client import Client
@@ -163,7 +162,7 @@ def _wait(daemon: Client, row: dict[str, Any], goal: str, timeout: float | None)
             row,
             goal,
             deadline=timeout,
-            on_uncertain=lambda row: click.echo(printable(_uncertain(row)), err=True),
+            on_uncertain=lambda row: say(_uncertain(row), err=True),
         )
     except KeyboardInterrupt:
         _print_row(accepted)
@@ -197,7 +196,7 @@ def _arguments(ttl: float | None, on_uncertain: str | None, no_queue: bool) -> d
 
 def _read_text() -> str:
     if sys.stdin.isatty():
-        click.echo("Type the message; Ctrl-D on an empty line sends it.", err=True)
+        say("Type the message; Ctrl-D on an empty line sends it.", err=True)
     text = read_stdin("the text").removesuffix("\n")
     if not text:
         raise click.UsageError("there is no text: give it as TEXT or on stdin")
@@ -208,4 +207,4 @@ def _print_row(row: dict[str, Any]) -> None:
     if options().json:
         print_json(row)
     else:
-        click.echo(f"{row['id']} {printable(row['state'])}")
+        say(f"{row['id']} {row['state']}")

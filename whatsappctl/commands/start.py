@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import click
 
 from whatsappctl.common import Seconds, client, common_options, company_argument, options
-from whatsappctl.output import in_time, print_json, session_line, watched
+from whatsappctl.output import in_time, print_json, say, session_line, watched
 from whatsappd.errors import NotConnected, TimedOut, WrongState
 from whatsappd.wire.escape import printable
 
@@ -61,7 +61,7 @@ def command(company: str, no_wait: bool, timeout: float, take_over: bool) -> Non
             if options().json:
                 print_json(status)
             else:
-                click.echo(session_line(status))
+                say(session_line(status))
             return
         status, events = daemon.start_and_watch(company, take_over=take_over)
     view: View = JsonView(company) if options().json or not sys.stdout.isatty() else Screen()
@@ -130,7 +130,7 @@ class Screen:
 
     def state(self, status: dict[str, Any]) -> None:
         self._erase()
-        click.echo(session_line(status))
+        say(session_line(status))
 
     def qr(self, data: dict[str, Any]) -> None:
         from whatsappctl.qrcode import drawn

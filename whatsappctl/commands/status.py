@@ -31,7 +31,8 @@ def command(company: str | None) -> None:
 
 
 def _daemon(status: dict[str, Any]) -> str:
-    head = f"whatsappd {status['version']}  pid {status['pid']}  up {age(status['started_ms'])}"
+    version = printable(status["version"])
+    head = f"whatsappd {version}  pid {status['pid']}  up {age(status['started_ms'])}"
     if status["connections"] is not None:  # told to those who may look at all companies
         head += f"  {status['connections']} connections"
     if status["mode"] == "sandbox":

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from whatsappctl.common import Seconds, client, common_options, company_argument, options
-from whatsappctl.output import print_json, session_line
+from whatsappctl.output import print_json, say, session_line
 
 #: As in `whatsappd.model.session.SessionState`, which takes longer to import than this verb runs.
 STATES = (
@@ -43,4 +43,4 @@ def command(company: str, state: str, timeout: float | None) -> None:
     if options().json:
         print_json(status)
     else:
-        click.echo(session_line(status), err=True)
+        say(session_line(status), err=True)

@@ -7,9 +7,8 @@ from typing import Any
 import click
 
 from whatsappctl.common import client, common_options, options
-from whatsappctl.output import age, clock, print_json, table
+from whatsappctl.output import age, clock, print_json, say, table
 from whatsappd.errors import EXIT_FAILED
-from whatsappd.wire.escape import printable
 
 
 @click.group("webhooks")
@@ -72,10 +71,10 @@ def create(
     if options().json:
         print_json(made)
         return
-    click.echo(made["secret"])
-    click.echo(f"id {made['id']}: {_what(made)}. The secret is not shown again.", err=True)
+    say(made["secret"])
+    say(f"id {made['id']}: {_what(made)}. The secret is not shown again.", err=True)
     if not delivering:
-        click.echo("nobody delivers just now: start `whatsappd gateway`", err=True)
+        say("nobody delivers just now: start `whatsappd gateway`", err=True)
 
 
 @command.command("list")
@@ -88,7 +87,7 @@ def list_webhooks() -> None:
         print_json(found)
         return
     if not found["webhooks"]:
-        click.echo("no webhooks yet: `whatsappctl webhooks create URL` makes one", err=True)
+        say("no webhooks yet: `whatsappctl webhooks create URL` makes one", err=True)
         return
     rows = [
         (
@@ -105,7 +104,7 @@ def list_webhooks() -> None:
     titles = ("ID", "STATE", "DELIVERED", "BEHIND", "DEAD", "LAST", "URL")
     click.echo(table(titles, rows))
     if not found["delivering"]:
-        click.echo("nobody delivers just now: start `whatsappd gateway`", err=True)
+        say("nobody delivers just now: start `whatsappd gateway`", err=True)
 
 
 @command.command("show")
@@ -132,7 +131,7 @@ def show(webhook_id: str) -> None:
         ("gone", f"{found['gone']} events, which retention deleted first"),
     ]
     for name, value in lines:
-        click.echo(f"{name:<18} {printable(value)}")
+        say(f"{name:<18} {value}")
 
 
 @command.command("update")
@@ -187,8 +186,8 @@ def update(
         print_json(updated)
         return
     if rotate_secret:
-        click.echo(updated["secret"])
-    click.echo(f"{webhook_id}: {_what(updated)}; {_state(updated)}", err=True)
+        say(updated["secret"])
+    say(f"{webhook_id}: {_what(updated)}; {_state(updated)}", err=True)
 
 
 @command.command("remove")
@@ -201,7 +200,7 @@ def remove(webhook_id: str) -> None:
     if options().json:
         print_json(removed)
     else:
-        click.echo(f"removed {webhook_id}", err=True)
+        say(f"removed {webhook_id}", err=True)
 
 
 @command.command("test")
@@ -215,9 +214,9 @@ def test(ctx: click.Context, webhook_id: str) -> None:
     if options().json:
         print_json(tested)
     elif tested["ok"]:
-        click.echo(f"{webhook_id}: status {tested['status']} after {tested['took_ms']} ms")
+        say(f"{webhook_id}: status {tested['status']} after {tested['took_ms']} ms")
     else:
-        click.echo(f"{webhook_id}: {printable(tested['error'])}", err=True)
+        say(f"{webhook_id}: {tested['error']}", err=True)
     if not tested["ok"]:
         ctx.exit(EXIT_FAILED)
 
@@ -235,7 +234,7 @@ def dead(webhook_id: str, limit: int, after: int) -> None:
         print_json(found)
         return
     if not found["dead_letters"]:
-        click.echo("no dead letters", err=True)
+        say("no dead letters", err=True)
         return
     rows = [
         (
@@ -252,7 +251,7 @@ def dead(webhook_id: str, limit: int, after: int) -> None:
     titles = ("LETTER", "SEQ", "TIME", "COMPANY", "TYPE", "ATTEMPTS", "REASON")
     click.echo(table(titles, rows))
     if found["next"] is not None:
-        click.echo(f"there may be more: --after {found['next']}", err=True)
+        say(f"there may be more: --after {found['next']}", err=True)
 
 
 @command.command("resend")
@@ -279,7 +278,7 @@ def _on_letters(method: str, webhook_id: str, letters: tuple[int, ...], done: st
     if options().json:
         print_json(counted)
     else:
-        click.echo(f"{counted['count']} {done}", err=True)
+        say(f"{counted['count']} {done}", err=True)
 
 
 def _what(webhook: dict[str, Any]) -> str:

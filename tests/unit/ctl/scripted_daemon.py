@@ -18,11 +18,16 @@ from click.testing import CliRunner, Result
 from whatsappctl.cli import cli
 from whatsappd.api.daemon import ConfigureParams as DaemonParams
 from whatsappd.api.events import AckParams, ForgetParams, ReadParams, SubscribeParams
+from whatsappd.api.keys import CreateParams as KeyParams
+from whatsappd.api.keys import KeyId
 from whatsappd.api.messages import ListParams, MessageId, ResolveParams, SendParams
 from whatsappd.api.monitoring import MetricsParams
 from whatsappd.api.params import OneCompany, Params
 from whatsappd.api.sandbox import FaultParams, ScanParams
 from whatsappd.api.sessions import ConfigureParams, RemoveParams, StartParams
+from whatsappd.api.webhook_delivery import WebhookId
+from whatsappd.api.webhooks import CreateParams as WebhookParams
+from whatsappd.api.webhooks import DeadLettersParams, LettersParams, UpdateParams
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
 from whatsappd.rpc.server import RpcServer, serve_rpc
@@ -58,6 +63,17 @@ PARAMS = {
     "events.ack": AckParams,
     "events.forget": ForgetParams,
     "daemon.limits": NoParams,
+    "key.create": KeyParams,
+    "key.list": NoParams,
+    "key.revoke": KeyId,
+    "webhook.create": WebhookParams,
+    "webhook.list": NoParams,
+    "webhook.get": WebhookId,
+    "webhook.update": UpdateParams,
+    "webhook.remove": WebhookId,
+    "webhook.test": WebhookId,
+    "webhook.dead_letters": DeadLettersParams,
+    "webhook.resend": LettersParams,
     "sandbox.info": NoParams,
     "sandbox.scan": ScanParams,
     "sandbox.fault": FaultParams,

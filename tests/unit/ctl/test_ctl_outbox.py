@@ -84,7 +84,7 @@ def test_show(daemon: Daemon):
     daemon.answers = {"message.get": shown}
     result = daemon.invoke("outbox", "show", shown["id"])
     assert "reason:        the worker died\n" in result.stdout
-    assert result.stdout.endswith("\n\ntwo\nlines\n")
+    assert result.stdout.endswith("\n\n  two\n  lines\n")
     assert json.loads(daemon.invoke("outbox", "show", shown["id"], "--json").stdout) == shown
     daemon.answers = {"message.get": UnknownMessage("there is no message")}
     assert daemon.invoke("outbox", "show", "x").exit_code == 9
