@@ -39,6 +39,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {"errors", "model", "workdir"},
     "derive": {"config", "rules", "sessions", "store"},
     "sessions": {
+        "processes",
         "supervision",
         "confinement",
         "errors",
@@ -64,7 +65,8 @@ ALLOWED: dict[str, set[str]] = {
         "systemd",
     },
     # Who hears the signals, and sees to it that the process ends.
-    "ending": {"errors"},
+    "ending": {"errors", "processes"},
+    "processes": set(),
     "signals": {"ending", "supervision", "errors", "config", "systemd"},
     "gateway": {"supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"},
     "ctl": {"", "errors", "model", "wire", "files", "stdio", "command", "confinement.landlock"},

@@ -45,10 +45,10 @@ from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import Shared
 from whatsappd.sessions.pool import Pool
-from whatsappd.sessions.process import become_subreaper
+from whatsappd.sessions.process import become_subreaper, reap_strays
 from whatsappd.sessions.settings import WhatsAppAccess
 from whatsappd.sessions.worker_environment import ports_through, worker_environment
-from whatsappd.signals import Wishes, watch_signals
+from whatsappd.signals import Wishes, reload_whenever_asked
 from whatsappd.state import REAL, SANDBOX, StateDirectory
 from whatsappd.store.alerts import Alerts
 from whatsappd.store.audit import AuditTrail
@@ -102,7 +102,10 @@ async def run_daemon(live: LiveSettings, ending: Ending) -> None:
         with trio.CancelScope() as hurry:
             async with trio.open_nursery() as signals:
                 wishes = Wishes(hurry)
-                signals.start_soon(watch_signals, ending, wishes, live, launch.notify, supervision)
+                listen = partial(ending.signals, wishes.take)
+                signals.start_soon(supervision.keep, "signals", listen)
+                reload = partial(reload_whenever_asked, wishes, live, launch.notify)
+                signals.start_soon(supervision.keep, "reload", reload)
                 await _run_parts(
                     live,
                     state,
@@ -230,6 +233,7 @@ async def _run_parts(
         keep = supervision.keep
         async with trio.open_nursery() as outer:
             outer.start_soon(keep, "fork_server", fork_server.run)
+            outer.start_soon(keep, "reaper", partial(reap_strays, pool.children))
             outer.start_soon(keep, "expiry", housekeeping.expire)
             outer.start_soon(keep, "retention", housekeeping.retain)
             outer.start_soon(keep, "keys", keys.run)

@@ -63,7 +63,8 @@ class Report(NamedTuple):
     def lines(self) -> list[str]:
         """For people."""
         settings, origins, file, warnings = self.configuration
-        where = file or f"none ({default_file(self.sources.environment)} does not exist)"
+        usual = default_file(self.sources.environment)
+        where = file or (f"none ({usual} does not exist)" if usual else "none")
         width = max(map(len, DEFINITIONS))
         values = {key: _written(key, settings) for key in DEFINITIONS}
         shown = max(map(len, values.values()))

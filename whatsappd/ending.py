@@ -15,12 +15,12 @@ import threading
 import time
 from collections.abc import Callable
 from contextlib import suppress
-from pathlib import Path
 
 import structlog
 import trio
 
 from whatsappd.errors import EXIT_OK, EXIT_TIMED_OUT
+from whatsappd.processes import descendants
 
 log = structlog.get_logger()
 
@@ -139,24 +139,6 @@ def _die_of(number: signal.Signals) -> None:
     signal.raise_signal(number)
     if number == signal.SIGTERM:  # process 1 survives those that it does not handle
         os._exit(EXIT_OK)
-
-
-def descendants() -> set[int]:
-    """The pids of all processes that this one started, and that those did, as /proc has them."""
-    parents: dict[int, int] = {}
-    for entry in os.listdir("/proc"):  # noqa: PTH208 - it has many entries, and none is a path here
-        if entry.isdecimal():
-            with suppress(OSError, ValueError, IndexError):
-                stat = Path(f"/proc/{entry}/stat").read_bytes()
-                state, parent = stat.rpartition(b") ")[2].split()[:2]
-                if state not in (b"Z", b"X"):
-                    parents[int(entry)] = int(parent)
-    found: set[int] = set()
-    todo = {os.getpid()}
-    while todo:
-        todo = {pid for pid, parent in parents.items() if parent in todo} - found
-        found |= todo
-    return found
 
 
 def kill_descendants() -> None:

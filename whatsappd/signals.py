@@ -6,16 +6,13 @@ Called by `app`; `ending` hears them.
 from __future__ import annotations
 
 import signal
-from functools import partial
 
 import structlog
 import trio
 
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.load import load
-from whatsappd.ending import Ending
 from whatsappd.errors import BadConfiguration
-from whatsappd.supervision import Supervision
 from whatsappd.systemd import Notify
 
 log = structlog.get_logger()
@@ -47,22 +44,8 @@ class Wishes:
         self._reload = trio.Event()
 
 
-async def watch_signals(
-    ending: Ending,
-    wishes: Wishes,
-    live: LiveSettings,
-    notify: Notify,
-    supervision: Supervision,
-) -> None:
-    """Act on signals until cancelled."""
-    async with trio.open_nursery() as nursery:
-        listen = partial(ending.signals, wishes.take)
-        nursery.start_soon(supervision.keep, "signals", listen)
-        reload = partial(_reload_whenever_asked, wishes, live, notify)
-        nursery.start_soon(supervision.keep, "reload", reload)
-
-
-async def _reload_whenever_asked(wishes: Wishes, live: LiveSettings, notify: Notify) -> None:
+async def reload_whenever_asked(wishes: Wishes, live: LiveSettings, notify: Notify) -> None:
+    """Read the settings again for each SIGHUP, until cancelled."""
     while True:
         await wishes.reload()
         if wishes.stopping.is_set():

@@ -8,7 +8,7 @@ for as long as they do is started with `keep`; what is done once in each round g
 from __future__ import annotations
 
 import random
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextvars import ContextVar
 
 import structlog
@@ -193,6 +193,31 @@ class Supervision:
         task.failed_ms = now_ms()
         task.failed_at = trio.current_time()
         return pause_ms
+
+
+def summary(tasks: Sequence[Supervised]) -> tuple[bool, str, str | None]:
+    """Whether they are well, how they are, and what to do if they are not."""
+    ill = [task for task in tasks if not task.is_well]
+    if ill:
+        words = [
+            f"{task} failed {task.failures} times and "
+            f"{'runs again' if task.is_running else 'begins anew'} ({task.error})"
+            for task in ill[:5]
+        ]
+        if len(ill) > 5:
+            words.append(f"and {len(ill) - 5} more")
+        remedy = (
+            "the log has the tracebacks (task_failed): mend what they name, or report them; this "
+            "is over when a task has run for a minute"
+        )
+        return False, "; ".join(words), remedy
+    detail = f"{sum(task.is_running for task in tasks)} run"
+    failed = [task for task in tasks if task.failures]
+    if failed:
+        last = max(failed, key=lambda task: task.failed_at)
+        failures = sum(task.failures for task in failed)
+        detail += f"; {failures} failures since the start, the last: {last} ({last.error})"
+    return True, detail, None
 
 
 def in_words(error: BaseException) -> str:

@@ -136,12 +136,15 @@ class Notify:
         address = "\0" + self._address[1:] if self._address[0] == "@" else self._address
         try:
             with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sender:
-                sender.settimeout(SEND_WITHIN)
+                # The event loop waits too: once is enough.
+                sender.settimeout(0 if self._failed else SEND_WITHIN)
                 sender.sendto("\n".join(assignments).encode(errors="replace"), address)
         except OSError as error:
             if not self._failed:
                 log.warning("systemd_not_told", reason=str(error))
             self._failed = True
+        else:
+            self._failed = False
 
 
 async def keep_alive(notify: Notify, watchdog_s: float, ask: Ask) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -25,6 +26,7 @@ class Gateway:
             *(sys.executable, "-m", "whatsappd", "gateway", "--log-level", "debug"),
             *("--bind", "127.0.0.1:0", "--socket", str(socket), *arguments),
         ]
+        self.environment: dict[str, str] = {}  # what it has beside ours
         self.process: trio.Process | None = None
         self.port = 0
         self.is_ready = False
@@ -42,6 +44,7 @@ class Gateway:
                 stdout=log,
                 stderr=log,
                 start_new_session=True,
+                env={**os.environ, **self.environment},
             )
         with trio.fail_after(PATIENCE):
             while not self.find_ready(before):

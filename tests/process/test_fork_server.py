@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import AbstractAsyncContextManager, asynccontextmanager
 from pathlib import Path
@@ -14,6 +15,8 @@ from structlog.testing import capture_logs
 from whatsappd.errors import WorkerFailed
 from whatsappd.sessions.forkserver import Confinement, ForkServer
 from whatsappd.wire.frames import pack
+from whatsappd.wire.worker import WorkerRequest
+from whatsappd.worker.forkserver import _fork_worker
 
 CONFINED = {"landlock": 0, "seccomp": False, "counted": False, "lacking": None}
 WORKER = {"pid": 77, "confined": CONFINED}  # without the descriptors that should be beside it
@@ -154,3 +157,39 @@ async def test_where_none_can_be_started_it_is_tried_again(
             with pytest.raises(WorkerFailed, match="no memory"):
                 await fork_server.spawn("acme", directory=Path("/"), ports=())
     assert "fork_server_not_started" in {line["event"] for line in logs}
+
+
+def test_a_refused_fork_leaves_no_descriptors(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse() -> int:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr("whatsappd.worker.forkserver.os.fork", refuse)
+    ours, theirs = socket.socketpair()
+    with ours, theirs:
+        before = open_descriptors()
+        for _ in range(50):
+            with pytest.raises(BlockingIOError):
+                _fork_worker(
+                    WorkerRequest("acme", "/", [], [], "no"), ours, [theirs.fileno()], lambda: None
+                )
+        assert open_descriptors() == before
+
+
+async def test_without_descriptors_for_a_channel_none_are_left_behind(
+    running: Running, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse() -> tuple[int, int]:
+        raise OSError(24, "Too many open files")
+
+    async with running(HELLO, pack({"error": "no memory"})) as fork_server:
+        with pytest.raises(WorkerFailed, match="no memory"):
+            await fork_server.spawn("acme", directory=Path("/"), ports=())
+        before = open_descriptors()
+        with monkeypatch.context() as patch:
+            patch.setattr("whatsappd.sessions.forkserver.os.pipe", refuse)
+            for _ in range(20):
+                with pytest.raises(WorkerFailed, match="Too many open files"):
+                    await fork_server.spawn("acme", directory=Path("/"), ports=())
+        assert open_descriptors() == before
+        with pytest.raises(WorkerFailed, match="no memory"):
+            await fork_server.spawn("acme", directory=Path("/"), ports=())

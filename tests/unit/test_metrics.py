@@ -213,8 +213,8 @@ def test_labels_are_bounded() -> None:
         "rule",
         "check",
         "consumer",
-        "webhook",
         "task",
+        "webhook",
         "call",  # a name of the kernel's table
     }
     info = {"version", "neonize", "python", "mode"}

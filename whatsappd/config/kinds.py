@@ -269,8 +269,12 @@ class FilePath(NamedTuple):
             raise Refused("is no path")
         try:
             return Path(value).expanduser().absolute()
-        except RuntimeError as error:  # ~name, of a user that does not exist
+        except RuntimeError as error:  # ~name, of a user that does not exist or has no home
             raise Refused(f"is no path ({error})") from error
+        except OSError as error:
+            raise Refused(
+                f"is no absolute path, and the working directory is gone ({error.strerror})"
+            ) from error
 
     def as_toml(self, value: Path) -> str:
         return quoted(str(value))

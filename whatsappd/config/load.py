@@ -14,7 +14,7 @@ from whatsappd.config.definitions import ACCESS, DEFINITIONS, SECTIONS, Definiti
 from whatsappd.config.kinds import Refused, quoted
 from whatsappd.config.settings import Settings
 from whatsappd.config.sources import Given, Problem, Sources, gather, shown
-from whatsappd.errors import BadConfiguration
+from whatsappd.errors import BadConfiguration, InvalidParams
 from whatsappd.model.access import AccessRule
 
 DEFAULT = "default"
@@ -42,7 +42,11 @@ def load(sources: Sources) -> Configuration:
     is_sandboxed = sources.sandbox or sources.sandbox_at is not None
     for key, definition in DEFINITIONS.items():
         origins[key] = DEFAULT
-        values[key] = definition.default_value(is_sandboxed=is_sandboxed)
+        try:
+            values[key] = definition.default_value(is_sandboxed=is_sandboxed)
+        except InvalidParams as error:
+            if key not in gathered.given:
+                problems.append(Problem(key, None, DEFAULT, error.message))
         # The weaker ones too: a wrong value is a mistake also where another hides it.
         for given in gathered.given.get(key, ()):
             origins[key] = given.origin
@@ -52,8 +56,8 @@ def load(sources: Sources) -> Configuration:
                 message = f"{error}; write {definition.setting.kind.accepts}"
                 problems.append(Problem(key, shown(given.value), given.origin, message))
     rules = _rules(gathered.rules, str(gathered.file), problems)
-    settings = _build(values, rules, sources)
     if not problems:
+        settings = _build(values, rules, sources)
         problems += _contradictions(settings, origins)
     if problems:
         raise bad_configuration(problems)

@@ -15,6 +15,7 @@ from pathlib import Path
 from whatsappd.config.access import EXAMPLE
 from whatsappd.config.definitions import DEFINITIONS, SECTIONS, Definition
 from whatsappd.config.settings import HostDefault
+from whatsappd.errors import InvalidParams
 
 _WIDTH = 96
 _BEGIN, _END = "<!-- settings:begin -->", "<!-- settings:end -->"
@@ -51,10 +52,16 @@ def sample() -> str:
 
 
 def _describe(definition: Definition) -> Iterator[str]:
-    kind = definition.setting.kind
     reload = " [reload]" if definition.setting.live else ""
     yield from _comment(_meaning(definition) + reload)
-    yield f"#{definition.name} = {kind.as_toml(definition.default_value())}"
+    yield f"#{definition.name} = {_default(definition)}"
+
+
+def _default(definition: Definition) -> str:
+    try:
+        return definition.setting.kind.as_toml(definition.default_value())
+    except InvalidParams:
+        return '""'  # this user has none
 
 
 def _meaning(definition: Definition) -> str:

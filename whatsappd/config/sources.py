@@ -21,10 +21,15 @@ from whatsappd.config.definitions import (
     nearest_section,
 )
 from whatsappd.config.kinds import masked
+from whatsappd.model.paths import home
 
 FILE_NAME = "whatsappd.toml"
 SYSTEM_FILE = Path("/etc/whatsappd") / FILE_NAME
 FILE_VARIABLE = PREFIX + "CONFIG"
+#: Bytes. The sample, which explains everything, has 20,000.
+MAX_FILE = 1 << 20
+#: How often a file is read that changes meanwhile.
+_TRIES = 5
 #: Variables that begin like settings and are none.
 _OTHER_VARIABLES = frozenset({FILE_VARIABLE, "WHATSAPPD_PRELOAD_PROBLEM"})
 
@@ -109,14 +114,26 @@ def _file(sources: Sources) -> Path | None:
     if named:
         return Path(named).absolute()
     path = default_file(sources.environment)
-    return path if path.exists() else None
+    # One that cannot be looked at is no missing one: reading it says what is wrong.
+    return path if path is not None and _may_exist(path) else None
 
 
-def default_file(environment: Mapping[str, str]) -> Path:
+def _may_exist(path: Path) -> bool:
+    try:
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+    except OSError:
+        return True
+    return True
+
+
+def default_file(environment: Mapping[str, str]) -> Path | None:
     """Where the file is, unless somebody says otherwise.
 
     The system's for root, and for a systemd service, which is told so (CONFIGURATION_DIRECTORY,
-    systemd.exec(5)); the user's for others, as the XDG specification says.
+    systemd.exec(5)); the user's for others, as the XDG specification says. None: this user has no
+    home.
     """
     directory = environment.get("CONFIGURATION_DIRECTORY", "").split(":")[0]
     if directory:
@@ -124,8 +141,10 @@ def default_file(environment: Mapping[str, str]) -> Path:
     if os.geteuid() == 0:
         return SYSTEM_FILE
     base = environment.get("XDG_CONFIG_HOME", "")
-    root = Path(base) if base.startswith("/") else Path("~/.config").expanduser()
-    return root / "whatsappd" / FILE_NAME
+    if base.startswith("/"):
+        return Path(base) / "whatsappd" / FILE_NAME
+    found = home()
+    return None if found is None else Path(found) / ".config" / "whatsappd" / FILE_NAME
 
 
 def _read_file(sources: Sources, gathered: Gathered) -> None:
@@ -134,23 +153,56 @@ def _read_file(sources: Sources, gathered: Gathered) -> None:
         return
     named_by = "--config" if sources.config else FILE_VARIABLE
     try:
-        with path.open("rb") as file:
-            permissions = os.fstat(file.fileno())
-            document = tomllib.load(file)
+        text, permissions = _read(path)
+        # Editors of other systems begin a file with a mark of its encoding.
+        document = tomllib.loads(text.decode("utf-8-sig"))
+    except _Unfit as error:
+        message = str(error)
     except FileNotFoundError:
         message = f"there is no such file; correct {named_by}, or leave it out"
     except OSError as error:
         message = f"cannot be read: {error.strerror}; let the daemon's user read it"
+    except UnicodeDecodeError as error:
+        message = f"is no UTF-8 (byte {error.start}); save it as UTF-8"
     except (ValueError, RecursionError) as error:  # also for a number of thousands of digits
         message = f"is no TOML: {error}; `whatsappd check --sample` shows the form"
     else:
-        if stat.S_ISREG(permissions.st_mode) and permissions.st_mode & 0o002:
+        if permissions & 0o002:
             gathered.warnings.append(
                 f"{path} can be written by every user of this host: run `chmod o-w {path}`"
             )
         _take_document(document, str(path), gathered)
         return
     gathered.problems.append(Problem("config", None, str(path), message))
+
+
+class _Unfit(Exception):
+    """The file is of a kind or a size that settings do not have, or changes; the words say so."""
+
+
+def _read(path: Path) -> tuple[bytes, int]:
+    """What the file holds at one moment, and its permissions.
+
+    Nothing here waits for anybody else: a FIFO has no bytes until somebody writes.
+
+    Raises:
+        _Unfit: it is no regular file, too large, or written to all the time.
+        OSError: it cannot be read.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
+    with os.fdopen(descriptor, "rb") as file:
+        for _ in range(_TRIES):
+            before = os.fstat(descriptor)
+            if not stat.S_ISREG(before.st_mode):
+                raise _Unfit("is no regular file; write the settings into one")
+            file.seek(0)
+            text = file.read(MAX_FILE + 1)
+            if len(text) > MAX_FILE:
+                raise _Unfit(f"is larger than {MAX_FILE >> 10} KiB: is it the right file?")
+            after = os.fstat(descriptor)
+            if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, len(text)):
+                return text, after.st_mode
+    raise _Unfit("changes while it is read; write it anew, and move it into its place")
 
 
 def _take_document(document: dict[str, Any], origin: str, gathered: Gathered) -> None:

@@ -26,6 +26,7 @@ from whatsappd.gateway.page import routes as page
 from whatsappd.gateway.problems import MEDIA_TYPE, HttpError, problem
 from whatsappd.gateway.streaming import Streams
 from whatsappd.gateway.webhooks import routes as webhooks
+from whatsappd.supervision import Supervision
 
 ROUTERS = (
     *(messages.router, sessions.router, events.router, webhooks.router),
@@ -101,6 +102,7 @@ def make_app(
         app.router.routes.extend(router.routes)
     app.state.link = link
     app.state.stopping = trio.Event()
+    app.state.supervision = Supervision()
     app.state.streams = Streams(authenticator, app.state.stopping)
     link.on_revoked(app.state.streams.revoke)
     app.add_middleware(

@@ -7,16 +7,18 @@ kernel is told to give up peers that vanished. Used by `run`.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
 from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 import trio
 
-from whatsappd.errors import AlreadyRunning, InvalidParams
+from whatsappd.errors import AlreadyRunning, BadStateDirectory, InvalidParams
 from whatsappd.gateway.settings import Bind
 
 log = structlog.get_logger()
@@ -32,6 +34,8 @@ USER_TIMEOUT_MS = 60_000
 #: thousand streams would hold 4 GB.
 SEND_BUFFER = 256 * 1024
 _SLICE = 64 * 1024
+#: What accept() fails with when the descriptor is no listening socket (any more).
+_SOCKET_GONE = frozenset({errno.EBADF, errno.EINVAL, errno.ENOTSOCK})
 BACKLOG = 1024
 
 
@@ -102,17 +106,25 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
 
     async def accept(self) -> GuardedStream:
         while True:
-            stream = await self._listener.accept()
+            try:
+                stream = await self._listener.accept()
+            except OSError as error:
+                if error.errno in _SOCKET_GONE:
+                    raise BadStateDirectory(
+                        f"the listening socket is gone: {error.strerror}; start the gateway again"
+                    ) from error
+                raise
             address = self._address(stream)
             if self._has_room(address):
                 break
             self.refused += 1
             log.warning("connection_refused", address=address, connections=len(self._open))
             await trio.aclose_forcefully(stream)
-        if self._is_tcp:
-            stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-            stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
-        stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
+        with suppress(OSError):  # of one that has gone already, which serving it finds out
+            if self._is_tcp:
+                stream.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+                stream.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, USER_TIMEOUT_MS)
+            stream.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, SEND_BUFFER)
         guarded = GuardedStream(stream, address)
         self._open[guarded] = None
         if address is not None:
@@ -207,8 +219,6 @@ def _open_unix(path: Path) -> socket.socket:
 
 
 def _cannot_bind(bind: Bind, error: OSError) -> AlreadyRunning | InvalidParams:
-    import errno
-
     if error.errno == errno.EADDRINUSE:
         return AlreadyRunning(f"something else listens on {bind} already: give another --bind")
     return InvalidParams(f"bind: cannot listen on {bind}: {error.strerror or error}", field="bind")

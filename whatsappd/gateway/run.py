@@ -6,10 +6,11 @@ because that one's sends cannot be ended (see `listener`); all of HTTP and WebSo
 
 from __future__ import annotations
 
+import errno
 import gc
 import resource
 import signal
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from functools import partial
 from typing import Any
 
@@ -19,6 +20,7 @@ from hypercorn.config import Config
 from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.utils import wrap_app
 
+from whatsappd.errors import BadStateDirectory
 from whatsappd.gateway.app import make_app
 from whatsappd.gateway.auth import ApiKeys, Authenticator, NoAuthentication
 from whatsappd.gateway.connection import Connection
@@ -27,6 +29,7 @@ from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.listener import GuardedListener, GuardedStream, open_socket
 from whatsappd.gateway.settings import GatewaySettings
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
+from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
 
@@ -37,6 +40,9 @@ IDLE_FOR = 15.0
 #: Requests on one connection before it is closed.
 MAX_KEPT_REQUESTS = 100_000
 HANDSHAKE_WITHIN = 10.0
+#: Seconds between tries when there is no file descriptor or memory left. Nothing announces one.
+ACCEPT_PAUSE = 0.1
+_SHORT_OF = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM})
 #: Bytes of a WebSocket message from a client: acks are tiny.
 MAX_WS_MESSAGE = 4096
 
@@ -68,13 +74,13 @@ async def run_gateway(
     port: int = listening.getsockname()[1] if settings.bind.path is None else 0
     stopping: trio.Event = app.state.stopping
     async with GuardedListener(listening) as listener, trio.open_nursery() as linking:
-        linking.start_soon(link.run)
-        linking.start_soon(
-            partial(run_deliverer, settings.socket, allow_private=settings.private_webhooks)
-        )
+        supervision: Supervision = app.state.supervision
+        linking.start_soon(supervision.keep, "link", link.run)
+        deliver = partial(run_deliverer, settings.socket, allow_private=settings.private_webhooks)
+        linking.start_soon(supervision.keep, "deliverer", deliver)
         async with trio.open_nursery() as serving:
             with trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT) as received:
-                await serving.start(_serve, app, config, listener, stopping)
+                await serving.start(_serve, app, config, listener, stopping, supervision)
                 log.info(
                     "gateway_ready",
                     bind=str(settings.bind._replace(port=port)),
@@ -96,6 +102,7 @@ async def _serve(
     config: Config,
     listener: GuardedListener,
     stopping: trio.Event,
+    supervision: Supervision,
     *,
     task_status: trio.TaskStatus[None],
 ) -> None:
@@ -125,8 +132,9 @@ async def _serve(
 
     async with trio.open_nursery() as connections:
         async with trio.open_nursery() as nursery:
-            await nursery.start(
-                partial(trio.serve_listeners, handle, [accepting], handler_nursery=connections)
+            accept = partial(_accept, accepting, handle, connections)
+            nursery.start_soon(
+                partial(supervision.keep, "http", accept, fatal=(BadStateDirectory,))
             )
             task_status.started()
             await stopping.wait()
@@ -139,6 +147,25 @@ async def _serve(
             await listener.wait_empty()
         await listener.cut_all()
         connections.cancel_scope.cancel()
+
+
+async def _accept(
+    listener: trio.abc.Listener[Any],
+    handle: Callable[[Any], Awaitable[None]],
+    connections: trio.Nursery,
+) -> None:
+    """Accept until cancelled. After an error it may be run again: the listener stays open, which
+    `trio.serve_listeners` would close."""
+    while True:
+        try:
+            stream = await listener.accept()
+        except OSError as error:
+            if error.errno not in _SHORT_OF:
+                raise
+            log.warning("accept_short", reason=error.strerror)
+            await trio.sleep(ACCEPT_PAUSE)
+        else:
+            connections.start_soon(handle, stream)
 
 
 def _config(settings: GatewaySettings) -> Config:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import gzip
+from collections.abc import Sequence
 from typing import Any
 
+import trio
 from fastapi import APIRouter, Request
 from starlette.responses import HTMLResponse, JSONResponse, Response
 
@@ -12,6 +14,7 @@ from whatsappd.gateway.asking import Asking, Reading
 from whatsappd.gateway.docs import CONTENT_SECURITY_POLICY, page
 from whatsappd.gateway.models import Live
 from whatsappd.gateway.problems import HttpError
+from whatsappd.supervision import Supervised, summary
 
 router = APIRouter(tags=["system"])
 #: Of no use in the document itself.
@@ -28,9 +31,13 @@ async def _asked(asking: Asking, method: str, **arguments: Any) -> Any:
 
 
 @router.get("/v1/health", summary="How the daemon and its sessions are", response_model=None)
-async def get_health(asking: Reading) -> dict[str, Any]:
-    """What `daemon.health` of the RPC answers. For load balancers there is `/livez`."""
+async def get_health(request: Request, asking: Reading) -> dict[str, Any]:
+    """What `daemon.health` of the RPC answers, and a check of the gateway's own tasks. For load
+    balancers there is `/livez`."""
     found: dict[str, Any] = await _asked(asking, "daemon.health")
+    ok, detail, remedy = summary(request.app.state.supervision.tasks())
+    found["checks"].append({"name": "gateway_tasks", "ok": ok, "detail": detail, "remedy": remedy})
+    found["healthy"] = found["healthy"] and ok
     return found
 
 
@@ -43,12 +50,24 @@ async def get_health(asking: Reading) -> dict[str, Any]:
 async def get_metrics(request: Request, asking: Reading) -> Response:
     # Compressed, because with many companies they are larger than an answer may be.
     found = await _asked(asking, "daemon.metrics", gzip=True)
-    body, headers = found["body"], {"Content-Type": found["content_type"]}
+    headers = {"Content-Type": found["content_type"]}
+    own = _own_metrics(request.app.state.supervision.tasks())
+    body = await trio.to_thread.run_sync(lambda: gzip.decompress(found["body"]) + own.encode())
     if "gzip" in request.headers.get("accept-encoding", ""):
         headers["Content-Encoding"] = "gzip"
-    else:
-        body = gzip.decompress(body)
+        body = await trio.to_thread.run_sync(gzip.compress, body, 1)
     return Response(body, headers={**headers, "Vary": "Accept-Encoding"})
+
+
+def _own_metrics(tasks: Sequence[Supervised]) -> str:
+    """Of the gateway's own tasks, as Prometheus text; their names are ours and need no quoting."""
+    name = "whatsappd_gateway_task_failures_total"
+    lines = [
+        f"# HELP {name} Errors that ended a task of the gateway, after which it began anew.",
+        f"# TYPE {name} counter",
+        *(f'{name}{{task="{task.name}"}} {task.failures}' for task in tasks),
+    ]
+    return "\n".join(lines) + "\n"
 
 
 @router.get("/livez", summary="Whether the gateway lives (no key needed)")

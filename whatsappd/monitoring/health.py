@@ -17,7 +17,7 @@ from whatsappd.rules.health import Judgement
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.session import Session
 from whatsappd.store.webhooks import MAX_DEAD_LETTERS, Webhook
-from whatsappd.supervision import Supervised
+from whatsappd.supervision import Supervised, summary
 from whatsappd.wire.worker import REQUIRED, Confined
 
 #: Of the open-file limit; above it, the next thing to be opened may be one too many.
@@ -212,26 +212,7 @@ def check_tasks(tasks: Sequence[Supervised], companies: frozenset[str] | None) -
         for task in tasks
         if task.company is None or companies is None or task.company in companies
     ]
-    ill = [task for task in told if not task.is_well]
-    if ill:
-        return Check(
-            "tasks", False,
-            "; ".join(
-                f"{task} failed {task.failures} times and "
-                f"{'runs again' if task.is_running else 'begins anew'} ({task.error})"
-                for task in ill[:5]
-            ) + (f"; and {len(ill) - 5} more" if len(ill) > 5 else ""),
-            "the daemon's log has the tracebacks (task_failed): mend what they name, or report "
-            "them; it is over when a task has run for a minute",
-        )  # fmt: skip
-    running = sum(task.is_running for task in told)
-    failures = sum(task.failures for task in told)
-    failed = [task for task in told if task.failures]
-    last = max(failed, key=lambda task: task.failed_at, default=None)
-    detail = f"{running} run"
-    if last is not None:
-        detail += f"; {failures} failures since the start, the last: {last} ({last.error})"
-    return Check("tasks", True, detail)
+    return Check("tasks", *summary(told))
 
 
 def check_webhooks(webhooks: Sequence[Webhook] | None, away_ms: int | None) -> Check:

@@ -128,12 +128,9 @@ class ForkServer:
             OSError: none could be started.
         """
         with ExitStack() as theirs_to_close, ExitStack() as ours_if_it_fails:
-            ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
-            ours_if_it_fails.callback(ours.close)
-            theirs_to_close.callback(theirs.close)
-            output, output_writer = os.pipe()
-            ours_if_it_fails.callback(os.close, output)
-            theirs_to_close.callback(os.close, output_writer)
+            ours, theirs, output, output_writer = _pairs(
+                socket.SOCK_SEQPACKET, theirs_to_close, ours_if_it_fails
+            )
             process = await trio.lowlevel.open_process(
                 [
                     # -P: no code from a working directory.
@@ -227,20 +224,19 @@ class ForkServer:
                 raise WorkerFailed(
                     f"no fork server is up after {_READY_DEADLINE:.0f} s; the log has its reasons"
                 )
-            channel, their_channel = socket.socketpair()
-            output, output_writer = os.pipe()
-            try:
+            with ExitStack() as theirs, ExitStack() as ours_if_it_fails:
+                try:
+                    channel, their_channel, output, output_writer = _pairs(
+                        socket.SOCK_STREAM, theirs, ours_if_it_fails
+                    )
+                except OSError as error:
+                    raise WorkerFailed(f"no channel to a worker: {error.strerror}") from error
                 # Shielded: an answer that nobody took would be taken for the next request's.
                 with trio.CancelScope(shield=True):
                     answer = await self._ask(request, [their_channel.fileno(), output_writer])
-                return self._spawned(answer, channel, output)
-            except BaseException:
-                channel.close()
-                os.close(output)
-                raise
-            finally:
-                their_channel.close()
-                os.close(output_writer)
+                spawned = self._spawned(answer, channel, output)
+                ours_if_it_fails.pop_all()
+                return spawned
 
     async def _ask(self, request: WorkerRequest, descriptors: list[int]) -> _Answered:
         control = self._control
@@ -304,3 +300,24 @@ async def _receive(control: trio.socket.SocketType) -> _Answered:
         if (level, kind) == (socket.SOL_SOCKET, socket.SCM_RIGHTS):
             descriptors.frombytes(data[: len(data) // size * size])
     return _Answered(packet, list(descriptors))
+
+
+def _pairs(
+    kind: socket.SocketKind, theirs: ExitStack, ours: ExitStack
+) -> tuple[socket.socket, socket.socket, int, int]:
+    """A child's channel and its output: our end and theirs of each.
+
+    Args:
+        kind: of the channel.
+        theirs, ours: what closes the ends.
+
+    Raises:
+        OSError: there are no descriptors left.
+    """
+    channel, their_channel = socket.socketpair(socket.AF_UNIX, kind)
+    ours.callback(channel.close)
+    theirs.callback(their_channel.close)
+    output, output_writer = os.pipe()
+    ours.callback(os.close, output)
+    theirs.callback(os.close, output_writer)
+    return channel, their_channel, output, output_writer

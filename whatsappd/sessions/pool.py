@@ -21,7 +21,6 @@ from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import Pacing, Shared
-from whatsappd.sessions.process import reap_orphans
 from whatsappd.sessions.session import Session
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.state import StateDirectory
@@ -390,7 +389,7 @@ class Pool:
                     await session.wait_changed()
 
     async def check_health(self) -> None:
-        """One round: ask every session's worker how it is, all at once; reap stray children.
+        """One round: ask every session's worker how it is, all at once.
 
         Takes no longer than the slowest worker may.
         """
@@ -404,8 +403,6 @@ class Pool:
                         company=session.company,
                     )
                 )
-        for pid in reap_orphans(self.children()):
-            log.info("orphan_reaped", pid=pid)
 
     def children(self) -> set[int]:
         """The pids of the daemon's processes: workers, fork server, sandbox."""

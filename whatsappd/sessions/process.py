@@ -11,16 +11,23 @@ import os
 import re
 import signal
 import threading
-from collections.abc import Container, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Container, Iterator
+from contextlib import contextmanager, suppress
 from typing import NamedTuple
 
+import structlog
 import trio
+
+from whatsappd.processes import ended_children
+
+log = structlog.get_logger()
 
 _PR_SET_CHILD_SUBREAPER = 36
 #: smaps_rollup has 1 kB, status 2.
 _LARGEST_TEXT = 16 * 1024
 _THREADS = re.compile(rb"^Threads:\s+(\d+)$", re.MULTILINE)
+#: Seconds after which an ended child that nobody asked about is nobody's.
+STRAY_AFTER_S = 1.0
 
 
 class ExitStatus(NamedTuple):
@@ -161,19 +168,32 @@ class ProcessView:
                 os.close(descriptor)
 
 
-def reap_orphans(known: Container[int]) -> list[int]:
-    """Reap ended children that nobody waits for: those not in `known`. Their pids.
+async def reap_strays(known: Callable[[], Container[int]]) -> None:
+    """Reap ended children that nobody waits for, until cancelled.
 
-    Such children are rare (a fork server killed between its two forks), but a daemon that runs for
-    months must not collect them.
+    As process 1 and as subreaper the daemon becomes the parent of every orphan below it: of what a
+    fork server started and left behind, and in a container of what anybody did.
+
+    Args:
+        known: the pids of the children that somebody waits for.
     """
-    reaped: list[int] = []
-    while True:
-        try:
-            found = os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
-        except ChildProcessError:
-            return reaped
-        if found is None or found.si_pid in known:
-            return reaped
-        os.waitpid(found.si_pid, os.WNOHANG)
-        reaped.append(found.si_pid)
+    with trio.open_signal_receiver(signal.SIGCHLD) as ended:
+        before = await trio.to_thread.run_sync(ended_children)
+        while True:
+            # Whoever waits for it comes first, also who only just learns of it.
+            await trio.sleep(STRAY_AFTER_S)
+            found = await trio.to_thread.run_sync(ended_children)
+            waited_for = known()
+            for pid in found & before:
+                if pid not in waited_for:
+                    _bury(pid)
+                    log.debug("orphan_reaped", pid=pid)
+            before = found - before
+            if not before:
+                await anext(ended)
+                before = await trio.to_thread.run_sync(ended_children)
+
+
+def _bury(pid: int) -> None:
+    with suppress(ChildProcessError):
+        os.waitpid(pid, os.WNOHANG)

@@ -425,7 +425,8 @@ class Session:
         if self._action is not None:
             return  # overtaken while the worker was ending
         if action in (Action.SPAWN, Action.REPLACE):
-            self._worker_scope = trio.CancelScope()
+            # Shielded: also after an error of ours the worker is ended in order, by `_end_worker`.
+            self._worker_scope = trio.CancelScope(shield=True)
             self._worker_done = trio.Event()
             nursery.start_soon(self._work, self._generation, self._worker_scope, self._worker_done)
         else:

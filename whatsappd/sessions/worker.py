@@ -102,7 +102,8 @@ class Worker:
         """Read events and answers until the process has ended; how it ended.
 
         `on_events` gets all events that one read brought, in order; the next read waits for it, so
-        a slow one slows the worker down. Cancelled, it kills the process.
+        a slow one slows the worker down. Cancelled, or after an error of `on_events`, it ends the
+        process, which has a moment to save what it brought and nobody took.
         """
         tags = {"company": self.company, "worker_pid": self.pid}
         try:
@@ -116,8 +117,12 @@ class Worker:
                 # Its channel is read to the end, however long taking the events takes.
                 output_scope.deadline = trio.current_time() + _DRAIN_DEADLINE
         except BaseException:
-            self.kill()
             with trio.CancelScope(shield=True):
+                # To the worker it is as if the daemon had ended: it saves, and leaves.
+                await trio.aclose_forcefully(self._channel)
+                with trio.move_on_after(_SAVE_WITHIN):
+                    await self._process.wait()
+                self.kill()
                 await self._process.wait()
             raise
         finally:

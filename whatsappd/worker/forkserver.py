@@ -15,9 +15,11 @@ from __future__ import annotations
 import gc
 import importlib
 import os
+import signal
 import socket
 import sys
 from collections.abc import Callable
+from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from whatsappd.confinement.process import keep_memory_private
@@ -54,6 +56,7 @@ def main() -> None:
     # A crashed Go runtime's core would be large, hold keys, and help nobody.
     keep_memory_private()
     load_library, problem = _preload()
+    _leave_no_zombies()
     confined = confine_fork_server(companies, confinement)
     gc.collect()
     gc.freeze()
@@ -73,6 +76,14 @@ def main() -> None:
         socket.send_fds(control, [answer.packet], answer.descriptors)
         for descriptor in answer.descriptors:
             os.close(descriptor)
+
+
+def _leave_no_zombies() -> None:
+    """Let the kernel reap our children: what neonize's imports start is waited for by nobody."""
+    signal.signal(signal.SIGCHLD, signal.SIG_IGN)
+    with suppress(ChildProcessError):
+        while os.waitpid(-1, os.WNOHANG) != (0, 0):
+            pass
 
 
 def _preload() -> tuple[Callable[[], None], str | None]:
@@ -122,7 +133,8 @@ def _fork_worker(
                 ours.close()
                 _middle(request, control, descriptors, load_library, theirs)
         packet, view, _flags, _address = socket.recv_fds(ours, MAX_PACKET, ANSWER_DESCRIPTORS)
-        os.waitpid(middle, 0)
+        with suppress(ChildProcessError):  # the kernel reaps it, and tells nobody how it ended
+            os.waitpid(middle, 0)
     if not packet:
         raise OSError("it could not be forked, or ended at once; its output tells more")
     return _Answer(packet, view)
@@ -136,6 +148,7 @@ def _middle(
     report: socket.socket,
 ) -> NoReturn:
     try:
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)  # a worker's children are its own business
         if os.fork():
             os._exit(0)
         control.close()

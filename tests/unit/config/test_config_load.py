@@ -5,6 +5,7 @@ from __future__ import annotations
 import grp
 import os
 import pwd
+import stat
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from whatsappd.config.load import Configuration, load
 from whatsappd.config.settings import Settings
 from whatsappd.config.sources import Sources, default_file
 from whatsappd.errors import BadConfiguration
+from whatsappd.model import paths
 from whatsappd.model.access import AccessRule, Subject
 
 
@@ -172,7 +174,7 @@ def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
 def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "whatsappd.toml"
     path.write_bytes(b"\xff\xfe\x00")
-    assert "is no TOML" in complaint(Sources({}, config=path))["message"]
+    assert "is no UTF-8" in complaint(Sources({}, config=path))["message"]
     assert "cannot be read" in complaint(Sources({}, config=tmp_path))["message"]
 
 
@@ -295,3 +297,109 @@ def test_access_rules_that_are_refused(tmp_path: Path, rule: str, words: str) ->
     found = complaint(sources(tmp_path, f"[[access]]\nuser = 1\n[[access]]\n{rule}\n"))
     assert found["key"] == "access[2]"
     assert words in found["message"]
+
+
+# --- files that are none ------------------------------------------------------------------------
+
+
+def refusal(path: Path) -> str:
+    with pytest.raises(BadConfiguration) as caught:
+        load(Sources({}, config=path))
+    assert str(path) in caught.value.message
+    return caught.value.message
+
+
+def test_what_is_no_regular_file_is_refused_at_once(tmp_path: Path) -> None:
+    fifo, loop = tmp_path / "fifo", tmp_path / "loop"
+    os.mkfifo(fifo)
+    loop.symlink_to(loop)
+    for path in (fifo, Path("/dev/zero"), Path("/dev/null"), Path("/dev/tty"), tmp_path):
+        assert "is no regular file" in refusal(path) or "cannot be read" in refusal(path)
+    assert "cannot be read: Too many levels of symbolic links" in refusal(loop)
+    assert "cannot be read: Not a directory" in refusal(Path("/dev/null/x"))
+
+
+def test_a_default_file_that_cannot_be_looked_at_is_no_missing_one(tmp_path: Path) -> None:
+    loop = tmp_path / "whatsappd.toml"
+    loop.symlink_to(loop)
+    with pytest.raises(BadConfiguration, match="Too many levels"):
+        load(Sources({"CONFIGURATION_DIRECTORY": str(tmp_path)}))
+    # What is missing is missing, also below what is no directory.
+    load(Sources({"CONFIGURATION_DIRECTORY": str(loop.parent / "none"), "HOME": "/"}))
+    load(Sources({"CONFIGURATION_DIRECTORY": "/dev/null", "HOME": "/"}))
+
+
+def test_a_huge_file_is_refused_and_not_read(tmp_path: Path) -> None:
+    path = tmp_path / "huge.toml"
+    with path.open("wb") as file:
+        file.truncate(1 << 40)
+    assert "is larger than 1024 KiB" in refusal(path)
+
+
+def test_a_file_that_changes_while_it_is_read_is_read_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "x.toml"
+    path.write_text('log_level = "debug"\n')
+    real, changes = os.fstat, 2
+
+    def fstat(descriptor: int) -> os.stat_result:
+        nonlocal changes
+        found = real(descriptor)
+        if changes and stat.S_ISREG(found.st_mode):
+            changes -= 1
+            with path.open("a") as file:
+                file.write("# more\n")
+        return found
+
+    monkeypatch.setattr("whatsappd.config.sources.os.fstat", fstat)
+    assert load(Sources({}, config=path)).settings.log_level == "debug"
+    changes = 1000
+    assert "changes while it is read" in refusal(path)
+
+
+def test_encodings(tmp_path: Path) -> None:
+    path = tmp_path / "x.toml"
+    path.write_bytes(b'\xef\xbb\xbflog_level = "debug"\r\n')
+    assert load(Sources({}, config=path)).settings.log_level == "debug"
+    path.write_bytes(b'log_level = "\xfc"\n')
+    assert "is no UTF-8 (byte 13)" in refusal(path)
+
+
+# --- a user without a home ----------------------------------------------------------------------
+
+
+@pytest.fixture
+def homeless(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("HOME", "XDG_STATE_HOME", "XDG_RUNTIME_DIR", "WHATSAPPD_STATE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "geteuid", lambda: 54321)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_the_settings_that_need_one_are_named() -> None:
+    with pytest.raises(BadConfiguration) as caught:
+        load(Sources({}))
+    assert [problem["key"] for problem in caught.value.data["problems"]] == ["state_dir", "socket"]
+    assert "user 54321 has no home directory" in caught.value.message
+    assert "--state-dir or WHATSAPPD_STATE_DIR" in caught.value.message
+    assert "--socket or WHATSAPPD_SOCKET" in caught.value.message
+
+
+@pytest.mark.usefixtures("homeless")
+def test_without_a_home_it_works_where_they_are_given(tmp_path: Path) -> None:
+    given = {
+        "WHATSAPPD_STATE_DIR": str(tmp_path / "state"),
+        "WHATSAPPD_SOCKET": str(tmp_path / "socket"),
+    }
+    assert load(Sources(given)).settings.state_dir == tmp_path / "state"
+
+
+def test_a_home_that_is_no_path_is_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(os, "getuid", lambda: 54321)
+    for nonsense in ("", "relative", "."):
+        monkeypatch.setenv("HOME", nonsense)
+        assert paths.home() is None
+    monkeypatch.setenv("HOME", "/home/x/")
+    assert paths.home() == "/home/x"
