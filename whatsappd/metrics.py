@@ -347,6 +347,12 @@ METRICS: tuple[Metric, ...] = (
         _COMPANY, _each(lambda c: c.inbound.get(Kind.UNDECRYPTABLE, 0)),
     ),
     Metric(
+        "whatsappd_events_unreadable_total", COUNTER,
+        "Messages, receipts and news of a worker's that arrived and could not be taken over: too "
+        "deep, damaged, or unlike anything that is known. The log and `last_error` say which.",
+        _COMPANY, _each(lambda c: c.inbound.get(Kind.UNREADABLE, 0)),
+    ),
+    Metric(
         "whatsappd_receipts_received_total", COUNTER, "Receipts that arrived.",
         _COMPANY, _each(lambda c: c.inbound.get(Kind.RECEIPT, 0)),
     ),

@@ -41,11 +41,12 @@ from whatsappd.model.jid import parse_jid, parse_recipient, shortened
 from whatsappd.rules.webhooks import validate_url
 from whatsappd.sandbox.info import SandboxInfo, read_info
 from whatsappd.state import StateDirectory
+from whatsappd.store.events import MAX_EVENT_BYTES
 from whatsappd.systemd import take_launch
 from whatsappd.wire.frames import FrameReader
 from whatsappd.wire.rpc import named_arguments, pack_request, parse_message
 from whatsappd.wire.worker import Kind, WorkerEvent, parse_worker_event
-from whatsappd.worker.spool import MAX_EVENT, Spool
+from whatsappd.worker.spool import Spool
 
 
 @cache
@@ -278,7 +279,7 @@ def check_spool(content: bytes) -> None:
 
 
 def _number(packed: bytes) -> int:
-    assert len(packed) <= MAX_EVENT
+    assert len(packed) <= MAX_EVENT_BYTES
     [value] = FrameReader().feed(packed)
     number = parse_worker_event(named_arguments(parse_message(value).params)).number
     assert number is not None

@@ -16,6 +16,7 @@ SESSION_OUTREACH = "session.outreach"
 MESSAGE_RECEIVED = "message.received"
 MESSAGE_RECEIPT = "message.receipt"
 MESSAGE_UNDECRYPTABLE = "message.undecryptable"
+MESSAGE_UNREADABLE = "message.unreadable"
 OUTBOX_STATE = "outbox.state"
 ALERT = "alert"
 
@@ -26,6 +27,7 @@ EVENT_TYPES = (
     MESSAGE_RECEIVED,
     MESSAGE_RECEIPT,
     MESSAGE_UNDECRYPTABLE,
+    MESSAGE_UNREADABLE,
     OUTBOX_STATE,
     ALERT,
 )

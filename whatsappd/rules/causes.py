@@ -5,6 +5,7 @@ Called by `sessions.session` for every transition; the text is what `status` sho
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from whatsappd.rules.lifecycle import Cause
@@ -29,6 +30,9 @@ _BANS = {
 UNKNOWN_BAN_S = 3600
 #: No ban is longer than this, in milliseconds, whatever a broken worker says: ten years.
 LONGEST_BAN_MS = 10 * 366 * 24 * 3600 * 1000
+
+#: How neonize ends when Go cannot encode an event: Receipt.Type, if it has no name for the type.
+_UNENCODABLE = re.compile(r"required field neonize\.([A-Za-z.]{1,80}) not set")
 
 _PLAIN = {
     Cause.START: "started",
@@ -78,18 +82,35 @@ def describe(cause: Cause, data: dict[str, Any]) -> str:
         case Cause.ENDED:
             return f"cannot connect: {_essence(data.get('error'))}"
         case Cause.EXITED:
-            if crash := data.get("crash"):
-                return f"the WhatsApp library crashed ({crash}); {data.get('status')}"
-            return f"the worker ended: {data.get('status')}"
+            return _how_it_ended(data)
         case Cause.RECYCLED:
             return f"recycled: {data.get('why')}; a new worker takes over"
         case Cause.SPAWN_FAILED:
             return f"no worker could be started: {data.get('error')}"
+        case Cause.BROKEN_OFF:
+            return (
+                f"the WhatsApp library cannot hand on an event ({data.get('field')} is unknown to "
+                "it), nor any after it; a new worker takes over"
+            )
+        case Cause.CRASHING:
+            return (
+                f"the WhatsApp library crashed {data.get('crashes')} times in a short time, "
+                "perhaps on a message that WhatsApp delivers again after each restart; `start` "
+                f"tries at once, a new version may help; last: {data.get('last')}"
+            )
         case Cause.GIVE_UP:
             return f"the worker ended {data.get('crashes')} times in a short time; last: " + str(
                 data.get("last")
             )
     return _PLAIN[cause]
+
+
+def _how_it_ended(data: dict[str, Any]) -> str:
+    if crash := data.get("crash"):
+        return f"the WhatsApp library crashed ({crash}); {data.get('status')}"
+    if broken := data.get("broken"):
+        return f"the worker said what no worker says, and was ended: {broken}"
+    return f"the worker ended: {data.get('status')}"
 
 
 def cause_of_end(error: str | None) -> tuple[Cause, dict[str, Any]]:
@@ -103,6 +124,8 @@ def cause_of_end(error: str | None) -> tuple[Cause, dict[str, Any]]:
         return Cause.TEMPORARY_BAN, {"code": 0, "expire_s": UNKNOWN_BAN_S}
     if "neonize.ConnectFailure" in text:
         return Cause.CONNECT_FAILURE, {"reason": "unknown", "message": "a number neonize lacks"}
+    if unknown := _UNENCODABLE.search(text):
+        return Cause.BROKEN_OFF, {"field": unknown[1]}
     return Cause.ENDED, {"error": error}
 
 

@@ -32,6 +32,7 @@ class Cause(StrEnum):
     # from time
     RETRY_DUE = "retry_due"
     GIVE_UP = "give_up"  # the restart intensity was exceeded
+    CRASHING = "crashing"  # the same, where each time the library itself crashed
     # from the worker
     OPENED = "opened"
     QR = "qr"
@@ -50,6 +51,7 @@ class Cause(StrEnum):
     CONNECT_FAILURE = "connect_failure"
     CLIENT_OUTDATED = "client_outdated"
     ENDED = "ended"  # connect() returned or raised: dial refused, no such host, ...
+    BROKEN_OFF = "broken_off"  # neonize met an event that it cannot hand on, nor any after it
     # about the worker
     EXITED = "exited"  # by code, by signal, by a Go panic
     HUNG = "hung"
@@ -66,6 +68,7 @@ class Action(StrEnum):
     KILL = "kill"
     KILL_AND_RETRY = "kill_and_retry"  # back off, then spawn again
     KILL_AND_WAIT = "kill_and_wait"  # spawn again when the ban ends
+    KILL_AND_REST = "kill_and_rest"  # spawn again after a long pause
 
 
 class Next(NamedTuple):
@@ -99,12 +102,16 @@ _NEWS: dict[Cause, Next] = {
     Cause.CONNECT_FAILURE: _RETRY,
     Cause.CLIENT_OUTDATED: Next(S.OUTDATED, Action.KILL),
     Cause.ENDED: _RETRY,
+    Cause.BROKEN_OFF: _RETRY,
     Cause.EXITED: _RETRY,
     Cause.HUNG: _RETRY,
     Cause.SILENT: _RETRY,
     Cause.SPAWN_FAILED: _RETRY,
     Cause.DEFECT: _RETRY,
     Cause.GIVE_UP: Next(S.FAILED, Action.KILL),
+    # What crashes the library may be a message that WhatsApp delivers again after each restart.
+    # Only time, or another version, ends that; and a person need not be asked to wait.
+    Cause.CRASHING: Next(S.BACKING_OFF, Action.KILL_AND_REST),
     Cause.STOP: Next(S.STOPPED, Action.KILL),
 }
 
@@ -127,6 +134,8 @@ TABLE: dict[tuple[S, Cause], Next] = {
     (S.RECONNECTING, Cause.KEEPALIVE_TIMEOUT): Next(S.RECONNECTING, Action.NONE),
     (S.RECONNECTING, Cause.KEEPALIVE_RESTORED): Next(S.CONNECTED, Action.NONE),
     (S.CONNECTED, Cause.RECYCLED): Next(S.STARTING, Action.REPLACE),
+    # A contact can bring it about with one receipt: nothing is wrong with the account.
+    (S.CONNECTED, Cause.BROKEN_OFF): Next(S.STARTING, Action.REPLACE),
     # Without a worker: only people and time act.
     **{(state, Cause.STOP): Next(S.STOPPED, Action.NONE) for state in WAITING | PARKED},
     **{(state, Cause.TAKE_OVER): _SPAWN for state in WAITING | PARKED},

@@ -98,6 +98,8 @@ class Codec:
     """Encodes and decodes stanzas with one dictionary."""
 
     def __init__(self, dictionary: Dictionary) -> None:
+        #: What becomes of a string that is no UTF-8: "strict" refuses its stanza.
+        self.errors = "strict"
         self._single = dictionary.single
         self._double = dictionary.double
         tokens: dict[str, bytes] = {}
@@ -230,7 +232,7 @@ class Codec:
             return self._double[marker - _DICTIONARY_0][data[position + 1]], position + 2
         if _BINARY_8 <= marker <= _BINARY_32:
             start, end = _read_length(data, position)
-            return data[start:end].decode(), end
+            return data[start:end].decode(errors=self.errors), end
         if marker in (_NIBBLE_8, _HEX_8):
             return _read_packed(data, position)
         if marker == _AD_JID:

@@ -14,7 +14,9 @@ from whatsappd.wire.worker import Kind
 
 #: Enough for every sensible threshold of "too many restarts".
 _CRASHES_KEPT = 100
-_RESTARTS = frozenset({Action.KILL_AND_RETRY, Action.KILL_AND_WAIT, Action.REPLACE})
+_RESTARTS = frozenset(
+    {Action.KILL_AND_RETRY, Action.KILL_AND_WAIT, Action.KILL_AND_REST, Action.REPLACE}
+)
 
 
 class Counters:
@@ -40,7 +42,7 @@ class Counters:
         self.errors = 0
         self.refused_calls: Counter[str] = Counter()  # system calls, by name
         self.qr_codes = 0
-        self.inbound: Counter[Kind] = Counter()  # messages, receipts, undecryptable messages
+        self.inbound: Counter[Kind] = Counter()  # messages, receipts, and what could not be read
         self.health_ok = 0
         self.health_failed = 0
         self.limiter_waits = 0  # times that nothing could be sent because of a limit

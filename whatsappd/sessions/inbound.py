@@ -19,6 +19,7 @@ from whatsappd.model.event import (
     MESSAGE_RECEIPT,
     MESSAGE_RECEIVED,
     MESSAGE_UNDECRYPTABLE,
+    MESSAGE_UNREADABLE,
     Draft,
 )
 from whatsappd.model.jid import parse_jid
@@ -32,6 +33,7 @@ _TYPES = {
     Kind.MESSAGE: MESSAGE_RECEIVED,
     Kind.RECEIPT: MESSAGE_RECEIPT,
     Kind.UNDECRYPTABLE: MESSAGE_UNDECRYPTABLE,
+    Kind.UNREADABLE: MESSAGE_UNREADABLE,
 }
 
 #: What a receipt tells of an outgoing message. "inactive": on the device, its user is away.

@@ -49,6 +49,8 @@ def meaning_of(event: WorkerEvent, *, codes_ran_out: bool) -> Meaning:
         case Kind.STREAM_ERROR:
             # The server closes after it, which is the cause that counts.
             return Meaning(error=f"WhatsApp sent stream error {event.data['code']}")
+        case Kind.UNREADABLE:
+            return Meaning(error=event.data["error"])
         case Kind.ENDED:
             cause, data = cause_of_end(event.data["error"])
             return Meaning(cause, data)

@@ -15,6 +15,7 @@ class Retries:
         self._settings = settings
         self._attempt = 0
         self._crashes = RestartIntensity(settings.crash_limit, settings.crash_window_ms)
+        self._broken_off = RestartIntensity(settings.crash_limit, settings.crash_window_ms)
         self._connected_ms: int | None = None
 
     def forgive(self) -> None:
@@ -29,6 +30,10 @@ class Retries:
     def crashed_too_often(self, at_ms: int) -> bool:
         """Count a crash; whether it is one too many within the window."""
         return self._crashes.exceeded(at_ms)
+
+    def broke_off_too_often(self, at_ms: int) -> bool:
+        """Count an event that ended a worker; whether it is one too many to go on at once."""
+        return self._broken_off.exceeded(at_ms)
 
     def next_delay_ms(self, at_ms: int) -> int:
         """How long to wait before the next try, now that one failed."""

@@ -318,13 +318,16 @@ class Session:
                 await self._record(before, cause)
 
     def _intensified(self, cause: Cause, data: dict[str, Any]) -> tuple[Cause, dict[str, Any]]:
-        """`cause`, or GIVE_UP where it is one crash too many."""
+        """`cause`, or what it comes to where it is one too many."""
+        if cause is Cause.BROKEN_OFF and self._retries.broke_off_too_often(steady_ms()):
+            return Cause.ENDED, {"error": describe(cause, data)}
         if not counts_as_crash(cause) or self.state not in ALIVE:
             return cause, data
         if not self._retries.crashed_too_often(steady_ms()):
             return cause, data
         last = describe(cause, data)
-        return Cause.GIVE_UP, {"crashes": self._settings.crash_limit + 1, "last": last}
+        total = Cause.CRASHING if data.get("crash") else Cause.GIVE_UP
+        return total, {"crashes": self._settings.crash_limit + 1, "last": last}
 
     def _note(self, cause: Cause, words: str) -> None:
         match cause:
@@ -351,6 +354,8 @@ class Session:
             return
         if action is Action.KILL_AND_WAIT:
             self._try_in(max(ban_ms(data), self._settings.shortest_ban_ms))
+        elif action is Action.KILL_AND_REST:
+            self._try_in(self._settings.crash_rest_ms)
         elif action is Action.KILL_AND_RETRY:
             self._try_in(self._retries.next_delay_ms(steady_ms()))
         elif action is Action.SPAWN and cause is Cause.RETRY_DUE:
@@ -499,7 +504,7 @@ class Session:
             async def run_worker(*, task_status: trio.TaskStatus[None]) -> None:
                 task_status.started()
                 status = await worker.run(on_events)
-                data = {"status": str(status), "crash": worker.crash}
+                data = {"status": str(status), "crash": worker.crash, "broken": worker.broken}
                 await self._apply(Cause.EXITED, data, generation=generation)
                 nursery.cancel_scope.cancel()
 
@@ -549,8 +554,11 @@ class Session:
         taken: int | None = None
         for event in events:
             if event.kind in INBOUND:
-                self.last_inbound_ms = now_ms()
                 self.counters.inbound[event.kind] += 1
+            if event.kind is Kind.UNREADABLE:
+                self._note_unreadable(event.data)
+            if event.is_inbound:
+                self.last_inbound_ms = now_ms()
                 messages.append(event)
                 continue
             taken = await self._inbound.take(self.company, messages) or taken
@@ -558,13 +566,20 @@ class Session:
             await self._take_news(event, generation)
         return await self._inbound.take(self.company, messages) or taken
 
+    def _note_unreadable(self, data: dict[str, Any]) -> None:
+        """A contact can send thousands: with each doubling of their number, one line says so."""
+        count = self.counters.inbound[Kind.UNREADABLE]
+        if count & (count - 1) == 0:
+            self._log.warning("event_unreadable", of=data["of"], reason=data["error"], so_far=count)
+
     async def _take_news(self, event: WorkerEvent, generation: int) -> None:
         news = meaning_of(event, codes_ran_out=self.pairing.ran_out)
         if news.error is not None:
             self._note_error(news.error)
         if event.kind is Kind.CONNECTED:
             known = {name: event.data[name] for name in ("jid", "lid", "push_name")}
-            await self._take_identity(**known)
+            if known["jid"] is not None:  # else the worker could not read who it is
+                await self._take_identity(**known)
         if news.cause is not None:
             await self._apply(news.cause, news.data, generation=generation)
         if event.kind is Kind.QR:

@@ -32,6 +32,7 @@ class SessionSettings(NamedTuple):
     stable_ms: int = 60_000  # connected this long, the backoff begins anew
     crash_limit: int = 5  # this many crashes within crash_window_ms are one too many
     crash_window_ms: int = 600_000
+    crash_rest_ms: int = 1_800_000  # before the next try, when the library itself crashes on
     connect_deadline_ms: int = 60_000  # from a started worker to a login or an error
     health_interval_s: float = 30.0
     health_deadline_s: float = 10.0

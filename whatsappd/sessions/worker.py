@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import os
 import signal
+import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -93,6 +94,8 @@ class Worker:
         self._confirmed = 0
         #: The first words of the Go runtime that ended it, if one did.
         self.crash: str | None = None
+        #: What it said that no worker says, if that is why it was ended.
+        self.broken: str | None = None
         #: Whether what it brought is being taken just now: its answers wait behind that, so their
         #: lateness is not its own.
         self.is_held_up = False
@@ -177,8 +180,7 @@ class Worker:
         try:
             check_answer(method, answer.response.result)
         except Malformed as error:
-            log.error("worker_channel_corrupt", company=self.company, error=error.message)
-            self.kill()
+            self._end_broken(error.message)
             raise WorkerGone("the worker answered what it never should, and is ended") from error
         return answer.response.result
 
@@ -283,11 +285,23 @@ class Worker:
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the process ended, or is being ended
         except (Malformed, InvalidParams, TooLarge) as error:
-            log.error("worker_channel_corrupt", company=self.company, error=error.message)
-            self.kill()
+            self._end_broken(error.message)
         finally:
             self._closed = True
             self._fail_waiting()
+        if self.broken is not None:
+            # What it has not been confirmed lies in its spool, or will in a moment.
+            with trio.move_on_after(_SAVE_WITHIN):
+                await self._exited.wait()
+            self.kill()
+
+    def _end_broken(self, reason: str) -> None:
+        """Close the channel, both ways: what it writes fails at once, and goes into its spool."""
+        if self.broken is None:
+            log.error("worker_channel_corrupt", company=self.company, error=reason)
+            self.broken = reason
+            with suppress(OSError):
+                self._incoming.shutdown(socket.SHUT_RDWR)
 
     async def _receive(self) -> bytes:
         """What the worker brings next; nothing at its end.

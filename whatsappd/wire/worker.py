@@ -12,8 +12,9 @@ confined} once the worker is confined, with the descriptors of `VIEW`, and then 
 filter's listener if `confined.counted`.
 
 Both ends are ours and of one version; a surprise here is a defect, not an input to be polite to.
-But a worker runs native code on what strangers send, so the daemon checks what it tells: the worst
-that a broken one can bring about is its own end.
+But a worker runs native code on what strangers send, so the daemon checks what it tells. Of one
+event that cannot be, it is told as `Kind.UNREADABLE`, and reading goes on: the events beside it are
+innocent. What is no event at all means that the worker is broken, which is its own end.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from whatsappd.errors import Malformed, TooLarge, WorkerFailed
+from whatsappd.wire.bounds import bounded
 from whatsappd.wire.frames import pack, unpack
 
 EVENT = "event"
@@ -70,6 +72,7 @@ class Kind(StrEnum):
     MESSAGE = "message"  # see worker.events
     RECEIPT = "receipt"  # see worker.events
     UNDECRYPTABLE = "undecryptable"  # see worker.events
+    UNREADABLE = "unreadable"  # one of the kinds above that could not be taken over
     ENDED = "ended"  # connect() returned or raised; nothing more will come
 
 
@@ -88,7 +91,7 @@ _SOURCE: _Fields = {
     "from_me": _FLAG,
     "is_group": _FLAG,
 }
-#: What the data of an event must hold; a message may hold more (`raw`, `shortened`).
+#: What the data of an event must hold; it may hold more (`raw`, the marks of `wire.bounds`).
 _FIELDS: dict[Kind, _Fields] = {
     Kind.QR: {"code": _TEXT},
     Kind.LOGIN: {"outcome": _TEXT, "detail": _OPTIONAL},
@@ -118,6 +121,9 @@ _FIELDS: dict[Kind, _Fields] = {
         "unavailable": _FLAG,
         **_SOURCE,
     },
+    # `of` is its kind, `error` what is wrong with it, `size` its bytes. Who sent it, as in a
+    # message, where that is known.
+    Kind.UNREADABLE: {"of": _TEXT, "error": _TEXT, "size": _NUMBER, "message_id": _OPTIONAL},
 }
 #: What the answer to a request must hold.
 _ANSWERS: dict[WorkerMethod, _Fields] = {
@@ -134,7 +140,7 @@ _MAX_PID = 1 << 22
 _MAX_NUMBER = 2**63 - 1
 
 #: What comes from WhatsApp once and never again: numbered, and confirmed when it is on disk.
-INBOUND = frozenset({Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE})
+INBOUND = frozenset({Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE, Kind.UNREADABLE})
 
 
 class WorkerEvent(NamedTuple):
@@ -151,9 +157,26 @@ class WorkerEvent(NamedTuple):
             "number": self.number,
         }
 
+    @property
+    def is_inbound(self) -> bool:
+        """Whether it belongs into the log: else it is news about the session."""
+        if self.kind is Kind.UNREADABLE:
+            return self.number is not None
+        return self.kind in INBOUND
+
+
+def blank(kind: Kind) -> dict[str, Any]:
+    """The data of an event of which nothing but its kind is known."""
+    return {name: _BLANK[types] for name, types in _FIELDS.get(kind, {}).items()}
+
+
+_BLANK: dict[tuple[type, ...], Any] = {_TEXT: "", _OPTIONAL: None, _NUMBER: 0, _FLAG: False}
+
 
 def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
-    """The event in an `event` notification's arguments.
+    """The event in an `event` notification's arguments, within `wire.bounds`.
+
+    One that does not hold what its kind must becomes UNREADABLE, with the same number.
 
     Raises:
         Malformed: it is none.
@@ -166,13 +189,33 @@ def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
             "number": number,
         } if number is None or (_fits(number, _NUMBER) and number > 0):
             try:
-                event = WorkerEvent(company, Kind(kind), data, number)
+                event = WorkerEvent(company, Kind(kind), bounded(data), number)
             except ValueError:
                 pass
             else:
-                _check(data, _FIELDS.get(event.kind, {}), "sent a wrong event of kind", event.kind)
+                try:
+                    _check(event.data, _FIELDS.get(event.kind, {}), "told of a wrong", event.kind)
+                except Malformed as error:
+                    return event._replace(kind=Kind.UNREADABLE, data=_refused(event, error))
                 return event
     raise Malformed(f"a worker sent no event: {arguments!r:.200}")
+
+
+def unpackable(event: WorkerEvent, error: Malformed) -> WorkerEvent:
+    """What is told in the place of an event that cannot be packed."""
+    about = {"of": str(event.kind), "error": error.message, "size": 0, "message_id": None}
+    return event._replace(kind=Kind.UNREADABLE, data=about)
+
+
+def _refused(event: WorkerEvent, error: Malformed) -> dict[str, Any]:
+    """What an event of kind UNREADABLE tells of one that it replaces."""
+    known = {name: event.data[name] for name in _KNOWN if _fits(event.data.get(name, 0), _OPTIONAL)}
+    about = {"of": str(event.kind), "error": error.message, "size": len(pack(event.data))}
+    return {"message_id": None, **known, **about}
+
+
+#: What is kept of an event that is refused, if it can be read.
+_KNOWN = ("message_id", "chat", "sender", "sender_alt", "recipient_alt")
 
 
 def check_answer(method: WorkerMethod, result: Any) -> None:

@@ -14,14 +14,17 @@ import re
 import sys
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from whatsappd.model.jid import Jid
-from whatsappd.wire.worker import Kind
+from whatsappd.wire.protobuf import fields
+from whatsappd.wire.worker import INBOUND, Kind, blank
 from whatsappd.worker import events
 
 Emit = Callable[[Kind, dict[str, Any]], None]
+#: What an event is to the daemon: nothing, one event of its own, or several.
+_Told = dict[str, Any] | Iterator[dict[str, Any]] | None
 
 #: SQLite options ride on the path, because neonize pastes it into `file:%s?_foreign_keys=on`; the
 #: trailing `x=` swallows what it adds. WAL keeps readers and the writer apart, and a busy database
@@ -41,6 +44,9 @@ QUIET = 0.05
 #: Seconds for that at the most.
 DRAIN_WITHIN = 1.0
 
+#: Characters of an error that goes into an event.
+_MAX_REASON = 200
+
 
 class Client:
     """One company's neonize client, with its database in the current directory.
@@ -59,6 +65,9 @@ class Client:
         self._emit = emit
         self._begun = False  # set by the first event; see `health`
         self._handled = 0  # events
+        #: By neonize's number: our kind of an event, its protobuf type, and what makes one of the
+        #: other.
+        self._kinds: dict[int, tuple[Kind, Any, Callable[[Any], _Told]]] = {}
         self._drained = False
         self._proxy = self._neonize.ProxySettings(proxy) if proxy else None
         props = self._neonize.DeviceProps(
@@ -78,6 +87,9 @@ class Client:
             self._client.connect(self._proxy)
         except self._exceptions.NeonizeError as failure:
             error = str(failure)
+            # It hands on nothing more, but its socket would take and acknowledge what comes.
+            if self._begun:
+                threading.Thread(target=self._client.disconnect, daemon=True).start()
         self._emit(Kind.ENDED, {"error": error})
 
     def stop(self) -> None:
@@ -158,10 +170,12 @@ class Client:
 
     def _subscribe(self) -> None:
         proto, client = self._proto, self._client
-        client.event.qr(lambda _, code: self._guarded(Kind.QR, lambda: {"code": code.decode()}))
+        client.event.qr(lambda _, code: self._told(Kind.QR, {"code": _decoded(code)}))
         # neonize prints the login status' address; the instance attribute takes the call instead.
         client._NewClient__onLoginStatus = self._on_login
-        simple: list[tuple[Kind, Any, Callable[[Any], dict[str, Any] | None]]] = [
+        # It decodes events of every kind, and loses one that it cannot with a line on stderr.
+        client.event.execute = self._take
+        kinds: list[tuple[Kind, Any, Callable[[Any], _Told]]] = [
             (Kind.PAIRED, proto.PairStatus, self._pair_status),
             (Kind.CONNECTED, proto.Connected, self._connected),
             (Kind.DISCONNECTED, proto.Disconnected, _nothing),
@@ -172,26 +186,36 @@ class Client:
             (Kind.TEMPORARY_BAN, proto.TemporaryBan, events.temporary_ban),
             (Kind.CONNECT_FAILURE, proto.ConnectFailure, events.connect_failure),
             (Kind.CLIENT_OUTDATED, proto.ClientOutdated, _nothing),
-            (Kind.STREAM_ERROR, proto.StreamError, lambda event: {"code": event.Code}),
+            (Kind.STREAM_ERROR, proto.StreamError, lambda event: {"code": events.text(event.Code)}),
             (Kind.MESSAGE, proto.Message, events.message),
             (Kind.RECEIPT, proto.Receipt, events.receipt),
             (Kind.UNDECRYPTABLE, proto.UndecryptableMessage, events.undecryptable),
         ]
-        for kind, event_type, convert in simple:
-            client.event(event_type)(self._handler(kind, convert))
+        numbers = importlib.import_module("neonize.events").EVENT_TO_INT
+        for kind, event_type, convert in kinds:
+            client.event(event_type)(_nothing)  # which asks for them
+            self._kinds[numbers[event_type]] = (kind, event_type, convert)
 
-    def _handler(
-        self, kind: Kind, convert: Callable[[Any], dict[str, Any] | None]
-    ) -> Callable[[Any, Any], None]:
-        return lambda _, event: self._guarded(kind, lambda: convert(event))
+    def _take(self, _uuid: Any, address: int, size: int, number: int) -> None:
+        """An event from neonize. Called by its one thread for them, which waits for the end."""
+        if number not in self._kinds:
+            return  # who we are, which `_connected` asks for
+        kind, event_type, convert = self._kinds[number]
+        packed = ctypes.string_at(address, size)
+        try:
+            told = convert(event_type.FromString(packed))
+            all_told = [told] if isinstance(told, dict) else list(told or ())
+        except Exception as error:  # noqa: BLE001 -- whatever it is, it costs this event alone
+            kind, data = self._unreadable(kind, packed, error)
+            all_told = [data]
+        self._told(kind, *all_told)
 
-    def _guarded(self, kind: Kind, make: Callable[[], dict[str, Any] | None]) -> None:
+    def _told(self, kind: Kind, *all_told: dict[str, Any]) -> None:
         # An exception that leaves a callback is only printed by ctypes, and the event is lost
         # without a trace. Here it ends the process instead, which the daemon sees and logs.
         self._begun = True
         try:
-            data = make()
-            if data is not None:
+            for data in all_told:
                 self._emit(kind, data)
             self._handled += 1
         except Exception:  # noqa: BLE001 -- whatever it is, the process reports it and ends
@@ -199,12 +223,38 @@ class Client:
                 threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
             )
 
+    def _unreadable(
+        self, kind: Kind, packed: bytes, error: Exception
+    ) -> tuple[Kind, dict[str, Any]]:
+        """What is told in the place of an event that protobuf or we cannot read."""
+        reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
+        if kind in INBOUND:
+            return Kind.UNREADABLE, self._saved(kind, packed, reason)
+        logging.getLogger(__name__).error("an event of kind %s cannot be read: %s", kind, reason)
+        if kind is Kind.PAIRED:
+            return Kind.PAIR_ERROR, {"error": f"the phone's answer cannot be read: {reason}"}
+        return kind, blank(kind)
+
+    def _saved(self, kind: Kind, packed: bytes, reason: str) -> dict[str, Any]:
+        """Who sent it and when may still be readable where what was sent is not."""
+        source = message_id = None
+        try:
+            for number, value, _ in fields(packed):
+                if number == 1 and kind is Kind.RECEIPT:
+                    source = self._proto.MessageSource.FromString(value)
+                elif number == 1:
+                    info = self._proto.MessageInfo.FromString(value)
+                    source, message_id = info.MessageSource, info.ID
+            return events.unreadable(kind, reason, source, message_id, len(packed))
+        except Exception:  # noqa: BLE001 -- then nothing is
+            return events.unreadable(kind, reason, None, None, len(packed))
+
     def _on_login(self, _uuid: int, status: int) -> None:
-        outcome = ctypes.string_at(status).decode()
+        outcome = _decoded(ctypes.string_at(status))
         # The log's records are handed on by a thread; the one that says why must have arrived.
         importlib.import_module("neonize.utils.log")._log_queue.join()
         detail = None if outcome == "success" else self._trouble.last
-        self._guarded(Kind.LOGIN, lambda: {"outcome": outcome, "detail": detail})
+        self._told(Kind.LOGIN, {"outcome": outcome, "detail": detail})
 
     def _unlinked_at_login(self, reason: int) -> None:
         """whatsmeow deletes the account at once, and neonize hands on no event without one: if it
@@ -213,12 +263,12 @@ class Client:
 
     def _pair_status(self, event: Any) -> dict[str, Any] | None:
         if event.Status == event.ERROR:
-            self._emit(Kind.PAIR_ERROR, {"error": event.Error})
+            self._emit(Kind.PAIR_ERROR, {"error": events.text(event.Error)})
             return None
         return {
             "jid": events.jid_text(event.ID),
-            "business_name": event.BusinessName or None,
-            "platform": event.Platform or None,
+            "business_name": events.text(event.BusinessName) or None,
+            "platform": events.text(event.Platform) or None,
         }
 
     def _connected(self, _event: Any) -> dict[str, Any]:
@@ -228,7 +278,7 @@ class Client:
         return {
             "jid": events.jid_text(me.JID),
             "lid": events.jid_text(me.LID),
-            "push_name": me.PushName or None,
+            "push_name": events.text(me.PushName) or None,
         }
 
 
@@ -260,8 +310,12 @@ class SendError(Exception):
     """whatsmeow refused or failed a call; the text is its own."""
 
 
-def _nothing(_event: Any) -> dict[str, Any]:
+def _nothing(*_event: Any) -> dict[str, Any]:
     return {}
+
+
+def _decoded(value: bytes) -> str:
+    return value.decode(errors="replace")
 
 
 def _keepalive_timeout(event: Any) -> dict[str, Any]:

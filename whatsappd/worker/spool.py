@@ -2,9 +2,12 @@
 
 whatsmeow acknowledges a message to WhatsApp beside handing it on, so the worker holds the only copy
 until the daemon has it on disk. Each event has a number, one above the one before it, across all
-workers of a company. The daemon stores with the events how far it came, and tells the worker. When
-the channel closes, what is unconfirmed goes into a file of the company's directory; the next worker
-brings it, without what the daemon turned out to have.
+workers of a company. The daemon stores with the events how far it came, and tells the worker.
+
+Each event is written into a file of the company's directory before the daemon gets it, so it
+survives this process however that ends: killed, out of memory, by a panic of Go's. (It is not
+synced: the host's end is the daemon's end, too, and then only an orderly one saves it.) The next
+worker brings what the file holds, without what the daemon turned out to have.
 """
 
 from __future__ import annotations
@@ -17,18 +20,19 @@ from pathlib import Path
 from typing import Any
 
 from whatsappd.errors import InvalidParams, Malformed, TooLarge
+from whatsappd.wire.account_keys import is_plumbing, without_keys
+from whatsappd.wire.bounds import bounded
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
-from whatsappd.wire.worker import EVENT, WorkerEvent, parse_worker_event
+from whatsappd.wire.worker import EVENT, Kind, WorkerEvent, parse_worker_event, unpackable
 
 SPOOL = "inbox.spool"
-
-#: The largest event that goes to the daemon, in bytes; the log takes 512 KiB.
-MAX_EVENT = 500 * 1024
 
 #: How each event in a file begins. No text holds these bytes, because they are no UTF-8: behind
 #: damage, they are where reading goes on.
 _BEGINNING = pack_notification(EVENT, {})[:-1]
+#: With this many bytes in the file, it is written anew with what is still unconfirmed.
+_LONG = 1 << 20
 
 
 class Spool:
@@ -43,10 +47,18 @@ class Spool:
         self._lock = threading.Lock()
         self._unconfirmed: deque[tuple[int, bytes]] = deque()
         self._number = taken
+        self._descriptor = -1
+        self._length = 0  # of the file
+        self._is_complete = True  # whether it holds all that is unconfirmed
         for event in _load(file):
             assert event.number is not None
             if event.number > self._number:  # also of two with the same number, only one
                 self._keep(event)
+        self._try_to_begin_anew()
+
+    def __del__(self) -> None:
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
 
     @property
     def waiting(self) -> list[bytes]:
@@ -55,44 +67,97 @@ class Spool:
             return [packed for _, packed in self._unconfirmed]
 
     def add(self, event: WorkerEvent) -> bytes:
-        """Number an event, keep it, and give it back packed."""
+        """Number an event, keep it, and give it back packed, within `wire.bounds`."""
         with self._lock:
-            return self._keep(event._replace(number=self._number + 1))
+            packed = self._keep(event._replace(number=self._number + 1))
+            self._append(packed)
+            return packed
 
     def confirmed(self, number: int) -> None:
         """The daemon has everything up to `number` on disk."""
         with self._lock:
             while self._unconfirmed and self._unconfirmed[0][0] <= number:
                 self._unconfirmed.popleft()
+            if not self._unconfirmed:
+                self._empty()
+            elif self._length > _LONG and self._length > 2 * self._waiting_bytes():
+                self._try_to_begin_anew()
 
     def save(self) -> None:
-        """Leave what is unconfirmed to the next worker."""
-        waiting = self.waiting
-        if not waiting:
-            self._file.unlink(missing_ok=True)
-            return
-        partial = self._file.with_name(f".{self._file.name}.partial")
-        with partial.open("wb") as file:
-            file.write(b"".join(waiting))
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(self._file)
+        """Leave what is unconfirmed to the next worker, on disk.
+
+        Raises:
+            OSError: the disk does not take it.
+        """
+        with self._lock:
+            if self._unconfirmed:
+                self._begin_anew(sync=True)
+            else:
+                self._file.unlink(missing_ok=True)
 
     def _keep(self, event: WorkerEvent) -> bytes:
-        packed = pack_notification(EVENT, event.as_arguments())
-        if len(packed) > MAX_EVENT:
-            packed = pack_notification(EVENT, _shortened(event).as_arguments())
+        event = event._replace(data=bounded(event.data))
+        try:
+            packed = pack_notification(EVENT, event.as_arguments())
+        except Malformed as error:
+            packed = pack_notification(EVENT, unpackable(event, error).as_arguments())
         assert event.number is not None
         self._number = event.number
         self._unconfirmed.append((event.number, packed))
         return packed
 
+    # --- the file; a disk that is full costs what it is for, and nothing else ---------------------
 
-def _shortened(event: WorkerEvent) -> WorkerEvent:
-    """An event too large for the log, without what makes it so."""
-    data = {name: value for name, value in event.data.items() if name != "raw"}
-    data["text"] = str(data.get("text", ""))[: MAX_EVENT // 8]
-    return event._replace(data={**data, "shortened": True})
+    def _append(self, packed: bytes) -> None:
+        try:
+            if not self._is_complete:
+                self._begin_anew(sync=False)
+                return
+            self._length += len(packed)
+            if os.write(self._descriptor, packed) < len(packed):
+                self._is_complete = False
+        except OSError as error:
+            self._complain(error)
+
+    def _empty(self) -> None:
+        try:
+            os.ftruncate(self._descriptor, 0)
+            self._length, self._is_complete = 0, True
+        except OSError as error:
+            self._complain(error)
+
+    def _try_to_begin_anew(self) -> None:
+        try:
+            self._begin_anew(sync=False)
+        except OSError as error:
+            self._complain(error)
+
+    def _begin_anew(self, *, sync: bool) -> None:
+        """A file of what is unconfirmed now, in the place of the old one."""
+        content = b"".join(packed for _, packed in self._unconfirmed)
+        partial = self._file.with_name(f".{self._file.name}.partial")
+        partial.unlink(missing_ok=True)
+        descriptor = os.open(partial, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_APPEND, 0o600)
+        try:
+            with open(descriptor, "wb", closefd=False) as file:
+                file.write(content)
+            if sync:
+                os.fsync(descriptor)
+            partial.replace(self._file)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        if self._descriptor >= 0:
+            os.close(self._descriptor)
+        self._descriptor, self._length, self._is_complete = descriptor, len(content), True
+
+    def _waiting_bytes(self) -> int:
+        return sum(len(packed) for _, packed in self._unconfirmed)
+
+    def _complain(self, error: OSError) -> None:
+        if self._is_complete:
+            logging.getLogger(__name__).error("%s cannot be written: %s", self._file.name, error)
+        self._is_complete = False
 
 
 def _load(file: Path) -> list[WorkerEvent]:
@@ -121,7 +186,25 @@ def _load(file: Path) -> list[WorkerEvent]:
             "%s is damaged (%s): %d events were read, and it is kept as %s",
             *(file, trouble, len(events), aside.name),
         )
-    return [event for event in events if event.number is not None]
+    return [
+        kept
+        for event in events
+        if event.number is not None and (kept := _without_plumbing(event)) is not None
+    ]
+
+
+def _without_plumbing(event: WorkerEvent) -> WorkerEvent | None:
+    """`event` without the keys that older versions left in it; None if nothing else was."""
+    raw = event.data.get("raw")
+    if event.kind is not Kind.MESSAGE or raw is None:
+        return event
+    try:
+        if is_plumbing(raw):
+            return None
+        return event._replace(data={**event.data, "raw": without_keys(raw)})
+    except (Malformed, TypeError):  # nobody knows which keys are in it
+        data = {name: value for name, value in event.data.items() if name != "raw"}
+        return event._replace(data=data)
 
 
 def _values(content: bytes) -> tuple[list[Any], str | None]:

@@ -154,7 +154,7 @@ def test_every_state_can_be_reached_and_left() -> None:
 @pytest.mark.parametrize("cause", list(Cause))
 def test_every_cause_has_words(cause: Cause) -> None:
     data = {"reason": 401, "error": "x", "status": "exit code 1", "code": 101, "expire_s": 5}
-    data |= {"crashes": 6, "last": "y", "message": "z", "why": "412 descriptors"}
+    data |= {"crashes": 6, "last": "y", "message": "z", "why": "412 descriptors", "field": "X.Y"}
     words = describe(cause, data)
     assert words
     assert "None" not in words

@@ -8,10 +8,11 @@ from typing import Any
 
 import pytest
 
+from whatsappd.wire.bounds import MAX_EVENT
 from whatsappd.wire.frames import FrameReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
 from whatsappd.wire.worker import Kind, WorkerEvent, parse_worker_event
-from whatsappd.worker.spool import MAX_EVENT, Spool
+from whatsappd.worker.spool import Spool
 
 
 @pytest.fixture
@@ -32,7 +33,7 @@ def event(text: str, **data: Any) -> WorkerEvent:
 
 
 def unpacked(packed: bytes) -> WorkerEvent:
-    reader = FrameReader(max_message=4 * MAX_EVENT)
+    reader = FrameReader()
     [value] = [
         value
         for start in range(0, len(packed), 65536)
@@ -105,7 +106,7 @@ def test_an_event_too_large_for_the_log_arrives_without_what_makes_it_so(file: P
     packed = spool.add(event("x" * MAX_EVENT, raw=b"y" * MAX_EVENT, message_id="A"))
     assert len(packed) < MAX_EVENT
     found = unpacked(packed)
-    assert found.data["shortened"] is True
+    assert found.data["shortened"] == {"text": MAX_EVENT, "raw": MAX_EVENT}
     assert found.data["message_id"] == "A"
     assert "raw" not in found.data
 

@@ -11,7 +11,7 @@ from whatsappd.gateway.models import CompanyId
 #: As in `whatsappd.model.event`; tests compare them.
 EventType = Literal[
     "session.state", "session.qr", "session.outreach", "message.received", "message.receipt",
-    "message.undecryptable", "outbox.state", "alert",
+    "message.undecryptable", "message.unreadable", "outbox.state", "alert",
 ]  # fmt: skip
 
 WEBHOOK_ID_PATTERN = r"^[a-z0-9]{8}$"

@@ -1,0 +1,94 @@
+"""What an event may hold: one place shortens, and says so."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from whatsappd.model.event import MESSAGE_RECEIVED, Event
+from whatsappd.store.events import MAX_EVENT_BYTES
+from whatsappd.wire import bounds
+from whatsappd.wire.bounds import bounded
+from whatsappd.wire.frames import pack, unpack
+
+MESSAGE: dict[str, Any] = {
+    **{"message_id": "A", "timestamp_ms": 1, "push_name": "Ann", "content": "conversation"},
+    **{"text": "Grüße 👍\0\x1b[31m", "edit": None, "retry_count": 0, "chat": "1@lid"},
+    **{"sender": "1@lid", "from_me": False},
+}
+
+
+def test_what_fits_is_left_as_it_is() -> None:
+    assert bounded(MESSAGE) is MESSAGE
+    longest = {**MESSAGE, "text": "👍" * 65_536}
+    assert bounded(longest) is longest
+
+
+@pytest.mark.parametrize("name", ["push_name", "text", "edit", "quoted", "vcard", "error"])
+@pytest.mark.parametrize("letter", ["x", "é", "👍"])
+def test_a_text_is_cut_between_two_characters(name: str, letter: str) -> None:
+    data = {**MESSAGE, name: letter * 1_000_000}
+    found = bounded(data)
+    assert found["shortened"] == {name: len(data[name].encode())}
+    assert found[name]
+    assert data[name].startswith(found[name])
+    assert len(found[name].encode()) <= bounds.LONGER_TEXTS.get(name, bounds.MAX_TEXT)
+    assert {**found, name: data[name]} == {**data, "shortened": found["shortened"]}
+
+
+def test_an_address_is_whole_or_not_there() -> None:
+    found = bounded({**MESSAGE, "chat": "1" * 10_000 + "@lid"})
+    assert found["chat"] is None
+    assert found["shortened"] == {"chat": 10_004}
+
+
+def test_lists_are_cut_by_items_and_what_is_too_deep_is_left_out() -> None:
+    deep: Any = "x"
+    for _ in range(5000):
+        deep = [deep]
+    options = [{"name": "o" * 2000}] * 5000
+    found = bounded({**MESSAGE, "options": options, "deep": deep})
+    assert 0 < len(found["options"]) < bounds.MAX_ITEMS
+    assert found["shortened"]["options"] == 5000
+    assert found["shortened"]["options.name"] == 2000
+    assert len(bounded({"ids": ["3EB0"] * 5000})["ids"]) == bounds.MAX_ITEMS
+    assert found["odd"] == ["deep"]
+    assert len(pack(found)) < MAX_EVENT_BYTES
+
+
+def test_an_event_of_many_large_parts_loses_bytes_first_and_then_the_largest() -> None:
+    data = {**MESSAGE, "text": "t" * 262_000, "raw": b"r" * 250_000}
+    found = bounded(data)
+    assert "raw" not in found
+    assert found["text"] == data["text"]
+    assert found["shortened"] == {"raw": 250_000}
+
+
+@pytest.mark.parametrize("value", [2**63, -(2**64), float("nan"), float("inf"), object(), {5}])
+def test_what_nobody_can_store_is_replaced(value: object) -> None:
+    found = bounded({**MESSAGE, "retry_count": value})
+    assert found["odd"] == ["retry_count"]
+    assert not found["retry_count"]
+
+
+values = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**70), 2**70) | st.floats() | st.text(max_size=20)
+    | st.binary(max_size=20) | st.sampled_from(("x" * 300_000, "\udc80" * 900, b"y" * 300_000)),
+    lambda inner: st.lists(inner, max_size=4)
+    | st.dictionaries(st.text(max_size=3) | st.integers(), inner, max_size=3),
+    max_leaves=8,
+)  # fmt: skip
+
+
+@given(st.dictionaries(st.sampled_from(["chat", "message_ids", "text", "a", "b"]), values))
+def test_whatever_comes_fits_into_the_log_and_is_left_alone_the_second_time(
+    data: dict[str, Any],
+) -> None:
+    found = bounded(data)
+    packed = pack(Event(2**40, 2**42, "c" * 50, MESSAGE_RECEIVED, found).as_wire())
+    assert len(packed) <= MAX_EVENT_BYTES
+    assert unpack(pack(found)) == found
+    assert bounded(found) == found
