@@ -24,8 +24,8 @@ from enum import StrEnum
 from typing import Any, NamedTuple
 
 from whatsappd.errors import Malformed, TooLarge, WorkerFailed
-from whatsappd.wire.bounds import bounded
 from whatsappd.wire.frames import pack, unpack
+from whatsappd.wire.shortening import bounded
 
 EVENT = "event"
 #: Tells a worker that its events up to `number` are on disk.
@@ -91,7 +91,7 @@ _SOURCE: _Fields = {
     "from_me": _FLAG,
     "is_group": _FLAG,
 }
-#: What the data of an event must hold; it may hold more (`raw`, the marks of `wire.bounds`).
+#: What the data of an event must hold; it may hold more (`raw`, the marks of `wire.shortening`).
 _FIELDS: dict[Kind, _Fields] = {
     Kind.QR: {"code": _TEXT},
     Kind.LOGIN: {"outcome": _TEXT, "detail": _OPTIONAL},
@@ -174,7 +174,7 @@ _BLANK: dict[tuple[type, ...], Any] = {_TEXT: "", _OPTIONAL: None, _NUMBER: 0, _
 
 
 def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
-    """The event in an `event` notification's arguments, within `wire.bounds`.
+    """The event in an `event` notification's arguments, within `wire.shortening`.
 
     One that does not hold what its kind must becomes UNREADABLE, with the same number.
 

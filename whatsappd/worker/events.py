@@ -3,7 +3,7 @@
 This is the one door where protobuf ends. What comes through it was written by strangers: texts may
 be no UTF-8, times may lie before Christ, messages may be nested without end. Each function's result
 is the `data` of the `wire.worker.Kind` it serves; times are integer milliseconds since the epoch,
-JIDs strings. What is merely too large is the business of `wire.bounds`.
+JIDs strings. What is merely too large is the business of `wire.shortening`.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import Any
 from whatsappd.errors import Malformed
 from whatsappd.model.jid import Jid
 from whatsappd.wire.account_keys import is_plumbing, without_keys
-from whatsappd.wire.bounds import MAX_BYTES, MAX_ITEMS, MAX_NAME, SHORTENED, marked
+from whatsappd.wire.shortening import MAX_BYTES, MAX_ITEMS, MAX_NAME, SHORTENED, marked
 
 #: The receipt types that whatsmeow tells apart, by neonize's enum number. "inactive" is a delivery
 #: to a device whose user is away: it was delivered all the same.

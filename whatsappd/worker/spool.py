@@ -21,9 +21,9 @@ from typing import Any
 
 from whatsappd.errors import InvalidParams, Malformed, TooLarge
 from whatsappd.wire.account_keys import is_plumbing, without_keys
-from whatsappd.wire.bounds import bounded
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
+from whatsappd.wire.shortening import bounded
 from whatsappd.wire.worker import EVENT, Kind, WorkerEvent, parse_worker_event, unpackable
 
 SPOOL = "inbox.spool"
@@ -67,7 +67,7 @@ class Spool:
             return [packed for _, packed in self._unconfirmed]
 
     def add(self, event: WorkerEvent) -> bytes:
-        """Number an event, keep it, and give it back packed, within `wire.bounds`."""
+        """Number an event, keep it, and give it back packed, within `wire.shortening`."""
         with self._lock:
             packed = self._keep(event._replace(number=self._number + 1))
             self._append(packed)

@@ -8,9 +8,9 @@ from typing import Any
 
 import pytest
 
-from whatsappd.wire.bounds import MAX_EVENT
 from whatsappd.wire.frames import FrameReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
+from whatsappd.wire.shortening import MAX_EVENT
 from whatsappd.wire.worker import Kind, WorkerEvent, parse_worker_event
 from whatsappd.worker.spool import Spool
 

@@ -10,8 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from neonize_protos import e2e, neonize
 
-from whatsappd.wire.bounds import MAX_ITEMS
 from whatsappd.wire.frames import pack, unpack
+from whatsappd.wire.shortening import MAX_ITEMS
 from whatsappd.wire.worker import Kind, parse_worker_event
 from whatsappd.worker import events
 

@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 
 from whatsappd.model.event import MESSAGE_RECEIVED, Event
 from whatsappd.store.events import MAX_EVENT_BYTES
-from whatsappd.wire import bounds
-from whatsappd.wire.bounds import bounded
+from whatsappd.wire import shortening
 from whatsappd.wire.frames import pack, unpack
+from whatsappd.wire.shortening import bounded
 
 MESSAGE: dict[str, Any] = {
     **{"message_id": "A", "timestamp_ms": 1, "push_name": "Ann", "content": "conversation"},
@@ -35,7 +35,7 @@ def test_a_text_is_cut_between_two_characters(name: str, letter: str) -> None:
     assert found["shortened"] == {name: len(data[name].encode())}
     assert found[name]
     assert data[name].startswith(found[name])
-    assert len(found[name].encode()) <= bounds.LONGER_TEXTS.get(name, bounds.MAX_TEXT)
+    assert len(found[name].encode()) <= shortening.LONGER_TEXTS.get(name, shortening.MAX_TEXT)
     assert {**found, name: data[name]} == {**data, "shortened": found["shortened"]}
 
 
@@ -51,10 +51,10 @@ def test_lists_are_cut_by_items_and_what_is_too_deep_is_left_out() -> None:
         deep = [deep]
     options = [{"name": "o" * 2000}] * 5000
     found = bounded({**MESSAGE, "options": options, "deep": deep})
-    assert 0 < len(found["options"]) < bounds.MAX_ITEMS
+    assert 0 < len(found["options"]) < shortening.MAX_ITEMS
     assert found["shortened"]["options"] == 5000
     assert found["shortened"]["options.name"] == 2000
-    assert len(bounded({"ids": ["3EB0"] * 5000})["ids"]) == bounds.MAX_ITEMS
+    assert len(bounded({"ids": ["3EB0"] * 5000})["ids"]) == shortening.MAX_ITEMS
     assert found["odd"] == ["deep"]
     assert len(pack(found)) < MAX_EVENT_BYTES
 
