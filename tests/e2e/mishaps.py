@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import time
 from collections import Counter, defaultdict
@@ -18,7 +19,10 @@ from daemons import PATIENCE, Daemon, RunningSandbox
 from whatsappd.errors import Unreachable
 
 #: Kinds that leave sessions connected.
-UNFELT = {"kill_fork_server", "delay_acks", "lose_acks"}
+UNFELT = {
+    *("kill_fork_server", "delay_acks", "lose_acks"),
+    *("freeze_daemon", "freeze_worker", "freeze_fork_server", "full_disk"),
+}
 #: Seconds within which somebody who was chosen to lose an ack sends something.
 SENDS_WITHIN = 10
 
@@ -58,8 +62,9 @@ class Mishaps:
 
     @property
     def killed(self) -> set[str]:
-        """Companies whose worker was killed."""
-        return {each.company for each in self.done if each.company and "kill" in each.kind}
+        """Companies whose worker was killed, or perhaps: one that is frozen counts as hung."""
+        ends = ("kill", "freeze_worker")
+        return {m.company for m in self.done if m.company and any(end in m.kind for end in ends)}
 
     def _deck(self) -> list[Callable[[], Awaitable[None]]]:
         """Shuffled, so that each kind has its turn also in a short run."""
@@ -73,6 +78,10 @@ class Mishaps:
             self._delay_acks,
             self._lose_ack_and_drop,
             self._lose_ack_and_kill,
+            self._freeze_daemon,
+            self._freeze_worker,
+            self._freeze_fork_server,
+            self._full_disk,
         ]
         self._chance.shuffle(deck)
         return deck
@@ -143,6 +152,40 @@ class Mishaps:
         self._note("kill_fork_server", None)
         await self._fork_server(other_than=killed)
         self.fork_server_away.append(trio.current_time() - began)
+
+    async def _freeze_daemon(self) -> None:
+        self._note("freeze_daemon", None)
+        await self._frozen(self._daemon.pid)
+
+    async def _freeze_worker(self) -> None:
+        victim = await self._somebody()
+        self._note("freeze_worker", victim.company)
+        await self._frozen(victim.worker_pid)
+
+    async def _freeze_fork_server(self) -> None:
+        pid = await self._fork_server()
+        self._note("freeze_fork_server", None)
+        await self._frozen(pid)
+
+    async def _frozen(self, pid: int) -> None:
+        """Stop a process for a while; whatever becomes of it meanwhile, it is let go on."""
+        with suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGSTOP)
+            try:
+                await trio.sleep(self._some_seconds())
+            finally:
+                os.kill(pid, signal.SIGCONT)
+
+    async def _full_disk(self) -> None:
+        """The daemon can write nothing for a while: not to its database, not to its log."""
+        self._note("full_disk", None)
+        pid = self._daemon.pid
+        soft, hard = resource.prlimit(pid, resource.RLIMIT_FSIZE)
+        resource.prlimit(pid, resource.RLIMIT_FSIZE, (4096, hard))
+        try:
+            await trio.sleep(self._some_seconds())
+        finally:
+            resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
     async def _fork_server(self, *, other_than: int | None = None) -> int:
         with trio.fail_after(PATIENCE):
