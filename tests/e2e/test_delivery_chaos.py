@@ -28,8 +28,9 @@ from verdict import Arrivals, Verdict, changes_of_state, pass_judgement
 Say = Callable[..., None]
 
 SEED = int(os.environ.get("WHATSAPPD_TEST_SEED", "20240611"))
-#: In the environment of the companies' daemon and all that descends from it.
-MARK = "CHAOS_TEST"
+#: In the environment of the companies' daemon and all that descends from it: workers get what
+#: Python might read.
+MARK = "PYTHON_CHAOS_TEST"
 
 
 class Scale(NamedTuple):
