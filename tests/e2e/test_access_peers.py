@@ -115,9 +115,16 @@ async def two_companies(daemon: Daemon) -> dict[str, Any]:
 
 async def test_a_user_bound_to_a_company_sees_and_does_what_is_its_own(daemon: Daemon) -> None:
     sent = await two_companies(daemon)
+    async with daemon.client() as client:
+        await client.call("events.subscribe", consumer="roots-own")
+        made = await client.call(
+            "webhook.create", url="https://globex.example/", companies=["globex"]
+        )
     answers = await call_as(
         daemon,
         SHOP,
+        ("daemon.metrics", {}),
+        ("daemon.health", {}),
         ("daemon.hello", {}),
         ("daemon.status", {}),
         ("daemon.limits", {}),
@@ -130,7 +137,12 @@ async def test_a_user_bound_to_a_company_sees_and_does_what_is_its_own(daemon: D
         ("session.restart", {"company": "acme"}),
     )
     assert [outcome for outcome, _ in answers] == ["ok"] * len(answers), answers
-    _, status, limits, listed, _, _, messages, _, events, _ = [result for _, result in answers]
+    figures, health, _, status, limits, listed, _, _, messages, _, events, _ = [
+        result for _, result in answers
+    ]
+    for hidden in ("globex", "roots-own", made["id"]):
+        assert hidden not in figures["text"]
+        assert hidden not in str(health)
     assert [each["company"] for each in status["companies"]] == ["acme"]
     assert (status["state_dir"], status["fork_server"]) == (None, None)
     bounds = {each["name"]: each for each in limits["bounds"]}

@@ -163,6 +163,8 @@ class Monitor:
         thresholds = watched.thresholds()
         disk, descriptors = await trio.to_thread.run_sync(self._ask_kernel)
         webhooks = await self._webhooks()
+        if webhooks is not None and companies is not None:
+            webhooks = [each for each in webhooks if each.is_for(companies)]
         sessions = [
             health_of(session)
             for session in watched.pool.sessions()

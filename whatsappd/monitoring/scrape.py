@@ -67,7 +67,8 @@ class Scrape:
         """All metrics as Prometheus text.
 
         Args:
-            companies: those to tell about; None: all.
+            companies: those to tell about, and the webhooks of those alone; no consumers then, as
+                their names tell whose they are. None: all.
         """
         watched = self._watched
         oldest: dict[str, int] = {}
@@ -76,9 +77,9 @@ class Scrape:
         try:
             oldest = await watched.outbox.oldest_queued()
             for consumer in await self._events.list_consumers():
-                if not is_webhook(consumer.name):
+                if companies is None and not is_webhook(consumer.name):
                     lags[consumer.name] = self._events.last_seq - consumer.cursor
-            webhooks = await self._webhooks()
+            webhooks = await self._webhooks(companies)
         except StoreFailed:
             pass  # the figures that say so are told all the same
         report = await self._monitor.report(companies)
@@ -168,8 +169,8 @@ class Scrape:
             loop_longest_s=self._monitor.loop_longest_ms / 1000,
         )
 
-    async def _webhooks(self) -> list[WebhookFigures]:
-        """Of those that are enabled. Raises StoreFailed."""
+    async def _webhooks(self, companies: frozenset[str] | None) -> list[WebhookFigures]:
+        """Of those that are enabled, and for these companies alone. Raises StoreFailed."""
         waiting = await self._watched.webhooks.waiting_since()
         return [
             WebhookFigures(
@@ -183,7 +184,7 @@ class Scrape:
                 gone=webhook.gone,
             )
             for webhook in await self._watched.webhooks.all()
-            if webhook.wanted.enabled
+            if webhook.wanted.enabled and (companies is None or webhook.is_for(companies))
         ]
 
     def _company(self, session: Session, oldest_ms: int | None) -> CompanyFigures:

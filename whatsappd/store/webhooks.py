@@ -76,6 +76,11 @@ class Webhook(NamedTuple):
     cursor: int  # the seq up to which everything is delivered, or a dead letter
     dead_letters: int
 
+    def is_for(self, companies: Collection[str]) -> bool:
+        """Whether it is about none but these companies: then whoever may see those may see it."""
+        own = self.wanted.companies
+        return own is not None and set(own) <= set(companies)
+
     @property
     def state(self) -> str:
         if not self.wanted.enabled:
