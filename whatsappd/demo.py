@@ -19,7 +19,7 @@ from typing import Any
 
 import trio
 
-from whatsappd.errors import WhatsappdError
+from whatsappd.errors import Unreachable, WhatsappdError
 from whatsappd.rpc.client import RpcClient, open_client
 
 TEXT = "Hello from acme: your order is on its way."
@@ -239,8 +239,20 @@ async def _connected(socket: Path, process: trio.Process) -> AsyncIterator[RpcCl
         if time.monotonic() > deadline:
             raise DemoFailed(f"the daemon is not up after {STEP_DEADLINE:.0f} s")
         await trio.sleep(_CONNECT_PAUSE)
+    while not await _answers(socket):  # the file is there a moment before anybody listens
+        if process.poll() is not None or time.monotonic() > deadline:
+            raise DemoFailed("the daemon does not answer")
+        await trio.sleep(_CONNECT_PAUSE)
     async with open_client(socket) as client:
         yield client
+
+
+async def _answers(socket: Path) -> bool:
+    try:
+        async with open_client(socket):
+            return True
+    except Unreachable:
+        return False
 
 
 def _print_what_to_try(directory: Path, socket: Path, pid: int) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -13,10 +14,11 @@ from typing import Any
 import click
 import pytest
 import trio
-from daemons import Daemon, in_sandbox
+from daemons import PATIENCE, Daemon, in_sandbox
 from forked_commands import STATES
 
 from whatsappctl.cli import cli
+from whatsappd.rpc.client import open_client
 
 #: What each command is run with. It may be any answer, an error's too; it must come soon.
 ARGUMENTS: dict[str, list[str]] = {
@@ -155,3 +157,39 @@ def test_streams_that_were_closed_from_the_start(command: str, tried: list[tuple
         line = f"exec {sys.executable} -m {command} --version {' '.join(signs)}"
         ended = subprocess.run(["sh", "-c", line], check=False, timeout=30)
         assert ended.returncode == (0 if streams[1] == "open" else 1), line
+
+
+@pytest.mark.parametrize(
+    ("redirection", "code", "told"),
+    [
+        (">/dev/null", 0, ""),
+        (">/dev/full", 1, "whatsappd: stdout cannot be written: No space left on device\n"),
+        (">&-", 1, "whatsappd: stdout cannot be written: Bad file descriptor\n"),
+        ("| true", 0, ""),
+    ],
+)
+def test_whatsappd_tells_that_it_could_not_print(redirection: str, code: int, told: str):
+    line = f"set -o pipefail; {sys.executable} -m whatsappd check --sample {redirection}"
+    ended = subprocess.run(
+        ["bash", "-c", line], check=False, timeout=30, stderr=subprocess.PIPE, text=True
+    )
+    assert (ended.returncode, ended.stderr) == (code, told)
+
+
+async def test_a_sandbox_that_cannot_print_serves_all_the_same(tmp_path: Path):
+    info = tmp_path / "info.json"
+    command = [sys.executable, "-m", "whatsappd", "sandbox", "--info", str(info)]
+    process = await trio.lowlevel.open_process(["sh", "-c", 'exec "$@" >/dev/full', "sh", *command])
+    try:
+        with trio.fail_after(PATIENCE):
+            while not info.exists():
+                assert process.poll() is None
+                await trio.sleep(0.02)
+            async with open_client(json.loads(info.read_text())["control"]) as control:
+                assert await control.call("sandbox.stats")
+            process.send_signal(signal.SIGHUP)  # the terminal is closed
+            await process.wait()
+    finally:
+        process.kill()
+        await process.wait()
+    assert not info.exists()
