@@ -14,6 +14,7 @@ from pathlib import Path
 from whatsappd.errors import BadStateDirectory, StoreFailed
 from whatsappd.store.failures import as_store_failed
 from whatsappd.store.migrations import migrate
+from whatsappd.store.old_keys import add_functions, erase_what_is_due
 
 #: How long SQLite itself waits for a lock that a foreign process holds.
 BUSY_TIMEOUT_MS = 5000
@@ -43,7 +44,9 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES:d}")
             # A migration may sort a million rows for an index: not in memory.
             conn.execute("PRAGMA temp_store = FILE")
+            add_functions(conn)
             migrate(conn)
+            erase_what_is_due(conn)
             # Savepoints keep the pages they change in a temporary journal: in memory, please.
             conn.execute("PRAGMA temp_store = MEMORY")
         except BaseException:
