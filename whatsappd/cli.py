@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from whatsappd.config.sources import Sources
 
 #: What the extra `gateway` installs.
-_GATEWAY_NEEDS = ("fastapi", "hypercorn", "pydantic", "httpcore")
+_GATEWAY_NEEDS = ("fastapi", "h11", "wsproto", "pydantic", "httpcore")
 _PATH = click.Path(path_type=Path, dir_okay=True)
 
 
@@ -265,6 +265,12 @@ def demo(ctx: click.Context, keep: bool, log_level: str) -> None:
 @click.option("--allow-public", is_flag=True, help="Listen without TLS where others can connect.")
 @click.option("--no-auth", is_flag=True, help="No API keys; on loopback and Unix sockets only.")
 @click.option(
+    "--socket-group",
+    metavar="GROUP",
+    help="Who may connect to unix:/PATH, beside its user: the web server's group. Default: the "
+    "gateway's own.",
+)
+@click.option(
     "--behind-proxy", is_flag=True, help="Believe X-Forwarded-For, which our own proxy sets."
 )
 @click.option(
@@ -284,6 +290,7 @@ def gateway(
     no_auth: bool,
     behind_proxy: bool,
     private_webhooks: bool,
+    socket_group: str | None,
     log_level: str,
 ) -> None:
     """REST, WebSocket and server-sent events for programs elsewhere; a client of the daemon.
@@ -318,6 +325,7 @@ def gateway(
         no_auth=no_auth,
         behind_proxy=behind_proxy,
         private_webhooks=private_webhooks,
+        socket_group=socket_group,
     )
     trio.run(run_gateway, settings)
 

@@ -35,7 +35,9 @@ class Client:
     def __init__(self, trouble: WhatsappdError) -> None:
         self._trouble = trouble
 
-    async def request(self, method: str, _arguments: Mapping[str, Any]) -> Any:
+    async def request(
+        self, method: str, _arguments: Mapping[str, Any], *, actor: str | None = None
+    ) -> Any:
         assert method == "message.wait"
         raise self._trouble
 

@@ -172,19 +172,61 @@ async def test_without_authentication_only_this_host_s_own_pages_come_in() -> No
         httpx.AsyncClient(base_url=gateway.url) as http,
     ):
         own = f"127.0.0.1:{gateway.port}"
+        here = {"Host": own, "Origin": f"http://{own}"}
         for headers, status in [
-            ({}, 200),
-            ({"Host": own, "Origin": f"http://{own}"}, 200),
+            ({}, 200),  # what programs send
+            ({"Host": f"localhost:{gateway.port}"}, 200),
+            ({"Host": "[::1]"}, 200),
+            (here, 200),
+            ({**here, "Sec-Fetch-Site": "same-origin"}, 200),
+            ({"Sec-Fetch-Site": "none"}, 200),  # typed into the address bar
+            ({"Referer": f"http://{own}/"}, 200),
             ({"Origin": "https://evil.example"}, 403),
             ({"Origin": "null"}, 403),
+            ({"Origin": f"http://localhost:{gateway.port + 1}"}, 403),
+            ({"Origin": "http://[evil"}, 403),
+            ({"Sec-Fetch-Site": "cross-site"}, 403),  # <img>, <script>, a form: no Origin
+            ({"Sec-Fetch-Site": "same-site"}, 403),  # a page of another port of this host
+            ({"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate",
+              "Sec-Fetch-Dest": "document"}, 403),
+            ({"Referer": "https://evil.example/"}, 403),  # browsers that know no Sec-Fetch-Site
             ({"Host": "evil.example"}, 403),
-        ]:
+            ({"Host": "127.0.0.1.evil.example"}, 403),
+            ({"Host": "[evil"}, 403),
+        ]:  # fmt: skip
             answer = await http.post("/v1/sessions/acme/stop", headers=headers)
             assert answer.status_code == (404 if status == 200 else status), headers
-        with pytest.raises(Refused) as refused:
-            async with open_websocket(gateway.port, headers={"Origin": "https://evil.example"}):
-                pass
-        assert refused.value.status == 403
+            for accept in ("*/*", "text/event-stream"):
+                async with http.stream(
+                    "GET", "/v1/events", headers={**headers, "Accept": accept}
+                ) as looked:
+                    assert looked.status_code == status, headers
+        # A link to the page may be followed; it cannot be put into a frame or a script.
+        link = {"Sec-Fetch-Site": "cross-site", "Sec-Fetch-Mode": "navigate"}
+        for into, status in [("document", 200), ("iframe", 403), ("script", 403)]:
+            answer = await http.get("/", headers={**link, "Sec-Fetch-Dest": into})
+            assert answer.status_code == status
+        for headers in (
+            {"Origin": "https://evil.example"}, {"Sec-Fetch-Site": "cross-site"},
+        ):  # fmt: skip
+            with pytest.raises(Refused) as refused:
+                async with open_websocket(gateway.port, headers=headers):
+                    pass
+            assert refused.value.status == 403
+
+
+async def test_a_wrong_key_shuts_nobody_else_at_its_address_out(stack: Stack) -> None:
+    """One script with an old key, or a local user who guesses, is not the whole host."""
+    good = await stack.key()
+    async with stack.http() as http:
+        statuses = [
+            (await http.get("/v1/sessions", headers=_bearer(f"wak_{number:08d}_{'A' * 43}")))
+            .status_code
+            for number in range(14)
+        ]  # fmt: skip
+        assert statuses[-1] == 429
+        assert (await http.get("/v1/sessions", headers=_bearer("no key"))).status_code == 429
+        assert (await http.get("/v1/sessions", headers=_bearer(good))).status_code == 200
 
 
 def _bearer(key: str) -> dict[str, str]:

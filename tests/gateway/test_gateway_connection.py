@@ -8,11 +8,8 @@ from typing import Any, NamedTuple
 
 import pytest
 import trio
-from hypercorn.config import Config
-from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.utils import wrap_app
 
-from whatsappd.gateway.connection import Connection
+from whatsappd.gateway.connection import HttpConnection, HttpService
 from whatsappd.gateway.listener import GuardedListener, open_socket
 from whatsappd.gateway.settings import parse_bind
 
@@ -22,28 +19,24 @@ REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
 
 class Served(NamedTuple):
     client: trio.SocketStream
-    connection: Connection
+    connection: HttpConnection
     ended: trio.Event
+    stopping: trio.Event
 
 
 @asynccontextmanager
 async def served(app: Callable[..., Any], idle_for: float = IDLE_FOR) -> AsyncIterator[Served]:
     """A client that is connected to `app`."""
-    config = Config()
-    config.keep_alive_timeout = idle_for
-    config.accesslog = config.errorlog = None
     opened = open_socket(parse_bind("127.0.0.1:0"))
     async with GuardedListener(opened) as listener, trio.open_nursery() as nursery:
         client = await trio.open_tcp_stream("127.0.0.1", opened.getsockname()[1])
         stream = await listener.accept()
-        connection = Connection(
-            wrap_app(app, config.wsgi_max_body_size, "asgi"), config, WorkerContext(None), stream
-        )
-        ended = trio.Event()
+        stopping, ended = trio.Event(), trio.Event()
+        connection = HttpConnection(HttpService(app, stopping, idle_for=idle_for), stream)
 
         async def serve() -> None:
             try:
-                await connection
+                await connection.serve()
                 ended.set()
             finally:
                 with trio.CancelScope(shield=True):
@@ -52,7 +45,7 @@ async def served(app: Callable[..., Any], idle_for: float = IDLE_FOR) -> AsyncIt
         nursery.start_soon(serve)
         with trio.fail_after(20):
             async with client:
-                yield Served(client, connection, ended)
+                yield Served(client, connection, ended, stopping)
         nursery.cancel_scope.cancel()
 
 
@@ -79,7 +72,7 @@ async def until(client: trio.SocketStream, end: bytes) -> bytes:
 
 
 async def test_a_small_answer_leaves_in_one_piece_and_the_connection_is_kept() -> None:
-    async with served(hello) as (client, _, ended):
+    async with served(hello) as (client, _, ended, _):
         for _ in range(3):
             await client.send_all(REQUEST)
             answer = await client.receive_some(65536)
@@ -93,7 +86,7 @@ async def test_an_answer_without_a_body_leaves_too() -> None:
         await send({"type": "http.response.start", "status": 204, "headers": []})
         await send({"type": "http.response.body", "body": b""})
 
-    async with served(nothing) as (client, _, _):
+    async with served(nothing) as (client, _, _, _):
         await client.send_all(REQUEST)
         assert (await until(client, b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
 
@@ -107,7 +100,7 @@ async def test_each_part_of_a_stream_leaves_when_it_is_there() -> None:
         await go_on.wait()
         await send({"type": "http.response.body", "body": b"second"})
 
-    async with served(stream) as (client, _, ended):
+    async with served(stream) as (client, _, ended, _):
         await client.send_all(REQUEST)
         assert b"200" in await until(client, b"5\r\nfirst\r\n")
         await trio.sleep(2 * IDLE_FOR)  # it is no pause while a request runs
@@ -120,7 +113,7 @@ async def test_what_only_informs_leaves_at_once() -> None:
     async def echo(_scope: Any, receive: Any, send: Callable[..., Any]) -> None:
         await respond(send, (await receive())["body"])
 
-    async with served(echo) as (client, _, _):
+    async with served(echo) as (client, _, _, _):
         head = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 2\r\nExpect: 100-continue\r\n\r\n"
         await client.send_all(head)
         assert (await until(client, b"\r\n\r\n")).startswith(b"HTTP/1.1 100")
@@ -130,7 +123,7 @@ async def test_what_only_informs_leaves_at_once() -> None:
 
 @pytest.mark.parametrize("is_first", [True, False])
 async def test_headers_that_trickle_do_not_hold_a_connection(is_first: bool) -> None:
-    async with served(hello) as (client, _, ended):
+    async with served(hello) as (client, _, ended, _):
         if not is_first:
             await client.send_all(REQUEST)
             await until(client, b"hello")
@@ -151,16 +144,16 @@ async def test_at_the_end_who_waits_is_let_go_and_who_works_goes_on() -> None:
         await go_on.wait()
         await respond(send, b"done")
 
-    async with served(slow, idle_for=60) as (client, connection, ended):
-        await connection.context.terminated.set()  # type: ignore[no-untyped-call]
+    async with served(slow, idle_for=60) as (client, connection, ended, stopping):
+        stopping.set()
         connection.end_if_idle()
         await ended.wait()
         assert await client.receive_some(1) == b""
 
-    async with served(slow, idle_for=60) as (client, connection, ended):
+    async with served(slow, idle_for=60) as (client, connection, ended, stopping):
         await client.send_all(REQUEST)
         await begun.wait()
-        await connection.context.terminated.set()  # type: ignore[no-untyped-call]
+        stopping.set()
         connection.end_if_idle()
         go_on.set()
         await until(client, b"done")
@@ -169,7 +162,7 @@ async def test_at_the_end_who_waits_is_let_go_and_who_works_goes_on() -> None:
 
 async def test_one_whose_body_nobody_reads_does_not_stay() -> None:
     """It was answered before its end, as those without a key are."""
-    async with served(hello, idle_for=60) as (client, _, ended):
+    async with served(hello, idle_for=60) as (client, _, ended, _):
         with suppress(trio.BrokenResourceError):
             await client.send_all(b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: 4000000\r\n\r\n")
             for _ in range(40):

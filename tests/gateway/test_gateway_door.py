@@ -132,13 +132,13 @@ LATER = ("content-length", "5")
 
 async def test_what_is_public_is_only_looked_at_and_no_body_is_waited_for(autojump_clock) -> None:
     asked = door()
-    for method in ("POST", "PUT", "PATCH", "DELETE", "OPTIONS", "BREW"):
+    for method in ("POST", "PUT", "PATCH", "DELETE", "BREW"):
         answer = await ask(asked, method, "/x", never, LATER)
         assert (answer.status, answer.name) == (405, "method_not_allowed")
-        assert answer.headers["allow"] == "GET"
-    for method in ("GET", "HEAD"):
+        assert answer.headers["allow"] == "GET, HEAD, OPTIONS"
+    for method, body in [("GET", b"0"), ("HEAD", b"")]:
         answer = await ask(asked, method, "/livez", never, LATER)
-        assert (answer.status, answer.body) == (200, b"0")
+        assert (answer.status, answer.body) == (200, body)
     assert trio.current_time() < 1
 
 
@@ -183,6 +183,10 @@ async def test_room_is_given_back() -> None:
         (["6.6.6.6", "192.0.2.9"], "192.0.2.9"),
         (["6.6.6.6", "7.7.7.7, 192.0.2.9 "], "192.0.2.9"),
         (["6.6.6.6, 192.0.2.9"], "192.0.2.9"),
+        (["6.6.6.6", "192.0.2.9:4711"], "192.0.2.9"),  # with the port that it came from
+        (["6.6.6.6", "[2001:db8::9]:4711"], "2001:db8::9"),
+        (["6.6.6.6", "::ffff:192.0.2.9"], "192.0.2.9"),
+        (["6.6.6.6", "unknown"], "192.0.2.1"),
         (["6.6.6.6", ""], "192.0.2.1"),  # our proxy knew none: not what the client says
         ([], "192.0.2.1"),
     ],

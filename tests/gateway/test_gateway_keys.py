@@ -37,7 +37,7 @@ class Link:
         return {"id": "a", "name": "a", "scope": "read", "companies": None}
 
 
-HEADERS = {"authorization": "Bearer wak_a"}
+HEADERS = {"authorization": "Bearer wak_abcdefgh_" + "s" * 43}
 
 
 async def test_a_thousand_that_ask_at_once_cost_one_question(autojump_clock) -> None:

@@ -43,6 +43,8 @@ CERTIFICATE = {"tls_cert": Path("c.pem"), "tls_key": Path("k.pem")}
         ("192.0.2.1:443", {"allow_public": True, "no_auth": True}, "no-auth"),
         ("127.0.0.1:443", {"tls_cert": Path("c.pem")}, "tls-cert"),
         ("192.0.2.1:443", {"tls_key": Path("k.pem")}, "tls-cert"),
+        ("127.0.0.1:443", {"socket_group": "www-data"}, "socket-group"),
+        ("unix:/run/gateway.sock", {"socket_group": "www-data"}, None),
     ],
 )
 def test_a_public_address_needs_tls_and_keys(bind: str, options, refused: str | None) -> None:
@@ -93,11 +95,18 @@ def test_an_address_that_is_taken_is_somebody_s(tmp_path: Path) -> None:
     assert (tmp_path / "file").exists()
 
 
+def test_a_group_that_does_not_exist_is_refused_in_words(tmp_path: Path) -> None:
+    with pytest.raises(InvalidParams, match="no group 'nobody-s'") as refused:
+        open_socket(parse_bind(f"unix:{tmp_path}/g.sock"), "nobody-s")
+    assert refused.value.data["field"] == "socket-group"
+    assert not (tmp_path / "g.sock").exists()
+
+
 async def test_wrong_keys_make_an_address_wait(autojump_clock) -> None:
     failures = Failures()
-    for _ in range(MAX_FAILURES):
+    for number in range(MAX_FAILURES):
         assert failures.wait("192.0.2.1") == 0
-        failures.add("192.0.2.1")
+        failures.add("::ffff:192.0.2.1" if number % 2 else "192.0.2.1")
         failures.add("2001:db8::1")
     assert failures.wait("192.0.2.1") == FAILURE_PERIOD
     assert failures.wait("192.0.2.2") == 0

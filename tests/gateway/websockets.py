@@ -133,6 +133,7 @@ async def open_websocket(
     headers: dict[str, str] | None = None,
     subprotocols: list[str] | None = None,
     receive_buffer: int | None = None,
+    path: str = "/v1/events",
 ) -> AsyncIterator[WebSocket]:
     sock = trio.socket.socket(socket.AF_INET, socket.SOCK_STREAM)
     if receive_buffer is not None:
@@ -143,6 +144,6 @@ async def open_websocket(
         given = dict(headers or {})
         if key is not None:
             given["Authorization"] = f"Bearer {key}"
-        target = f"/v1/events?{query}" if query else "/v1/events"
+        target = f"{path}?{query}" if query else path
         await websocket.open(target, given, subprotocols or [])
         yield websocket

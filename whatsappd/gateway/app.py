@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from typing import Any
 
 import trio
@@ -14,6 +15,7 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
+from starlette.routing import Match, Route
 
 from whatsappd import __version__
 from whatsappd.errors import WhatsappdError
@@ -105,8 +107,13 @@ def make_app(
     app.state.supervision = Supervision()
     app.state.streams = Streams(authenticator, app.state.stopping)
     link.on_revoked(app.state.streams.revoke)
+    app.state.requests = Counter()  # under way, by caller
     app.add_middleware(
-        Door, authenticator=authenticator, local_only=local_only, behind_proxy=behind_proxy
+        Door,
+        requests=app.state.requests,
+        authenticator=authenticator,
+        local_only=local_only,
+        behind_proxy=behind_proxy,
     )
     return app
 
@@ -142,12 +149,28 @@ async def _answer_invalid(request: Request, error: Exception) -> Response:
 async def _answer_http(request: Request, error: Exception) -> Response:
     """What Starlette and FastAPI raise by themselves: no such path, an unreadable body."""
     assert isinstance(error, HTTPException)
+    headers = error.headers
+    if error.status_code == 405:
+        headers = {"Allow": ", ".join(_allowed(request))}
+        if request.method == "OPTIONS":
+            return Response(status_code=204, headers=headers)
     name = {404: "no_such_path", 405: "method_not_allowed", 400: "malformed"}.get(
         error.status_code, "http_error"
     )
     return await _answer_error(
-        request, HttpError(error.status_code, name, str(error.detail), headers=error.headers)
+        request, HttpError(error.status_code, name, str(error.detail), headers=headers)
     )
+
+
+def _allowed(request: Request) -> list[str]:
+    """All methods of a path: each is a route of its own, and Starlette names the first one's."""
+    found = {"OPTIONS"}
+    for route in request.app.router.routes:
+        if isinstance(route, Route) and route.matches(request.scope)[0] is not Match.NONE:
+            found |= route.methods or set()
+    if "GET" in found:
+        found.add("HEAD")  # see `door`
+    return sorted(found)
 
 
 def _document(app: FastAPI) -> dict[str, Any]:

@@ -20,6 +20,11 @@ class Asking(NamedTuple):
 
     identity: Identity
     link: DaemonLink
+    prefix: str = ""
+
+    def path(self, path: str) -> str:
+        """`path` as the caller reaches it: our own proxy may have all of it below a path."""
+        return self.prefix + path
 
     async def call(self, method: str, **arguments: Any) -> Any:
         """Call the daemon in the caller's name. Raises as `DaemonLink.call` does."""
@@ -31,7 +36,7 @@ def asking_of(connection: HTTPConnection, scope: str) -> Asking:
     identity: Identity = connection.state.identity
     identity.check_scope(scope)
     link: DaemonLink = connection.app.state.link
-    return Asking(identity, link)
+    return Asking(identity, link, connection.state.prefix)
 
 
 class _Needs:

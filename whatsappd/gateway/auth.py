@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import math
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from typing import NamedTuple, Protocol
@@ -22,6 +23,7 @@ from whatsappd.gateway.problems import HttpError, unauthenticated
 from whatsappd.model.consumer import RESERVED, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 from whatsappd.rpc.client import afresh
+from whatsappd.rules.forwarded import address_of, network_of
 
 log = structlog.get_logger()
 
@@ -31,11 +33,14 @@ _RANK = {READ: 0, SEND: 1, ADMIN: 2}
 #: Seconds for which a key that was good is believed: what a revocation may take.
 BELIEVED_FOR = 3.0
 MAX_BELIEVED = 10_000
-#: Wrong keys from one address in that many seconds; then it has to wait before it shows another
-#: one that was not seen before.
+#: Wrong keys from one address, and wrong secrets for one key's id from there, in that many seconds.
 MAX_FAILURES = 10
 FAILURE_PERIOD = 60.0
 MAX_ADDRESSES = 10_000
+#: Keys a second that the daemon is asked about for addresses that showed too many wrong ones.
+MAX_DOUBTFUL = 20.0
+#: What a key looks like: its public id, and its secret.
+_KEY = re.compile(r"wak_([A-Za-z0-9]{8})_[A-Za-z0-9_-]{20,200}")
 
 #: In a WebSocket's Sec-WebSocket-Protocol, for browsers, which cannot set Authorization there.
 SUBPROTOCOL = "whatsappd.v1"
@@ -150,6 +155,8 @@ class ApiKeys:
         self._believed: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()
         self._checking: dict[bytes, _Check] = {}
         self._failures = Failures()
+        self._guesses = Failures()
+        self._doubtful = _Tokens(MAX_DOUBTFUL)
         link.on_revoked(self._forget)
 
     def _forget(self, actor: str) -> None:
@@ -174,23 +181,17 @@ class ApiKeys:
             await checking.ended.wait()
             if checking.trouble is not None:
                 raise afresh(checking.trouble)
+        form = _KEY.fullmatch(key)
         # A key that was good before still is asked about: a stranger behind the same proxy must not
         # be able to shut its owner out.
-        wait = self._failures.wait(address) if found is None else 0
-        if wait:
-            raise HttpError(
-                429,
-                "too_many_failures",
-                f"too many wrong keys came from your address: try again in {wait} s",
-                headers={"Retry-After": str(wait)},
-            )
+        if form is None or (found is None and not self._may_ask(address, form[1])):
+            raise self._wrong(address, form)
         checking = self._checking[digest] = _Check()
         try:
-            checked = await self._link.call("key.check", {"key": key[:1000]})
+            checked = await self._link.call("key.check", {"key": key})
         except Denied as error:
             self._believed.pop(digest, None)
-            self._failures.add(address)
-            raise unauthenticated("the API key is unknown or revoked") from error
+            raise self._wrong(address, form) from error
         except WhatsappdError as error:
             checking.trouble = error
             raise
@@ -210,6 +211,32 @@ class ApiKeys:
             self._believed.popitem(last=False)
         return identity
 
+    def _may_ask(self, address: str, key_id: str) -> bool:
+        """Whether the daemon is asked about a key that was not good before.
+
+        Who guesses at one key's secret is stopped: that id is not asked about any more, from there.
+        Who shows keys of many ids is told to wait as well, but whoever else is at that address (it
+        may be the whole host's, or a proxy's) still comes in with a good key.
+        """
+        if self._guesses.wait(f"{address} {key_id}"):
+            return False
+        return not self._failures.wait(address) or self._doubtful.take()
+
+    def _wrong(self, address: str, form: re.Match[str] | None) -> HttpError:
+        wait = self._failures.wait(address)
+        self._failures.add(address)
+        if form is not None:
+            wait = max(wait, self._guesses.wait(f"{address} {form[1]}"))
+            self._guesses.add(f"{address} {form[1]}")
+        if not wait:
+            return unauthenticated("the API key is unknown or revoked")
+        return HttpError(
+            429,
+            "too_many_failures",
+            f"too many wrong keys came from your address: try again in {wait} s",
+            headers={"Retry-After": str(wait)},
+        )
+
 
 def presented_key(headers: Mapping[str, str]) -> str | None:
     """The key of a request, wherever it stands."""
@@ -223,16 +250,20 @@ def presented_key(headers: Mapping[str, str]) -> str | None:
 
 
 class Failures:
-    """Wrong keys by address, bounded: the address that failed longest ago is forgotten first."""
+    """Wrong keys by address (or address and key), bounded: the one that failed longest ago is
+    forgotten first. Each time counts for FAILURE_PERIOD seconds."""
 
     def __init__(self) -> None:
         self._times: OrderedDict[str, list[float]] = OrderedDict()
 
     def add(self, address: str) -> None:
-        times = self._times.setdefault(_network(address), [])
+        name = _network(address)
+        times = self._times.setdefault(name, [])
+        if len(times) >= MAX_FAILURES and self.wait(address):
+            return  # the wait is not made longer: a good key would never come in again
         times.append(trio.current_time())
         del times[:-MAX_FAILURES]
-        self._times.move_to_end(_network(address))
+        self._times.move_to_end(name)
         if len(self._times) > MAX_ADDRESSES:
             self._times.popitem(last=False)
 
@@ -244,13 +275,25 @@ class Failures:
         return max(0, math.ceil(times[0] + FAILURE_PERIOD - trio.current_time()))
 
 
-def _network(address: str) -> str:
-    # Whoever has one IPv6 address has 2^64 of them.
-    if ":" not in address:
-        return address
-    import ipaddress
+class _Tokens:
+    """So many a second, and a second's worth at once."""
 
-    try:
-        return str(ipaddress.ip_network((address, 64), strict=False))
-    except ValueError:
-        return address
+    def __init__(self, per_second: float) -> None:
+        self._per_second = self._left = per_second
+        self._at = -math.inf
+
+    def take(self) -> bool:
+        now = trio.current_time()
+        self._left = min(self._per_second, self._left + (now - self._at) * self._per_second)
+        self._at = now
+        if self._left < 1:
+            return False
+        self._left -= 1
+        return True
+
+
+def _network(name: str) -> str:
+    """What is counted as one: of `ADDRESS` or `ADDRESS KEY`."""
+    text, _, key = name.partition(" ")
+    address = address_of(text)
+    return f"{text[:64] if address is None else network_of(address)} {key}"

@@ -3,11 +3,15 @@
 In this order: is it from this host's own pages (without authentication only), who is it, is there
 room for it, is the body of a sane size and kind. The answer to any "no" is a problem, and a line in
 the log without the secret. A request that fails below is answered here too, so that nothing
-undocumented leaves.
+undocumented leaves. What is wrong with a request as such, `connection` has refused before.
+
+HEAD is answered here, as GET without the body: the routes know GET alone.
 """
 
 from __future__ import annotations
 
+import ipaddress
+import re
 import secrets
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -15,7 +19,6 @@ from contextlib import contextmanager
 from typing import Any
 from urllib.parse import urlsplit
 
-import structlog
 import trio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -23,13 +26,13 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from whatsappd.errors import Internal, TooLarge, TooManyRequests, WhatsappdError
 from whatsappd.gateway.auth import Authenticator, presented_key
 from whatsappd.gateway.problems import HttpError, problem
+from whatsappd.gateway.sparing_log import SparingLog
+from whatsappd.rules.forwarded import address_of, forwarded_for
 
-log = structlog.get_logger()
+log = SparingLog()
 
 #: Bytes of a request's body: the longest text (65,536 characters), each escaped as twelve.
 MAX_BODY = 1024 * 1024
-#: Bytes of all headers of a request.
-MAX_HEADERS = 16 * 1024
 #: Seconds that a body may take to arrive.
 BODY_WITHIN = 30.0
 #: Requests at the same time, streams not counted: of all, and of one caller, so that nobody takes
@@ -39,15 +42,17 @@ MAX_OF_ONE = MAX_REQUESTS // 4
 
 #: Below it, everybody must say who they are. What is beside it (the documentation) is public.
 GUARDED = "/v1/"
+#: What a proxy may have the gateway below: plain names between slashes.
+_PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,8}")
 #: Where server-sent events are, for those who ask for them (see `events`).
 EVENTS = "/v1/events"
-_LOCAL_HOSTS = {"localhost", "127.0.0.1", "[::1]", "::1"}
 
 
 class Door:
     """Wraps the routes.
 
     Args:
+        requests: those under way, by caller; kept here.
         local_only: no authentication: so refuse what a web page of elsewhere sends through the
             browser of somebody on this host.
         behind_proxy: see `GatewaySettings`.
@@ -58,6 +63,7 @@ class Door:
         routes: ASGIApp,
         authenticator: Authenticator,
         *,
+        requests: Counter[str] | None = None,
         local_only: bool,
         behind_proxy: bool,
     ) -> None:
@@ -65,14 +71,34 @@ class Door:
         self._authenticator = authenticator
         self._local_only = local_only
         self._behind_proxy = behind_proxy
-        self._requests: Counter[str] = Counter()  # by caller
+        self._requests: Counter[str] = Counter() if requests is None else requests
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
             return
+        if scope["type"] == "http" and scope["method"] == "HEAD":
+            await self._head(scope, receive, send)
+        else:
+            await self._answer(scope, receive, send)
+
+    async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
+        """As GET, up to where the body begins: a stream that would begin there does not."""
+
+        async def send_head(message: Message) -> None:
+            if message["type"] == "http.response.start":
+                await send(message)
+                await send({"type": "http.response.body", "body": b""})
+                answering.cancel()
+
+        with trio.CancelScope() as answering:
+            await self._answer({**scope, "method": "GET"}, receive, send_head)
+
+    async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
         headers = Headers(scope=scope)
         address = self._address(scope, headers)
-        scope.setdefault("state", {})["address"] = address
+        state = scope.setdefault("state", {})
+        state["address"] = address
+        state["prefix"] = self._prefix(headers)
         began = False
 
         async def watched_send(message: Message) -> None:
@@ -94,30 +120,19 @@ class Door:
     async def _admit(
         self, scope: Scope, headers: Headers, address: str, receive: Receive, send: Send
     ) -> None:
-        if sum(len(name) + len(value) + 4 for name, value in headers.raw) > MAX_HEADERS:
-            # Hypercorn counts them only while they are incomplete.
-            raise HttpError(
-                431, "headers_too_large", f"headers have at most {MAX_HEADERS} bytes together"
-            )
-        if "transfer-encoding" in headers and "content-length" in headers:
-            # Where it ends is a matter of opinion: a proxy with another one would let a second
-            # request through unseen (RFC 9112, section 6.1).
-            raise HttpError(
-                400,
-                "malformed",
-                "send Content-Length or Transfer-Encoding, not both",
-                headers={"Connection": "close"},
-            )
         if self._local_only:
-            _check_origin(headers)
+            _check_own_page(scope, headers)
         caller = ""
         if is_guarded := scope["path"].startswith(GUARDED):
             identity = await self._authenticator.identify(headers, address)
             scope["state"]["identity"] = identity
             caller = identity.actor
-        elif scope["type"] == "http" and scope["method"] not in ("GET", "HEAD"):
+        elif scope["type"] == "http" and scope["method"] not in ("GET", "OPTIONS"):
             raise HttpError(
-                405, "method_not_allowed", "this is only to be looked at", headers={"Allow": "GET"}
+                405,
+                "method_not_allowed",
+                "this is only to be looked at",
+                headers={"Allow": "GET, HEAD, OPTIONS"},
             )
         if scope["type"] == "websocket" or _is_stream(scope, headers):
             await self._routes(scope, receive, send)
@@ -145,14 +160,19 @@ class Door:
                 del self._requests[caller]
 
     def _address(self, scope: Scope, headers: Headers) -> str:
+        """Where it comes from: an address, or `local` for a Unix socket without one."""
         if self._behind_proxy:
-            # What our proxy added is the last address of the last line; all before are hearsay.
-            lines = headers.getlist("x-forwarded-for")
-            last = lines[-1].rpartition(",")[2].strip() if lines else ""
-            if last:
-                return last[:64]
+            found = forwarded_for(headers.getlist("x-forwarded-for"), headers.getlist("forwarded"))
+            if found is not None:
+                return str(found)
         client = scope.get("client")
-        return str(client[0]) if client and client[0] else "local"
+        found = address_of(str(client[0])) if client else None
+        return "local" if found is None else str(found)
+
+    def _prefix(self, headers: Headers) -> str:
+        """Below which path of our proxy all of this is: `/wa`, or nothing."""
+        told = headers.get("x-forwarded-prefix", "").rstrip("/") if self._behind_proxy else ""
+        return told if _PREFIX.fullmatch(told) else ""
 
 
 def log_refusal(scope: Scope, error: HttpError | WhatsappdError) -> None:
@@ -199,15 +219,58 @@ def _claimed(headers: Headers) -> str | None:
     return f"key:{parts[1]}?" if key.startswith("wak_") and len(parts[1]) == 8 else "no key of ours"
 
 
-def _check_origin(headers: Mapping[str, str]) -> None:
+def _check_own_page(scope: Scope, headers: Mapping[str, str]) -> None:
+    """Refuse what a page of elsewhere makes the browser of somebody on this host send.
+
+    Every browser tells one way or another: it names this host by a name that is not its own (DNS
+    rebinding), or says where the page is from (Sec-Fetch-Site; Origin, which is not sent along with
+    pictures and scripts; Referer). Programs say nothing of that, and come in.
+
+    Raises:
+        HttpError: 403.
+    """
     host = headers.get("host", "")
-    name = urlsplit(f"//{host}").hostname if host else None
-    if host and name not in _LOCAL_HOSTS:
-        # DNS rebinding: a page of elsewhere whose name now leads to this host.
+    if host and not _is_this_host(host):
         raise HttpError(403, "foreign_host", f"without authentication, not under {host!r:.80}")
+    foreign = HttpError(
+        403, "foreign_origin", "without authentication, no requests of other sites' pages"
+    )
     origin = headers.get("origin")
-    if origin is not None and urlsplit(origin).netloc != host:
-        raise HttpError(403, "foreign_origin", "without authentication, no requests of other pages")
+    if origin is not None and _netloc(origin) != host:
+        raise foreign
+    site = headers.get("sec-fetch-site")
+    if site is None:
+        referer = headers.get("referer")
+        if origin is None and referer is not None and _netloc(referer) != host:
+            raise foreign
+    elif site not in ("same-origin", "none") and not _is_visit(scope, headers):
+        raise foreign
+
+
+def _is_visit(scope: Scope, headers: Mapping[str, str]) -> bool:
+    """Whether somebody follows a link to the page, in a window of its own."""
+    return (
+        scope["type"] == "http"
+        and scope["method"] == "GET"
+        and not scope["path"].startswith(GUARDED)
+        and headers.get("sec-fetch-mode") == "navigate"
+        and headers.get("sec-fetch-dest") == "document"
+    )
+
+
+def _is_this_host(host: str) -> bool:
+    try:
+        name = urlsplit(f"//{host}").hostname or ""
+        return name == "localhost" or ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
+
+
+def _netloc(url: str) -> str | None:
+    try:
+        return urlsplit(url).netloc
+    except ValueError:
+        return None
 
 
 def _is_stream(scope: Scope, headers: Mapping[str, str]) -> bool:

@@ -15,6 +15,8 @@ from starlette.websockets import WebSocketDisconnect
 from whatsappd.errors import WhatsappdError
 from whatsappd.gateway.asking import Asking, Reading, asking_of
 from whatsappd.gateway.auth import READ, SUBPROTOCOL
+from whatsappd.gateway.json_answer import JsonAnswer, json_text
+from whatsappd.gateway.link import ANSWER_WITHIN, within
 from whatsappd.gateway.models import CONSUMER_PATTERN, MAX_SEQ, CompanyId, Events
 from whatsappd.gateway.problems import as_text
 from whatsappd.gateway.streaming import (
@@ -27,12 +29,11 @@ from whatsappd.gateway.streaming import (
     Sender,
     Streams,
     Wanted,
-    json_text,
     wanted_by,
 )
 from whatsappd.rpc.client import RpcClient
 
-router = APIRouter(tags=["events"])
+router = APIRouter(tags=["events"], default_response_class=JsonAnswer)
 
 #: Seconds for the closing words of a stream to leave.
 CLOSE_WITHIN = 5.0
@@ -92,7 +93,8 @@ async def read_events(
         companies=asking.identity.among(company),
         types=asking.identity.types(type),
     )
-    return Events(**found)
+    # As it is: a model would write bytes in another way than the streams do.
+    return JsonAnswer(found)
 
 
 class EventStream(Response):
@@ -208,13 +210,13 @@ async def _take_acks(
             raise Ended(BAD_MESSAGE, "acks are for named consumers: connect with ?consumer=NAME")
         try:
             acked = {"consumer": consumer, "seq": seq}
-            cursor = (await client.request("events.ack", acked, actor=actor))["cursor"]
+            answer = await within(ANSWER_WITHIN, client.request("events.ack", acked, actor=actor))
         except WhatsappdError as error:
             if error.http_status >= 500:
                 raise
             await sender(json_text({"error": json.loads(as_text(error))}))
         else:
-            await sender(json_text({"acked": cursor}))
+            await sender(json_text({"acked": answer["cursor"]}))
 
 
 def _acked(text: str | None) -> int | None:

@@ -4,20 +4,23 @@ What takes long has a connection of its own, so that it holds up nobody, and abo
 question who somebody is.
 
 While the daemon is away every call knocks, waits a moment, and fails (503 for its caller): so the
-first request after a restart of the daemon finds it.
+first request after a restart of the daemon finds it. A daemon that holds its connections and does
+not answer (stopped by a signal, or stuck) is away as well: it is asked every few seconds, each call
+has a deadline, and what has a connection of its own loses it. When it goes on, it is found again.
 """
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import structlog
 import trio
 
-from whatsappd.errors import Denied, TooManyRequests, Unreachable, WhatsappdError
+from whatsappd.errors import Denied, TimedOut, TooManyRequests, Unreachable, WhatsappdError
 from whatsappd.rpc.client import Notice, RpcClient, open_client
 
 log = structlog.get_logger()
@@ -31,6 +34,14 @@ KNOCK_PAUSE = 0.05
 QUIET_PAUSE = 2.0
 #: Seconds that a call waits for the connection when there is none.
 MOMENT = 0.3
+#: Seconds between questions whether the daemon still answers, and for the answer.
+ASK_EVERY = 2.0
+ALIVE_WITHIN = 5.0
+#: Seconds for an answer: of what the daemon does by itself, and of what waits for a worker, for
+#: WhatsApp or for a webhook's receiver (SLOW). They are longer than the
+#: daemon's own deadlines.
+ANSWER_WITHIN = 30.0
+SLOW_WITHIN = 120.0
 #: What waits for a worker, for WhatsApp or for a webhook's receiver: seconds, or longer.
 SLOW = frozenset(
     {
@@ -49,6 +60,7 @@ class DaemonLink:
         self._why = "not asked yet"
         self._knock = trio.Event()
         self._came = trio.Event()
+        self._own: set[RpcClient] = set()  # connections for what lasts
         self._turns = trio.CapacityLimiter(MAX_IN_FLIGHT)
         self._on_revoked: list[Callable[[str], None]] = []
         #: The names of the methods that the present (or last) daemon has.
@@ -72,23 +84,17 @@ class DaemonLink:
         told = False
         while True:
             try:
-                async with open_client(self._path) as client:
-                    hello = await client.call("daemon.hello")
-                    await self._check_trust(client)
-                    self.methods = frozenset(hello["methods"])
-                    self._client = client
-                    self._came.set()
+                async with open_client(self._path, connect_within=ALIVE_WITHIN) as client:
+                    await self._greet(client)
                     told = False
-                    log.info("daemon_reached", pid=hello["pid"], mode=hello["mode"])
-                    await client.call("key.follow")
-                    async for notice in client.notifications:  # its end is the connection's
-                        self._hear(notice)
-                self._why = "the connection was lost"
+                    await self._watch(client)
             except WhatsappdError as error:
                 self._why = error.message
             finally:
                 self._client = None
                 self._came = trio.Event()
+                for own in list(self._own):
+                    own.give_up(Unreachable(f"whatsappd does not answer: {self._why}"))
             if not told:
                 log.warning("daemon_away", reason=self._why)
                 told = True
@@ -97,14 +103,49 @@ class DaemonLink:
             with trio.move_on_after(QUIET_PAUSE):
                 await self._knock.wait()
 
-    async def _check_trust(self, client: RpcClient) -> None:
+    async def _greet(self, client: RpcClient) -> None:
+        hello = await within(ALIVE_WITHIN, client.request("daemon.hello", {}))
         try:
-            await client.request("daemon.hello", {}, actor="gateway")
+            await within(ALIVE_WITHIN, client.request("daemon.hello", {}, actor="gateway"))
         except Denied as error:
             raise Unreachable(
                 "the daemon does not trust the gateway's user: run the gateway as the daemon's "
                 "user, as root, or as the system user whatsappd-gateway"
             ) from error
+        self.methods = frozenset(hello["methods"])
+        self._client = client
+        self._came.set()
+        log.info("daemon_reached", pid=hello["pid"], mode=hello["mode"])
+
+    async def _watch(self, client: RpcClient) -> None:
+        """Until the daemon hangs up, or does not answer any more.
+
+        Raises:
+            Unreachable: always.
+        """
+        async with trio.open_nursery() as nursery:
+
+            async def drain() -> None:
+                async for notice in client.notifications:  # its end is the connection's
+                    self._hear(notice)
+                self._why = "the connection was lost"
+                nursery.cancel_scope.cancel()
+
+            async def ask() -> None:
+                try:
+                    if "key.follow" in self.methods:
+                        await within(ANSWER_WITHIN, client.request("key.follow", {}))
+                    while True:
+                        await trio.sleep(ASK_EVERY)
+                        await within(ALIVE_WITHIN, client.request("daemon.hello", {}))
+                except WhatsappdError as error:
+                    self._why = error.message
+                    nursery.cancel_scope.cancel()
+
+            nursery.start_soon(drain)
+            nursery.start_soon(ask)
+        self._client = None
+        raise Unreachable(self._why)
 
     async def call(
         self, method: str, arguments: dict[str, Any] | None = None, *, actor: str | None = None
@@ -119,20 +160,32 @@ class DaemonLink:
         Raises:
             WhatsappdError: what the daemon answered.
             Unreachable: it is away, or went away before it answered.
+            TimedOut: it did not answer in time; what was asked for may still be done.
             TooManyRequests: too many calls wait for their answers already.
         """
         if method in SLOW:
             async with self.connection() as client:
-                return await client.request(method, arguments, actor=actor)
+                return await within(SLOW_WITHIN, client.request(method, arguments, actor=actor))
+        # A turn lasts until the daemon is done, also if its caller left: the daemon counts too.
+        turn = object()
         with trio.move_on_after(PATIENCE) as waiting:
-            await self._turns.acquire()
+            await self._turns.acquire_on_behalf_of(turn)
         if waiting.cancelled_caught:
             raise TooManyRequests(f"{MAX_IN_FLIGHT} requests wait for the daemon: try again later")
+        release = partial(self._turns.release_on_behalf_of, turn)
         try:
             client = await self._present()
-            return await client.request(method, arguments, actor=actor)
-        finally:
-            self._turns.release()
+        except BaseException:
+            release()
+            raise
+        try:
+            return await within(
+                ANSWER_WITHIN, client.request(method, arguments, actor=actor, settled=release)
+            )
+        except Unreachable as error:
+            if self._client is client:
+                raise
+            raise Unreachable(f"whatsappd does not answer: {self._why}") from error
 
     async def _present(self) -> RpcClient:
         if self._client is None:
@@ -145,7 +198,8 @@ class DaemonLink:
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[RpcClient]:
-        """A connection of one's own, for what lasts: streams, and waiting.
+        """A connection of one's own, for what lasts: streams, and waiting. It ends with the shared
+        one.
 
         Raises:
             Unreachable: the daemon is away.
@@ -153,7 +207,23 @@ class DaemonLink:
         await self._present()
         async with AsyncExitStack() as stack:
             try:
-                client = await stack.enter_async_context(open_client(self._path))
+                client = await stack.enter_async_context(
+                    open_client(self._path, connect_within=ALIVE_WITHIN)
+                )
             except Denied as error:  # the file's permissions: nothing that the caller could mend
                 raise Unreachable(error.message) from error
-            yield client
+            self._own.add(client)
+            try:
+                yield client
+            finally:
+                self._own.discard(client)
+
+
+async def within(seconds: float, asking: Awaitable[Any]) -> Any:
+    """The answer. Raises TimedOut if there is none in time."""
+    with trio.move_on_after(seconds):
+        return await asking
+    raise TimedOut(
+        f"whatsappd holds the connection and did not answer within {seconds:.0f} s: it is stopped, "
+        "stuck or overloaded (`systemctl status whatsappd`); what was asked for may still be done"
+    )

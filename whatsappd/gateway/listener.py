@@ -1,13 +1,14 @@
 """TCP and Unix listeners that bound what their clients can make us hold.
 
-Hypercorn sends with cancellation shielded: a client that stops reading would block a stream, and
-the end of the process, for ever. So every accepted stream gives its sends a deadline here, and the
-kernel is told to give up peers that vanished. Used by `run`.
+A client that stops reading would block a stream, and the end of the process, for ever: an answer is
+not cut in the middle. So every accepted stream gives its sends a deadline here, and the kernel is
+told to give up peers that vanished. Used by `run`.
 """
 
 from __future__ import annotations
 
 import errno
+import grp
 import os
 import socket
 from collections import Counter
@@ -15,15 +16,17 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-import structlog
 import trio
 
 from whatsappd.errors import AlreadyRunning, BadStateDirectory, InvalidParams
 from whatsappd.gateway.settings import Bind
+from whatsappd.gateway.sparing_log import SparingLog
+from whatsappd.rpc.listener import open_listener
+from whatsappd.rules.forwarded import address_of, network_of
 
-log = structlog.get_logger()
+log = SparingLog()
 
-#: Connections at a time, and from one other host.
+#: Connections at a time, and from one other host (or network: see `network_of`).
 MAX_CONNECTIONS = 2048
 MAX_PER_ADDRESS = 512
 #: Seconds without any progress, after which a client that does not read is cut off.
@@ -40,7 +43,7 @@ BACKLOG = 1024
 
 
 class GuardedStream(trio.abc.HalfCloseableStream):
-    """A socket's stream whose sends end. `socket` is what Hypercorn looks for."""
+    """A socket's stream whose sends end."""
 
     def __init__(self, stream: trio.SocketStream, address: str | None) -> None:
         self._stream = stream
@@ -173,18 +176,23 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
             address = str(stream.socket.getpeername()[0])
         except OSError:
             return None  # it left already; serving it will find out
-        return None if address == "::1" or address.startswith("127.") else address
+        found = address_of(address)
+        return None if found is None or found.is_loopback else network_of(found)
 
 
-def open_socket(bind: Bind) -> socket.socket:
-    """A listening socket.
+def open_socket(bind: Bind, socket_group: str | None = None) -> socket.socket:
+    """A listening socket. A Unix socket's file has mode 0660 and the group that is asked for.
 
     Raises:
         AlreadyRunning: somebody else listens there.
-        InvalidParams: there is no such address here, or no permission.
+        InvalidParams: there is no such address, file or group here, or no permission.
     """
     if bind.path is not None:
-        return _open_unix(bind.path)
+        group = None if socket_group is None else _gid(socket_group)
+        try:
+            return open_listener(bind.path, group=group, option="--bind").socket
+        except BadStateDirectory as error:
+            raise InvalidParams(f"bind: {error.message}", field="bind") from error
     family = socket.AF_INET6 if ":" in bind.host else socket.AF_INET
     listening = socket.socket(family, socket.SOCK_STREAM)
     try:
@@ -193,35 +201,27 @@ def open_socket(bind: Bind) -> socket.socket:
         listening.listen(BACKLOG)
     except OSError as error:
         listening.close()
-        raise _cannot_bind(bind, error) from error
+        if error.errno == errno.EADDRINUSE:
+            raise AlreadyRunning(
+                f"something else listens on {bind} already (another gateway?): stop it, or give "
+                "another --bind"
+            ) from error
+        raise InvalidParams(
+            f"bind: cannot listen on {bind}: {error.strerror or error}", field="bind"
+        ) from error
     listening.setblocking(False)
     return listening
 
 
-def _open_unix(path: Path) -> socket.socket:
-    listening = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+def _gid(group: str) -> int:
+    if group.isascii() and group.isdecimal():
+        return int(group)
     try:
-        with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as asking:
-            if path.is_socket() and asking.connect_ex(str(path)) != 0:
-                path.unlink()  # left behind by a gateway that was killed
-        # The proxy that connects is in our group, most likely.
-        before = os.umask(0o117)
-        try:
-            listening.bind(str(path))
-        finally:
-            os.umask(before)
-        listening.listen(BACKLOG)
-    except OSError as error:
-        listening.close()
-        raise _cannot_bind(Bind("", 0, path), error) from error
-    listening.setblocking(False)
-    return listening
-
-
-def _cannot_bind(bind: Bind, error: OSError) -> AlreadyRunning | InvalidParams:
-    if error.errno == errno.EADDRINUSE:
-        return AlreadyRunning(f"something else listens on {bind} already: give another --bind")
-    return InvalidParams(f"bind: cannot listen on {bind}: {error.strerror or error}", field="bind")
+        return grp.getgrnam(group).gr_gid
+    except KeyError as error:
+        raise InvalidParams(
+            f"socket-group: there is no group {group!r:.80} on this host", field="socket-group"
+        ) from error
 
 
 class _File(NamedTuple):

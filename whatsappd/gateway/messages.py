@@ -11,6 +11,7 @@ from fastapi import APIRouter, Header, Path, Query, Response
 
 from whatsappd.errors import SendFailed, WhatsappdError
 from whatsappd.gateway.asking import Asking, Company, Reading, Sending
+from whatsappd.gateway.json_answer import JsonAnswer
 from whatsappd.gateway.models import (
     MESSAGE_ID_PATTERN,
     Messages,
@@ -22,7 +23,8 @@ from whatsappd.gateway.models import (
 
 log = structlog.get_logger()
 
-router = APIRouter(prefix="/v1/sessions/{company}/messages", tags=["messages"])
+router = APIRouter(prefix="/v1/sessions/{company}/messages", tags=["messages"],
+                   default_response_class=JsonAnswer)  # fmt: skip
 
 MessageId = Annotated[str, Path(pattern=MESSAGE_ID_PATTERN, examples=["019ab0c4d2e10001"])]
 
@@ -87,7 +89,7 @@ async def send_message(
                 state=row["state"],
             )
     response.status_code = 201 if row["state"] in _SENT else 202
-    response.headers["Location"] = f"/v1/sessions/{company}/messages/{row['id']}"
+    response.headers["Location"] = asking.path(f"/v1/sessions/{company}/messages/{row['id']}")
     return OutboxMessage(**row)
 
 

@@ -209,6 +209,11 @@ class Live(_Response):
     daemon: Literal["ok", "away"]
 
 
+class Ready(_Response):
+    ready: bool
+    daemon: Literal["ok", "away"]
+
+
 class FieldError(BaseModel):
     field: str
     message: str

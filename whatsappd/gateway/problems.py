@@ -11,10 +11,10 @@ from collections.abc import Mapping
 from http import HTTPStatus
 from typing import Any
 
-import msgspec
 from starlette.responses import Response
 
 from whatsappd.errors import QueueFull, RateLimited, WhatsappdError
+from whatsappd.gateway.json_answer import json_text
 
 MEDIA_TYPE = "application/problem+json"
 #: Seconds after which a client may try again when nobody knows better: the daemon restarts in one.
@@ -58,7 +58,7 @@ def problem(error: WhatsappdError | HttpError) -> Response:
     else:
         status, code, headers = error.http_status, error.code, _headers(error)
     return Response(
-        msgspec.json.encode(_body(status, code, error.name, error.message, error.data)),
+        json_text(_body(status, code, error.name, error.message, error.data)),
         status_code=status,
         headers=headers,
         media_type=MEDIA_TYPE,

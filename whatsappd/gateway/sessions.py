@@ -8,6 +8,7 @@ from fastapi import APIRouter, Query, Request, Response
 
 from whatsappd.errors import UnknownCompany
 from whatsappd.gateway.asking import Administering, Asking, Company, Reading
+from whatsappd.gateway.json_answer import JsonAnswer
 from whatsappd.gateway.models import (
     Configured,
     ConfigureSession,
@@ -20,7 +21,7 @@ from whatsappd.gateway.models import (
 )
 from whatsappd.gateway.qr import FORMATS, chosen_format, image
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"])
+router = APIRouter(prefix="/v1/sessions", tags=["sessions"], default_response_class=JsonAnswer)
 
 #: A code is good for seconds: nothing on the way may keep it.
 _FRESH = {"Cache-Control": "no-store"}
@@ -32,7 +33,7 @@ async def _start(asking: Asking, company: str, take_over: bool, response: Respon
         await asking.call("session.status", company=company)
     except UnknownCompany:
         response.status_code = 201
-    response.headers["Location"] = f"/v1/sessions/{company}"
+    response.headers["Location"] = asking.path(f"/v1/sessions/{company}")
     return await asking.call("session.start", company=company, take_over=take_over)
 
 

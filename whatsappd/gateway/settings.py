@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whatsappd.errors import InvalidParams
+from whatsappd.gateway.tls import Certificates
 
 DEFAULT_BIND = "127.0.0.1:8080"
 
@@ -59,6 +60,7 @@ class GatewaySettings(NamedTuple):
     """Of one process.
 
     `behind_proxy`: believe the last X-Forwarded-For entry, which our own proxy wrote.
+    `socket_group`: the group that may connect to a Unix socket, by name or number.
     `private_webhooks`: let every webhook reach addresses that are not on the Internet.
     """
 
@@ -70,6 +72,7 @@ class GatewaySettings(NamedTuple):
     no_auth: bool = False
     behind_proxy: bool = False
     private_webhooks: bool = False
+    socket_group: str | None = None
 
     @property
     def has_tls(self) -> bool:
@@ -83,6 +86,12 @@ class GatewaySettings(NamedTuple):
         """
         if (self.tls_cert is None) != (self.tls_key is None):
             raise InvalidParams("tls-cert: --tls-cert and --tls-key go together", field="tls-cert")
+        if self.socket_group is not None and self.bind.path is None:
+            raise InvalidParams(
+                f"socket-group: {self.bind} is no Unix socket, so nobody needs a group for it: "
+                "give --bind unix:/PATH, or leave --socket-group out",
+                field="socket-group",
+            )
         if self.bind.is_local:
             return
         if self.no_auth:
@@ -99,3 +108,13 @@ class GatewaySettings(NamedTuple):
                 "network between is yours",
                 field="bind",
             )
+
+    def certificates(self) -> Certificates | None:
+        """What TLS shows; None without TLS.
+
+        Raises:
+            InvalidParams: the files cannot be used.
+        """
+        if self.tls_cert is None or self.tls_key is None:
+            return None
+        return Certificates(self.tls_cert, self.tls_key)

@@ -11,7 +11,6 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import ExitStack, asynccontextmanager, contextmanager
 from typing import Any, NamedTuple, Protocol
 
-import msgspec
 import structlog
 import trio
 from starlette.requests import HTTPConnection
@@ -19,6 +18,7 @@ from starlette.requests import HTTPConnection
 from whatsappd.errors import InvalidParams, Revoked, WhatsappdError
 from whatsappd.gateway.asking import Asking
 from whatsappd.gateway.auth import ADMIN, ANYBODY, Authenticator, Identity
+from whatsappd.gateway.link import ANSWER_WITHIN, within
 from whatsappd.gateway.models import CONSUMER_PATTERN, MAX_SEQ
 from whatsappd.gateway.problems import HttpError
 from whatsappd.rpc.client import RpcClient
@@ -158,8 +158,11 @@ class Streams:
             async with asking.link.connection() as client:
                 yield (
                     client,
-                    await client.request(
-                        "events.subscribe", wanted.arguments(), actor=asking.identity.actor
+                    await within(
+                        ANSWER_WITHIN,
+                        client.request(
+                            "events.subscribe", wanted.arguments(), actor=asking.identity.actor
+                        ),
                     ),
                 )
 
@@ -250,7 +253,7 @@ async def _hand_on(client: RpcClient, outlet: Outlet, last: _Last) -> None:
             await outlet.gap(notice.arguments["first_seq"])
     if isinstance(client.lost, Revoked):
         raise client.lost
-    raise Ended(DAEMON_AWAY, "the daemon closed the stream: connect again and resume")
+    raise Ended(DAEMON_AWAY, "the daemon went away, or does not answer: connect again and resume")
 
 
 async def _beat(outlet: Outlet, last: _Last) -> None:
@@ -260,7 +263,7 @@ async def _beat(outlet: Outlet, last: _Last) -> None:
 
 
 class Sender:
-    """Sends, and drops a client that takes too long to read. (Turns are Hypercorn's to keep.)"""
+    """Sends, and drops a client that takes too long to read. (`connection` keeps turns.)"""
 
     def __init__(self, send: Callable[[Any], Awaitable[None]]) -> None:
         self._send = send
@@ -271,7 +274,3 @@ class Sender:
         await self._send(message)
         if trio.current_time() - began > SLOW_AFTER:
             raise Ended(TOO_SLOW, "you read too slowly: resume from the last seq you handled")
-
-
-def json_text(value: Any) -> str:
-    return msgspec.json.encode(value).decode()

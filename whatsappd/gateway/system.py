@@ -8,15 +8,16 @@ from typing import Any
 
 import trio
 from fastapi import APIRouter, Request
-from starlette.responses import HTMLResponse, JSONResponse, Response
+from starlette.responses import HTMLResponse, Response
 
 from whatsappd.gateway.asking import Asking, Reading
 from whatsappd.gateway.docs import CONTENT_SECURITY_POLICY, page
-from whatsappd.gateway.models import Live
+from whatsappd.gateway.json_answer import JsonAnswer
+from whatsappd.gateway.models import Live, Ready
 from whatsappd.gateway.problems import HttpError
 from whatsappd.supervision import Supervised, summary
 
-router = APIRouter(tags=["system"])
+router = APIRouter(tags=["system"], default_response_class=JsonAnswer)
 #: Of no use in the document itself.
 hidden = APIRouter(include_in_schema=False)
 
@@ -72,12 +73,28 @@ def _own_metrics(tasks: Sequence[Supervised]) -> str:
 
 @router.get("/livez", summary="Whether the gateway lives (no key needed)")
 async def get_live(request: Request) -> Live:
+    """200 as long as the gateway itself works, which is what a supervisor wants to know."""
     return Live(gateway="ok", daemon="ok" if request.app.state.link.is_up else "away")
+
+
+@router.get(
+    "/readyz",
+    summary="Whether requests can be served (no key needed)",
+    responses={503: {"description": "The daemon does not answer."}},
+)
+async def get_ready(request: Request, response: Response) -> Ready:
+    """200 if the daemon answers, else 503: what a load balancer wants to know."""
+    link = request.app.state.link
+    if not link.is_up:
+        response.status_code = 503
+        response.headers["Retry-After"] = "1"
+    return Ready(ready=link.is_up, daemon="ok" if link.is_up else "away")
 
 
 @hidden.get("/openapi.json")
 async def get_openapi(request: Request) -> Response:
-    return JSONResponse(request.app.openapi())
+    # Relative to this document: a proxy may have all of it below a path of its own.
+    return JsonAnswer({**request.app.openapi(), "servers": [{"url": "."}]})
 
 
 @hidden.get("/docs")

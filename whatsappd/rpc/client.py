@@ -9,9 +9,10 @@ blocking client of its own, because trio costs more start-up time than its whole
 
 from __future__ import annotations
 
+import math
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any, NamedTuple
 
@@ -67,6 +68,7 @@ class RpcClient:
             on_broken=self._on_broken,
         )
         self._waiting: dict[int, trio.lowlevel.Task] = {}
+        self._settled: dict[int, Callable[[], None]] = {}
         self._last_msgid = 0
         self._lost: WhatsappdError | None = None
         self._why = "whatsappd closed the connection"
@@ -89,22 +91,38 @@ class RpcClient:
         return await self.request(method, arguments)
 
     async def request(
-        self, method: str, arguments: dict[str, Any], *, actor: str | None = None
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        *,
+        actor: str | None = None,
+        settled: Callable[[], None] | None = None,
     ) -> Any:
         """As `call`, with the arguments in a map; `actor`: in whose name (see `wire.rpc`).
+
+        Args:
+            settled: called exactly once: when the daemon is done with it, when the connection ends,
+                or when it was not even sent. If the caller is cancelled, that may be later.
 
         Raises:
             Denied: also if the daemon does not trust this process to name an actor.
         """
-        await trio.lowlevel.checkpoint_if_cancelled()
-        if self._output.full:
-            with suppress(trio.BrokenResourceError):  # the reader learns why, just below
-                await self._output.room()
-        if self._lost is not None:
-            raise afresh(self._lost)
-        msgid = self._next_msgid()
-        packed = pack_request(msgid, method, arguments, actor=actor)
+        try:
+            await trio.lowlevel.checkpoint_if_cancelled()
+            if self._output.full:
+                with suppress(trio.BrokenResourceError):  # the reader learns why, just below
+                    await self._output.room()
+            if self._lost is not None:
+                raise afresh(self._lost)
+            msgid = self._next_msgid()
+            packed = pack_request(msgid, method, arguments, actor=actor)
+        except BaseException:
+            if settled is not None:
+                settled()
+            raise
         self._waiting[msgid] = trio.lowlevel.current_task()
+        if settled is not None:
+            self._settled[msgid] = settled
         self._output.write(packed)
 
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
@@ -116,7 +134,7 @@ class RpcClient:
     def _next_msgid(self) -> int:
         while True:
             self._last_msgid = self._last_msgid % MAX_MSGID + 1
-            if self._last_msgid not in self._waiting:
+            if self._last_msgid not in self._waiting and self._last_msgid not in self._settled:
                 return self._last_msgid
 
     async def _read(self) -> None:
@@ -145,6 +163,8 @@ class RpcClient:
         message = parse_message(value)
         if isinstance(message, Response):
             task = self._waiting.pop(message.msgid, None)
+            if settled := self._settled.pop(message.msgid, None):
+                settled()
             if task is None:
                 return  # its caller was cancelled
             if message.error is None:
@@ -157,12 +177,22 @@ class RpcClient:
         arguments = named_arguments(message.params)
         if message.method == ERROR and is_last_word(arguments):
             raise error_from_wire(arguments)  # the daemon's last word before it closes
-        with suppress(trio.BrokenResourceError):  # whoever read them closed, and wants none
+        # Whoever read them closed, and wants none; or we gave up.
+        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
             await self._notices.send(Notice(message.method, arguments))
+
+    def give_up(self, error: WhatsappdError) -> None:
+        """Hang up, and fail what is under way with `error`: nobody answers any more."""
+        self._end(error)
+        with suppress(OSError):
+            self._sock.shutdown(socket.SHUT_RDWR)
 
     def _end(self, error: WhatsappdError) -> None:
         self._lost = error
         waiting, self._waiting = self._waiting, {}
+        settled, self._settled = self._settled, {}
+        for done in settled.values():
+            done()
         for task in waiting.values():
             trio.lowlevel.reschedule(task, outcome.Error(afresh(error)))
         self._notices.close()
@@ -175,14 +205,19 @@ class RpcClient:
 
 
 @asynccontextmanager
-async def open_client(path: str | os.PathLike[str]) -> AsyncIterator[RpcClient]:
+async def open_client(
+    path: str | os.PathLike[str], *, connect_within: float = math.inf
+) -> AsyncIterator[RpcClient]:
     """Connect to the daemon's socket.
+
+    Args:
+        connect_within: seconds to wait for room among the connections that wait for the daemon.
 
     Raises:
         Unreachable: nobody answers there; the message says what to do.
         Denied: the file permissions keep us out.
     """
-    sock = await _connect(os.fspath(path))
+    sock = await _connect(os.fspath(path), connect_within)
     failed: BaseException | None = None
     try:
         async with trio.open_nursery() as nursery:
@@ -194,9 +229,11 @@ async def open_client(path: str | os.PathLike[str]) -> AsyncIterator[RpcClient]:
                 nursery.cancel_scope.cancel()
     except BaseExceptionGroup as group:
         # The nursery wraps what the caller's block raises, and is no business of the caller's.
-        if len(group.exceptions) > 1:
-            raise
-        failed = group.exceptions[0]
+        _, others = group.split(WhatsappdError)
+        if others is not None:
+            # Whoever is cancelled does not care what else became of the connection.
+            group = others
+        failed = group if len(group.exceptions) > 1 else group.exceptions[0]
     finally:
         trio.lowlevel.notify_closing(sock)
         sock.close()
@@ -204,11 +241,18 @@ async def open_client(path: str | os.PathLike[str]) -> AsyncIterator[RpcClient]:
         raise failed
 
 
-async def _connect(path: str) -> socket.socket:
+async def _connect(path: str, within: float) -> socket.socket:
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     sock.setblocking(False)
+    deadline = trio.current_time() + within
     try:
         while True:
+            if trio.current_time() > deadline:
+                raise Unreachable(
+                    f"whatsappd took no connection at {path} within {within:g} s: it is stopped, "
+                    "stuck or overloaded (`systemctl status whatsappd`)",
+                    path=path,
+                )
             try:
                 sock.connect(path)
             except BlockingIOError:

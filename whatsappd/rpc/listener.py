@@ -43,7 +43,11 @@ class Listener(NamedTuple):
 
 
 def open_listener(
-    path: str | os.PathLike[str], *, mode: int = 0o660, group: int | None = None
+    path: str | os.PathLike[str],
+    *,
+    mode: int = 0o660,
+    group: int | None = None,
+    option: str = "--socket or WHATSAPPD_SOCKET",
 ) -> Listener:
     """Listen on `path`; its directory is made if it is missing, with mode 0750.
 
@@ -53,26 +57,27 @@ def open_listener(
         mode: the socket file's permissions, whatever the umask; connecting needs write permission.
         group: the gid that the socket, and its directory if it has to be made, are given to;
             None: our own.
+        option: what gives another path, for the errors.
 
     Raises:
         AlreadyRunning: somebody answers there; `data.pid` is the process that listens.
         BadStateDirectory: the path is too long, is no socket, or cannot be used.
     """
     path = os.fspath(path)
-    check_path(path)
+    check_path(path, option)
     try:
         _make_directory(Path(path).parent, group)
         # Between finding a socket stale and binding our own, nobody else may do the same.
         directory = os.open(Path(path).parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
             fcntl.flock(directory, fcntl.LOCK_EX)
-            _make_way(path)
+            _make_way(path, option)
             return _listen(path, mode, group)
         finally:
             os.close(directory)
     except OSError as error:
         raise BadStateDirectory(
-            f"cannot listen on {path}: {error.strerror}: give another place with --socket",
+            f"cannot listen on {path}: {error.strerror}: give another place with {option}",
             path=path,
         ) from error
 
@@ -113,7 +118,7 @@ def close_listener(listener: Listener) -> None:
     listener.socket.close()
 
 
-def check_path(path: str) -> None:
+def check_path(path: str, option: str = "--socket or WHATSAPPD_SOCKET") -> None:
     """Refuse a path that no Unix socket can have.
 
     Raises:
@@ -123,12 +128,12 @@ def check_path(path: str) -> None:
     if length > MAX_PATH:
         raise BadStateDirectory(
             f"the socket's path has {length} bytes, and Linux allows {MAX_PATH}: {path}: "
-            "give a shorter one with --socket or WHATSAPPD_SOCKET",
+            f"give a shorter one with {option}",
             path=path,
         )
 
 
-def _make_way(path: str) -> None:
+def _make_way(path: str, option: str) -> None:
     """Remove a stale socket.
 
     Raises:
@@ -141,7 +146,7 @@ def _make_way(path: str) -> None:
         return
     if not stat.S_ISSOCK(found.st_mode):
         raise BadStateDirectory(
-            f"{path} exists and is no socket: move it away, or give another place with --socket",
+            f"{path} exists and is no socket: move it away, or give another place with {option}",
             path=path,
         )
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
@@ -155,19 +160,19 @@ def _make_way(path: str) -> None:
             # Its backlog is full: somebody listens, although they are too busy to answer.
             raise AlreadyRunning(
                 f"another process listens on {path} and is too busy to answer: "
-                "stop it, or give another place with --socket",
+                f"stop it, or give another place with {option}",
                 path=path,
             ) from error
         except OSError as error:
             if error.errno == errno.EPROTOTYPE:
                 raise BadStateDirectory(
-                    f"{path} is a socket of another kind: give another place with --socket",
+                    f"{path} is a socket of another kind: give another place with {option}",
                     path=path,
                 ) from error
             raise
         pid = peer_of(probe).pid
     raise AlreadyRunning(
-        f"process {pid} listens on {path} already: stop it, or give another place with --socket",
+        f"process {pid} listens on {path} already: stop it, or give another place with {option}",
         path=path,
         pid=pid,
     )

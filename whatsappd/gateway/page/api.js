@@ -23,13 +23,16 @@ export class ApiError extends Error {
   }
 }
 
+// Where `path` of the gateway is: a proxy may have all of it below a path of its own.
+export const at = (path) => new URL(`.${path}`, document.baseURI);
+
 export async function call(method, path, { body, headers = {}, signal } = {}) {
   const given = { ...headers };
   if (key) given.Authorization = `Bearer ${key}`;
   if (body !== undefined) given["Content-Type"] = "application/json";
   let answer;
   try {
-    answer = await fetch(path, {
+    answer = await fetch(at(path), {
       method,
       headers: given,
       body: body === undefined ? undefined : JSON.stringify(body),

@@ -1,7 +1,7 @@
 // Follows the log over the WebSocket, and resumes behind the last event it saw: nothing is missed
 // while the gateway, the daemon or the network is away.
 
-import { call, theKey } from "./api.js";
+import { at, call, theKey } from "./api.js";
 
 const FIRST_WAIT = 300;
 const LONGEST_WAIT = 8000;
@@ -19,7 +19,7 @@ export class Live {
   }
 
   open() {
-    const url = new URL(`/v1/events?after=${this.after}`, location.href);
+    const url = at(`/v1/events?after=${this.after}`);
     url.protocol = url.protocol === "https:" ? "wss:" : "ws:";
     const key = theKey();
     this.socket = new WebSocket(url, ["whatsappd.v1", ...(key ? [`bearer.${key}`] : [])]);

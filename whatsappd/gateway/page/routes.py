@@ -27,9 +27,6 @@ _TYPES = {
 }
 _HEADERS = {
     "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cross-Origin-Opener-Policy": "same-origin",
     # Asked for each time, and answered 304: after an upgrade nobody runs the old page.
     "Cache-Control": "no-cache",
 }

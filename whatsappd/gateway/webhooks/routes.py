@@ -12,6 +12,7 @@ from fastapi import APIRouter, Path, Query, Response
 
 from whatsappd.errors import Denied, unknown_webhook
 from whatsappd.gateway.asking import Administering, Asking
+from whatsappd.gateway.json_answer import JsonAnswer
 from whatsappd.gateway.webhooks.models import (
     MAX_SEQ,
     WEBHOOK_ID_PATTERN,
@@ -25,7 +26,7 @@ from whatsappd.gateway.webhooks.models import (
     Webhooks,
 )
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"])
+router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], default_response_class=JsonAnswer)
 
 Wire = dict[str, Any]
 WebhookId = Annotated[str, Path(pattern=WEBHOOK_ID_PATTERN, examples=["5pk2wczu"])]
@@ -70,7 +71,7 @@ async def create_webhook(body: CreateWebhook, asking: Administering, response: R
     if body.allow_private:
         _check_private(asking)
     made = await asking.call("webhook.create", **body.model_dump())
-    response.headers["Location"] = f"/v1/webhooks/{made['id']}"
+    response.headers["Location"] = asking.path(f"/v1/webhooks/{made['id']}")
     response.headers.update(_FRESH)
     return Webhook(**made)
 

@@ -12,14 +12,13 @@ import hashlib
 import hmac
 from typing import Any
 
-import msgspec
-
 from whatsappd import __version__
+from whatsappd.gateway.json_answer import json_text
 
 
 def body_of(event: dict[str, Any]) -> bytes:
     """The event as JSON; the same bytes at every attempt. Binary values are base64."""
-    return msgspec.json.encode(event)
+    return json_text(event).encode()
 
 
 def id_of(event: dict[str, Any]) -> str:

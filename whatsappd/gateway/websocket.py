@@ -1,0 +1,190 @@
+"""A request that becomes a WebSocket: wsproto's frames, as ASGI's messages.
+
+Compression is not offered: clients send acks of a few bytes, and the memory of a compressor for
+each of a thousand streams would be half a gigabyte. `connection` makes one, reads for it, and
+cancels the request when its client is gone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Awaitable, Callable, Iterable
+from typing import Any, Protocol
+
+import trio
+from wsproto.connection import Connection as Frames
+from wsproto.connection import ConnectionState, ConnectionType
+from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMessage
+from wsproto.frame_protocol import CloseReason
+from wsproto.utilities import LocalProtocolError, generate_accept_token
+
+#: Bytes of a message from a client: acks are tiny.
+MAX_MESSAGE = 4096
+#: Messages from the client that wait for the application; then no more is read from it.
+MAX_WAITING = 16
+#: Seconds for the other end's part of the closing handshake, and for the application to end.
+CLOSE_WITHIN = 3.0
+
+Header = tuple[bytes, bytes]
+
+
+class Upgrade(Protocol):
+    """The request, and the way to the client."""
+
+    async def write(self, data: bytes) -> None: ...
+    def switched(self, headers: list[Header]) -> tuple[bytes, bytes]: ...
+    async def answer(self, status: int, headers: Iterable[Header], body: bytes) -> None: ...
+    def cancel_within(self, seconds: float) -> None: ...
+
+
+class WebSocketExchange:
+    """`run` it with the application; whoever reads calls `feed`, and `lose` at the end."""
+
+    def __init__(self, key: bytes, exchange: Upgrade) -> None:
+        self._key = key
+        self._exchange = exchange
+        self._frames = Frames(ConnectionType.SERVER)
+        self._is_answered = False
+        self._denial: dict[str, Any] | None = None
+        self._is_connect_told = False
+        self._part: list[str | bytes | bytearray] = []
+        self._part_size = 0
+        self._closed = trio.Event()  # nothing more will come from the client
+        self._inbox, self._messages = trio.open_memory_channel[dict[str, Any]](MAX_WAITING)
+        self._code = int(CloseReason.ABNORMAL_CLOSURE)
+        self.is_open = False
+
+    @property
+    def grace(self) -> float:
+        """Seconds that the application has, now that the client is gone."""
+        return CLOSE_WITHIN if self.is_open else -math.inf
+
+    async def run(self, app: Callable[..., Awaitable[None]], scope: dict[str, Any]) -> None:
+        """Until both ends have closed, or had their time."""
+        offered = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
+        scope["subprotocols"] = [
+            part.strip() for part in b",".join(offered).decode("latin-1").split(",") if part.strip()
+        ]
+        scope["extensions"] = {"websocket.http.response": {}}
+        try:
+            await app(scope, self._receive, self._send)
+        finally:
+            if self._is_answered and self.is_open and not self._closed.is_set():
+                with trio.move_on_after(CLOSE_WITHIN, shield=True):
+                    await self._close(CloseReason.INTERNAL_ERROR)
+        if self.is_open:
+            with trio.move_on_after(CLOSE_WITHIN):
+                await self._closed.wait()
+
+    # --- from the client ----------------------------------------------------------------------
+
+    async def feed(self, data: bytes) -> None:
+        """What arrived. Waits while the application is behind."""
+        if self._frames.state is ConnectionState.CLOSED:
+            return
+        self._frames.receive_data(data)
+        for event in self._frames.events():
+            if isinstance(event, CloseConnection):
+                await self._close(
+                    CloseReason.NORMAL_CLOSURE if event.code == CloseReason.NO_STATUS_RCVD
+                    else event.code, event.reason,
+                )  # fmt: skip
+                self.lose(event.code)
+                return
+            if self._frames.state is not ConnectionState.OPEN:
+                continue  # we closed: only its answer counts
+            if isinstance(event, Ping):
+                await self._write(event.response())
+            elif isinstance(event, Message):
+                await self._take(event)
+
+    async def _take(self, event: Message[Any]) -> None:
+        self._part.append(event.data)
+        self._part_size += len(event.data)
+        if self._part_size > MAX_MESSAGE:
+            self._part.clear()
+            await self._close(CloseReason.MESSAGE_TOO_BIG, f"at most {MAX_MESSAGE} bytes")
+            self._inbox.close()
+            self._exchange.cancel_within(2 * CLOSE_WITHIN)
+        elif event.message_finished:
+            parts, self._part, self._part_size = self._part, [], 0
+            is_text = isinstance(event, TextMessage)
+            message: dict[str, Any] = {"type": "websocket.receive", "text": None, "bytes": None}
+            if is_text:
+                message["text"] = "".join(str(part) for part in parts)
+            else:
+                message["bytes"] = b"".join(bytes(part) for part in parts)  # type: ignore[arg-type]
+            try:
+                await self._inbox.send(message)
+            except (trio.BrokenResourceError, trio.ClosedResourceError):
+                return
+
+    def lose(self, code: int | None = None) -> None:
+        """Nothing more comes: the application is told, behind what it has not read yet."""
+        if code is not None:
+            self._code = int(code)
+        self._inbox.close()
+        self._closed.set()
+        if self.is_open:
+            self._exchange.cancel_within(CLOSE_WITHIN)
+
+    # --- ASGI ---------------------------------------------------------------------------------
+
+    async def _receive(self) -> dict[str, Any]:
+        if not self._is_connect_told:
+            self._is_connect_told = True
+            return {"type": "websocket.connect"}
+        try:
+            return await self._messages.receive()
+        except trio.EndOfChannel:
+            return {"type": "websocket.disconnect", "code": self._code}
+
+    async def _send(self, message: dict[str, Any]) -> None:
+        kind = message["type"]
+        if kind == "websocket.send":
+            if self._frames.state is ConnectionState.OPEN and not self._closed.is_set():
+                text = message.get("text")
+                await self._write(
+                    BytesMessage(data=bytes(message["bytes"])) if text is None
+                    else TextMessage(data=text)
+                )  # fmt: skip
+            else:
+                await trio.lowlevel.checkpoint()  # `receive` tells of the end
+        elif kind == "websocket.accept":
+            await self._accept(message.get("subprotocol"), message.get("headers", ()))
+        elif kind == "websocket.http.response.start":
+            self._denial = message
+        elif kind == "websocket.http.response.body":
+            assert self._denial is not None
+            assert not message.get("more_body", False), "a refusal is one piece"
+            self._is_answered = True
+            await self._exchange.answer(
+                self._denial["status"], self._denial.get("headers", ()), message.get("body", b"")
+            )
+        elif self._is_answered:
+            await self._close(int(message.get("code") or 1000), message.get("reason"))
+        else:
+            self._is_answered = True
+            await self._exchange.answer(403, [(b"content-length", b"0")], b"")
+
+    async def _accept(self, subprotocol: str | None, headers: Iterable[Header]) -> None:
+        given = [(b"sec-websocket-accept", generate_accept_token(self._key)), *headers]
+        if subprotocol is not None:
+            given.append((b"sec-websocket-protocol", subprotocol.encode()))
+        answer, ahead = self._exchange.switched(given)
+        self._is_answered = self.is_open = True
+        await self._exchange.write(answer)
+        if ahead:
+            await self.feed(ahead)
+
+    async def _close(self, code: int, reason: str | None = None) -> None:
+        # RFC 6455: a reason has at most 123 bytes.
+        short = (reason or "").encode()[:123].decode("utf-8", "ignore") or None
+        await self._write(CloseConnection(code=int(code), reason=short))
+
+    async def _write(self, event: Any) -> None:
+        try:
+            data = self._frames.send(event)
+        except LocalProtocolError:
+            return  # it was closed already
+        await self._exchange.write(data)
