@@ -6,18 +6,18 @@ with Client() as client:
     client.send("acme", "+15550100", "Your order is ready.", key="order-1042")
 """
 
-from __future__ import annotations
-
-from typing import TYPE_CHECKING, Any
-
+# Nothing is imported here at run time, not even annotations' future: `__main__` comes later.
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from whatsappctl.client import Client as Client
     from whatsappctl.stream import EventStream as EventStream
 
 __all__ = ["Client", "EventStream"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> "Any":
     # Loaded when asked for: `whatsappctl --help` needs no client.
     if name == "Client":
         from whatsappctl.client import Client

@@ -193,8 +193,12 @@ def run(sources: Sources) -> None:
     from whatsappd.app import run_daemon
     from whatsappd.config.live import LiveSettings
     from whatsappd.config.load import load
+    from whatsappd.confinement.process import keep_memory_private
+    from whatsappd.workdir import leave_starting_directory
 
     configuration = load(sources)
+    keep_memory_private()
+    leave_starting_directory()
     configure_logs(configuration.settings.log_level, configuration.settings.log_format)
     trio.run(run_daemon, LiveSettings(sources, configuration), ending)
 
@@ -312,21 +316,25 @@ def gateway(
         raise click.UsageError(
             f"the gateway needs {error.name}: install it with pip install 'whatsappd[gateway]'"
         ) from error
+    from whatsappd.confinement.process import keep_memory_private
     from whatsappd.gateway.settings import GatewaySettings, parse_bind
     from whatsappd.model.paths import socket_to_reach
+    from whatsappd.workdir import from_start, leave_starting_directory
 
     configure_logs(log_level)
     settings = GatewaySettings(
         bind=parse_bind(bind),
         socket=(socket or Path(socket_to_reach())).absolute(),
-        tls_cert=tls_cert,
-        tls_key=tls_key,
+        tls_cert=tls_cert and from_start(tls_cert),
+        tls_key=tls_key and from_start(tls_key),
         allow_public=allow_public,
         no_auth=no_auth,
         behind_proxy=behind_proxy,
         private_webhooks=private_webhooks,
         socket_group=socket_group,
     )
+    keep_memory_private()
+    leave_starting_directory()
     trio.run(run_gateway, settings)
 
 
@@ -359,10 +367,13 @@ def sandbox(
     import trio
 
     from whatsappd.sandbox_app import run_sandbox
+    from whatsappd.workdir import from_start, leave_starting_directory
 
     # A daemon that starts it has these blocked for itself.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 
     configure_logs(log_level)
     directory = directory or info_file.with_name(info_file.name + ".d")
-    trio.run(run_sandbox, directory.absolute(), info_file.absolute(), port, while_stdin, log_level)
+    directory, info_file = from_start(directory), from_start(info_file)
+    leave_starting_directory()
+    trio.run(run_sandbox, directory, info_file, port, while_stdin, log_level)

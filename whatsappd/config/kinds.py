@@ -14,6 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from whatsappd.errors import InvalidParams
 from whatsappd.model.redis_address import parse_redis_url
+from whatsappd.workdir import from_start
 
 
 class Refused(ValueError):
@@ -268,7 +269,7 @@ class FilePath(NamedTuple):
         if not isinstance(value, str) or not value or "\0" in value:
             raise Refused("is no path")
         try:
-            return Path(value).expanduser().absolute()
+            return from_start(Path(value).expanduser())
         except RuntimeError as error:  # ~name, of a user that does not exist or has no home
             raise Refused(f"is no path ({error})") from error
         except OSError as error:

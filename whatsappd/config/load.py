@@ -16,6 +16,7 @@ from whatsappd.config.settings import Settings
 from whatsappd.config.sources import Given, Problem, Sources, gather, shown
 from whatsappd.errors import BadConfiguration, InvalidParams
 from whatsappd.model.access import AccessRule
+from whatsappd.workdir import from_start
 
 DEFAULT = "default"
 
@@ -91,7 +92,7 @@ def _build(values: dict[str, Any], rules: tuple[AccessRule, ...], sources: Sourc
         **sections,
         access=rules,
         sandbox=sources.sandbox,
-        sandbox_at=sources.sandbox_at.absolute() if sources.sandbox_at else None,
+        sandbox_at=from_start(sources.sandbox_at) if sources.sandbox_at else None,
     )
 
 

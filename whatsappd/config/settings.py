@@ -26,6 +26,7 @@ from whatsappd.config.kinds import (
 )
 from whatsappd.model.access import AccessRule
 from whatsappd.model.paths import default_socket, default_state_dir
+from whatsappd.workdir import from_start
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")
@@ -52,12 +53,12 @@ class HostDefault(NamedTuple):
 
 
 def _state_dir(is_sandboxed: bool) -> Path:
-    path = Path(default_state_dir()).absolute()
+    path = from_start(Path(default_state_dir()))
     return path.with_name(f"{path.name}-sandbox") if is_sandboxed else path
 
 
 def _socket(_is_sandboxed: bool) -> Path:
-    return Path(default_socket()).absolute()
+    return from_start(Path(default_socket()))
 
 
 class LimitSettings(NamedTuple):

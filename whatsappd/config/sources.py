@@ -22,6 +22,7 @@ from whatsappd.config.definitions import (
 )
 from whatsappd.config.kinds import masked
 from whatsappd.model.paths import home
+from whatsappd.workdir import from_start
 
 FILE_NAME = "whatsappd.toml"
 SYSTEM_FILE = Path("/etc/whatsappd") / FILE_NAME
@@ -112,7 +113,7 @@ def _file(sources: Sources) -> Path | None:
     """The file to read: one that was named must exist, a default one may be missing."""
     named = sources.config or sources.environment.get(FILE_VARIABLE)
     if named:
-        return Path(named).absolute()
+        return from_start(Path(named))
     path = default_file(sources.environment)
     # One that cannot be looked at is no missing one: reading it says what is wrong.
     return path if path is not None and _may_exist(path) else None
