@@ -56,6 +56,8 @@ OnEvents = Callable[[list[WorkerEvent]], Awaitable[None]]
 CONFIRM_EVERY = 32
 #: How long an ended process's output may stay open: something it started may hold it for ever.
 _DRAIN_DEADLINE = 1.0
+#: Larger arguments of refused system calls are addresses, and tell nothing but where things are.
+_LARGEST_SHOWN = 2**32
 #: Seconds for a worker whose channel was closed: `Client.drain` takes one, then it saves and ends.
 _SAVE_WITHIN = 2.5
 
@@ -264,7 +266,7 @@ class Worker:
                 company=self.company,
                 worker_pid=self.pid,
                 call=refused.call,
-                arguments=[hex(each) for each in refused.arguments],
+                arguments=[each if each < _LARGEST_SHOWN else "…" for each in refused.arguments],
                 count=count,
             )
 

@@ -37,6 +37,11 @@ def worker_environment(daemons: Mapping[str, str]) -> dict[str, str]:
     # A worker sends one message at a time. By default Go prepares for as many as the host has
     # cores, in every worker: memory, threads, and wake-ups of each other to look for work.
     environment.setdefault("GOMAXPROCS", "1")
+    # Go asks name servers itself then. The C library would first try daemons on Unix sockets, which
+    # workers may not use, and which would count as an attempt to.
+    debug = environment.get("GODEBUG", "")
+    if "netdns=" not in debug:
+        environment["GODEBUG"] = ",".join(filter(None, [debug, "netdns=go"]))
     # Temporary files in the working directory, which is the company's: a confined worker has no
     # other, and SQLite goes by what access(2) says, which Landlock does not change.
     environment["SQLITE_TMPDIR"] = environment["TMPDIR"] = "."

@@ -1,0 +1,12 @@
+"""`whatsappd` with the fork server of `hostile_worker`: the wrapper of a `daemons.Daemon`."""
+
+from __future__ import annotations
+
+import sys
+
+from whatsappd.cli import main
+from whatsappd.sessions import forkserver
+
+forkserver._MODULE = "hostile_worker"
+sys.argv = ["whatsappd", *sys.argv[4:]]  # behind this: python -m whatsappd
+main()

@@ -1,0 +1,66 @@
+"""A fork server whose workers have been taken over: they run what a test puts into their directory.
+
+All else is the real fork server and the real worker, confined as it confines itself. Used in its
+place by `hostile_daemon`; `tests/e2e/test_confinement.py` says what is run. Nothing of this is in
+the package, so no way into a worker is.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import threading
+import traceback
+from typing import Any
+
+from whatsappd.confinement import landlock, seccomp
+from whatsappd.worker import confine, forkserver
+from whatsappd.worker import main as worker_main
+
+#: Pipes in a company's directory, which the test has made. A line of JSON and Python code go in,
+#: the code's `result` comes out.
+ORDERS, RESULTS = "orders", "results"
+#: Names the piece of the confinement that is left out ("landlock", "seccomp"), so that a test can
+#: see that the attacks are real. It begins so, because workers get no other variables.
+WITHOUT = "PYTHONTESTWITHOUT"
+
+
+class TakenOver(worker_main.Worker):
+    def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
+        answer = super()._open(arguments)
+        threading.Thread(target=obey, daemon=True).start()
+        return answer
+
+
+def obey() -> None:
+    while True:
+        try:
+            with open(ORDERS) as orders:
+                host, _, code = orders.read().partition("\n")
+        except FileNotFoundError:
+            return  # nobody has orders for this one
+        space: dict[str, Any] = {"HOST": json.loads(host)}
+        try:
+            exec(code, space)
+            result = space["result"]
+        except BaseException:
+            result = traceback.format_exc()
+        with open(RESULTS, "w") as results:
+            json.dump(result, results)
+
+
+def leave_out(piece: str) -> None:
+    def nothing(*_arguments: object, **_named: object) -> int:
+        return 0
+
+    if piece == "landlock":
+        landlock.restrict_self = nothing  # type: ignore[assignment]
+    elif piece == "seccomp":
+        seccomp.install = nothing  # type: ignore[assignment]
+        confine._restrict_calls = lambda _lacking: confine._NONE
+
+
+if __name__ == "__main__":
+    leave_out(os.environ.get(WITHOUT, ""))
+    worker_main.Worker = TakenOver  # type: ignore[misc]
+    forkserver.main()
