@@ -75,7 +75,17 @@ ALLOWED: dict[str, set[str]] = {
     "ctl": {"", "errors", "model", "wire", "files", "stdio", "command", "confinement.landlock"},
 }
 #: The places where parts meet may import everything of the daemon.
-MEETING_PLACES = {"app", "check", "cli", "__main__", "demo", "sandboxing", "sandbox_app", ""}
+MEETING_PLACES = {
+    "app",
+    "check",
+    "restore",
+    "cli",
+    "__main__",
+    "demo",
+    "sandboxing",
+    "sandbox_app",
+    "",
+}
 
 #: Libraries that a room must not import. The pure rooms know no runtime; the daemon loads no Go.
 FORBIDDEN_LIBRARIES: dict[str, set[str]] = {

@@ -6,10 +6,11 @@ which are the same ones that the daemon raises.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Any
 
 from whatsappctl.connection import Connection
+from whatsappd.errors import Unreachable
 from whatsappd.model.paths import socket_to_reach
 
 if TYPE_CHECKING:
@@ -97,6 +98,48 @@ class Client:
         if company is None:
             return self._map("daemon.status")
         return self._map("session.status", company=company)
+
+    def backup(self, write: Callable[[bytes], object], *, accounts: bool = False) -> dict[str, Any]:
+        """Fetch a backup, a piece at a time: the database, or with `accounts` an archive (tar) of
+        it and of the companies' accounts, which hold their keys.
+
+            with open("backup.db", "xb") as file:
+                client.backup(file.write)
+
+        Takes as long as it takes; meanwhile everything goes on.
+
+        Args:
+            write: is given each piece.
+
+        Returns:
+            `bytes`, their `sha256`, and the `companies` whose accounts are in it.
+
+        Raises:
+            Unreachable: the connection was lost, or what came is not what was sent: what was
+                written is no backup.
+        """
+        from hashlib import sha256
+
+        digest, size = sha256(), 0
+
+        def notified(method: str, arguments: dict[str, Any]) -> None:
+            nonlocal size
+            data = arguments.get("data")
+            if method == "backup.data" and isinstance(data, bytes):
+                size += len(data)
+                digest.update(data)
+                write(data)
+
+        connection = Connection(self.path, deadline=self._deadline)
+        try:
+            answer: dict[str, Any] = connection.call(
+                "daemon.backup", {"accounts": accounts}, deadline=None, notified=notified
+            )
+        finally:
+            connection.close()
+        if (answer["bytes"], answer["sha256"]) != (size, digest.hexdigest()):
+            raise Unreachable("the backup that arrived is not what the daemon sent: try again")
+        return answer
 
     # --- sessions -----------------------------------------------------------------------------
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import socket
 from collections import deque
+from collections.abc import Callable
 from time import monotonic
 from typing import Any
 
@@ -67,8 +68,19 @@ class Connection:
             self._lost = Unreachable("the connection is closed")
         self._sock.close()
 
-    def call(self, method: str, arguments: dict[str, Any], *, deadline: float | None) -> Any:
+    def call(
+        self,
+        method: str,
+        arguments: dict[str, Any],
+        *,
+        deadline: float | None,
+        notified: Callable[[str, dict[str, Any]], None] | None = None,
+    ) -> Any:
         """Call `method` and wait for its result, for at most `deadline` seconds.
+
+        Args:
+            notified: given each notification (method, arguments) as it comes. Without it, they
+                wait for `notification`.
 
         Raises:
             WhatsappdError: what the daemon answered, by its class in `whatsappd.errors`.
@@ -82,6 +94,8 @@ class Connection:
             self._send(pack_request(msgid, method, arguments), until)
             while msgid not in self._answers:
                 self._receive(until)
+                while notified is not None and self._notifications:
+                    notified(*self._notifications.popleft())
         except TimeoutError as error:
             raise TimedOut(
                 f"{method}: no answer within {deadline:g} s; what was asked for goes on",

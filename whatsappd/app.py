@@ -16,6 +16,7 @@ from pathlib import Path
 import structlog
 import trio
 
+from whatsappd import __version__
 from whatsappd.api.access import AccessControl
 from whatsappd.api.table import ApiParts
 from whatsappd.api.webhook_delivery import WebhookDelivery
@@ -37,6 +38,7 @@ from whatsappd.logs import configure_logs, log_writer, report_crashes
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.monitoring.scrape import Scrape
+from whatsappd.restore import finish_restore
 from whatsappd.rpc.listener import Listener, check_path, inherited_listener
 from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.serving import serve
@@ -52,6 +54,7 @@ from whatsappd.signals import Wishes, reload_whenever_asked
 from whatsappd.state import REAL, SANDBOX, StateDirectory
 from whatsappd.store.alerts import Alerts
 from whatsappd.store.audit import AuditTrail
+from whatsappd.store.backup import Backups
 from whatsappd.store.companies import Companies
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
@@ -97,6 +100,8 @@ async def run_daemon(live: LiveSettings, ending: Ending) -> None:
     async with AsyncExitStack() as stack:
         purpose = f"the state directory {state.root}"
         stack.enter_context(hold_lock(state.lock, socket=socket, purpose=purpose))
+        if finish_restore(state):
+            log.info("restore_finished")
         state.claim_mode(mode)
         supervision = Supervision()
         with trio.CancelScope() as hurry:
@@ -226,6 +231,9 @@ async def _run_parts(
             sandbox=sandbox,
             settings=supervision_settings,
             database=database,
+            backups=Backups(
+                state.database, state.backups, state.accounts, version=__version__, mode=mode
+            ),
             log_level=partial(_log_level, live),
             monitor=monitor,
             scrape=Scrape(watched, monitor, clock, events, mode),

@@ -20,6 +20,7 @@ from whatsappd.config.sources import Sources, default_file
 from whatsappd.errors import BadStateDirectory
 from whatsappd.lock import holder_of
 from whatsappd.model.access import AccessRule
+from whatsappd.restore import is_cut_off
 from whatsappd.rpc.listener import check_path
 from whatsappd.state import REAL, SANDBOX, StateDirectory
 from whatsappd.store.safekeeping import check as check_database
@@ -126,7 +127,12 @@ def _state(state: StateDirectory, settings: Settings) -> list[Finding]:
     if trouble:
         return [Finding(subject, False, trouble)]
     try:
-        return [_kind(subject, state, settings, found), *_databases(state)]
+        return [
+            _kind(subject, state, settings, found),
+            *_foreign_files(state, found.st_uid),
+            *_cut_off(state),
+            *_databases(state),
+        ]
     except OSError as error:
         words = f"cannot be read: {error.strerror}; run this as the daemon's user"
         return [Finding(subject, False, words)]
@@ -168,6 +174,39 @@ def _kind(
     used = f"in use by process {holder}" if holder else "not in use"
     owner = _user(found.st_uid)
     return Finding(subject, True, f"{mode} accounts of {companies} companies, of {owner}, {used}")
+
+
+def _foreign_files(state: StateDirectory, owner: int) -> list[Finding]:
+    """What the daemon's user cannot read and write, whoever looks at it now."""
+    daemon = _user(owner)
+    findings: list[Finding] = []
+    for path in sorted(
+        [*state.root.iterdir(), *state.companies.glob("*"), *state.companies.glob("*/*")]
+    ):
+        found = path.lstat()
+        if path.name.startswith("before-restore-"):
+            continue
+        needed = 0o700 if stat.S_ISDIR(found.st_mode) else 0o600
+        if found.st_uid != owner:
+            words = (
+                f"belongs to user {_user(found.st_uid)}, and the daemon is user {daemon}; "
+                f"run `chown {daemon}: {path}`"
+            )
+            findings.append(Finding(f"{path}", False, words))
+        elif found.st_mode & needed != needed:
+            words = (
+                f"has mode {stat.S_IMODE(found.st_mode):04o}, with which user {daemon} cannot read "
+                f"and write it; run `chmod {needed:o} {path}`"
+            )
+            findings.append(Finding(f"{path}", False, words))
+    return findings
+
+
+def _cut_off(state: StateDirectory) -> list[Finding]:
+    if not is_cut_off(state):
+        return []
+    words = "was killed in the middle: the next start of the daemon finishes it"
+    return [Finding("restore", False, words)]
 
 
 def _databases(state: StateDirectory) -> list[Finding]:

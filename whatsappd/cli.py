@@ -232,6 +232,43 @@ def check(ctx: click.Context, sources: Sources, sample: bool, as_json: bool) -> 
 
 
 @cli.command()
+@_configured
+@click.argument("file", type=click.Path(path_type=Path, exists=True, dir_okay=False))
+@click.option("--dry-run", is_flag=True, help="Check FILE, and change nothing.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
+def restore(sources: Sources, file: Path, dry_run: bool, as_json: bool) -> None:
+    """Put a backup back: FILE is what `whatsappctl backup` wrote.
+
+    The daemon must be stopped, and so must what wakes it (`systemctl stop whatsappd.socket
+    whatsappd.service`). Takes the options of `whatsappd run`. As root it writes as the user who
+    owns the state directory.
+
+    FILE is checked first, all of it. What is there now is kept beside it (`before-restore-TIME`).
+    Killed at any moment, this has changed nothing, or the next start finishes it.
+    """
+    import json
+
+    from whatsappd.config.load import load
+    from whatsappd.restore import restore as put_back
+    from whatsappd.state import REAL, SANDBOX, StateDirectory
+
+    settings = load(sources).settings
+    mode = SANDBOX if settings.is_sandboxed else REAL
+    state = StateDirectory(settings.state_dir)
+    found = put_back(file, state, settings.socket, mode=mode, dry_run=dry_run)
+    if as_json:
+        kept = str(found.kept) if found.kept else None
+        click.echo(json.dumps({**found._asdict(), "kept": kept, "dry_run": dry_run}))
+        return
+    what = "the database; the accounts stay as they are"
+    if found.companies is not None:
+        what = f"the database and the accounts of {len(found.companies)} companies"
+    _print_lines(f"{'sound, and would be restored' if dry_run else 'restored'}: {what}")
+    if found.kept is not None:
+        _print_lines(f"what was there before is in {found.kept}; remove it when all is well")
+
+
+@cli.command()
 @click.option("--keep", is_flag=True, help="Leave everything running, and print what to try.")
 @_log_level
 @click.pass_context

@@ -367,6 +367,13 @@ class FileNotWritten(WhatsappdError):
     name = "file_not_written"
 
 
+class BadBackup(WhatsappdError):
+    """A file that was to be restored is no backup, is damaged, or is not for this daemon."""
+
+    code = 406
+    name = "bad_backup"
+
+
 def all_errors() -> list[type[WhatsappdError]]:
     """Every error class, by code: the table that the README and the gateway print."""
     found: list[type[WhatsappdError]] = []

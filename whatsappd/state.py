@@ -5,6 +5,7 @@
   mode                  "real" or "sandbox", written once
   whatsappd.db          outbox, events, companies
   companies/<id>/       0700; session.db: one company's WhatsApp account
+  backups/              0700; copies under way
   sandbox/              only in sandbox mode: the loopback WhatsApp's own state
 """
 
@@ -16,7 +17,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whatsappd.errors import BadStateDirectory
-from whatsappd.model.company import validate_company
+from whatsappd.model.company import COMPANY_ID, validate_company
 
 REAL = "real"
 SANDBOX = "sandbox"
@@ -44,6 +45,19 @@ class StateDirectory(NamedTuple):
     @property
     def mode(self) -> Path:
         return self.root / "mode"
+
+    @property
+    def backups(self) -> Path:
+        return self.root / "backups"
+
+    def accounts(self) -> dict[str, Path]:
+        """The companies' own databases that there are, by company."""
+        found = {}
+        for directory in self.companies.iterdir():
+            path = directory / "session.db"
+            if path.is_file() and COMPANY_ID.match(directory.name):
+                found[directory.name] = path
+        return found
 
     def company(self, company: str) -> Path:
         """The directory of one company. The id is checked again here, where it becomes a path."""

@@ -1,8 +1,8 @@
 """Hostile ids and values at every door of a running daemon.
 
 Nothing is made outside its state directory, and nobody meets a defect: every refusal names what is
-wrong. `daemon.backup` is left out of what is tried with chance values: writing where its caller
-says is what it is for.
+wrong. `daemon.backup` is left out of what is tried with chance values: all of the database comes
+before its answer, and it has one argument.
 """
 
 from __future__ import annotations

@@ -11,11 +11,9 @@ from whatsappd import __version__
 from whatsappd.api.access import AccessControl
 from whatsappd.api.params import Params
 from whatsappd.clock import now_ms
-from whatsappd.errors import InvalidParams
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
-from whatsappd.store.database import Database
 from whatsappd.store.events import EventLog
 from whatsappd.wire.worker import Confined
 
@@ -25,10 +23,6 @@ PROTOCOL = 1
 
 class ConfigureParams(Params):
     log_level: Literal["debug", "info", "warning", "error"] | None = None
-
-
-class BackupParams(Params):
-    path: str
 
 
 class DaemonApi:
@@ -47,7 +41,6 @@ class DaemonApi:
         fork_server: ForkServer,
         sandbox: Callable[[], dict[str, Any] | None],
         log_level: Callable[[str | None], str],
-        database: Database,
     ) -> None:
         self._access = access
         self._mode = mode
@@ -58,7 +51,6 @@ class DaemonApi:
         self._fork_server = fork_server
         self._sandbox = sandbox
         self._log_level = log_level
-        self._database = database
         self._started_ms = now_ms()
         #: Set by the composition root once the server and its table exist.
         self.connections: Callable[[], int] = lambda: 0
@@ -72,10 +64,6 @@ class DaemonApi:
             ),
             Method(
                 "daemon.configure", ConfigureParams, self._configure, "Change it as it runs.",
-                writes=True, concerns=Concerns.ALL,
-            ),
-            Method(
-                "daemon.backup", BackupParams, self._backup, "Copy the database to a file.",
                 writes=True, concerns=Concerns.ALL,
             ),
             Method(
@@ -98,21 +86,6 @@ class DaemonApi:
     def _configure(self, _call: Call, params: ConfigureParams) -> dict[str, Any]:
         """Change what is given, until the next reload or start; all values then in force."""
         return {"log_level": self._log_level(params.log_level)}
-
-    async def _backup(self, _call: Call, params: BackupParams) -> dict[str, Any]:
-        """A consistent copy of the database, made while everything goes on.
-
-        The file is the daemon's to write, with mode 0600, and must not exist yet. It holds
-        messages, events and settings; the accounts' keys are in the companies' directories.
-        """
-        path = Path(params.path)
-        if not path.is_absolute():
-            raise InvalidParams(
-                f"path: {params.path!r:.200} is not absolute; the daemon's working directory is "
-                "not yours",
-                field="path",
-            )
-        return {"path": str(path), "bytes": await self._database.backup(path)}
 
     def _confinement(self) -> dict[str, Any]:
         """What restricts workers: in full, or what is lacking. Unknown before the first."""

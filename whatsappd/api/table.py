@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, NamedTuple
 
 from whatsappd.api.access import AccessControl
 from whatsappd.api.auditing import audited
+from whatsappd.api.backup import BackupApi
 from whatsappd.api.daemon import DaemonApi
 from whatsappd.api.events import EventsApi
 from whatsappd.api.keys import KeysApi
@@ -25,6 +26,7 @@ from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.audit import AuditTrail
+from whatsappd.store.backup import Backups
 from whatsappd.store.database import Database
 from whatsappd.store.events import EventLog
 from whatsappd.store.keys import Keys
@@ -52,6 +54,7 @@ class ApiParts(NamedTuple):
     fork_server: ForkServer
     sandbox: SandboxHandle | None
     settings: SessionSettings
+    backups: Backups
     database: Database
     log_level: Callable[[str | None], str]
     monitor: Monitor
@@ -61,6 +64,8 @@ class ApiParts(NamedTuple):
 def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, LimitsApi]:
     """The table, and those parts of it that know or learn about the server once that runs."""
     limits = LimitsApi(parts.access, parts.database)
+    backup = BackupApi(parts.backups)
+    limits.reporters.append(lambda: [backup.places.report()])
     events = EventsApi(parts.events, parts.access, parts.audit.record_repeatable)
     sandbox = parts.sandbox
     daemon = DaemonApi(
@@ -73,11 +78,11 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, Lim
         fork_server=parts.fork_server,
         sandbox=lambda: sandbox.info.as_wire() if sandbox else None,
         log_level=parts.log_level,
-        database=parts.database,
     )
     methods = [
         *daemon.methods(),
         *limits.methods(),
+        *backup.methods(),
         *MonitoringApi(parts.monitor, parts.scrape, parts.access).methods(),
         *SessionsApi(parts.pool, events, parts.access).methods(),
         *MessagesApi(parts.pool, parts.outbox, parts.settings, parts.access).methods(),

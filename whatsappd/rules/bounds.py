@@ -102,6 +102,10 @@ SUBSCRIPTIONS = Bound(
     "end some, or follow several companies with one",
 )  # fmt: skip
 
+BACKUPS = Bound(
+    "backups", "backups under way", 1, 2, 0, "wait until one of them has ended",
+)  # fmt: skip
+
 # --- what is kept on disk -----------------------------------------------------------------------
 
 CONSUMERS = Bound(
@@ -145,6 +149,7 @@ BOUNDS: tuple[Bound, ...] = (
     UNSENT_BYTES,
     WAITING_CALLS,
     SUBSCRIPTIONS,
+    BACKUPS,
     CONSUMERS,
     WEBHOOKS,
     COMPANY_BYTES,

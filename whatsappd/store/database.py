@@ -1,4 +1,4 @@
-"""The database: a writer thread, a few readers, and a backup that runs meanwhile.
+"""The database: a writer thread and a few readers.
 
 Everything in `store` goes through it. WAL with `synchronous=FULL`: an answer means that the row
 survives a power cut.
@@ -18,7 +18,6 @@ import trio
 from whatsappd.errors import Stopping, TimedOut
 from whatsappd.store.connect import connect_reader, connect_writer
 from whatsappd.store.failures import as_store_failed
-from whatsappd.store.safekeeping import backup
 from whatsappd.store.writer import Participant, Writer
 
 T = TypeVar("T")
@@ -188,20 +187,6 @@ class Database:
             return self._readers.pop()  # atomic; the limiters bound how many there can be
         except IndexError:
             return connect_reader(self.path)
-
-    async def backup(self, target: Path) -> int:
-        """Copies the database to `target` while everything goes on; returns the copy's bytes.
-
-        The copy is one consistent moment, in a single file of mode 0600 that is complete as soon
-        as it has its name. Cancelled, it leaves nothing behind.
-
-        Raises:
-            InvalidParams: `target` exists (nothing is overwritten) or cannot be made there.
-            StoreFailed: the target's disk is full, or the database cannot be read.
-        """
-        return await trio.to_thread.run_sync(
-            backup, self.path, target, trio.from_thread.check_cancelled
-        )
 
     async def aclose(self) -> None:
         """Commits what was submitted, then closes. Not cancellable; bounded by the disk."""

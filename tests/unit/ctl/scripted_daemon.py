@@ -16,13 +16,14 @@ import trio
 from click.testing import CliRunner, Result
 
 from whatsappctl.cli import cli
+from whatsappd.api.backup import BackupParams
 from whatsappd.api.daemon import ConfigureParams as DaemonParams
 from whatsappd.api.events import AckParams, ForgetParams, ReadParams, SubscribeParams
 from whatsappd.api.keys import CreateParams as KeyParams
 from whatsappd.api.keys import KeyId
 from whatsappd.api.messages import ListParams, MessageId, ResolveParams, SendParams
 from whatsappd.api.monitoring import MetricsParams
-from whatsappd.api.params import OneCompany, Params
+from whatsappd.api.params import OneCompany
 from whatsappd.api.sandbox import FaultParams, ScanParams
 from whatsappd.api.sessions import ConfigureParams, RemoveParams, StartParams
 from whatsappd.api.webhook_delivery import WebhookId
@@ -31,11 +32,6 @@ from whatsappd.api.webhooks import DeadLettersParams, LettersParams, UpdateParam
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
 from whatsappd.rpc.server import RpcServer, serve_rpc
-
-
-class BackupParams(Params):
-    path: str
-
 
 PARAMS = {
     "daemon.backup": BackupParams,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from scripted_daemon import Daemon
 
 from whatsappctl.commands import configure, limits, outbox
-from whatsappd.errors import InvalidParams, UnknownMessage, WrongState
+from whatsappd.errors import EXIT_UNREACHABLE, InvalidParams, UnknownMessage, WrongState
 from whatsappd.logs import LEVELS
 from whatsappd.model.message import OnUncertain, OutboxState, Row
 from whatsappd.rules.bounds import CONNECTIONS, STREAMS, Holder, Places, report
@@ -168,15 +169,26 @@ def test_configure(daemon: Daemon):
     assert [params.log_level for params in daemon.called("daemon.configure")] == ["debug", None]
 
 
-def test_backup_names_the_file_as_the_daemon_sees_it(
-    daemon: Daemon, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
-    monkeypatch.chdir(tmp_path)
-    daemon.answers = {"daemon.backup": lambda params: {"path": params.path, "bytes": 4096}}
-    expected = str(tmp_path / "copy.db")
-    assert daemon.invoke("backup", "copy.db").stdout == f"{expected}\n"
-    answer = json.loads(daemon.invoke("backup", expected, "--json").stdout)
-    assert answer == {"path": expected, "bytes": 4096}
+def test_a_backup_that_is_not_what_was_sent_leaves_no_file(daemon: Daemon, tmp_path: Path):
+    daemon.answers = {"daemon.backup": {"bytes": 5, "sha256": "00", "companies": []}}
+    failed = daemon.invoke("backup", str(tmp_path / "copy.db"))
+    assert failed.exit_code == EXIT_UNREACHABLE
+    assert "not what the daemon sent" in failed.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_backup_goes_where_its_caller_says(daemon: Daemon, tmp_path: Path):
+    empty = hashlib.sha256(b"").hexdigest()
+    answer = {"bytes": 0, "sha256": empty, "companies": ["acme"]}
+    daemon.answers = {"daemon.backup": answer}
+    file = tmp_path / "copy.tar"
+    made = daemon.invoke("backup", "--with-accounts", str(file), "--json")
+    assert json.loads(made.stdout) == {"path": str(file), **answer}
+    assert file.stat().st_mode & 0o777 == 0o600
+    assert [params.accounts for params in daemon.called("daemon.backup")] == [True]
+    refused = daemon.invoke("backup", str(file))
+    assert "exists already" in refused.stderr
+    assert daemon.invoke("backup", "--replace", str(file)).stdout == f"{file}\n"
 
 
 def test_the_names_are_those_of_the_daemon():

@@ -15,7 +15,8 @@ import pytest
 import trio
 import trio.testing
 
-from whatsappd.errors import BadStateDirectory, InvalidParams, Stopping, StoreFailed, TimedOut
+from whatsappd.errors import BadStateDirectory, Stopping, StoreFailed, TimedOut
+from whatsappd.store.backup import copy_database
 from whatsappd.store.connect import connect_writer
 from whatsappd.store.database import QUERIES, Database, open_database
 from whatsappd.store.migrations import migrations
@@ -32,6 +33,12 @@ def put(name: str):
 
 def names(conn: sqlite3.Connection) -> list[str]:
     return [name for (name,) in conn.execute("SELECT name FROM consumers ORDER BY name")]
+
+
+async def copied(source: Path, target: Path) -> int:
+    return await trio.to_thread.run_sync(
+        copy_database, source, target, trio.from_thread.check_cancelled
+    )
 
 
 def mode(path: Path) -> int:
@@ -79,7 +86,7 @@ async def test_all_files_are_private_whatever_the_umask(path: Path) -> None:
             await database.write(put("one"))
             for suffix in ("", "-wal", "-shm"):
                 assert mode(path.with_name(path.name + suffix)) == 0o600
-            await database.backup(path.with_name("copy.db"))
+            await copied(path, path.with_name("copy.db"))
             assert mode(path.with_name("copy.db")) == 0o600
     finally:
         os.umask(before)
@@ -254,6 +261,7 @@ _FULL_DISK = """
 import os, sys, trio
 from pathlib import Path
 from whatsappd.errors import StoreFailed
+from whatsappd.store.backup import copy_database
 from whatsappd.store.database import open_database
 from whatsappd.store.safekeeping import check
 
@@ -277,7 +285,9 @@ async def main():
         count = lambda conn: conn.execute("SELECT count(*) FROM companies").fetchone()[0]
         assert await database.read(count) == accepted > 5
         try:
-            await database.backup(path.with_name("copy.db"))
+            await trio.to_thread.run_sync(
+                copy_database, path, path.with_name("copy.db"), trio.from_thread.check_cancelled
+            )
         except StoreFailed:
             assert [entry.name for entry in path.parent.glob("*copy*")] == []
         else:
@@ -341,6 +351,7 @@ def test_a_read_only_disk_is_refused_with_a_remedy(tmp_path: Path) -> None:
         f"""
 from pathlib import Path
 from whatsappd.errors import BadStateDirectory
+from whatsappd.store.backup import copy_database
 from whatsappd.store.connect import connect_writer
 from whatsappd.store.safekeeping import check
 path = Path({str(tmp_path)!r}) / "whatsappd.db"
@@ -455,7 +466,7 @@ async def test_a_backup_is_one_consistent_moment_under_load(
                 await database.write(pair(index))
 
         nursery.start_soon(load)
-        size = await database.backup(target)
+        size = await copied(database.path, target)
         nursery.cancel_scope.cancel()
     assert size == target.stat().st_size
     assert check(target) == []
@@ -466,21 +477,19 @@ async def test_a_backup_is_one_consistent_moment_under_load(
     assert len(found) % 2 == 0
 
 
-async def test_a_backup_overwrites_nothing(database: Database, tmp_path: Path) -> None:
+async def test_a_copy_overwrites_nothing(database: Database, tmp_path: Path) -> None:
     target = tmp_path / "precious"
     target.write_text("precious")
-    with pytest.raises(InvalidParams, match="overwrites nothing"):
-        await database.backup(target)
+    with pytest.raises(FileExistsError):
+        await copied(database.path, target)
     assert target.read_text() == "precious"
-    with pytest.raises(InvalidParams, match="cannot write"):
-        await database.backup(tmp_path / "missing" / "copy.db")
 
 
-async def test_a_cancelled_backup_leaves_nothing(database: Database, tmp_path: Path) -> None:
+async def test_a_cancelled_copy_leaves_nothing(database: Database, tmp_path: Path) -> None:
     await database.write(put("one"))
     with trio.CancelScope() as scope:
         scope.cancel()
-        await database.backup(tmp_path / "copy.db")
+        await copied(database.path, tmp_path / "copy.db")
     assert scope.cancelled_caught
     assert list(tmp_path.glob("*copy*")) == []
 

@@ -25,6 +25,7 @@ from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.model.message import OutboxState as S
 from whatsappd.store import upkeep
+from whatsappd.store.backup import copy_database
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import EventLog, open_event_log
@@ -623,7 +624,9 @@ async def test_what_waits_in_a_backup_is_not_sent_again_unasked(
     resend = await sending(outbox, text="resend", on_uncertain=OnUncertain.RESEND)
     done = await sending(outbox, text="done")
     await outbox.acknowledged(done.id, "M1", 1)
-    await database.backup(tmp_path / "copy.db")
+    await trio.to_thread.run_sync(
+        copy_database, database.path, tmp_path / "copy.db", trio.from_thread.check_cancelled
+    )
     assert (await outbox.get(queued.id)).state is S.QUEUED  # here everything goes on
     async with opened(tmp_path / "copy.db", clock) as (restored, _log):
         for row in (queued, underway):

@@ -1,0 +1,230 @@
+"""Backups: consistent copies of databases while they are in use, and the bytes of a whole backup.
+
+A copy is made beside the database first, in a file without a name, and read from there: so a reader
+may be as slow as it likes, and nothing is left of a copy whose process was killed. `api.backup`
+hands the bytes to whoever asked.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import shutil
+import sqlite3
+import time
+from collections.abc import AsyncIterator, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
+from pathlib import Path
+from typing import BinaryIO
+
+import trio
+
+from whatsappd.clock import now_ms
+from whatsappd.errors import StoreFailed
+from whatsappd.store.archive import (
+    DATABASE,
+    END,
+    MANIFEST,
+    FileEntry,
+    Manifest,
+    account_name,
+    header,
+    padding,
+)
+from whatsappd.store.connect import connect_new, connect_reader
+from whatsappd.store.failures import as_store_failed
+from whatsappd.store.migrations import schema_version
+from whatsappd.store.rows import doubt_open_rows
+
+#: Pages copied before a copy looks whether it was cancelled, and rests (2 MiB).
+_PAGES = 512
+#: The part of the time for which it rests then, so that the disk has time for others.
+_REST = 0.3
+#: Bytes that stay free on the disk beside the copies: messages go on being accepted meanwhile.
+KEPT_FREE = 64 << 20
+#: Bytes of one chunk.
+CHUNK = 128 << 10
+
+
+class Backups:
+    """Makes backups of one daemon's databases.
+
+    Args:
+        database: the daemon's.
+        directory: for copies under way; made if it is missing, and emptied.
+        accounts: the companies' databases that there are, by company.
+        version, mode: what the manifest says of the daemon.
+    """
+
+    def __init__(
+        self,
+        database: Path,
+        directory: Path,
+        accounts: Callable[[], Mapping[str, Path]],
+        *,
+        version: str,
+        mode: str,
+    ) -> None:
+        self._database = database
+        self._directory = directory
+        self._accounts = accounts
+        self._version = version
+        self._mode = mode
+        directory.mkdir(mode=0o700, exist_ok=True)
+        for leftover in directory.iterdir():
+            leftover.unlink()
+
+    @asynccontextmanager
+    async def taken(self, *, with_accounts: bool) -> AsyncIterator[Backup]:
+        """A backup of this moment. Its copies are gone when the block ends, however it ends.
+
+        Each account is copied as it is between two of its own transactions, as a crash would leave
+        it; the daemon's database after them, so that it holds whatever they took in.
+
+        Raises:
+            StoreFailed: there is no room for the copies, or a database cannot be read.
+        """
+        accounts = dict(sorted(self._accounts().items())) if with_accounts else {}
+        self._check_room([*accounts.values(), self._database])
+        async with AsyncExitStack() as stack:
+            files: dict[str, BinaryIO] = {}
+            for company, path in accounts.items():
+                with suppress(FileNotFoundError):  # the company was removed meanwhile
+                    files[account_name(company)] = stack.enter_context(
+                        await self._copied(path, lambda _copy: None)
+                    )
+            files[DATABASE] = stack.enter_context(
+                await self._copied(self._database, doubt_open_rows)
+            )
+            schema = await trio.to_thread.run_sync(_schema_of, self._database)
+            yield Backup(
+                files, Manifest(self._version, now_ms(), self._mode, schema, {}), with_accounts
+            )
+
+    def _check_room(self, paths: list[Path]) -> None:
+        needed = KEPT_FREE
+        for path in paths:
+            for suffix in ("", "-wal"):
+                with suppress(FileNotFoundError):
+                    needed += path.with_name(path.name + suffix).stat().st_size
+        free = shutil.disk_usage(self._directory).free
+        if free < needed:
+            raise StoreFailed(
+                f"a backup needs {needed >> 20} MiB free on the disk of {self._directory}, for "
+                f"copies, and there are {free >> 20}: make room"
+            )
+
+    async def _copied(self, source: Path, change: Callable[[sqlite3.Connection], None]) -> BinaryIO:
+        """A copy of `source`, open for reading, without a name."""
+        target = self._directory / f"{os.urandom(8).hex()}.db"
+        try:
+            await trio.to_thread.run_sync(
+                copy_database, source, target, trio.from_thread.check_cancelled, change
+            )
+            return target.open("rb")
+        finally:
+            target.unlink(missing_ok=True)
+
+
+class Backup:
+    """A backup that was taken: `chunks` are its bytes."""
+
+    def __init__(self, files: Mapping[str, BinaryIO], manifest: Manifest, is_archive: bool) -> None:
+        self._files = files
+        self._manifest = manifest
+        self._is_archive = is_archive
+        self.bytes = 0
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Of what `chunks` has given so far; hex."""
+        return self._digest.hexdigest()
+
+    @property
+    def companies(self) -> list[str]:
+        """The companies whose accounts are in it."""
+        return self._manifest.companies
+
+    async def chunks(self) -> AsyncIterator[bytes]:
+        """All of it, in order, in chunks of CHUNK bytes at the most; once."""
+        async for chunk in self._archive() if self._is_archive else self._content(DATABASE):
+            self._digest.update(chunk)
+            self.bytes += len(chunk)
+            yield chunk
+
+    async def _archive(self) -> AsyncIterator[bytes]:
+        for name, file in self._files.items():
+            size = os.fstat(file.fileno()).st_size
+            yield header(name, size, self._manifest.created_ms)
+            digest = hashlib.sha256()
+            async for chunk in self._content(name):
+                digest.update(chunk)
+                yield chunk
+            yield padding(size)
+            self._manifest.files[name] = FileEntry(size, digest.hexdigest())
+        manifest = self._manifest.as_json()
+        yield header(MANIFEST, len(manifest), self._manifest.created_ms)
+        for start in range(0, len(manifest), CHUNK):
+            yield manifest[start : start + CHUNK]
+        yield padding(len(manifest)) + END
+
+    async def _content(self, name: str) -> AsyncIterator[bytes]:
+        while chunk := await trio.to_thread.run_sync(self._files[name].read, CHUNK):
+            yield chunk
+
+
+def copy_database(
+    source: Path,
+    target: Path,
+    check_cancelled: Callable[[], object],
+    change: Callable[[sqlite3.Connection], None] = doubt_open_rows,
+) -> int:
+    """Copies the database `source`, which others may write to meanwhile, to the new file `target`.
+
+    The copy is one consistent moment, in a single file of mode 0600; returns its bytes. Whoever
+    cancels or fails is left with nothing. Runs in a thread.
+
+    Args:
+        check_cancelled: raises to give up.
+        change: what to change in the copy.
+
+    Raises:
+        FileNotFoundError: there is no `source`.
+        FileExistsError: there is a `target`.
+        StoreFailed: the disk is full, or `source` cannot be read.
+    """
+    source.stat()
+    made = connect_new(target)
+    try:
+        with closing(made) as copy, closing(connect_reader(source)) as reader:
+            # An open read transaction pins one moment: without it, SQLite would begin anew
+            # whenever somebody commits, and under load never end.
+            reader.execute("BEGIN")
+            reader.execute("SELECT count(*) FROM sqlite_master").fetchone()
+            began = time.monotonic()
+
+            def rest(*_pages: int) -> None:
+                nonlocal began
+                check_cancelled()
+                time.sleep((time.monotonic() - began) * _REST)
+                began = time.monotonic()
+
+            reader.backup(copy, pages=_PAGES, progress=rest)
+            # The copy took over the WAL mode. Without it, it is one file and nothing beside it. A
+            # copy that fails is thrown away: it needs no journal, and no sync.
+            copy.execute("PRAGMA journal_mode = DELETE")
+            copy.execute("PRAGMA journal_mode = OFF")
+            copy.execute("PRAGMA synchronous = OFF")
+            copy.execute("BEGIN")
+            change(copy)
+            copy.execute("COMMIT")
+    except BaseException as error:
+        target.unlink(missing_ok=True)
+        raise (as_store_failed(error) or error) from error
+    return target.stat().st_size
+
+
+def _schema_of(database: Path) -> int:
+    with closing(connect_reader(database)) as conn:
+        return schema_version(conn)
