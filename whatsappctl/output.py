@@ -90,6 +90,16 @@ def columns(text: str) -> int:
     )
 
 
+def shortened(text: str, width: int) -> str:
+    """`text` on one line of at most `width` columns; an ellipsis ends it if there was more."""
+    text = printable(text)
+    if columns(text) <= width:
+        return text
+    while columns(text) > width - 1:
+        text = text[: min(len(text) - 1, width)]
+    return text + "…"
+
+
 def padded(text: str, width: int) -> str:
     """`text` with spaces behind it up to `width` columns."""
     return text + " " * (width - columns(text))

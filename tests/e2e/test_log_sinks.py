@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -67,6 +68,15 @@ async def log_check(client: RpcClient) -> dict[str, Any]:
     [check] = [check for check in report["checks"] if check["name"] == "log"]
     found: dict[str, Any] = check
     return found
+
+
+async def test_a_daemon_that_is_aborted_does_not_wait_for_a_reader_of_its_last_words(stuck: int):
+    def redirect(daemon: Daemon) -> None:
+        daemon.wrapper = ["bash", "-c", f'exec "$@" 2>&{stuck}', "bash"]
+        daemon.descriptors = (stuck,)
+
+    async with running_daemon(prepare=redirect) as daemon:
+        assert await daemon.stop(signal.SIGABRT) == -signal.SIGABRT
 
 
 @pytest.mark.parametrize("redirection", ["2>/dev/full", "2>&-"])

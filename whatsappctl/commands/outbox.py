@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from whatsappctl.common import client, common_options, company_argument, options
-from whatsappctl.output import age, clock, in_time, number, print_json, say, table
+from whatsappctl.output import age, clock, in_time, number, print_json, say, shortened, table
 from whatsappd.command import check_output
 from whatsappd.errors import WhatsappdError
 from whatsappd.wire.escape import printable
@@ -25,7 +25,7 @@ STATES = (
 DECISIONS = ("sent", "resend", "failed")
 #: Rows asked for at a time; the most that the daemon gives.
 PAGE = 200
-#: Characters of a text in the table.
+#: Columns of a text in the table.
 SHOWN = 40
 
 
@@ -127,8 +127,8 @@ def _table(rows: list[dict[str, Any]]) -> str:
 
 
 def _shortened(text: str) -> str:
-    first = text.split("\n", 1)[0]
-    return first if first == text and len(text) <= SHOWN else first[: SHOWN - 1] + "…"
+    first, newline, _ = text.partition("\n")
+    return shortened(first + "…" if newline else first, SHOWN)
 
 
 @command.command("show")

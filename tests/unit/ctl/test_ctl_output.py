@@ -7,7 +7,7 @@ import json
 import pytest
 import segno
 
-from whatsappctl.output import age, in_time, json_text, number, session_line, table
+from whatsappctl.output import age, in_time, json_text, number, session_line, shortened, table
 from whatsappctl.qrcode import BORDER, drawn
 
 SECOND = 1000
@@ -71,6 +71,21 @@ def test_tables_line_up():
     assert table(("A", "LONG"), [("名前", 1), ("e\u0301x", 2), ("\x1b", 3)]) == (
         "A     LONG\n名前  1\ne\u0301x    2\n\\x1b  3"
     )
+
+
+@pytest.mark.parametrize(
+    ("text", "short"),
+    [
+        ("short", "short"),
+        ("exactly ten", "exactly t…"),
+        ("名前名前名", "名前名前名"),
+        ("名前名前名前", "名前名前…"),
+        ("\x1b\x1b\x1b", "\\x1b\\x1b\\…"),
+        ("x" * 65536, "x" * 9 + "…"),
+    ],
+)
+def test_a_long_text_is_shortened_to_columns(text: str, short: str):
+    assert shortened(text, 10) == short
 
 
 def test_a_session_in_one_line():
