@@ -150,9 +150,7 @@ async def _run_parts(
         keys = await open_keys(database)
         audit = AuditTrail(database)
         webhooks = Webhooks(database, events)
-        webhook_delivery = WebhookDelivery(
-            webhooks, events, lambda identity: keys.find(identity) is not None
-        )
+        webhook_delivery = WebhookDelivery(webhooks, events)
         housekeeping = Housekeeping(events, outbox, retention(settings))
         live.follow(lambda changed: housekeeping.keep(retention(changed)))
         sandbox = await _open_sandbox(settings, state, stack, supervision)

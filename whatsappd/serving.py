@@ -90,6 +90,7 @@ async def serve(
             )
             live.follow(lambda changed: _use_rules(parts.access, server, changed))
             parts.keys.follow(lambda identity: _end_key(server, identity))
+            parts.keys.follow(lambda _identity: parts.webhooks.look_again())
             daemon_api.connections = lambda: server.connections
             parts.scrape.served = Served(server, table, events_api.lags, descent)
             elapsed_ms = round((time.monotonic() - started) * 1000)

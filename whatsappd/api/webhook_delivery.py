@@ -7,7 +7,6 @@ twice and out of order.
 from __future__ import annotations
 
 import secrets
-from collections.abc import Callable
 from typing import Annotated, Any
 
 import msgspec
@@ -98,14 +97,7 @@ def method(verb: str, params: type[msgspec.Struct], handler: Any, doc: str) -> M
 class WebhookDelivery:
     """Made by `app`, as the daemon's health asks `away_ms` too."""
 
-    def __init__(
-        self,
-        webhooks: Webhooks,
-        events: EventLog,
-        knows_key: Callable[[str], bool] = lambda _identity: True,
-    ) -> None:
-        """`knows_key`: whether there is an API key of that id."""
-        self._knows_key = knows_key
+    def __init__(self, webhooks: Webhooks, events: EventLog) -> None:
         self._webhooks = webhooks
         self._events = events
         self._deliverer: Notifier | None = None
@@ -226,25 +218,11 @@ class WebhookDelivery:
         found = await self._webhooks.all()
         return {
             "webhooks": [
-                {**each.as_wire(), "types": self._types(each), "secret": each.secret}
-                for each in found
+                {**each.as_wire(), "types": _types(each), "secret": each.secret} for each in found
             ],
             "resend": await self._webhooks.with_resends(),
             "tests": [{"token": token, "id": test.webhook} for token, test in self._tests.items()],
         }
-
-    def _types(self, webhook: Webhook) -> list[str]:
-        """The types of events that a webhook is told of.
-
-        QR codes only if they were asked for by name: whoever scans one owns the account's messages.
-        And not any more when the API key that asked was revoked.
-        """
-        types = webhook.wanted.types
-        if types is None:
-            return [each for each in EVENT_TYPES if each != SESSION_QR]
-        owner = webhook.owner or ""
-        is_gone = owner.startswith("key:") and not self._knows_key(owner.removeprefix("key:"))
-        return [each for each in types if each != SESSION_QR or not is_gone]
 
     async def _progress(self, call: Call, params: ProgressParams) -> dict[str, Any]:
         self._only_deliverer(call)
@@ -277,6 +255,13 @@ class WebhookDelivery:
         self._only_deliverer(call)
         await self._webhooks.resent(params.id, params.letter, params.refusal)
         return {}
+
+
+def _types(webhook: Webhook) -> list[str]:
+    """The types of events that a webhook is told of: QR codes only if they were asked for by name,
+    because whoever scans one owns the account's messages."""
+    types = webhook.wanted.types
+    return [each for each in EVENT_TYPES if each != SESSION_QR] if types is None else list(types)
 
 
 def _event(event: dict[str, Any]) -> dict[str, Any]:

@@ -19,7 +19,7 @@ import re
 import secrets
 import sqlite3
 import string
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 from typing import Any, NamedTuple
 
@@ -28,7 +28,7 @@ import trio
 
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
-from whatsappd.store import consumers
+from whatsappd.store import consumers, webhooks
 from whatsappd.store.audit import Note, unnoted
 from whatsappd.store.database import Database
 
@@ -151,7 +151,8 @@ class Keys:
         return key, text
 
     async def revoke(self, identity: str, note: Note = unnoted) -> Key:
-        """Ends a key: from now on nobody gets in with it. Its own consumers of events go with it.
+        """Ends a key: from now on nobody gets in with it. Its own consumers of events go with it;
+        webhooks that it made go on, but are told no QR codes any more.
 
         `note`: as in `create`. Raises UnknownKey.
         """
@@ -163,19 +164,25 @@ class Keys:
             )
 
         def write(conn: sqlite3.Connection) -> None:
-            conn.execute("DELETE FROM api_keys WHERE id = ?", (identity,))
-            consumers.forget_own(conn, f"key:{identity}")
+            delete(conn, identity)
             note(conn, identity)
 
-        def unknown(_done: None) -> None:
+        # On disk first: a key that was reported revoked must not come back with the next start.
+        await self._database.write(write, lambda _done: self.deleted([identity]))
+        return found[0]
+
+    def only_for(self, company: str) -> list[str]:
+        """The keys that are good for that company and for nothing else."""
+        return [each.id for each, _ in self._known.values() if each.companies == (company,)]
+
+    def deleted(self, identities: Iterable[str]) -> None:
+        """These keys are gone from the disk (`delete`): nobody gets in with them any more, and what
+        they have going on ends. For the `then` of the write that deleted them."""
+        for identity in identities:
             self._known.pop(identity, None)
             self._used.pop(identity, None)
             for follower in list(self._followers):
                 follower(identity)
-
-        # On disk first: a key that was reported revoked must not come back with the next start.
-        await self._database.write(write, unknown)
-        return found[0]
 
     def check(self, text: str) -> Key:
         """Whose key that is. Remembers that it was used.
@@ -226,6 +233,14 @@ class Keys:
             await self._database.write(write)
         except StoreFailed as error:
             log.warning("key_use_not_stored", reason=error.message)
+
+
+def delete(conn: sqlite3.Connection, identity: str) -> None:
+    """Delete a key with what was its own, in a function given to `Database.write`."""
+    owner = f"key:{identity}"
+    conn.execute("DELETE FROM api_keys WHERE id = ?", (identity,))
+    consumers.forget_own(conn, owner)
+    webhooks.end_owner(conn, owner)
 
 
 async def open_keys(database: Database, *, clock: Callable[[], int] = now_ms) -> Keys:

@@ -20,7 +20,7 @@ import trio
 from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, QueueFull, unknown_webhook
 from whatsappd.model.consumer import WEBHOOK
-from whatsappd.model.event import ALERT, Draft
+from whatsappd.model.event import ALERT, SESSION_QR, Draft
 from whatsappd.rules.bounds import WEBHOOKS, Holder, check_room
 from whatsappd.rules.webhooks import WebhookAlert, host_of
 from whatsappd.store import consumers, dead_letters
@@ -134,6 +134,10 @@ class Webhooks:
     def changed(self) -> trio.Event:
         """Set when a configuration changes, or somebody asks to send a dead letter again."""
         return self._changed
+
+    def look_again(self) -> None:
+        """Somebody else changed the table."""
+        self._tell(None)
 
     def _tell(self, _committed: object) -> None:
         self._changed.set()
@@ -402,6 +406,23 @@ class Webhooks:
                 )
 
         await self._database.write(write)
+
+
+def end_owner(conn: sqlite3.Connection, owner: str) -> None:
+    """The key that made these webhooks was revoked: they go on, but they are told no QR codes any
+    more, which only those may see who may link."""
+    for found in _all(conn, "WHERE owner = ?", [owner]):
+        types = found.wanted.types
+        if types is None or SESSION_QR not in types:
+            continue
+        left = tuple(each for each in types if each != SESSION_QR)
+        wanted = found.wanted._replace(
+            types=left or types, enabled=found.wanted.enabled and bool(left)
+        )
+        conn.execute(
+            "UPDATE webhooks SET revision = revision + 1, types = ?, enabled = ? WHERE id = ?",
+            (json.dumps(wanted.types), int(wanted.enabled), found.id),
+        )
 
 
 def _check_room(conn: sqlite3.Connection, owner: str | None) -> None:

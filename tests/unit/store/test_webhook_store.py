@@ -9,12 +9,15 @@ from typing import Any
 
 import pytest
 
+from whatsappd.api.webhook_delivery import _types
 from whatsappd.errors import InvalidParams, QueueFull, UnknownDeadLetter, UnknownWebhook
-from whatsappd.model.event import Draft
+from whatsappd.model.event import SESSION_QR, Draft
+from whatsappd.rules.bounds import WEBHOOKS
 from whatsappd.store import webhooks as module
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.dead_letters import Refused
 from whatsappd.store.events import EventLog, open_event_log
+from whatsappd.store.keys import Scope, open_keys
 from whatsappd.store.webhooks import MAX_WEBHOOKS, Progress, Wanted, Webhook, Webhooks
 
 URL = "https://hooks.shop.example/path-that-is-secret"
@@ -202,3 +205,34 @@ async def test_whoever_delivers_is_told_of_changes(store: Store) -> None:
     assert not changed.is_set()
     await store.webhooks.resend(made.id, None)
     assert changed.is_set()
+
+
+async def test_a_revoked_keys_webhooks_are_told_no_codes_any_more(
+    store: Store, database: Database
+) -> None:
+    webhooks = store.webhooks
+    keys = await open_keys(database)
+    made, _ = await keys.create("shop", Scope.ADMIN, ("acme",))
+    stays, _ = await keys.create("other", Scope.ADMIN, None)
+    wanted = Wanted("https://shop.example/", types=("session.qr", "session.state"))
+    both = await webhooks.create(wanted, None, f"key:{made.id}")
+    codes = await webhooks.create(wanted._replace(types=("session.qr",)), None, f"key:{made.id}")
+    others = await webhooks.create(wanted, None, f"key:{stays.id}")
+    everything = await webhooks.create(wanted._replace(types=None), None)
+    assert SESSION_QR in _types(both)
+    assert SESSION_QR not in _types(everything)  # it was not asked for by name
+    await keys.revoke(made.id)
+    both, codes, others = [await webhooks.get(each.id) for each in (both, codes, others)]
+    assert (both.wanted.types, both.revision, both.wanted.enabled) == (("session.state",), 2, True)
+    assert (codes.wanted.enabled, others.wanted.types) == (False, wanted.types)
+
+
+async def test_one_key_has_a_bounded_number_of_webhooks(store: Store) -> None:
+    webhooks = store.webhooks
+    wanted = Wanted("https://shop.example/")
+    for _ in range(WEBHOOKS.each):
+        await webhooks.create(wanted, None, "key:one")
+    with pytest.raises(InvalidParams, match="key one holds 25 of 25 webhooks"):
+        await webhooks.create(wanted, None, "key:one")
+    for owner in ("key:two", None):
+        await webhooks.create(wanted, None, owner)
