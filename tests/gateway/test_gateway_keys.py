@@ -11,10 +11,11 @@ from typing import Any
 import httpx
 import pytest
 import trio
+import trio.testing
 from gateways import Stack
 
 from whatsappd.errors import Denied, Unreachable
-from whatsappd.gateway.auth import BELIEVED_FOR, ApiKeys
+from whatsappd.gateway.auth import BELIEVED_FOR, MAX_ASKING, MAX_FAILURES, ApiKeys
 from whatsappd.gateway.problems import HttpError
 
 
@@ -97,6 +98,52 @@ async def test_one_who_was_cancelled_leaves_nobody_waiting(autojump_clock) -> No
             await keys.identify(HEADERS, "192.0.2.1")
         with trio.fail_after(1):
             await keys.identify(HEADERS, "192.0.2.3")
+
+
+async def test_a_good_key_comes_in_through_any_flood_of_wrong_ones(autojump_clock) -> None:
+    """Behind a proxy everybody comes from one address, and so do all users of one host."""
+
+    class Busy(Link):
+        together = most = 0
+
+        async def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+            self.together += 1
+            self.most = max(self.most, self.together)
+            await trio.sleep(0.001)
+            self.together -= 1
+            if "good" not in arguments["key"]:
+                raise Denied("unknown")
+            return {"id": "good", "name": "a", "scope": "read", "companies": None}
+
+    link = Busy()
+    keys = ApiKeys(link)  # type: ignore[arg-type]
+    statuses: list[int] = []
+
+    async def wrong(number: int) -> None:
+        with pytest.raises(HttpError) as refused:
+            await keys.identify(_bearer(f"wak_{number % 7:08d}_{number:043d}"), "127.0.0.1")
+        statuses.append(refused.value.status)
+
+    async with trio.open_nursery() as nursery:
+        for number in range(2000):
+            nursery.start_soon(wrong, number)
+        await trio.testing.wait_all_tasks_blocked(0.0005)
+        # At another address it does not even wait for them.
+        with trio.fail_after(0.01):
+            await keys.identify(_bearer("wak_00000001_" + "good".rjust(43, "x")), "192.0.2.1")
+        with trio.fail_after(1):
+            found = await keys.identify(
+                _bearer("wak_00000002_" + "good".rjust(43, "y")), "127.0.0.1"
+            )
+        assert found.actor == "key:good"
+    assert link.most <= MAX_ASKING + 1
+    assert statuses.count(401) == MAX_FAILURES
+    assert statuses.count(429) == 2000 - MAX_FAILURES
+    assert keys._asking == {}
+
+
+def _bearer(key: str) -> dict[str, str]:
+    return {"authorization": f"Bearer {key}"}
 
 
 async def test_a_revoked_key_is_not_believed_any_more(autojump_clock) -> None:
