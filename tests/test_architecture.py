@@ -59,6 +59,7 @@ ALLOWED: dict[str, set[str]] = {
     "monitoring": {
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
         *("metrics", "supervision", "log_writer"),
+        "state",
     },
     "serving": {
         *("ending", "supervision", "errors", "api", "config", "monitoring", "rpc", "rules"),

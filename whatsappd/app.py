@@ -30,7 +30,7 @@ from whatsappd.derive import (
     session_settings,
 )
 from whatsappd.ending import CLOSE_WITHIN, Ending
-from whatsappd.errors import BadConfiguration, StoreFailed
+from whatsappd.errors import BadConfiguration, OwnershipLost, StoreFailed
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimiterHealth
 from whatsappd.lock import hold_lock
@@ -51,7 +51,7 @@ from whatsappd.sessions.process import become_subreaper, reap_strays
 from whatsappd.sessions.settings import WhatsAppAccess
 from whatsappd.sessions.worker_environment import ports_through, worker_environment
 from whatsappd.signals import Wishes, reload_whenever_asked
-from whatsappd.state import REAL, SANDBOX, StateDirectory
+from whatsappd.state import REAL, SANDBOX, Place, StateDirectory
 from whatsappd.store.alerts import Alerts
 from whatsappd.store.audit import AuditTrail
 from whatsappd.store.backup import Backups
@@ -78,6 +78,7 @@ async def run_daemon(live: LiveSettings, ending: Ending) -> None:
     Raises:
         AlreadyRunning: another daemon holds the state directory or the socket.
         BadStateDirectory: the directory, or the socket's path, cannot be used.
+        OwnershipLost: the lock file was removed or replaced while the daemon ran.
         StoreFailed: the database cannot be used.
         SandboxFailed: the sandbox did not come up.
     """
@@ -99,7 +100,7 @@ async def run_daemon(live: LiveSettings, ending: Ending) -> None:
     mode = SANDBOX if settings.is_sandboxed else REAL
     async with AsyncExitStack() as stack:
         purpose = f"the state directory {state.root}"
-        stack.enter_context(hold_lock(state.lock, socket=socket, purpose=purpose))
+        lock = stack.enter_context(hold_lock(state.lock, socket=socket, purpose=purpose))
         if finish_restore(state):
             log.info("restore_finished")
         state.claim_mode(mode)
@@ -111,6 +112,8 @@ async def run_daemon(live: LiveSettings, ending: Ending) -> None:
                 signals.start_soon(supervision.keep, "signals", listen)
                 reload = partial(reload_whenever_asked, wishes, live, launch.notify)
                 signals.start_soon(supervision.keep, "reload", reload)
+                watch = partial(supervision.keep, "lock", lock.watch, fatal=(OwnershipLost,))
+                signals.start_soon(watch)
                 await _run_parts(
                     live,
                     state,
@@ -196,6 +199,7 @@ async def _run_parts(
         trio.lowlevel.add_instrument(clock)
         watched = Watched(
             state_dir=state.root,
+            places=[Place.of(state.root), Place.of(state.database)],
             database=database,
             outbox=outbox,
             pool=pool,

@@ -333,6 +333,13 @@ class BadStateDirectory(WhatsappdError):
     name = "bad_state_directory"
 
 
+class OwnershipLost(WhatsappdError):
+    """The lock file was removed or replaced while the daemon ran: another one could start."""
+
+    code = 406
+    name = "ownership_lost"
+
+
 class StoreFailed(WhatsappdError):
     """The disk is full, read-only or corrupt: nothing new can be accepted until that is mended."""
 

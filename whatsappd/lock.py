@@ -13,13 +13,60 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
+
+import trio
 
 from whatsappd.clock import now_ms
-from whatsappd.errors import AlreadyRunning, BadStateDirectory
+from whatsappd.errors import AlreadyRunning, BadStateDirectory, OwnershipLost
+
+#: Seconds between two looks at whether the lock file is still the one that is locked.
+LOOK_EVERY_S = 5.0
+
+
+class HeldLock(NamedTuple):
+    """The lock file, as it was locked."""
+
+    path: Path
+    descriptor: int
+
+    async def watch(self) -> None:
+        """Look at it now and then, until cancelled.
+
+        Raises:
+            OwnershipLost: it is no lock any more.
+        """
+        while True:
+            await trio.sleep(LOOK_EVERY_S)
+            loss = await trio.to_thread.run_sync(self.loss, abandon_on_cancel=True)
+            if loss is not None:
+                raise OwnershipLost(
+                    f"the lock file {self.path} {loss} while the daemon ran: another daemon could "
+                    "open the same accounts, so this one ends. Find out who removes files there, "
+                    "then start it again"
+                )
+
+    def loss(self) -> str | None:
+        """Why the lock is no lock any more, in words; None while it is one.
+
+        Another process locks the file that is at the path: if that is no longer ours, both own
+        what the lock is about.
+        """
+        ours = os.fstat(self.descriptor)
+        try:
+            found = self.path.stat()
+        except FileNotFoundError:
+            # Whoever removed the whole directory left nothing to own, and nobody to own it.
+            return "was removed" if self.path.parent.is_dir() else None
+        except OSError:
+            return None  # nobody else reaches it either
+        if (found.st_dev, found.st_ino) == (ours.st_dev, ours.st_ino):
+            return None
+        return "was replaced by another file"
 
 
 @contextmanager
-def hold_lock(path: Path, *, socket: Path, purpose: str) -> Iterator[None]:
+def hold_lock(path: Path, *, socket: Path, purpose: str) -> Iterator[HeldLock]:
     """Hold the lock file at `path`; `socket` is where the holder can be reached.
 
     Raises:
@@ -39,7 +86,7 @@ def hold_lock(path: Path, *, socket: Path, purpose: str) -> Iterator[None]:
         holder = {"pid": os.getpid(), "since_ms": now_ms(), "socket": str(socket)}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(holder).encode(), 0)
-        yield
+        yield HeldLock(path, descriptor)
         # The text goes, the file stays: unlinking it would let two processes lock two files.
         os.ftruncate(descriptor, 0)
     finally:

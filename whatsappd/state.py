@@ -120,6 +120,35 @@ class StateDirectory(NamedTuple):
             ) from error
 
 
+class Place(NamedTuple):
+    """A file or directory as it was when it was taken into use."""
+
+    path: Path
+    device: int
+    inode: int
+
+    @classmethod
+    def of(cls, path: Path) -> Place:
+        """What is at `path` now. Raises OSError."""
+        found = path.stat()
+        return cls(path, found.st_dev, found.st_ino)
+
+    def trouble(self) -> str | None:
+        """What became of it, in words that follow its path; None if it is there, and can be
+        written to. Asks the disk: call it in a thread."""
+        try:
+            found = self.path.stat()
+            if (found.st_dev, found.st_ino) != (self.device, self.inode):
+                return "was replaced by another one"
+            if os.access(self.path, os.W_OK, effective_ids=True):
+                return None
+        except FileNotFoundError:
+            return "was removed"
+        except OSError as error:
+            return f"cannot be reached ({error.strerror})"
+        return "cannot be written to any more"
+
+
 def _require_private(path: Path) -> None:
     found = path.stat()
     if not stat.S_ISDIR(found.st_mode):

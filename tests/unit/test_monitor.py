@@ -44,10 +44,11 @@ class World:
     def watched(self, interval_s: float) -> Watched:
         return Watched(
             state_dir=Path("/"),
+            places=[],
             database=self,  # type: ignore[arg-type]
             outbox=self,  # type: ignore[arg-type]
             pool=self,  # type: ignore[arg-type]
-            fork_server=SimpleNamespace(pid=1, problem=None, confined=None),  # type: ignore[arg-type]
+            fork_server=SimpleNamespace(pid=1, is_ready=True, problem=None, confined=None),  # type: ignore[arg-type]
             alerts=self,  # type: ignore[arg-type]
             webhooks=SimpleNamespace(all=self.no_webhooks),  # type: ignore[arg-type]
             deliverer_away_ms=lambda: None,
@@ -68,6 +69,7 @@ class World:
                 state=SessionState.CONNECTED,
                 cause="connected",
                 down_ms=None,
+                directory=Path("/"),
                 recyclable=None,
                 counters=SimpleNamespace(crashes_ms=()),
                 refused_calls={},

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import trio
@@ -17,6 +18,7 @@ from whatsappd.monitoring.procfs import Disk, Memory, MemoryReader
 from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.health import Judgement
 from whatsappd.sessions.process import ProcessView
+from whatsappd.state import Place
 from whatsappd.store.webhooks import MAX_DEAD_LETTERS, Wanted, Webhook
 
 THRESHOLDS = AlertThresholds()
@@ -132,6 +134,33 @@ def test_a_disk_that_is_gone_is_told_as_such(tmp_path: Path) -> None:
     assert not health.check_disk(None, THRESHOLDS).ok
 
 
+def test_of_several_disks_the_fullest_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    shm, root = Path("/dev/shm"), Path("/")
+    assert shm.stat().st_dev != root.stat().st_dev
+
+    def statvfs(path: Path) -> SimpleNamespace:
+        free = {shm: 5, root: 50}[path]
+        return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=60, f_files=0, f_favail=0)
+
+    monkeypatch.setattr(procfs.os, "statvfs", statvfs)
+    assert procfs.disk_of(root, shm, root / "missing") == Disk(5, 60, None, "/dev/shm")
+    assert procfs.disk_of(shm, root) == Disk(5, 60, None, "/dev/shm")
+
+
+def test_a_file_that_is_not_the_one_in_use_any_more_is_told(tmp_path: Path) -> None:
+    path = tmp_path / "whatsappd.db"
+    path.touch()
+    places = [Place.of(tmp_path), Place.of(path)]
+    assert health.check_places(places).ok
+    path.rename(tmp_path / "old")
+    assert "whatsappd.db was removed" in health.check_places(places).detail
+    path.touch()
+    assert "whatsappd.db was replaced" in health.check_places(places).detail
+    path.unlink()
+    (tmp_path / "old").rename(path)
+    assert health.check_places(places).ok
+
+
 def test_descriptors_are_counted() -> None:
     before = procfs.open_descriptors()
     with Path("/dev/null").open():
@@ -146,6 +175,9 @@ def test_each_check_that_fails_has_a_remedy() -> None:
         health.check_store("the disk is full"),
         health.check_event_loop(THRESHOLDS.event_loop_delay_ms, THRESHOLDS),
         health.check_disk(Disk(1, 2), THRESHOLDS),
+        health.check_disk(Disk(1 << 40, 1 << 41, files_free=99), THRESHOLDS),
+        health.check_disk(Disk(1 << 40, 1 << 41), THRESHOLDS, "the disk quota is exceeded"),
+        health.check_rounds(False),
         health.check_descriptors(10, 10),
         health.check_limiter(LimiterHealth("redis", "no answer")),
         health.check_sessions([ill]),

@@ -12,10 +12,11 @@ from typing import Any, NamedTuple
 
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.monitoring.procfs import Disk
-from whatsappd.rules.alerts import AlertThresholds
+from whatsappd.rules.alerts import FEW_FILES, AlertThresholds
 from whatsappd.rules.health import Judgement
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.session import Session
+from whatsappd.state import Place
 from whatsappd.store.webhooks import MAX_DEAD_LETTERS, Webhook
 from whatsappd.supervision import Supervised, summary
 from whatsappd.wire.worker import REQUIRED, Confined
@@ -105,9 +106,9 @@ def check_store(trouble: str | None) -> Check:
 
 
 def check_fork_server(fork_server: ForkServer) -> Check:
-    if fork_server.pid is None:
+    if fork_server.pid is None or not fork_server.is_ready:
         return Check(
-            "fork_server", False, "it is being started again; running workers live on",
+            "fork_server", False, "it is being started; running workers live on",
             "wait a moment; if that lasts, the daemon's log has its reasons",
         )  # fmt: skip
     if fork_server.problem is not None:
@@ -158,16 +159,52 @@ def check_event_loop(longest_ms: int, thresholds: AlertThresholds) -> Check:
     return Check("event_loop", True, detail)
 
 
-def check_disk(disk: Disk | None, thresholds: AlertThresholds) -> Check:
+def check_disk(
+    disk: Disk | None, thresholds: AlertThresholds, store_trouble: str | None = None
+) -> Check:
+    """Whether there is room. `store_trouble`: what the disk refused the store last."""
     if disk is None:
         return Check(
             "disk", False, "the state directory's disk does not answer", "look at its mount"
         )
-    detail = f"{disk.free >> 20} MiB of {disk.total >> 20} MiB are free"
+    where = f" ({disk.path})" if disk.path else ""
+    detail = f"{disk.free >> 20} MiB of {disk.total >> 20} MiB are free{where}"
+    if disk.files_free is not None and disk.files_free < FEW_FILES:
+        return Check(
+            "disk", False, f"{detail}, but only {disk.files_free} more files can be made",
+            "delete files that nobody needs, or make a file system with more inodes",
+        )  # fmt: skip
+    if store_trouble is not None:
+        remedy = "see the check of the store: a quota, or a disk that fails"
+        return Check("disk", False, f"{detail}, but it refuses writes: {store_trouble}", remedy)
     if disk.free < thresholds.disk_free_bytes:
         remedy = "make room, or keep less history (retention in the configuration)"
         return Check("disk", False, detail, remedy)
     return Check("disk", True, detail)
+
+
+def check_places(places: Sequence[Place]) -> Check:
+    """Whether the files in use are still those that a next daemon would find."""
+    for place in places:
+        trouble = place.trouble()
+        if trouble is not None:
+            return Check(
+                "state_dir", False, f"{place.path} {trouble}: what is written is lost when the "
+                "daemon ends",
+                "find out who removes files there; then stop the daemon, restore a backup, and "
+                "start it again",
+            )  # fmt: skip
+    return Check("state_dir", True, "its files are those that the daemon opened")
+
+
+def check_rounds(are_alive: bool) -> Check:
+    if are_alive:
+        return Check("rounds", True, "health is checked in rounds, and they end")
+    return Check(
+        "rounds", False, "the rounds of health checks do not end any more: what is told of the "
+        "sessions is old",
+        "look at the daemon's log and at its disk; then restart it",
+    )  # fmt: skip
 
 
 def check_descriptors(used: int, limit: int) -> Check:

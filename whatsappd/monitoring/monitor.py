@@ -6,7 +6,7 @@ Started by `app`. Whoever wants to know how the daemon is asks here, between the
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -19,7 +19,7 @@ from whatsappd.limits.port import LimiterHealth
 from whatsappd.log_writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.monitoring import health, procfs
-from whatsappd.monitoring.health import Report, health_of
+from whatsappd.monitoring.health import Check, Report, health_of
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.recycler import Recycler
 from whatsappd.rules.alerts import (
@@ -37,6 +37,7 @@ from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import Session
+from whatsappd.state import Place
 from whatsappd.store.alerts import Alerts
 from whatsappd.store.database import Database
 from whatsappd.store.outbox import Outbox
@@ -58,6 +59,7 @@ class Watched(NamedTuple):
     """
 
     state_dir: Path
+    places: Sequence[Place]  # files that must stay where they are
     database: Database
     outbox: Outbox
     pool: Pool
@@ -161,7 +163,7 @@ class Monitor:
         """
         watched = self._watched
         thresholds = watched.thresholds()
-        disk, descriptors = await trio.to_thread.run_sync(self._ask_kernel)
+        disk, descriptors, places = await trio.to_thread.run_sync(self._ask_kernel)
         webhooks = await self._webhooks()
         if webhooks is not None and companies is not None:
             webhooks = [each for each in webhooks if each.is_for(companies)]
@@ -175,7 +177,9 @@ class Monitor:
             health.check_fork_server(watched.fork_server),
             health.check_confinement(watched.fork_server, watched.pool.sessions()),
             health.check_event_loop(self.loop_longest_ms, thresholds),
-            health.check_disk(disk, thresholds),
+            health.check_disk(disk, thresholds, watched.database.trouble),
+            places,
+            health.check_rounds(self.is_alive),
             health.check_descriptors(descriptors, procfs.descriptor_limit()),
             health.check_log(watched.log.trouble, watched.log.dropped),
             health.check_limiter(watched.limiter()),
@@ -192,8 +196,15 @@ class Monitor:
             log.error("webhooks_not_read", reason=error.message)
             return None
 
-    def _ask_kernel(self) -> tuple[procfs.Disk | None, int]:
-        return procfs.disk_of(self._watched.state_dir), procfs.open_descriptors()
+    def _ask_kernel(self) -> tuple[procfs.Disk | None, int, Check]:
+        places = health.check_places(self._watched.places)
+        return self._disk(), procfs.open_descriptors(), places
+
+    def _disk(self) -> procfs.Disk | None:
+        """Companies may be kept on disks of their own."""
+        watched = self._watched
+        directories = [session.directory for session in watched.pool.sessions()]
+        return procfs.disk_of(watched.state_dir, *directories)
 
     async def _prove_store(self) -> None:
         """After a refused write nobody may come to write again: find out whether it is over."""
@@ -217,12 +228,13 @@ class Monitor:
             oldest = await watched.outbox.oldest_queued()
         except StoreFailed as error:
             log.error("queue_not_read", reason=error.message)
-        disk = await trio.to_thread.run_sync(procfs.disk_of, watched.state_dir)
+        disk = await trio.to_thread.run_sync(self._disk)
         now = _Now(now_ms(), steady_ms())
         host = HostFacts(
             now_ms=now.wall,
             started_ms=now.ago(now.steady - self._started_at_ms),
             disk_free_bytes=disk.free if disk else None,
+            disk_files_free=disk.files_free if disk else None,
             store_trouble=watched.database.trouble,
             loop_delays_ms=tuple(self._delays_ms),
             queue_unread=oldest is None,

@@ -24,6 +24,8 @@ class Memory(NamedTuple):
 class Disk(NamedTuple):
     free: int  # bytes that this user may still write
     total: int
+    files_free: int | None = None  # that may still be made (inodes); None: as many as one likes
+    path: str = ""  # where it was asked
 
 
 class Process(Protocol):
@@ -95,13 +97,40 @@ class MemoryReader:
         return -math.inf if reading is None else reading.at
 
 
-def disk_of(path: Path) -> Disk | None:
-    """The disk that holds `path`; None if it does not answer."""
-    try:
-        found = os.statvfs(path)
-    except OSError:
-        return None
-    return Disk(found.f_bavail * found.f_frsize, found.f_blocks * found.f_frsize)
+def disk_of(*paths: Path) -> Disk | None:
+    """The disk that holds `paths`, or of several the one that is nearest to full.
+
+    None: one of them does not answer. What is missing below the first path is left out.
+    """
+    fullest: Disk | None = None
+    seen: set[int] = set()
+    for number, path in enumerate(paths):
+        try:
+            device = path.stat().st_dev
+            if device in seen:
+                continue
+            seen.add(device)
+            found = os.statvfs(path)
+        except FileNotFoundError:
+            if number == 0:
+                return None
+            continue
+        except OSError:
+            return None
+        disk = Disk(
+            found.f_bavail * found.f_frsize,
+            found.f_blocks * found.f_frsize,
+            found.f_favail if found.f_files else None,
+            str(path),
+        )
+        if fullest is None or _rank(disk) < _rank(fullest):
+            fullest = disk
+    return fullest
+
+
+def _rank(disk: Disk) -> tuple[bool, int]:
+    """The less, the nearer to full."""
+    return disk.files_free != 0, disk.free
 
 
 def open_descriptors() -> int:

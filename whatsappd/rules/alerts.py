@@ -35,6 +35,8 @@ class AlertThresholds(NamedTuple):
     event_loop_delay_ms: int = 1_000  # in two of the last LOOP_WINDOWS rounds of health checks
 
 
+#: Below so many files that can still be made, a disk counts as nearly full.
+FEW_FILES = 100
 #: Rounds of health checks over which the event loop's delays are looked at.
 LOOP_WINDOWS = 5
 _LOOP_RAISES = 2
@@ -88,6 +90,7 @@ class HostFacts(NamedTuple):
     now_ms: int
     started_ms: int  # when this daemon did
     disk_free_bytes: int | None = None  # None: nobody could tell
+    disk_files_free: int | None = None  # that can still be made; None: as many as one likes
     store_trouble: str | None = None
     loop_delays_ms: Sequence[int] = ()  # the longest of each of the last LOOP_WINDOWS rounds
     queue_unread: bool = False  # nobody could tell `oldest_queued_ms` of any session
@@ -197,6 +200,11 @@ def _disk_nearly_full(
     if host.disk_free_bytes is None:
         # Nobody could tell: what was, is.
         return Finding(host.now_ms, "the free space is unknown") if limit and is_open else None
+    if limit and host.disk_files_free is not None:
+        few = 2 * FEW_FILES if is_open else FEW_FILES
+        if host.disk_files_free < few:
+            files = f"only {host.disk_files_free} more files can be made"
+            return Finding(host.now_ms, f"{files} where the state directory is")
     if host.disk_free_bytes >= (limit + limit // 4 if is_open else limit):
         return None
     free_mb = host.disk_free_bytes >> 20

@@ -47,6 +47,7 @@ class Observation(NamedTuple):
     socket_up: bool = False  # both as the worker answered
     logged_in: bool = False
     disagreements: int = 0  # in a row, before this check
+    files: str | None = None  # what is wrong with the company's directory
 
 
 class Replacement(NamedTuple):
@@ -82,8 +83,14 @@ REMEDIES: dict[S, str] = {
     S.FAILED: "look into the daemon's log, then `whatsappctl start {company}`",
 }
 
-#: States in which a wanted session counts as ill at once: waiting does not mend them.
-_ILL = frozenset({S.LOGGED_OUT, S.CONFLICT, S.BANNED, S.OUTDATED, S.FAILED})
+FILES_REMEDY = (
+    "the account's keys are in it: put it back from a backup with its mode and owner while the "
+    "session is stopped; without one, the company must be linked anew"
+)
+
+#: States in which a wanted session counts as ill at once: waiting does not mend them, or
+#: something has just failed.
+_ILL = frozenset({S.LOGGED_OUT, S.CONFLICT, S.BANNED, S.OUTDATED, S.FAILED, S.BACKING_OFF})
 
 
 def remedy(company: str, state: S) -> str:
@@ -100,7 +107,8 @@ def judge(company: str, seen: Observation, limits: HealthLimits) -> Judgement:
     ill = _illness(seen, limits)
     if ill is None:
         return Judgement(True, _fine(seen))
-    return Judgement(False, ill, remedy(company, seen.state), disagreements=disagreements)
+    help_ = FILES_REMEDY if seen.files is not None else remedy(company, seen.state)
+    return Judgement(False, ill, help_, disagreements=disagreements)
 
 
 def _replacement(seen: Observation, limits: HealthLimits) -> tuple[Replacement | None, int]:
@@ -142,6 +150,8 @@ def _contradiction(seen: Observation) -> str:
 def _illness(seen: Observation, limits: HealthLimits) -> str | None:
     if not seen.wanted:
         return None
+    if seen.files is not None:
+        return seen.files
     if seen.state is S.CONNECTED:
         if _contradicts(seen):
             return f"{_contradiction(seen)} although the session counts as connected"

@@ -104,6 +104,11 @@ class ForkServer:
         """Whether workers' system calls are filtered, as far as is known."""
         return self.confined is not None and self.confined.seccomp
 
+    @property
+    def is_ready(self) -> bool:
+        """Whether it can be asked for workers."""
+        return self._control is not None
+
     async def run(self) -> None:
         """Keep a fork server running until cancelled, then end it."""
         attempt = 0

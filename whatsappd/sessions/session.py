@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +43,7 @@ from whatsappd.sessions.process import ProcessView
 from whatsappd.sessions.retries import Retries
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.sessions.worker import Worker
+from whatsappd.state import Place
 from whatsappd.store.companies import Companies
 from whatsappd.store.outbox import Outbox
 from whatsappd.wire.worker import INBOUND, Kind, WorkerEvent, WorkerMethod
@@ -96,6 +98,8 @@ class Session:
         self._settings = settings
         # What is shown to people is by the wall clock; what is waited for and judged is by the
         # other one.
+        self._places: tuple[Place, ...] = ()  # the files that the worker opened
+        self._files_trouble: str | None = None
         self._since = steady_ms()
         self._down_since: int | None = self._since
         self._next_try: int | None = None
@@ -528,6 +532,7 @@ class Session:
                 await self._apply(Cause.HUNG, generation=generation)
                 return
             await self._apply(Cause.OPENED, generation=generation)
+            self._places = await trio.to_thread.run_sync(self._find_places)
             # However long our disk refuses it, which is no fault of the worker's: only the chats
             # of these messages wait.
             await settle_cut_off(
@@ -603,8 +608,24 @@ class Session:
 
     # --- health ------------------------------------------------------------------------------
 
+    def _find_places(self) -> tuple[Place, ...]:
+        found: list[Place] = []
+        for path in (self.directory, self._account):
+            with suppress(OSError):  # then it is said at the next check that there is none
+                found.append(Place.of(path))
+        return tuple(found)
+
+    def _find_trouble(self) -> str | None:
+        """What is wrong with the files that the worker uses, in words."""
+        for place in self._places:
+            trouble = place.trouble()
+            if trouble is not None:
+                return f"{place.path} {trouble}"
+        return None
+
     async def check_health(self) -> None:
         """Ask the worker how it is, and have it replaced if `rules.health` says so."""
+        self._files_trouble = await trio.to_thread.run_sync(self._find_trouble)
         worker, generation, since = self._worker, self._generation, self._since
         answer = Answer()
         if worker is not None and self.state in ALIVE and self.state is not SessionState.STARTING:
@@ -632,4 +653,5 @@ class Session:
             asked=answer.asked,
             socket_up=answer.socket_up,
             logged_in=answer.logged_in,
+            files=self._files_trouble,
         )

@@ -154,7 +154,9 @@ def test_what_only_a_person_can_mend_is_ill_at_once(state: S) -> None:
     assert judgement.remedy == remedy("acme", state)
 
 
-@pytest.mark.parametrize("state", sorted(set(S) - NEEDS_A_PERSON - {S.CONNECTED, S.CONNECTING}))
+@pytest.mark.parametrize(
+    "state", sorted(set(S) - NEEDS_A_PERSON - {S.CONNECTED, S.CONNECTING, S.BACKING_OFF})
+)
 def test_what_time_mends_is_given_time(state: S) -> None:
     assert judge("acme", seen(state, down_ms=LIMITS.settle_ms - 1), LIMITS).ok
     late = judge("acme", seen(state, down_ms=LIMITS.settle_ms), LIMITS)
@@ -169,3 +171,18 @@ def test_time_down_counts_across_states_and_not_from_the_last_change() -> None:
 
 def test_every_state_has_a_remedy() -> None:
     assert set(REMEDIES) == set(S)
+
+
+@pytest.mark.parametrize("state", [S.BACKING_OFF, *sorted(NEEDS_A_PERSON)])
+def test_what_has_failed_is_not_well_from_the_first_moment(state: S) -> None:
+    judgement = judge("acme", seen(state, for_ms=0, down_ms=0), LIMITS)
+    assert not judgement.ok
+    assert judgement.remedy
+
+
+def test_a_connected_session_whose_files_are_gone_is_not_well() -> None:
+    files = "/var/lib/whatsappd/companies/acme was removed"
+    judgement = judge("acme", seen(S.CONNECTED)._replace(files=files), LIMITS)
+    assert (judgement.ok, judgement.detail) == (False, files)
+    assert "backup" in (judgement.remedy or "")
+    assert judge("acme", seen(S.STOPPED, wanted=False)._replace(files=files), LIMITS).ok
