@@ -38,6 +38,7 @@ WEBHOOK = Webhook(
     gone=0,
     cursor=0,
     dead_letters=0,
+    owner=None,
 )
 
 
