@@ -83,9 +83,16 @@ def scan(company: str | None, qr: str | None, phone: str) -> None:
 @common_options
 @click.argument("phone")
 @click.option("--name", help="The name its owner shows to others.")
-def register(phone: str, name: str | None) -> None:
+@click.option(
+    "--alias",
+    "aliases",
+    multiple=True,
+    metavar="NUMBER",
+    help="Another number under which a look-up finds it; may be repeated.",
+)
+def register(phone: str, name: str | None, aliases: tuple[str, ...]) -> None:
     """Let PHONE exist on the sandbox, so that it can be written to."""
-    _print(_ask("sandbox.register", phone=phone, name=name))
+    _print(_ask("sandbox.register", phone=phone, name=name, aliases=list(aliases) or None))
 
 
 @command.command("unlink")

@@ -6,7 +6,7 @@ mode offers the same on its own, and passes them on. In real mode none of this e
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -26,6 +26,7 @@ class ScanParams(Params):
 class RegisterParams(Params):
     phone: str
     name: str | None = None
+    aliases: list[str] = msgspec.field(default_factory=list)
 
 
 class UnlinkParams(Params):
@@ -65,7 +66,9 @@ class Controllable(Protocol):
 
     async def scan(self, qr: str, phone_number: str) -> dict[str, Any]: ...
 
-    def register(self, phone_number: str, name: str | None = None) -> dict[str, Any]: ...
+    def register(
+        self, phone_number: str, name: str | None = None, aliases: Sequence[str] = ()
+    ) -> dict[str, Any]: ...
 
     def unlink(self, phone_number: str, device: int | None = None) -> dict[str, Any]: ...
 
@@ -85,7 +88,7 @@ def local_methods(sandbox: Controllable) -> list[Method]:
             case "scan":
                 return await sandbox.scan(arguments["qr"], arguments["phone"])
             case "register":
-                return sandbox.register(arguments["phone"], arguments["name"])
+                return sandbox.register(arguments["phone"], arguments["name"], arguments["aliases"])
             case "unlink":
                 return sandbox.unlink(arguments["phone"], arguments["device"])
             case "fault":

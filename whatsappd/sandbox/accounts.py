@@ -86,6 +86,13 @@ class Account:
         """The account's LID where LIDs are spoken, its phone-number JID elsewhere."""
         return self.lid if server == LID_SERVER else self.jid
 
+    def addresses(self, server: str) -> list[Jid]:
+        """Of all its devices; the first is the phone's, device 0."""
+        return [
+            self.address(server),
+            *(device.address(server) for device in self.devices.values()),
+        ]
+
 
 @dataclass(eq=False)
 class Device:
@@ -122,6 +129,7 @@ class Registry:
         self._store = store
         self._by_phone: dict[str, Account] = {}
         self._by_lid: dict[str, Account] = {}
+        self._aliases: dict[str, str] = {}
         self._phone_bundles: dict[str, SignedPreKey] = {}
         self.devices_by_row: dict[int, Device] = {}
         self._load()
@@ -138,6 +146,21 @@ class Registry:
 
     def by_phone(self, phone: str) -> Account | None:
         return self._by_phone.get(phone)
+
+    def by_number(self, number: str) -> Account | None:
+        """The account that somebody finds who asks for a number, which may have another one."""
+        return self._by_phone.get(number) or self._by_phone.get(self._aliases.get(number, ""))
+
+    def add_alias(self, number: str, account: Account) -> None:
+        """Whoever asks for `number` finds `account` from now on (as with Brazil's ninth digit).
+
+        Raises:
+            SandboxFailed: it is the number of another account.
+        """
+        if number in self._by_phone:
+            raise SandboxFailed(f"+{number} is the number of an account of its own")
+        self._aliases[number] = account.phone
+        self._store.write("INSERT OR REPLACE INTO alias VALUES (?, ?)", number, account.phone)
 
     def device(self, jid: Jid) -> Device | None:
         """The linked device that a JID of either kind means."""
@@ -246,9 +269,9 @@ class Registry:
         return None
 
     def phone_prekey(self, account: Account) -> SignedPreKey:
-        """A signed prekey of the virtual phone itself, for clients that always write to it.
+        """A signed prekey of the virtual phone itself, for whoever writes to it.
 
-        Its private half is thrown away: the phone receives, and reads nothing.
+        Its private half is thrown away: the phone takes what it gets, and reads nothing.
         """
         bundle = self._phone_bundles.get(account.phone)
         if bundle is None:
@@ -292,6 +315,7 @@ class Registry:
             )  # fmt: skip
             account.devices[device.id] = device
             self.devices_by_row[device.row] = device
+        self._aliases.update(read("SELECT number, phone FROM alias"))
         for row, number, key in read("SELECT device, id, key FROM prekey ORDER BY id"):
             self.devices_by_row[row].prekeys[number] = key
         for row, message_id, seq in read("SELECT device, id, seq FROM accepted ORDER BY seq"):

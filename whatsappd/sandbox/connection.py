@@ -76,6 +76,9 @@ class Connection:
         self._frames = FrameReader()
         self._transport: Transport | None = None
         self._outgoing: list[bytes] = []
+        # What was sent and is on its way, with the time when it arrives (trio's clock).
+        self._on_the_way: deque[tuple[float, bytes]] = deque()
+        self._more_on_the_way = trio.Event()
         self._thawed: trio.Event | None = None
         self._nursery: trio.Nursery | None = None
 
@@ -89,6 +92,7 @@ class Connection:
                 async with trio.open_nursery() as nursery:
                     self._nursery = nursery
                     nursery.start_soon(self.channel.run_writer)
+                    nursery.start_soon(self._run_delay)
                     try:
                         await self._serve(context, refuse=refuse)
                     finally:
@@ -202,10 +206,27 @@ class Connection:
         if size:
             pieces.append(websocket.binary_message(b"".join(outgoing[start:])))
         if pieces:
-            self.channel.write(b"".join(pieces))
+            self._send(b"".join(pieces))
 
     def _write(self, data: bytes) -> None:
-        self.channel.write(websocket.binary_message(data))
+        self._send(websocket.binary_message(data))
+
+    def _send(self, data: bytes) -> None:
+        """Let `data` arrive after the sandbox's latency, in order."""
+        latency_s = self.board.latency_s
+        if latency_s <= 0 and not self._on_the_way:
+            self.channel.write(data)
+            return
+        self._on_the_way.append((trio.current_time() + latency_s, data))
+        self._more_on_the_way.set()
+
+    async def _run_delay(self) -> None:
+        while True:
+            await self._more_on_the_way.wait()
+            self._more_on_the_way = trio.Event()
+            while self._on_the_way:
+                await trio.sleep_until(self._on_the_way[0][0])
+                self.channel.write(self._on_the_way.popleft()[1])
 
     def send_later(self, node: Node, seconds: float) -> None:
         """Send a stanza after a while, if the connection still stands then."""
@@ -238,7 +259,7 @@ class Connection:
             self._nursery.start_soon(self._close_soon, grace)
 
     async def _close_soon(self, grace: float) -> None:
-        await trio.sleep(grace)
+        await trio.sleep(grace + self.board.latency_s)
         self.channel.write(websocket.close_frame())
         # Closing with unread data would reset the connection, and the client could lose the last
         # stanza: so its side is left open until it closes, within reason.

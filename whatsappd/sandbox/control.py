@@ -128,6 +128,21 @@ class FaultControl:
         # `seconds` is the delay here, not how long the fault is armed.
         self._board.faults.arm("delay_acks", _phone(phone), count=count, delay=seconds)
 
+    def garble(self, phone: str | None = None, *, count: int | None = 1) -> None:
+        """Damage messages on their way to a phone's devices: they cannot read them, and ask again.
+
+        Counted by device and message.
+        """
+        self._board.faults.arm("garble", _phone(phone), count=count)
+
+    def end_logouts(self, phone: str | None = None, *, count: int | None = 1) -> None:
+        """End the connection of a device that unlinks itself as if its phone had unlinked it."""
+        self._board.faults.arm("end_logouts", _phone(phone), count=count)
+
+    def latency(self, *, seconds: float) -> None:
+        """Answer everybody so much later from now on; 0: at once. `clear` does not end it."""
+        self._board.latency_s = seconds
+
     def mute_pings(self, phone: str | None = None, *, seconds: float) -> None:
         """Do not answer keep-alive pings for a while."""
         self._board.faults.arm("mute_pings", _phone(phone), seconds=seconds)

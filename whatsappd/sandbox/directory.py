@@ -3,6 +3,8 @@
 Clients ask for a phone number's LID, for the device lists of those they write to, and whether a
 number is on WhatsApp at all. They remember device lists; so the server tells those who asked when
 a device comes or goes (`<notification type=devices>`, and `account_sync` for the own account).
+
+Device 0 is the phone itself (see `primary`); it is in every list, and counted in every hash.
 """
 
 from __future__ import annotations
@@ -54,8 +56,12 @@ def _user(board: Switchboard, asking: Device, user: Node, wanted: dict[str, Node
     queried = contact.data.decode(errors="replace") if contact else ""
     jid = user.jid("jid")
     if jid is None:
-        jid = Jid(queried.partition("@")[0].lstrip("+"), USER_SERVER)
-    account = board.registry.find(jid)
+        number = queried.partition("@")[0].lstrip("+")
+        account = board.registry.by_number(number)
+        # Whoever asks for a number learns the account's, which may be another one.
+        jid = account.jid if account else Jid(number, USER_SERVER)
+    else:
+        account = board.registry.find(jid)
     attrs: Attrs = {"jid": jid}
     contact_query = wanted.get("contact")
     if account and contact_query and contact_query.text("addressing_mode") == "lid":
@@ -73,17 +79,13 @@ def _user(board: Switchboard, asking: Device, user: Node, wanted: dict[str, Node
 
 
 def _devices(account: Account, server: str) -> Node:
-    # Device 0, the phone, is left out: nobody encrypts for one that reads nothing.
-    devices = [
+    devices = [Node("device", {"id": "0"})]
+    devices += [
         Node("device", {"id": str(device.id), "key-index": str(device.key_index)})
         for device in account.devices.values()
     ]
-    addresses = [device.address(server) for device in account.devices.values()]
-    return Node(
-        "devices",
-        {},
-        [Node("device-list", {"hash": device_hash(addresses)}, devices), _key_index_list(account)],
-    )
+    listed = Node("device-list", {"hash": device_hash(account.addresses(server))}, devices)
+    return Node("devices", {}, [listed, _key_index_list(account)])
 
 
 def _key_index_list(account: Account) -> Node:
@@ -109,30 +111,30 @@ def announce_removal(board: Switchboard, device: Device) -> None:
 def _announce(board: Switchboard, changed: Device, change: str, remaining: list[Device]) -> None:
     account = changed.account
     _announce_to_own(board, account, remaining, except_for=changed)
-    hashes: Attrs = {
-        "device_hash": device_hash(device.lid for device in remaining),
-    }
-    body = Node(
-        change,
-        hashes,
-        [
-            Node("device", {"jid": changed.lid, "key-index": str(changed.key_index)}),
-            _key_index_list(account),
-        ],
+    numbers = device_hash([account.jid, *(device.jid for device in remaining)])
+    lids = device_hash([account.lid, *(device.lid for device in remaining)])
+    index = {"key-index": str(changed.key_index)}
+    signed = _key_index_list(account)
+    # Clients remember lists by phone number (Baileys, older whatsmeow) or by LID (newer), and each
+    # understands only what names its own; so everybody is told both.
+    by_lid = Node(
+        change, {"device_hash": lids}, [Node("device", {"jid": changed.lid, **index}), signed]
     )
+    device: Attrs = {"jid": changed.jid, "lid": changed.lid, **index}
+    hashes: Attrs = {"device_hash": numbers, "device_lid_hash": lids}
+    by_number = Node(change, hashes, [Node("device", device), signed])
+    told: list[tuple[Attrs, Node]] = [
+        ({"from": account.lid}, by_lid),
+        ({"from": account.jid, "lid": account.lid}, by_number),
+    ]
     for phone in board.watchers.get(account.phone, ()):
         watcher = board.registry.by_phone(phone)
         if watcher is None or watcher is account:
             continue
-        for device in watcher.devices.values():
-            board.deliver(
-                device,
-                Node(
-                    "notification",
-                    {"from": account.lid, "type": "devices", "id": board.next_id(), "t": now()},
-                    [body],
-                ),
-            )
+        for watching in watcher.devices.values():
+            for source, body in told:
+                attrs: Attrs = {**source, "type": "devices", "id": board.next_id(), "t": now()}
+                board.deliver(watching, Node("notification", attrs, [body]))
 
 
 def _announce_to_own(
@@ -140,8 +142,9 @@ def _announce_to_own(
 ) -> None:
     listed = Node(
         "devices",
-        {"dhash": device_hash(device.jid for device in remaining)},
+        {"dhash": device_hash([account.jid, *(device.jid for device in remaining)])},
         [
+            Node("device", {"jid": account.jid}),
             *(
                 Node("device", {"jid": device.jid, "key-index": str(device.key_index)})
                 for device in remaining

@@ -87,7 +87,9 @@ def _linked_devices(board: Switchboard, connection: Connection, node: Node) -> A
     directory.announce_removal(board, removed)
     board.registry.unlink(removed)
     other, removed.connection = removed.connection, None
-    if removed is device:
+    if removed is device and board.faults.take("end_logouts", device.account.phone) is not None:
+        connection.end_stream(device_removed())
+    elif removed is device:
         connection.retire()
     elif other is not None:
         other.end_stream(device_removed())

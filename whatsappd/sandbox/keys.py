@@ -92,7 +92,7 @@ def _bundle(board: Switchboard, jid: Jid) -> Node:
 
 
 def _phone_bundle(board: Switchboard, jid: Jid) -> Node:
-    """The bundle of a phone itself (device 0), which some clients always write to."""
+    """The bundle of a phone itself (device 0)."""
     account = board.registry.find(jid)
     if account is None or jid.device:
         return Node("user", {"jid": jid}, [Node("error", {**_NOT_FOUND})])

@@ -11,7 +11,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from whatsappd.model.jid import LID_SERVER, Jid
-from whatsappd.sandbox.accounts import Device
+from whatsappd.sandbox import primary
+from whatsappd.sandbox.accounts import Account, Device
 from whatsappd.sandbox.directory import device_hash
 from whatsappd.sandbox.group_registry import Group
 from whatsappd.sandbox.stanza import Attrs, Node
@@ -50,6 +51,7 @@ def handle(board: Switchboard, connection: Connection, node: Node) -> None:
         return
     group = board.groups.find(to)
     extra: Attrs = {}
+    phones: list[Account] = []  # that get it; they say so after the acknowledgement
     if to.is_group and (group is None or sender.account.phone not in group.members):
         fate.refused += 1
         extra = {"error": _FORBIDDEN}
@@ -59,9 +61,10 @@ def handle(board: Switchboard, connection: Connection, node: Node) -> None:
         statistics.accepted += 1
         fate.accepted += 1
         if group is None:
-            extra = _forward_direct(board, sender, node, to, fate)
+            extra = _forward_direct(board, sender, node, to, fate, phones)
         else:
             extra = _forward_to_group(board, sender, node, group, fate)
+            phones = board.groups.accounts(group)
     else:
         # The client resends a frame whose acknowledgement it did not see: deliver nothing twice.
         statistics.resent += 1
@@ -71,6 +74,8 @@ def handle(board: Switchboard, connection: Connection, node: Node) -> None:
         fate.acks_withheld += 1
     else:
         _acknowledge(board, connection, node, fate, extra)
+    for account in phones:
+        primary.take(board, account, sender, to, message_id, fate)
 
 
 def _acknowledge(
@@ -91,24 +96,33 @@ def _acknowledge(
         connection.send_later(ack, delay["delay"])
 
 
-def _forward_direct(board: Switchboard, sender: Device, node: Node, to: Jid, fate: Fate) -> Attrs:
-    """Hand a message to its devices; what the acknowledgement says about the list of them."""
-    reached = {sender}
+def _forward_direct(
+    board: Switchboard, sender: Device, node: Node, to: Jid, fate: Fate, phones: list[Account]
+) -> Attrs:
+    """Hand a message to its devices; what the acknowledgement says about the list of them.
+
+    The phones that it is for are added to `phones`.
+    """
+    reached = {sender.address(to.server)}
     shared = _shared(node)
     for jid, enc in _addressed(node).items():
         device = board.registry.device(jid)
-        if device is None or device is sender:
-            continue  # a phone itself, or a device that was removed meanwhile
-        reached.add(device)
-        _hand_over(board, sender, device, node, _with_identity([enc], shared, node), fate)
+        account = board.registry.find(jid)
+        if account is None or device is sender or (device is None and jid.device):
+            continue  # a device that was removed meanwhile
+        reached.add(account.address(to.server)._replace(device=jid.device))
+        if device is None:
+            phones.append(account)
+        else:
+            _hand_over(board, sender, device, node, _with_identity([enc], shared, node), fate)
     recipient = board.registry.find(to)
     if recipient is None:
         return {}
-    expected = {*recipient.devices.values(), *sender.account.devices.values()}
+    expected = {*recipient.addresses(to.server), *sender.account.addresses(to.server)}
     if reached == expected:
         return {}
     # The client's lists of devices are out of date: the hash of the right ones makes it ask again.
-    return {"phash": device_hash(device.address(to.server) for device in expected)}
+    return {"phash": device_hash(expected)}
 
 
 def _forward_to_group(
@@ -122,13 +136,13 @@ def _forward_to_group(
         if (device := board.registry.device(jid)) is not None
     }
     shared = _shared(node)
-    devices = board.groups.devices(group)
-    for device in devices:
+    for device in board.groups.devices(group):
         if device is not sender:
             own = [addressed[device]] if device in addressed else []
             content = _with_identity([*own, *for_all], shared, node)
             _hand_over(board, sender, device, node, content, fate)
-    expected = device_hash(device.lid for device in devices)
+    members = board.groups.accounts(group)
+    expected = device_hash(jid for account in members for jid in account.addresses(LID_SERVER))
     return {} if node.text("phash") == expected else {"phash": expected}
 
 
@@ -168,6 +182,11 @@ def _forward_single(board: Switchboard, sender: Device, node: Node, to: Jid, fat
     _hand_over(board, sender, device, node, _with_identity(encs, _shared(node), node), fate)
 
 
+def _garbled(enc: Node) -> Node:
+    """The ciphertext with its last byte changed, which belongs to the check of all others."""
+    return enc._replace(content=enc.data[:-1] + bytes([enc.data[-1] ^ 1]))
+
+
 def _hand_over(
     board: Switchboard, sender: Device, device: Device, node: Node, content: list[Node], fate: Fate
 ) -> None:
@@ -203,6 +222,8 @@ def _hand_over(
     for name in ("edit", "category"):
         if name in node.attrs:
             attrs[name] = node.attrs[name]
+    if board.faults.take("garble", device.account.phone) is not None:
+        content = [_garbled(part) if part.tag == "enc" else part for part in content]
     board.deliver(device, Node("message", attrs, content))
     board.statistics.forwarded += 1
     fate.forwarded += 1

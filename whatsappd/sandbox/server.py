@@ -14,7 +14,7 @@ import os
 import socket
 import ssl
 import subprocess
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -35,7 +35,7 @@ from whatsappd.sandbox.login import device_removed
 from whatsappd.sandbox.noise import NoiseIdentity, load_identity
 from whatsappd.sandbox.stanza import Codec
 from whatsappd.sandbox.store import Store
-from whatsappd.sandbox.switchboard import Switchboard
+from whatsappd.sandbox.switchboard import LATENCY_S, Switchboard
 
 log = logging.getLogger("whatsappd.sandbox")
 
@@ -61,12 +61,14 @@ class Sandbox:
         host: str = "127.0.0.1",
         port: int = 0,
         control: Path | None = None,
+        latency_s: float = LATENCY_S,
     ) -> None:
         """Args:
             directory: made if it does not exist.
             host: a loopback address.
             port: 0 for the port of the last run if it is free, else any free one.
             control: the Unix socket under which the caller offers the operations, for `info`.
+            latency_s: how long everything takes to a client.
 
         Raises:
             ValueError: `host` is no loopback address.
@@ -77,6 +79,7 @@ class Sandbox:
         self._host = host
         self._port = port
         self._control = control
+        self._latency_s = latency_s
         self._info: SandboxInfo | None = None
         self._board: Switchboard | None = None
 
@@ -98,7 +101,7 @@ class Sandbox:
             context = server_context(authority, self._directory / "server.pem")
             store = Store(self._directory / "sandbox.db")
             try:
-                self._board = Switchboard(store, codec)
+                self._board = Switchboard(store, codec, latency_s=self._latency_s)
                 with self._listen(store) as listener:
                     self._info = SandboxInfo(
                         self._host,
@@ -131,10 +134,22 @@ class Sandbox:
         device = await phone.scan(self._running(), qr, phone_number)
         return {"jid": str(device.jid), "lid": str(device.lid)}
 
-    def register(self, phone_number: str, name: str | None = None) -> dict[str, Any]:
-        """Let a phone exist, without linked devices: `{jid, lid}`. `name` is what others see."""
+    def register(
+        self, phone_number: str, name: str | None = None, aliases: Sequence[str] = ()
+    ) -> dict[str, Any]:
+        """Let a phone exist, without linked devices: `{jid, lid}`.
+
+        Args:
+            name: what others see.
+            aliases: other numbers under which a look-up finds it.
+
+        Raises:
+            SandboxFailed: an alias is the number of another account.
+        """
         board = self._running()
         account = board.registry.register(phone.normalise_phone(phone_number), name)
+        for alias in aliases:
+            board.registry.add_alias(phone.normalise_phone(alias), account)
         board.flush()
         return {"jid": str(account.jid), "lid": str(account.lid)}
 

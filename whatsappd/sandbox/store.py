@@ -16,8 +16,10 @@ from typing import Any
 from whatsappd.errors import SandboxFailed
 from whatsappd.sandbox.files import PRIVATE_FILE
 
-_VERSION = 1
-_SCHEMA = f"""
+_VERSION = 2
+#: What later versions added, by the version.
+_ADDED = {2: "CREATE TABLE alias (number TEXT PRIMARY KEY, phone TEXT NOT NULL);"}
+_SCHEMA = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
 CREATE TABLE account (
     phone TEXT PRIMARY KEY, lid TEXT NOT NULL UNIQUE, seed BLOB NOT NULL,
@@ -35,7 +37,7 @@ CREATE TABLE accepted (seq INTEGER PRIMARY KEY, device INTEGER NOT NULL, id TEXT
 CREATE TABLE peer_group (
     id TEXT PRIMARY KEY, subject TEXT NOT NULL, creator TEXT NOT NULL,
     created INTEGER NOT NULL, participants TEXT NOT NULL);
-PRAGMA user_version = {_VERSION};
+PRAGMA user_version = 1;
 """
 
 #: Removals that may wait for a commit.
@@ -60,7 +62,12 @@ class Store:
             version = self._db.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
                 self._db.executescript(f"BEGIN; {_SCHEMA} COMMIT;")
-            elif version != _VERSION:
+                version = 1
+            for number in range(version + 1, _VERSION + 1):
+                self._db.executescript(
+                    f"BEGIN; {_ADDED[number]} PRAGMA user_version = {number}; COMMIT;"
+                )
+            if version > _VERSION:
                 raise SandboxFailed(
                     f"{file} was written by another version of the sandbox: "
                     "use another directory, or remove this one"

@@ -34,6 +34,11 @@ MAX_IN_FLIGHT = 1000
 #: The mark in a backlog behind what had waited for the client.
 END_OF_OFFLINE: QueueKey = ()
 
+#: Seconds that everything takes to a client, unless set otherwise. No network is faster, and
+#: clients rely on that: one that finishes its handshake in the next turn of its loop would take the
+#: first stanza for a part of it.
+LATENCY_S = 0.002
+
 #: The server's own address.
 SERVER = Jid("", USER_SERVER)
 
@@ -59,8 +64,9 @@ def now() -> str:
 class Switchboard:
     """Everything handlers need, and the only way out to clients."""
 
-    def __init__(self, store: Store, codec: Codec) -> None:
+    def __init__(self, store: Store, codec: Codec, *, latency_s: float = LATENCY_S) -> None:
         self.store = store
+        self.latency_s = latency_s
         self.codec = codec
         self.registry = Registry(store)
         self.groups = Groups(store, self.registry)

@@ -21,9 +21,11 @@ import trio.testing
 from wire_client import HEADER, NoiseClient, WireClient, websocket_frame
 
 from whatsappd.errors import InvalidParams, SandboxFailed
-from whatsappd.model.jid import Jid
+from whatsappd.model.jid import Jid, parse_jid
 from whatsappd.sandbox import protobuf
+from whatsappd.sandbox.accounts import Registry
 from whatsappd.sandbox.control import apply_fault
+from whatsappd.sandbox.directory import device_hash
 from whatsappd.sandbox.frames import MAX_FRAME, frame
 from whatsappd.sandbox.keys import FIRST_COUNT, LOW_COUNT
 from whatsappd.sandbox.messages import MAX_ID
@@ -390,11 +392,120 @@ async def test_a_stale_device_list_is_answered_with_the_right_hash(
 ) -> None:
     acme, globex = await link(ACME), await link(GLOBEX)
     assert globex.lid is not None
-    await acme.send(acme.message(globex.lid.account, "M1", globex.lid))
+    assert acme.lid is not None
+    phones = (globex.lid.account, acme.lid.account)  # device 0 of each
+    await acme.send(acme.message(globex.lid.account, "M1", globex.lid, *phones))
     assert "phash" not in (await acme.expect("ack")).attrs
     await link(GLOBEX)
     await acme.send(acme.message(globex.lid.account, "M2", globex.lid))
     assert (await acme.expect("ack")).text("phash").startswith("2:")
+
+
+async def asked_devices(client: WireClient, *jids: Jid) -> list[Node]:
+    """The `<user>`s of a query for device lists; the server remembers who asked."""
+    users = [Node("user", {"jid": jid}) for jid in jids]
+    usync = Node(
+        "usync",
+        {"sid": "1", "mode": "query", "last": "true", "index": "0", "context": "message"},
+        [Node("query", {}, [Node("devices", {"version": "2"})]), Node("list", {}, users)],
+    )
+    listed = (await client.request("usync", "get", usync)).child("usync").child("list")
+    return listed.children
+
+
+async def test_a_device_that_comes_or_goes_is_told_by_number_and_by_lid(
+    sandbox: Sandbox, link: Linker
+) -> None:
+    acme, globex = await link(ACME), await link(GLOBEX)
+    assert globex.jid is not None
+    assert globex.lid is not None
+    number, lid = globex.jid.account, globex.lid.account
+    for user in await asked_devices(acme, number, lid):
+        listed = user.child("devices").child("device-list")
+        # The phone itself is device 0.
+        assert [device.text("id") for device in listed.children] == ["0", str(globex.jid.device)]
+        addressed = user.jid("jid")
+        everybody = [addressed, addressed._replace(device=globex.jid.device)]
+        assert listed.text("hash") == device_hash(everybody)
+    second = await link(GLOBEX)
+    assert second.jid is not None
+    sandbox.unlink(GLOBEX, second.jid.device)
+    for change, devices in (
+        ("add", [0, globex.jid.device, second.jid.device]),
+        ("remove", [0, globex.jid.device]),
+    ):
+        by_lid = device_hash(lid._replace(device=device) for device in devices)
+        by_number = device_hash(number._replace(device=device) for device in devices)
+        told = await acme.expect("notification")
+        assert (told.jid("from"), told.attrs.get("lid")) == (lid, None)
+        body = told.child(change)
+        assert body.text("device_hash") == by_lid
+        assert body.child("device").jid("jid") == lid._replace(device=second.jid.device)
+        told = await acme.expect("notification")
+        assert (told.jid("from"), told.jid("lid")) == (number, lid)
+        body = told.child(change)
+        assert (body.text("device_hash"), body.text("device_lid_hash")) == (by_number, by_lid)
+        changed = body.child("device")
+        assert changed.jid("jid") == number._replace(device=second.jid.device)
+        assert changed.jid("lid") == lid._replace(device=second.jid.device)
+
+
+async def test_a_phone_without_linked_devices_says_that_a_message_arrived(
+    sandbox: Sandbox, link: Linker
+) -> None:
+    acme = await link(ACME)
+    assert acme.lid is not None
+    phone = parse_jid(sandbox.register(GLOBEX)["lid"])
+    await acme.send(acme.message(phone, "M1", phone, acme.lid.account))
+    assert "phash" not in (await acme.expect("ack")).attrs
+    receipt = await acme.expect("receipt")
+    assert (receipt.text("id"), receipt.jid("from"), receipt.text("type")) == ("M1", phone, "")
+    # A note to self: the account's own phone has it.
+    own = acme.lid.account
+    await acme.send(acme.message(own, "M2", own))
+    await acme.expect("ack")
+    receipt = await acme.expect("receipt")
+    assert (receipt.text("id"), receipt.jid("from"), receipt.text("type")) == ("M2", own, "sender")
+    # With a linked device it leaves that to it.
+    await link(GLOBEX)
+    await acme.send(acme.message(phone, "M3", phone, own))
+    assert (await acme.expect("ack")).text("phash")
+    await acme.send(acme.message(own, "M4", own))
+    assert (await acme.expect("receipt")).text("id") == "M4"
+
+
+async def test_what_is_sent_takes_its_time_and_keeps_its_order(
+    sandbox: Sandbox, link: Linker
+) -> None:
+    acme = await link(ACME)
+    sandbox.fault("latency", seconds=0.2)
+    began = trio.current_time()
+    await acme.send(*(acme.message(acme.lid.account, f"M{n}") for n in range(3)))
+    sandbox.fault("latency", seconds=0)
+    await acme.send(acme.message(acme.lid.account, "M3"))
+    acks = [(await acme.expect("ack")).text("id") for _ in range(4)]
+    assert acks == ["M0", "M1", "M2", "M3"]
+    # By the client's own clock, which began before the server's.
+    assert trio.current_time() - began >= 0.2
+
+
+def test_a_number_leads_to_an_account_under_another(tmp_path: Path) -> None:
+    store = Store(tmp_path / "sandbox.db")
+    registry = Registry(store)
+    account = registry.register("557199990000")
+    registry.add_alias("5571999990000", account)
+    registry.register("15550100")
+    with pytest.raises(SandboxFailed, match="an account of its own"):
+        registry.add_alias("15550100", account)
+    store.close()
+    store = Store(tmp_path / "sandbox.db")
+    registry = Registry(store)
+    found = registry.by_number("5571999990000")
+    assert found is not None
+    assert found.phone == "557199990000"
+    assert registry.by_phone("5571999990000") is None
+    assert registry.by_number("15550199") is None
+    store.close()
 
 
 async def test_all_that_one_read_brings_is_answered_in_one_piece(
