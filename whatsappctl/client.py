@@ -148,24 +148,48 @@ class Client:
         found: list[dict[str, Any]] = self._map("session.list")["sessions"]
         return found
 
-    def start(self, company: str, *, take_over: bool = False) -> dict[str, Any]:
+    def start(
+        self,
+        company: str,
+        *,
+        take_over: bool = False,
+        new_account: bool = False,
+        queued: str | None = None,
+    ) -> dict[str, Any]:
         """Start a session, and make the company if it is new. Answers before it is connected.
 
         Args:
             take_over: also when another process has taken the account over (state `conflict`).
+            new_account: the company is linked with another number from now on (state `held`).
+            queued: with it, what becomes of messages that wait: `cancel` (the default) or `send`.
         """
-        return self._map("session.start", company=company, take_over=take_over or None)
+        return self._map(
+            "session.start",
+            company=company,
+            take_over=take_over or None,
+            new_account=new_account or None,
+            queued=queued,
+        )
 
     def start_and_watch(
-        self, company: str, *, take_over: bool = False
+        self,
+        company: str,
+        *,
+        take_over: bool = False,
+        new_account: bool = False,
+        queued: str | None = None,
     ) -> tuple[dict[str, Any], EventStream]:
-        """Start a session and follow its events from before the start: no QR code is missed."""
+        """Start a session (see `start`) and follow its events from before: no code is missed."""
         from whatsappctl.stream import EventStream
 
         connection = Connection(self.path, deadline=self._deadline)
-        arguments = {"company": company, "watch": True}
+        arguments: dict[str, Any] = {"company": company, "watch": True}
         if take_over:
             arguments["take_over"] = True
+        if new_account:
+            arguments["new_account"] = True
+        if queued is not None:
+            arguments["queued"] = queued
         try:
             status = connection.call("session.start", arguments, deadline=self._deadline)
         except BaseException:

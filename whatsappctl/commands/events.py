@@ -193,8 +193,12 @@ def _words(kind: str, data: dict[str, Any]) -> str:
         case "session.qr":
             return "a QR code to scan (whatsappctl qr)"
         case "message.received":
-            text = data.get("text")
-            return f"{_sender(data)}: {text or '[' + str(data.get('content')) + ']'}"
+            text = data.get("text") or "[" + str(data.get("content")) + "]"
+            if data.get("from_me"):
+                is_phone = ":" not in str(data.get("sender")).partition("@")[0]
+                device = "the phone" if is_phone else "another device"
+                return f"from {device} to {_recipient(data)}: {text}"
+            return f"{_sender(data)}: {text}"
         case "outbox.state":
             reason = f" ({data['reason']})" if data.get("reason") else ""
             return f"{data.get('id')} to {number(data.get('chat'))}: {data.get('state')}{reason}"
@@ -208,6 +212,14 @@ def _words(kind: str, data: dict[str, Any]) -> str:
 
 def _sender(data: dict[str, Any]) -> str:
     """The phone number where it is known: WhatsApp names senders by LID, with the number beside."""
-    jids = [jid for jid in (data.get("sender"), data.get("sender_alt")) if jid]
-    jids.sort(key=lambda jid: not jid.endswith("@s.whatsapp.net"))
-    return number(jids[0] if jids else None)
+    return _number_first(data.get("sender"), data.get("sender_alt"))
+
+
+def _recipient(data: dict[str, Any]) -> str:
+    """To whom the account itself wrote, from its phone."""
+    return _number_first(data.get("chat"), data.get("recipient_alt"))
+
+
+def _number_first(*jids: str | None) -> str:
+    known = sorted((jid for jid in jids if jid), key=lambda jid: "@s.whatsapp.net" not in jid)
+    return number(known[0] if known else None)

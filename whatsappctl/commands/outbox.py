@@ -149,7 +149,9 @@ def _facts(row: dict[str, Any]) -> str:
         "id": row["id"],
         "company": row["company"],
         "to": f"{number(row['chat'])} ({row['chat']})",
+        "asked for": number(row.get("asked")),
         "state": row["state"],
+        "goes first": "it answers somebody who wrote within a day" if row.get("is_reply") else None,
         "reason": row["reason"],
         "key": row["key"],
         "accepted": _at(row["created_ms"]),
@@ -162,6 +164,7 @@ def _facts(row: dict[str, Any]) -> str:
         "handed over": _at(row["handed_ms"]),
         "sent": _at(row["sent_ms"]),
         "whatsapp's id": row["message_id"],
+        "former id": row.get("former_message_id"),
     }
     lines = [
         f"{name + ':':<15}{printable(value)}"

@@ -17,7 +17,9 @@ from whatsappd.wire.escape import printable
 TIMEOUT = 180.0
 
 #: States from which the session does not go on by itself, or only later: the command ends there.
-ENDS = ("stopped", "logged_out", "conflict", "banned", "outdated", "failed", "backing_off")
+ENDS = (
+    "stopped", "logged_out", "conflict", "held", "banned", "outdated", "failed", "backing_off",
+)  # fmt: skip
 
 
 class View(Protocol):
@@ -45,7 +47,22 @@ class View(Protocol):
     is_flag=True,
     help="Also when another program has opened this account, which then loses it.",
 )
-def command(company: str, no_wait: bool, timeout: float, take_over: bool) -> None:
+@click.option(
+    "--new-account",
+    is_flag=True,
+    help="The company is linked with another number from now on. Whom it knows is kept by number.",
+)
+@click.option(
+    "--queued",
+    type=click.Choice(("cancel", "send")),
+    default="cancel",
+    show_default=True,
+    metavar="cancel|send",
+    help="With --new-account: what becomes of messages that wait, written for the number before.",
+)
+def command(
+    company: str, no_wait: bool, timeout: float, take_over: bool, new_account: bool, queued: str
+) -> None:
     """Start COMPANY's session, and make the company if it is new.
 
     A session that is not linked to a phone yet shows a QR code. On the phone: Settings, Linked
@@ -55,15 +72,18 @@ def command(company: str, no_wait: bool, timeout: float, take_over: bool) -> Non
 
     When stdout is no terminal, or with --json, each state and code is one line of JSON.
     """
+    wishes: dict[str, Any] = {"take_over": take_over}
+    if new_account:
+        wishes |= {"new_account": True, "queued": queued}
     with client() as daemon:
         if no_wait:
-            status = daemon.start(company, take_over=take_over)
+            status = daemon.start(company, **wishes)
             if options().json:
                 print_json(status)
             else:
                 say(session_line(status))
             return
-        status, events = daemon.start_and_watch(company, take_over=take_over)
+        status, events = daemon.start_and_watch(company, **wishes)
     view: View = JsonView(company) if options().json or not sys.stdout.isatty() else Screen()
     with events:
         try:
@@ -102,7 +122,7 @@ def _watch(events: Any, status: dict[str, Any], view: View, until: float) -> Non
 def _ended(status: dict[str, Any]) -> NotConnected | WrongState:
     company, state = status["company"], status["state"]
     line = session_line(status)
-    if state == "conflict":
+    if state in ("conflict", "held"):
         return WrongState(line, company=company, state=state)
     if state == "backing_off":
         line += f"; to wait for it: whatsappctl wait {company}"

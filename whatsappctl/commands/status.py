@@ -78,6 +78,7 @@ def _session(status: dict[str, Any]) -> str:
         "next try": in_time(status["next_try_ms"]),
         "wanted": "started" if status["wanted"] else "stopped",
         "number": number(status["jid"]),
+        "bound to": number(status.get("account")),
         "jid": status["jid"],
         "lid": status["lid"],
         "name": status["push_name"],

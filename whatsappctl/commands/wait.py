@@ -10,7 +10,7 @@ from whatsappctl.output import print_json, say, session_line
 #: As in `whatsappd.model.session.SessionState`, which takes longer to import than this verb runs.
 STATES = (
     "stopped", "starting", "pairing", "connecting", "connected", "reconnecting", "backing_off",
-    "logged_out", "conflict", "banned", "outdated", "failed",
+    "logged_out", "conflict", "banned", "outdated", "failed", "held",
 )  # fmt: skip
 
 

@@ -12,6 +12,7 @@ from whatsappd.api.params import CompanyId, OneCompany, Params
 from whatsappd.errors import WrongState
 from whatsappd.model.company import validate_company
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
+from whatsappd.rules.binding import Queued
 from whatsappd.rules.outreach import SendLimits, check_limit
 from whatsappd.sessions.pool import Pool
 
@@ -20,6 +21,8 @@ class StartParams(Params):
     company: CompanyId
     watch: bool = False
     take_over: bool = False
+    new_account: bool = False
+    queued: Queued = Queued.CANCEL
 
 
 Limit = int | None | msgspec.UnsetType
@@ -70,7 +73,12 @@ class SessionsApi:
             self._events.check_room(call)
         # The place in the log before anything happens: a watcher misses nothing after it.
         before = self._events.last_seq
-        await self._pool.start(company, take_over=params.take_over)
+        await self._pool.start(
+            company,
+            take_over=params.take_over,
+            new_account=params.new_account,
+            queued=params.queued,
+        )
         status = self._wire(call, company)
         if params.watch:
             status["subscription"] = self._events.watch(call, company, after=before)

@@ -13,7 +13,7 @@ from pydantic import BaseModel, ConfigDict, Field
 #: As in `whatsappd.model`; a gateway and a daemon of one version agree, and tests compare them.
 SessionStateName = Literal[
     "stopped", "starting", "pairing", "connecting", "connected", "reconnecting", "backing_off",
-    "logged_out", "conflict", "banned", "outdated", "failed",
+    "logged_out", "conflict", "banned", "outdated", "failed", "held",
 ]  # fmt: skip
 OutboxStateName = Literal[
     "queued", "sending", "sent", "delivered", "read", "played", "failed", "expired", "cancelled",
@@ -39,23 +39,32 @@ class _Response(BaseModel):
     model_config = ConfigDict(extra="allow")
 
 
-class CreateSession(_Request):
-    """Make a company's session, and start it."""
+class StartSession(_Request):
+    """How to start a session."""
 
-    company: CompanyId
     take_over: bool = Field(
         default=False, description="Start although another program opened this account."
     )
-
-    model_config = ConfigDict(json_schema_extra={"examples": [{"company": "acme"}]})
-
-
-class StartSession(_Request):
-    take_over: bool = Field(
-        default=False, description="Start although another program opened this account."
+    new_account: bool = Field(
+        default=False,
+        description="The company may be linked with another number than before, or is held because "
+        "it is.",
+    )
+    queued: Literal["cancel", "send"] = Field(
+        default="cancel",
+        description="With new_account: what becomes of messages that wait, and were written for "
+        "the number before.",
     )
 
     model_config = ConfigDict(json_schema_extra={"examples": [{}]})
+
+
+class CreateSession(StartSession):
+    """Make a company's session, and start it."""
+
+    company: CompanyId
+
+    model_config = ConfigDict(json_schema_extra={"examples": [{"company": "acme"}]})
 
 
 class ConfigureSession(_Request):
@@ -90,6 +99,11 @@ class Session(_Response):
     last_inbound_ms: int | None = None
     last_error: str | None = None
     queued: int = Field(default=0, description="Messages that wait to be sent.")
+    account: str | None = Field(
+        default=None,
+        description="The account that the company is bound to.",
+        examples=["15550100@s.whatsapp.net"],
+    )
 
 
 class Sessions(_Response):
@@ -164,7 +178,15 @@ class ResolveMessage(_Request):
 class OutboxMessage(_Response):
     id: str = Field(examples=["019ab0c4d2e10001"])
     company: str
-    chat: str = Field(examples=["15550200@s.whatsapp.net"])
+    chat: str = Field(
+        description="The account that it goes to.", examples=["15550200@s.whatsapp.net"]
+    )
+    asked: str | None = Field(
+        default=None, description="The recipient as it was given, where that is another address."
+    )
+    is_reply: bool = Field(
+        default=False, description="The recipient wrote within a day, so it goes before others."
+    )
     text: str
     key: str | None = Field(description="The sender's idempotency key.")
     state: OutboxStateName
@@ -172,6 +194,9 @@ class OutboxMessage(_Response):
     attempts: int
     on_uncertain: str
     message_id: str | None = Field(description="WhatsApp's id, once it is known.")
+    former_message_id: str | None = Field(
+        default=None, description="Its id before it was sent anew, because nobody could read it."
+    )
     expires_ms: int | None
     created_ms: int
     updated_ms: int

@@ -27,14 +27,20 @@ router = APIRouter(prefix="/v1/sessions", tags=["sessions"], default_response_cl
 _FRESH = {"Cache-Control": "no-store"}
 
 
-async def _start(asking: Asking, company: str, take_over: bool, response: Response) -> Any:
+def _wishes(body: StartSession | None) -> dict[str, Any]:
+    return (body or StartSession()).model_dump(include=set(StartSession.model_fields))
+
+
+async def _start(
+    asking: Asking, company: str, body: StartSession | None, response: Response
+) -> Any:
     """Make it if it is new (201), and start it."""
     try:
         await asking.call("session.status", company=company)
     except UnknownCompany:
         response.status_code = 201
     response.headers["Location"] = asking.path(f"/v1/sessions/{company}")
-    return await asking.call("session.start", company=company, take_over=take_over)
+    return await asking.call("session.start", company=company, **_wishes(body))
 
 
 def _shown(asking: Asking, status: dict[str, Any]) -> Session:
@@ -61,15 +67,14 @@ async def list_sessions(asking: Reading) -> Sessions:
 @router.post("", summary="Make and start a session", status_code=200, responses=_MADE)
 async def create_session(body: CreateSession, asking: Administering, response: Response) -> Session:
     asking.identity.check_company(body.company)
-    return Session(**await _start(asking, body.company, body.take_over, response))
+    return Session(**await _start(asking, body.company, body, response))
 
 
 @router.put("/{company}", summary="Make and start a session", status_code=200, responses=_MADE)
 async def put_session(
     company: Company, asking: Administering, response: Response, body: StartSession | None = None
 ) -> Session:
-    take_over = body.take_over if body else False
-    return Session(**await _start(asking, company, take_over, response))
+    return Session(**await _start(asking, company, body, response))
 
 
 @router.get("/{company}", summary="One session")
@@ -107,8 +112,7 @@ async def start_session(
     company: Company, asking: Administering, body: StartSession | None = None
 ) -> Session:
     await asking.call("session.status", company=company)  # 404 rather than a new company
-    take_over = body.take_over if body else False
-    return Session(**await asking.call("session.start", company=company, take_over=take_over))
+    return Session(**await asking.call("session.start", company=company, **_wishes(body)))
 
 
 @router.post("/{company}/stop", summary="Stop a session; it stays linked")

@@ -18,13 +18,24 @@ LEGACY_USER_SERVER = "c.us"
 BROADCAST_SERVER = "broadcast"
 NEWSLETTER_SERVER = "newsletter"
 
-#: Servers a message may be sent to, as a person writes them.
-RECIPIENT_SERVERS = (USER_SERVER, LID_SERVER, GROUP_SERVER, NEWSLETTER_SERVER)
-
 # E.164 allows 15 digits; the shortest real international numbers have 7.
 _PHONE = re.compile(r"\+?[1-9][0-9]{6,14}\Z")
 _SEPARATORS = re.compile(r"[ ().\-]")
-_USER = re.compile(r"[0-9][0-9-]{0,40}\Z")
+#: Servers a message may be sent to, and whom each has: a phone number, a LID, a group (old ones
+#: have their maker's number and a time).
+RECIPIENT_SERVERS = {
+    USER_SERVER: re.compile(r"[1-9][0-9]{6,14}\Z"),
+    LID_SERVER: re.compile(r"[1-9][0-9]{0,19}\Z"),
+    GROUP_SERVER: re.compile(r"[0-9][0-9-]{0,40}\Z"),
+}
+#: Why messages cannot be sent to others.
+_OTHER_SERVERS = {
+    BROADCAST_SERVER: "broadcast lists are not supported",
+    NEWSLETTER_SERVER: "channels are not supported",
+    "bot": "bots are not supported",
+    "hosted": "it names a device in Meta's cloud; write to the phone number",
+    "hosted.lid": "it names a device in Meta's cloud; write to the LID",
+}
 
 
 class Jid(NamedTuple):
@@ -88,8 +99,12 @@ def parse_recipient(text: str, *, field: str = "to") -> Jid:
         raise InvalidParams(f"{field}: {text!r:.80} is no JID: {remedy}", field=field) from error
     if jid.server == LEGACY_USER_SERVER:
         jid = Jid(jid.user, USER_SERVER)
-    if jid.server not in RECIPIENT_SERVERS or jid.device or not _USER.match(jid.user):
-        raise InvalidParams(f"{field}: cannot send to {text!r:.80}: {remedy}", field=field)
+    users = RECIPIENT_SERVERS.get(jid.server)
+    why = _OTHER_SERVERS.get(jid.server)
+    if jid.device and users is not None:
+        why = "it names one device; leave out the part behind the colon"
+    if users is None or jid.device or not users.match(jid.user):
+        raise InvalidParams(f"{field}: cannot send to {text!r:.80}: {why or remedy}", field=field)
     return jid
 
 

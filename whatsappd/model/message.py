@@ -31,6 +31,8 @@ class OnUncertain(StrEnum):
 class NewMessage(NamedTuple):
     """What a sender wants sent. `key`: see `Row`; `chat` and `text` are its content.
 
+    `chat` is the recipient's JID as given.
+
     `expires_ms` is epoch milliseconds; None: it waits for ever.
     """
 
@@ -53,7 +55,7 @@ class Row(NamedTuple):
 
     id: str
     company: str
-    chat: str  # the recipient's JID as given
+    chat: str  # the JID of the account it goes to
     text: str
     key: str | None
     state: OutboxState
@@ -73,6 +75,16 @@ class Row(NamedTuple):
     # Who sent it, for the bounds of each: `key:ID`, `uid:1000`; None: root, the daemon's own user,
     # or nobody knows any more. Not told to others.
     owner: str | None = None
+    asked: str | None = None  # the recipient's JID as given, where it means another account
+    is_reply: bool = False  # the recipient wrote lately, so it goes before the others
+    # The id of the message that a device asked for again and WhatsApp's library had forgotten:
+    # it was sent anew, under `message_id`.
+    former_message_id: str | None = None
+
+    @property
+    def recipient(self) -> str:
+        """The recipient's JID as given."""
+        return self.asked or self.chat
 
     def as_wire(self) -> dict[str, Any]:
         values = self._asdict()

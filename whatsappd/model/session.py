@@ -21,6 +21,7 @@ class SessionState(StrEnum):
     BANNED = "banned"
     OUTDATED = "outdated"
     FAILED = "failed"
+    HELD = "held"
 
 
 class SessionStatus(NamedTuple):
@@ -45,6 +46,7 @@ class SessionStatus(NamedTuple):
     recycled: int = 0  # workers replaced because they had grown too much, since the daemon started
     last_recycled: str | None = None  # why
     outreach_paused_until_ms: int | None = None  # no first message to a stranger before that
+    account: str | None = None  # the JID of the account that the company is bound to
 
     def as_wire(self, *, codes: bool) -> dict[str, Any]:
         """`qr_shown` tells whether a code is shown; the code itself is only there with `codes`.

@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 from typing import Any
 
+from whatsappd.model.jid import USER_SERVER
 from whatsappd.rules.lifecycle import Cause
 
 #: whatsmeow's logged-out reasons (`<failure reason=…>`, or 401 in a stream error).
@@ -55,6 +56,7 @@ _PLAIN = {
     Cause.STREAM_REPLACED: (
         "another process connected with this account; end it, then start with --take-over"
     ),
+    Cause.UNLINK: "connecting, to unlink the device",
     Cause.CLIENT_OUTDATED: (
         "WhatsApp refuses this client version (405): upgrade neonize, then start again"
     ),
@@ -71,6 +73,8 @@ def describe(cause: Cause, data: dict[str, Any]) -> str:
             reason = data.get("reason")
             words = _LOGGED_OUT.get(reason or 0, "WhatsApp logged the account out")
             return f"{words} ({reason}); start again to link it"
+        case Cause.OTHER_ACCOUNT | Cause.ACCOUNT_TAKEN:
+            return _not_ours(cause, data)
         case Cause.TEMPORARY_BAN:
             words = _BANS.get(data.get("code", 0), "a violation of the terms of service")
             return f"temporarily banned for {data.get('expire_s')} s: {words}"
@@ -113,6 +117,31 @@ def _how_it_ended(data: dict[str, Any]) -> str:
     return f"the worker ended: {data.get('status')}"
 
 
+def _not_ours(cause: Cause, data: dict[str, Any]) -> str:
+    if cause is Cause.ACCOUNT_TAKEN:
+        return (
+            f"linked with the account of company {data.get('owner')}: nothing is sent or received "
+            "here. `logout` one of the two, then start the other"
+        )
+    return (
+        f"linked with {_number(data.get('linked'))}, and this company's account is "
+        f"{_number(data.get('bound'))}: nothing is sent or received. If the other number is meant: "
+        "`start --new-account`; if not: `logout` unlinks it"
+    )
+
+
+def account_refused(linked: str | None, owner: str) -> str:
+    """Why a device that was just linked was unlinked again."""
+    return (
+        f"{_number(linked)} is the account of company {owner}, so this device was unlinked from "
+        f"it. Link another phone, or `logout` {owner} first"
+    )
+
+
+#: Why a session is unlinked that a person logs out.
+UNLINKED_ON_REQUEST = "unlinked on request; start again to link anew"
+
+
 def cause_of_end(error: str | None) -> tuple[Cause, dict[str, Any]]:
     """What it means that neonize's `connect` ended.
 
@@ -132,6 +161,12 @@ def cause_of_end(error: str | None) -> tuple[Cause, dict[str, Any]]:
 def ban_ms(data: dict[str, Any]) -> int:
     """How long a ban lasts, in milliseconds; `data` is the worker event's."""
     return min(int(data.get("expire_s") or 0) * 1000, LONGEST_BAN_MS)
+
+
+def _number(jid: str | None) -> str:
+    """`+15550100` for a phone number's JID; others as they are."""
+    user, _, server = (jid or "an unknown number").partition("@")
+    return f"+{user}" if server == USER_SERVER else jid or user
 
 
 def _essence(error: str | None) -> str:

@@ -9,7 +9,9 @@ The outbox (`store.outbox`) asks it before each change of a row, in the writer t
 3. Proof wins over everything that is not final: an ack or a receipt of an earlier attempt makes a
    row `sent` or `delivered` even while it is queued for the next one.
 4. Receipts only move forward: delivered, read, played.
-5. `failed`, `expired`, `cancelled` and `played` are final.
+5. Only a message that nobody is known to have goes back from `sent` to `queued`, and once only: a
+   device could not read it, and the library had forgotten it by then (`rules.asked_again`).
+6. `failed`, `expired`, `cancelled` and `played` are final.
 """
 
 from __future__ import annotations
@@ -29,6 +31,7 @@ class Cause(StrEnum):
     DELIVERED = "delivered"  # receipts, by what they tell
     READ = "read"
     PLAYED = "played"
+    ASKED_AGAIN = "asked_again"  # a device could not read it, and only the daemon still has it
     REFUSED = "refused"  # permanently: WhatsApp, or a check before the hand-over, says no
     POSTPONED = "postponed"  # not sent for a passing reason
     LOST = "lost"  # handed over, and nobody knows what became of it
@@ -79,6 +82,7 @@ TRANSITIONS: Mapping[OutboxState, Mapping[Cause, OutboxState]] = {
         C.DELIVERED: S.DELIVERED,
         C.READ: S.READ,
         C.PLAYED: S.PLAYED,
+        C.ASKED_AGAIN: S.QUEUED,
     },
     S.DELIVERED: {
         C.READ: S.READ,

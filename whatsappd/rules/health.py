@@ -78,6 +78,7 @@ REMEDIES: dict[S, str] = {
     S.BACKING_OFF: "the cause is named; `whatsappctl start {company}` tries at once",
     S.LOGGED_OUT: "link it again with `whatsappctl start {company}`, or stop it",
     S.CONFLICT: "end the other process, then `whatsappctl start --take-over {company}`",
+    S.HELD: "`whatsappctl start --new-account {company}` or `whatsappctl logout {company}`",
     S.BANNED: "wait for the end of the ban, and write to fewer strangers",
     S.OUTDATED: "upgrade neonize, then restart the daemon",
     S.FAILED: "look into the daemon's log, then `whatsappctl start {company}`",
@@ -90,7 +91,7 @@ FILES_REMEDY = (
 
 #: States in which a wanted session counts as ill at once: waiting does not mend them, or
 #: something has just failed.
-_ILL = frozenset({S.LOGGED_OUT, S.CONFLICT, S.BANNED, S.OUTDATED, S.FAILED, S.BACKING_OFF})
+_ILL = frozenset({S.LOGGED_OUT, S.CONFLICT, S.HELD, S.BANNED, S.OUTDATED, S.FAILED, S.BACKING_OFF})
 
 
 def remedy(company: str, state: S) -> str:

@@ -3,8 +3,8 @@
     stopped -> starting -> pairing -> connecting -> connected
 
 and from trouble: reconnecting (whatsmeow is at it), backing_off (no worker; a restart at a known
-time), logged_out (needs pairing), conflict (somebody else opened this account), banned, outdated,
-failed (needs a person).
+time), logged_out (needs pairing), conflict (somebody else opened this account), held (linked with
+an account that is not the company's own), banned, outdated, failed (needs a person).
 
 `sessions.session` feeds causes in and carries the actions out. Rules of the table:
 
@@ -46,6 +46,8 @@ class Cause(StrEnum):
     KEEPALIVE_TIMEOUT = "keepalive_timeout"
     KEEPALIVE_RESTORED = "keepalive_restored"
     LOGGED_OUT = "logged_out"
+    OTHER_ACCOUNT = "other_account"  # linked with another number than the company's own
+    ACCOUNT_TAKEN = "account_taken"  # linked with the account of another company
     STREAM_REPLACED = "stream_replaced"
     TEMPORARY_BAN = "temporary_ban"
     CONNECT_FAILURE = "connect_failure"
@@ -59,6 +61,7 @@ class Cause(StrEnum):
     SPAWN_FAILED = "spawn_failed"
     DEFECT = "defect"  # of ours: whoever talked to the worker failed, and begins anew with another
     RECYCLED = "recycled"  # nothing is wrong with it, but it has grown too much
+    UNLINK = "unlink"  # a start only to unlink the device of a held session
 
 
 class Action(StrEnum):
@@ -81,7 +84,7 @@ ALIVE = frozenset({S.STARTING, S.PAIRING, S.CONNECTING, S.CONNECTED, S.RECONNECT
 #: States in which a retry is due at a known time.
 WAITING = frozenset({S.BACKING_OFF, S.BANNED})
 #: States that only a person ends.
-PARKED = frozenset({S.STOPPED, S.LOGGED_OUT, S.CONFLICT, S.OUTDATED, S.FAILED})
+PARKED = frozenset({S.STOPPED, S.LOGGED_OUT, S.CONFLICT, S.OUTDATED, S.FAILED, S.HELD})
 
 _SPAWN = Next(S.STARTING, Action.SPAWN)
 _RETRY = Next(S.BACKING_OFF, Action.KILL_AND_RETRY)
@@ -97,6 +100,8 @@ _NEWS: dict[Cause, Next] = {
     Cause.CONNECTED: Next(S.CONNECTED, Action.NONE),
     Cause.DISCONNECTED: Next(S.RECONNECTING, Action.NONE),
     Cause.LOGGED_OUT: Next(S.LOGGED_OUT, Action.KILL),
+    Cause.OTHER_ACCOUNT: Next(S.HELD, Action.KILL),
+    Cause.ACCOUNT_TAKEN: Next(S.HELD, Action.KILL),
     Cause.STREAM_REPLACED: Next(S.CONFLICT, Action.KILL),
     Cause.TEMPORARY_BAN: Next(S.BANNED, Action.KILL_AND_WAIT),
     Cause.CONNECT_FAILURE: _RETRY,
@@ -141,6 +146,7 @@ TABLE: dict[tuple[S, Cause], Next] = {
     **{(state, Cause.TAKE_OVER): _SPAWN for state in WAITING | PARKED},
     # A plain start never takes an account back from whoever took it: see `start_refusal`.
     **{(state, Cause.START): _SPAWN for state in (WAITING | PARKED) - {S.CONFLICT}},
+    (S.HELD, Cause.UNLINK): _SPAWN,
     **{(state, Cause.RETRY_DUE): _SPAWN for state in WAITING},
     **{(state, Cause.GIVE_UP): Next(S.FAILED, Action.NONE) for state in WAITING},
 }

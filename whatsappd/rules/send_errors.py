@@ -78,6 +78,8 @@ _INFO_QUERY = re.compile(r"info query returned status (\d{3})")
 
 # Texts as whatsmeow begins them, before anything was written to the socket.
 _PERMANENT = (
+    # The worker's own words: it asks before whatsmeow would send to nobody.
+    (re.compile(r"the recipient has no device"), "nobody has this address"),
     (re.compile(r"no LID found for .* from server"), "the number is not on WhatsApp"),
     (re.compile(r"can't send message to unknown server"), "this kind of address takes no messages"),
     (

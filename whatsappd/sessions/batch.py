@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Awaitable, Callable, Collection, Sequence
+from enum import Enum, auto
 
 import trio
 
@@ -16,8 +17,19 @@ from whatsappd.sessions.holds import Holds, Scope
 from whatsappd.sessions.pacing import GO, Pacing
 
 
+class LookUp(Enum):
+    """What a look-up of a stranger's address came to."""
+
+    EXISTS = auto()
+    ENDED = auto()  # nobody has the address, or it cannot be told now: the row does not go
+    MOVED = auto()  # it means another account, or somebody known: rows are to be looked at anew
+
+
 class Batch:
-    """`exists` tells whether a stranger's number is on WhatsApp, and is asked in its turn only."""
+    """`look_up` tells whether a stranger's address is on WhatsApp; it is asked in its turn only.
+
+    `is_overtaken` tells whether others are to go before what is left.
+    """
 
     def __init__(
         self,
@@ -26,14 +38,16 @@ class Batch:
         *,
         pacing: Pacing,
         holds: Holds,
-        exists: Callable[[Row], Awaitable[bool]],
+        look_up: Callable[[Row], Awaitable[LookUp]],
+        is_overtaken: Callable[[], bool] = lambda: False,
     ) -> None:
         self._rows = deque(rows)
         self._strangers = set(strangers)
         self._stopped: set[str] = set()  # chats whose order forbids their next row
         self._pacing = pacing
         self._holds = holds
-        self._exists = exists
+        self._look_up = look_up
+        self._is_overtaken = is_overtaken
 
     async def next(self, *, to_known: bool = False) -> Row | None:
         """The next row that may go, counted by the limits; None: none of these may now.
@@ -41,7 +55,7 @@ class Batch:
         Args:
             to_known: none either if it is the turn of a stranger, who must be looked up first.
         """
-        while self._rows:
+        while self._rows and not self._is_overtaken():
             row = self._rows[0]
             is_cold = row.chat in self._strangers
             if is_cold and to_known:
@@ -52,9 +66,13 @@ class Batch:
             # Nobody's number is looked up before its turn has come, or written to without.
             verdict = self._pacing.check(row.chat, is_cold=True) if is_cold else GO
             if verdict.wait_ms == 0:
-                if is_cold and not await self._exists(row):
+                found = await self._look_up(row) if is_cold else LookUp.EXISTS
+                if found is LookUp.ENDED:
                     self.stop(row.chat)
                     continue
+                if found is LookUp.MOVED:
+                    self._rows.clear()
+                    return None
                 verdict = await self._pacing.admit(row.chat, is_cold=is_cold)
                 if verdict.wait_ms == 0:
                     return row

@@ -18,6 +18,7 @@ import trio
 
 from whatsappd.clock import now_ms
 from whatsappd.errors import (
+    InvalidParams,
     StoreFailed,
     TimedOut,
     UnknownMessage,
@@ -25,10 +26,12 @@ from whatsappd.errors import (
     WorkerGone,
     WrongState,
 )
-from whatsappd.model.jid import USER_SERVER, parse_jid
+from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import OutboxState, Row
+from whatsappd.rules.delivery import SENT_OR_BEYOND
+from whatsappd.rules.priority import REPLIES_IN_A_ROW
 from whatsappd.rules.send_errors import REACHOUT_TIMELOCK, Fate, classify
-from whatsappd.sessions.batch import Batch
+from whatsappd.sessions.batch import Batch, LookUp
 from whatsappd.sessions.handover import settle_refusal
 from whatsappd.sessions.holds import Holds
 from whatsappd.sessions.pacing import Pacing
@@ -45,6 +48,9 @@ BATCH = 50
 LOOK_PAUSE = 10
 #: Looks that take less, in seconds, need no pause.
 SHORT_LOOK = 0.05
+#: Seconds for which an address that exists is not looked up again, and how many are remembered.
+LOOKED_UP_S = 3600.0
+LOOKED_UP = 10_000
 
 
 class _Seen(NamedTuple):
@@ -82,6 +88,9 @@ class Dispatcher:
         self._holds = Holds()
         self._seen_pacing = pacing.version
         self._is_handing_over = False
+        self._replies_in_a_row = 0
+        self._seen_replies = 0  # how many the outbox had marked when the queue was looked at
+        self._looked_up: dict[str, float] = {}
 
     async def run(self) -> None:
         """Send what is queued until cancelled. After an error it may be run again."""
@@ -123,8 +132,9 @@ class Dispatcher:
 
     async def _look(self) -> Sequence[Row]:
         """What may go now, the oldest first; what passed the limits before it was accepted
-        (`no_queue`) goes before what waits for them."""
+        (`no_queue`) goes before what waits for them, and answers before the rest."""
         await self._pacing.forget_ended()
+        self._seen_replies = self._outbox.replies(self._company)
         prepaid = self._pacing.prepaid_chats
         if prepaid:
             rows = await self._outbox.pending(self._company, BATCH, only=prepaid)
@@ -132,9 +142,23 @@ class Dispatcher:
                 return rows
         if self._holds.company:
             return []
-        return await self._outbox.pending(
-            self._company, BATCH, without=self._holds.chats, known_only=self._holds.strangers
+        is_others_turn = self._replies_in_a_row >= REPLIES_IN_A_ROW
+        rows = await self._outbox.pending(
+            self._company,
+            1 if is_others_turn else BATCH,
+            without=self._holds.chats,
+            known_only=self._holds.strangers,
+            others_first=is_others_turn,
         )
+        if is_others_turn:
+            self._replies_in_a_row = 0
+        return rows
+
+    def _is_overtaken(self) -> bool:
+        """Whether others than the rows of the last look are to go next."""
+        if self._replies_in_a_row:
+            return self._replies_in_a_row >= REPLIES_IN_A_ROW
+        return self._outbox.replies(self._company) != self._seen_replies
 
     async def _send_batch(self, rows: Sequence[Row]) -> None:
         batch = Batch(
@@ -142,7 +166,8 @@ class Dispatcher:
             await self._pacing.strangers({row.chat for row in rows}),
             pacing=self._pacing,
             holds=self._holds,
-            exists=self._exists,
+            look_up=self._look_up,
+            is_overtaken=self._is_overtaken,
         )
         while self._session.can_send:
             row = await batch.next()
@@ -182,26 +207,45 @@ class Dispatcher:
             self._session.counters.limiter_waits += 1
             self._session.counters.limiter_wait_s += trio.current_time() - began
 
-    async def _exists(self, row: Row) -> bool:
-        """Whether a stranger's number is on WhatsApp; if not, its row has failed.
+    async def _look_up(self, row: Row) -> LookUp:
+        """Whether a stranger's address is on WhatsApp, and which account it means there.
 
-        Writing to numbers that do not exist is what gets accounts banned first.
+        If nobody has it, its row has failed: writing to numbers that do not exist is what gets
+        accounts banned first. If it means another account, the rows that go there are one chat.
         """
-        jid = parse_jid(row.chat)
-        if jid.server != USER_SERVER:
-            return True
+        now = trio.current_time()
+        if now - self._looked_up.get(row.chat, -LOOKED_UP_S) < LOOKED_UP_S:
+            return LookUp.EXISTS
         try:
             worker = self._session.connected_worker("looking a number up")
             with trio.move_on_after(self._settings.look_up_deadline_s):
-                answer = await worker.call(WorkerMethod.LOOK_UP, phones=[jid.user])
-                if jid.user in answer["on_whatsapp"]:
-                    return True
-                await self._outbox.failed(row.id, "the number is not on WhatsApp")
-                return False
-        except (WorkerFailed, WorkerGone, WrongState, UnknownMessage) as error:
+                answer = await worker.call(WorkerMethod.LOOK_UP, addresses=[row.chat])
+                account = answer["accounts"].get(row.chat)
+                if account is None:
+                    await self._outbox.failed(row.id, "nobody on WhatsApp has this address")
+                    return LookUp.ENDED
+                # A worker's word is checked: what is no address here would stop the whole queue.
+                account = str(parse_recipient(account, field="account"))
+                lid = answer["lids"].get(row.chat)
+                lid = None if lid is None else str(parse_recipient(lid, field="lid"))
+                return await self._found(row, account, lid)
+        except (WorkerFailed, WorkerGone, WrongState, UnknownMessage, InvalidParams) as error:
             self._log.info("number_not_looked_up", id=row.id, reason=error.message)
-        # Nobody said: the send itself will, and is refused where the number does not exist.
-        return self._session.can_send
+        # Nobody said: the send itself will, and is refused where the address does not exist.
+        return LookUp.EXISTS if self._session.can_send else LookUp.ENDED
+
+    async def _found(self, row: Row, account: str, lid: str | None) -> LookUp:
+        """Take up that the address of `row` means `account`, which has `lid` beside."""
+        if len(self._looked_up) >= LOOKED_UP:
+            self._looked_up.clear()
+        self._looked_up[account] = trio.current_time()
+        for address in {row.chat, lid} - {account, None}:
+            await self._outbox.addressed(self._company, str(address), account)
+        if lid is not None and not await self._pacing.strangers({lid}):
+            # The company knows this person by the other identity.
+            await self._pacing.met([account])
+            return LookUp.MOVED
+        return LookUp.EXISTS if account == row.chat else LookUp.MOVED
 
     async def _send(self, row: Row, batch: Batch) -> None:
         """Hand `row` over, and behind it those of the batch that may follow at once."""
@@ -217,15 +261,19 @@ class Dispatcher:
                 while handover is not None:
                     self._is_handing_over = True
                     chat = handover.row.chat
+                    self._count_replies(handover.row)
                     settle = await self._hand_over(handover)
                     following = await self._following(batch) if isinstance(settle, Ack) else None
                     settled, handover = await self._record(settle, following, shield)
                     self._is_handing_over = handover is not None
                     if settled is None or settled.state is OutboxState.QUEUED:
                         batch.stop(chat)  # it goes, or is heard of, before the later ones
-                    elif settled.sent_ms is not None:
+                    elif settled.state in SENT_OR_BEYOND:
                         await self._pacing.met([chat])
                         batch.met(chat)
+
+    def _count_replies(self, row: Row) -> None:
+        self._replies_in_a_row = self._replies_in_a_row + 1 if row.is_reply else 0
 
     async def _following(self, batch: Batch) -> Row | None:
         """The row to begin in the transaction that records an ack; None: none is.
@@ -256,6 +304,8 @@ class Dispatcher:
             answer = await worker.call(
                 WorkerMethod.SEND,
                 patience_s=self._settings.send_deadline_s,
+                slow_s=self._settings.slow_ack_s,
+                if_slow=partial(self._until_proved, handover),
                 to=row.chat,
                 text=row.text,
                 secret=secret,
@@ -268,7 +318,39 @@ class Dispatcher:
             # whatsmeow itself gives up earlier: this worker answers nothing any more.
             await self._session.replace_hung_worker()
             return _leave_to_next_worker
+        if answer is None:
+            # whatsmeow sends nothing else until it has the ack, or gives it up after 75 s.
+            await self._session.replace_stuck_worker()
+            return partial(outbox.get, row.id)
         return Ack(row.id, answer["message_id"], answer["timestamp_ms"])
+
+    async def _until_proved(self, handover: Handover) -> None:
+        """Return when a receipt has proved that WhatsApp has the message, and its ack is missing.
+
+        Receipts name message ids, and this one's would come with the ack: so it is looked up. The
+        row moves on as soon as there is a receipt.
+        """
+        pause_s = self._settings.slow_ack_s
+        while not await self._is_proved(handover):
+            # It is still being prepared, or the disk refuses: nothing tells when that is over.
+            await trio.sleep(pause_s)
+            pause_s *= 2
+        await trio.sleep(self._settings.late_ack_s)
+
+    async def _is_proved(self, handover: Handover) -> bool:
+        """Wait for a receipt of an attempt under way; False if its id is not known yet."""
+        row, secret = handover
+        message_id = await self._session.trace(secret)
+        if message_id is None:
+            return False
+        try:
+            await self._outbox.identified(row.id, message_id)
+            settled = await self._outbox.wait(row.id, SENT_OR_BEYOND)
+        except (StoreFailed, UnknownMessage) as error:
+            self._log.info("attempt_not_identified", id=row.id, reason=error.message)
+            return False
+        self._log.info("ack_missing", id=row.id, state=str(settled.state))
+        return True
 
     async def _refused(self, handover: Handover, error: str) -> Settle:
         row, secret = handover

@@ -11,6 +11,8 @@ kill workers under load check that no message id is logged twice.
 
 from __future__ import annotations
 
+from typing import Any
+
 import structlog
 import trio
 
@@ -22,9 +24,10 @@ from whatsappd.model.event import (
     MESSAGE_UNREADABLE,
     Draft,
 )
-from whatsappd.model.jid import parse_jid
+from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
+from whatsappd.rules.asked_again import RECEIPT_GRACE_MS
 from whatsappd.store.events import EventLog
-from whatsappd.store.intake import Arrival, Intake, Receipt
+from whatsappd.store.intake import Arrival, AskedAgain, Intake, Receipt
 from whatsappd.wire.worker import Kind, WorkerEvent
 
 log = structlog.get_logger()
@@ -43,6 +46,17 @@ _OUTBOX_RECEIPTS = {
     "read": "read",
     "played": "played",
 }
+#: The same of a note to self: our own devices are its recipients.
+_RECEIPTS_OF_NOTES = {
+    **_OUTBOX_RECEIPTS,
+    "sender": "delivered",
+    "read-self": "read",
+    "played-self": "played",
+}
+
+
+#: Characters of a device's address that are shown to people; real ones have 40.
+MAX_ADDRESS = 80
 
 
 class InboundLog:
@@ -93,20 +107,47 @@ class InboundLog:
                 await trio.sleep(self._retry_s)
 
 
+def is_own(event: WorkerEvent) -> bool:
+    """Whether it is a message that the account itself sent, from its phone or another device."""
+    return event.kind is Kind.MESSAGE and bool(event.data["from_me"])
+
+
 def arrival(company: str, event: WorkerEvent) -> Arrival:
+    if event.kind is Kind.FORGOTTEN:
+        # That it was asked for is logged as a receipt, and what becomes of it as the outbox's.
+        asked_again = AskedAgain(
+            event.data["message_id"],
+            event.data["chat"],
+            event.data["sender"][:MAX_ADDRESS],
+            RECEIPT_GRACE_MS,
+        )
+        return Arrival(None, number=event.number, asked_again=asked_again)
+    is_message = event.kind is Kind.MESSAGE
+    people = _people(event) if is_message else set()
     return Arrival(
         Draft(company, _TYPES[event.kind], event.data),
         number=event.number,
         receipt=_receipt(event) if event.kind is Kind.RECEIPT else None,
-        people=_people(event) if event.kind is Kind.MESSAGE else (),
+        people=people,
+        writers=() if is_own(event) else people,
+        identity=_identity(event) if is_message else None,
     )
 
 
 def _receipt(event: WorkerEvent) -> Receipt | None:
-    kind = _OUTBOX_RECEIPTS.get(event.data["receipt"])
-    if kind is None or event.data["from_me"]:
-        return None  # a retry, or one of our own account's devices
+    kinds = _OUTBOX_RECEIPTS
+    if event.data["from_me"]:
+        # Of our own account's devices only one matters: they are the recipients of a note to self.
+        kinds = _RECEIPTS_OF_NOTES if _is_note_to_self(event.data) else {}
+    kind = kinds.get(event.data["receipt"])
+    if kind is None:
+        return None  # a retry, or what another device of ours read
     return Receipt(event.data["message_ids"], kind, event.data["timestamp_ms"])
+
+
+def _is_note_to_self(data: dict[str, Any]) -> bool:
+    chat = _account(data["chat"])
+    return chat is not None and chat in (_account(data["sender"]), _account(data["sender_alt"]))
 
 
 def _people(event: WorkerEvent) -> set[str]:
@@ -116,6 +157,18 @@ def _people(event: WorkerEvent) -> set[str]:
         return set()
     addresses = ("chat", "recipient_alt") if data["from_me"] else ("sender", "sender_alt")
     return {person for name in addresses if (person := _account(data[name])) is not None}
+
+
+def _identity(event: WorkerEvent) -> tuple[str, str] | None:
+    """The LID and the phone number of whoever wrote, or was written to; None: one is not known."""
+    data = event.data
+    names = ("sender", "sender_alt")
+    if data["from_me"] and not data["is_group"]:
+        names = ("chat", "recipient_alt")
+    known = {_account(data[name]) for name in names} - {None}
+    lids = [each for each in known if each and each.endswith(f"@{LID_SERVER}")]
+    numbers = [each for each in known if each and each.endswith(f"@{USER_SERVER}")]
+    return (lids[0], numbers[0]) if lids and numbers else None
 
 
 def _account(address: str | None) -> str | None:

@@ -16,6 +16,7 @@ import trio
 from whatsappd.errors import UnknownCompany, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
+from whatsappd.rules.binding import Queued, Standing, bound_account
 from whatsappd.rules.lifecycle import PARKED, start_refusal
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.forkserver import ForkServer
@@ -59,6 +60,7 @@ class Pool:
         self._supervision = supervision
         self._shared_pacing = pacing
         pacing.contacts.on_new = self._touch
+        companies.on_account = self._account_changed
         self._pacing: dict[str, Pacing] = {}
         self._sessions: dict[str, Session] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -149,6 +151,11 @@ class Pool:
         if company in self._pacing:
             self._pacing[company].touch()
 
+    def _account_changed(self, company: str) -> None:
+        """A company has another account, so it knows other people."""
+        self._shared_pacing.contacts.forget(company)
+        self._touch(company)
+
     def statuses(self, among: Collection[str] | None = None) -> list[SessionStatus]:
         """Of all sessions, or of those of the companies `among` that exist, by company."""
         return [
@@ -177,28 +184,88 @@ class Pool:
             outreach_paused_until_ms=self._pacing[company].paused_until_ms,
         )
 
-    async def start(self, company: str, *, take_over: bool) -> Session:
+    async def start(
+        self,
+        company: str,
+        *,
+        take_over: bool,
+        new_account: bool = False,
+        queued: Queued = Queued.CANCEL,
+    ) -> Session:
         """Start a company's session, and remember that it is wanted. Makes the company if new.
 
+        Args:
+            new_account: it may be linked, or is held because it is linked, with another number than
+                before.
+            queued: what becomes of messages that wait and were written for the number before.
+
         Raises:
-            WrongState: see `Session.start`.
+            WrongState: see `Session.start`; or `new_account` and the company is linked with its own
+                account, or with another company's.
             UnknownCompany: it was removed meanwhile.
             StoreFailed: the wish cannot be stored, so nothing was started.
         """
-        return await self._start(company, self._sessions.get(company), take_over=take_over)
+        return await self._start(
+            company,
+            self._sessions.get(company),
+            take_over=take_over,
+            leave=queued if new_account else None,
+        )
 
-    async def _start(self, company: str, known: Session | None, *, take_over: bool) -> Session:
-        """Start `known`, the company's session; None: the company is yet to be made."""
+    async def _start(
+        self,
+        company: str,
+        known: Session | None,
+        *,
+        take_over: bool,
+        leave: Queued | None = None,
+    ) -> Session:
+        """Start `known`, the company's session; None: the company is yet to be made.
+
+        Args:
+            leave: it leaves its account; what becomes of what waits. None: it keeps it.
+        """
         # The wish and the deed belong together, also if whoever asked hangs up meanwhile.
         with trio.CancelScope(shield=True):
             async with self._alone(company):
                 if known is not None and self._sessions.get(company) is not known:
                     raise _removed_meanwhile(company)
+                if leave is not None and known is not None:
+                    await self._leave_account(known, leave)
                 await self._companies.put_wanted(company, True)
                 session = self._sessions.get(company) or await self._add(company)
                 session.wanted = True
                 await session.start(take_over=take_over)
         return session
+
+    async def _leave_account(self, session: Session, queued: Queued) -> None:
+        """End the company's tie to its account, so that it may be linked with another one.
+
+        First what waits is cancelled, if it is to be: whatever interrupts this, nothing that was
+        written for the one account leaves from the other.
+        """
+        company = session.company
+        if session.jid is not None:
+            linked = bound_account(session.jid, session.lid)
+            claim = await self._companies.look_at_account(company, linked)
+            if claim.standing is Standing.OURS:
+                raise WrongState(
+                    f"{company} is linked with its own account ({session.account}): "
+                    f"`whatsappctl logout {company}` first, then link the other phone",
+                    company=company,
+                    state=str(session.state),
+                )
+            if claim.standing is Standing.TAKEN:
+                raise WrongState(
+                    f"{company} is linked with the account of company {claim.owner}: "
+                    f"`whatsappctl logout` one of the two",
+                    company=company,
+                    state=str(session.state),
+                )
+        if queued is Queued.CANCEL:
+            await self._abandon_messages(company, "the company was linked with another number")
+        await self._companies.leave_account(company)
+        session.account = None
 
     async def stop(self, company: str) -> Session:
         """Stop a session, and remember that; returns when its process is gone."""
@@ -229,13 +296,28 @@ class Pool:
         return session
 
     async def logout(self, company: str) -> Session:
+        """Unlink the device at WhatsApp, stop, and give up the account: others may have it.
+
+        A held session is unlinked from the account that is not the company's; it keeps its own. One
+        that is not linked gives up the account that it was linked with.
+
+        Raises:
+            WrongState: it is linked, and WhatsApp cannot be told just now.
+        """
         session = self.get(company)
         # Once it is unlinked it must not be brought back, also if whoever asked hangs up meanwhile.
         with trio.CancelScope(shield=True):
-            await session.begin_logout()
+            was_held = session.state is SessionState.HELD
+            if session.jid is not None or session.account is None:
+                await session.begin_logout()
+            else:
+                await session.begin_stop()
             async with self._alone(company):
                 if self.get(company) is session:
                     await self._unwant(session)
+                    if not was_held:
+                        await self._companies.give_account_up(company)
+                        session.account = None
         await session.settled()
         return session
 
@@ -280,7 +362,7 @@ class Pool:
         self._scopes[company].cancel()
         await self._gone[company].wait()
         try:
-            await self._abandon_messages(company)
+            await self._abandon_messages(company, "the company was removed")
             # The account's keys first: a company of the same name must never find them.
             directory = self._state.company(company)
             if directory.exists():
@@ -294,9 +376,8 @@ class Pool:
         for of_companies in (self._sessions, self._pacing, self._scopes, self._gone):
             del of_companies[company]
 
-    async def _abandon_messages(self, company: str) -> None:
+    async def _abandon_messages(self, company: str, reason: str) -> None:
         """What is queued must not go out from another account that gets the same name one day."""
-        reason = "the company was removed"
         await self._outbox.cancel_queued(company, reason)
         for row, _secret in await self._outbox.interrupted(company):
             await self._outbox.untraceable(row.id, reason)
@@ -339,6 +420,7 @@ class Pool:
         session.jid = remembered.jid
         session.lid = remembered.lid
         session.push_name = remembered.push_name
+        session.account = remembered.account if remembered.claimed else None
         session.last_inbound_ms = await self._inbound.last_ms(company)
         self._pacing[company] = pacing
         self._sessions[company] = session

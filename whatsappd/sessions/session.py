@@ -18,13 +18,15 @@ import structlog
 import trio
 
 from whatsappd.clock import now_ms, steady_ms
-from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
+from whatsappd.errors import Malformed, StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
-from whatsappd.rules.causes import ban_ms, describe
+from whatsappd.rules.binding import Standing, bound_account
+from whatsappd.rules.causes import UNLINKED_ON_REQUEST, account_refused, ban_ms, describe
 from whatsappd.rules.health import Judgement, Observation
 from whatsappd.rules.lifecycle import (
     ALIVE,
+    WAITING,
     Action,
     Cause,
     counts_as_crash,
@@ -36,7 +38,8 @@ from whatsappd.sessions.checkup import Answer, Checkups, ask
 from whatsappd.sessions.counters import Counters
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.handover import settle_cut_off
-from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.inbound import InboundLog, is_own
+from whatsappd.sessions.linked_account import LinkedAccount
 from whatsappd.sessions.news import meaning_of
 from whatsappd.sessions.pairing import Pairing
 from whatsappd.sessions.process import ProcessView
@@ -44,9 +47,9 @@ from whatsappd.sessions.retries import Retries
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.sessions.worker import Worker
 from whatsappd.state import Place
-from whatsappd.store.companies import Companies
+from whatsappd.store.companies import AccountClaim, Companies
 from whatsappd.store.outbox import Outbox
-from whatsappd.wire.worker import INBOUND, Kind, WorkerEvent, WorkerMethod
+from whatsappd.wire.worker import INBOUND, SPOOL, Kind, WorkerEvent, WorkerMethod
 
 log = structlog.get_logger()
 
@@ -85,6 +88,7 @@ class Session:
         self.jid: str | None = None
         self.lid: str | None = None
         self.push_name: str | None = None
+        self.account: str | None = None  # that the company is bound to; see `rules.binding`
         self.pairing = Pairing()
         self.wanted = False
         self.counters = Counters()
@@ -120,6 +124,7 @@ class Session:
         self._worker_done.set()
         self._timer = trio.CancelScope()
         self._retries = Retries(settings)
+        self._linked = LinkedAccount()
 
     # --- what people ask for -----------------------------------------------------------------
 
@@ -156,12 +161,47 @@ class Session:
     async def begin_logout(self) -> None:
         """Unlink the device at WhatsApp, and stop, without waiting for the process to be gone.
 
+        A held session connects for it, and takes nothing that arrives meanwhile.
+
         Raises:
             WrongState: the session is not connected, so WhatsApp cannot be told.
             WorkerFailed, WorkerGone: WhatsApp was not told.
         """
-        await self.connected_worker("logout").call(WorkerMethod.LOGOUT)
-        await self._apply(Cause.LOGGED_OUT, words="unlinked on request; start again to link anew")
+        if self.state is SessionState.HELD:
+            await self._unlink_held()
+            return
+        worker = self.connected_worker("logout")
+        # WhatsApp may end the connection before it answers.
+        self._linked.unlink_words = UNLINKED_ON_REQUEST
+        try:
+            await worker.call(WorkerMethod.LOGOUT)
+        except WorkerGone:
+            if self.state is not SessionState.LOGGED_OUT:
+                self._linked.unlink_words = None
+                raise
+        except BaseException:
+            self._linked.unlink_words = None
+            raise
+        await self._apply(Cause.LOGGED_OUT)
+
+    async def _unlink_held(self) -> None:
+        self._linked.is_unlinking = True
+        self._linked.unlink_words = UNLINKED_ON_REQUEST
+        try:
+            await self._apply(Cause.UNLINK)
+            with trio.move_on_after(self._settings.unlink_deadline_s):
+                while self.state in ALIVE | WAITING:
+                    await self.wait_changed()
+        finally:
+            self._linked.is_unlinking = False
+        if self.state is not SessionState.LOGGED_OUT:
+            self._linked.unlink_words = None
+            raise WrongState(
+                f"{self.company}: the device could not be unlinked: it is {self.state} "
+                f"({self.cause}); try again, or unlink it on the phone",
+                company=self.company,
+                state=str(self.state),
+            )
 
     def kill_worker(self) -> bool:
         """Kill the worker, for the daemon's end; whether there was one."""
@@ -180,6 +220,13 @@ class Session:
         The next one finds out what became of messages that were being handed over.
         """
         await self._apply(Cause.DEFECT)
+
+    async def replace_stuck_worker(self) -> None:
+        """Let a new worker take over from one that waits in vain for WhatsApp's acknowledgement.
+
+        Call it between two messages. The message itself has arrived.
+        """
+        await self._apply(Cause.RECYCLED, {"why": "WhatsApp acknowledged a message no more"})
 
     async def recycle(self, why: str) -> bool:
         """Let a new worker take over, between two messages; whether it does.
@@ -236,6 +283,7 @@ class Session:
             last_error_ms=self.last_error_ms,
             queued=queued,
             outreach_paused_until_ms=outreach_paused_until_ms,
+            account=self.account,
         )
 
     @property
@@ -296,6 +344,8 @@ class Session:
             if following is None:
                 return
             before = self.state
+            if cause is Cause.LOGGED_OUT:
+                words, self._linked.unlink_words = self._linked.unlink_words or words, None
             words = words or describe(cause, data)
             if (following.state, following.action) == (before, Action.NONE) and words == self.cause:
                 return
@@ -318,6 +368,7 @@ class Session:
             # Whoever asked for it may be gone by now; that it happened is recorded all the same.
             with trio.CancelScope(shield=True):
                 if cause is Cause.LOGGED_OUT:
+                    self._linked.drops_spool = self._linked.foreign == self._generation - 1
                     await self._take_identity(jid=None, lid=None, push_name=None)
                 await self._record(before, cause)
 
@@ -340,6 +391,8 @@ class Session:
             case Cause.START | Cause.TAKE_OVER | Cause.STOP | Cause.OPENED | Cause.QR:
                 pass
             case Cause.PAIRED | Cause.RETRY_DUE | Cause.KEEPALIVE_RESTORED | Cause.RECYCLED:
+                pass
+            case Cause.UNLINK:
                 pass
             case _:
                 self._note_error(words)
@@ -469,6 +522,9 @@ class Session:
                 await self._worker_done.wait()
         self._worker_scope.cancel()
         await self._worker_done.wait()
+        if self._linked.drops_spool:
+            (self.directory / SPOOL).unlink(missing_ok=True)
+            self._linked.drops_spool = False
 
     async def _work(self, generation: int, scope: trio.CancelScope, done: trio.Event) -> None:
         """One worker's whole life, from the fork to its last event."""
@@ -490,6 +546,11 @@ class Session:
     async def _work_once(self, generation: int) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         self.pairing.begin()
+        self._linked.unlink_now = unlink_now = trio.Event()
+        if self._linked.is_unlinking:
+            self._linked.foreign = generation
+        elif not await self._may_use_account(generation):
+            return
         attempts, jid = await self._outbox.interrupted(self.company), self.jid
         taken = await self._inbound.taken(self.company)
         access = self._access()
@@ -513,6 +574,7 @@ class Session:
                 nursery.cancel_scope.cancel()
 
             await nursery.start(run_worker)
+            nursery.start_soon(self._unlink_when_told, worker, generation, unlink_now)
             with trio.move_on_after(self._settings.open_deadline_s) as deadline:
                 try:
                     await worker.call(
@@ -544,6 +606,83 @@ class Session:
                 retry_s=self._settings.retry_store_s,
             )
 
+    # --- whose account it is ------------------------------------------------------------------
+
+    async def _may_use_account(self, generation: int) -> bool:
+        """Whether the account that is linked, if any, is the company's; before it is connected."""
+        if self.jid is None:
+            return True
+        claim = await self._companies.look_at_account(
+            self.company, bound_account(self.jid, self.lid)
+        )
+        if claim.standing is not Standing.OURS:
+            await self._hold(claim, self.jid, generation)
+        return claim.standing is Standing.OURS
+
+    async def _admit(self, identity: dict[str, Any], generation: int) -> bool:
+        """Whether a worker that is connected may go on, with the account that it has."""
+        if generation == self._linked.admitted or generation != self._generation:
+            return True
+        if self._linked.is_unlinking:
+            self._linked.unlink_now.set()
+            return False
+        jid = identity["jid"] or self.jid or self._linked.paired_jid
+        if jid is None:
+            data = {"error": "it is linked, and the account's own name for itself cannot be read"}
+            await self._apply(Cause.SPAWN_FAILED, data, generation=generation)
+            return False
+        try:
+            linked = bound_account(jid, identity["lid"])
+        except ValueError as error:
+            raise Malformed(f"a worker is connected as nobody: {error}") from error
+        try:
+            claim = await self._companies.claim_account(self.company, linked)
+        except StoreFailed as error:
+            reason = f"its account cannot be recorded: {error.message}"
+            await self._apply(Cause.SPAWN_FAILED, {"error": reason}, generation=generation)
+            return False
+        if claim.standing is Standing.OURS:
+            self._linked.admitted, self.account = generation, linked.jid
+            return True
+        self._linked.foreign = generation
+        if claim.standing is Standing.TAKEN and generation == self._linked.paired:
+            # It was linked by mistake a moment ago, so it does not stay linked.
+            assert claim.owner is not None
+            self._linked.unlink_words = account_refused(linked.jid, claim.owner)
+            self._linked.unlink_now.set()
+            return False
+        await self._take_identity(**identity)
+        await self._hold(claim, linked.jid, generation)
+        return False
+
+    async def _hold(self, claim: AccountClaim, linked: str | None, generation: int) -> None:
+        if claim.standing is Standing.TAKEN:
+            await self._apply(Cause.ACCOUNT_TAKEN, {"owner": claim.owner}, generation=generation)
+            return
+        data = {"linked": linked, "bound": claim.bound and claim.bound.jid}
+        await self._apply(Cause.OTHER_ACCOUNT, data, generation=generation)
+
+    async def _unlink_when_told(self, worker: Worker, generation: int, told: trio.Event) -> None:
+        """Unlink the device, of an account that is not the company's or that nobody wants here."""
+        await told.wait()
+        words = self._linked.unlink_words
+        reason = f"no answer within {self._settings.unlink_deadline_s:g} s"
+        with trio.move_on_after(self._settings.unlink_deadline_s):
+            try:
+                await worker.call(WorkerMethod.LOGOUT)
+            except (WorkerFailed, WorkerGone) as error:
+                reason = error.message
+            else:
+                reason = ""
+        if generation != self._generation or self.state not in ALIVE:
+            return  # WhatsApp ended the connection, and that told the rest
+        if reason:
+            self._linked.unlink_words = None
+            words = f"{words or 'a device that is to be unlinked'}; but it could not be: {reason}"
+            await self._apply(Cause.ACCOUNT_TAKEN, generation=generation, words=words)
+            return
+        await self._apply(Cause.LOGGED_OUT, generation=generation, words=words)
+
     async def trace(self, secret: bytes) -> str | None:
         """WhatsApp's id of an attempt that had no proper answer; None if it cannot be known."""
         return await trace_attempt(self.company, self._account, secret, jid=self.jid)
@@ -558,7 +697,9 @@ class Session:
         messages: list[WorkerEvent] = []
         taken: int | None = None
         for event in events:
-            if event.kind in INBOUND:
+            if event.kind in INBOUND and generation == self._linked.foreign:
+                continue  # not confirmed either: the worker keeps it, for whom it may concern
+            if event.kind in INBOUND and not is_own(event):
                 self.counters.inbound[event.kind] += 1
             if event.kind is Kind.UNREADABLE:
                 self._note_unreadable(event.data)
@@ -581,8 +722,12 @@ class Session:
         news = meaning_of(event, codes_ran_out=self.pairing.ran_out)
         if news.error is not None:
             self._note_error(news.error)
+        if event.kind is Kind.PAIRED:
+            self._linked.paired, self._linked.paired_jid = generation, event.data["jid"]
         if event.kind is Kind.CONNECTED:
             known = {name: event.data[name] for name in ("jid", "lid", "push_name")}
+            if not await self._admit(known, generation):
+                return
             if known["jid"] is not None:  # else the worker could not read who it is
                 await self._take_identity(**known)
         if news.cause is not None:

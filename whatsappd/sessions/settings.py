@@ -45,3 +45,6 @@ class SessionSettings(NamedTuple):
     queue_limit: int = 10_000  # messages waiting per company
     look_up_deadline_s: float = 20.0  # for whether a number is on WhatsApp
     send_deadline_s: float = 100.0  # whatsmeow itself gives up after 75 s
+    slow_ack_s: float = 1.0  # without an ack for so long, a message's id is looked up
+    late_ack_s: float = 2.0  # for the ack of a message whose receipt is there
+    unlink_deadline_s: float = 40.0  # for a connection to WhatsApp, and its answer

@@ -9,6 +9,7 @@ import socket
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
+from functools import partial
 from typing import Any
 
 import structlog
@@ -144,13 +145,21 @@ class Worker:
         return status
 
     async def call(
-        self, method: WorkerMethod, *, patience_s: float = math.inf, **arguments: Any
+        self,
+        method: WorkerMethod,
+        *,
+        patience_s: float = math.inf,
+        slow_s: float = math.inf,
+        if_slow: Callable[[], Awaitable[object]] | None = None,
+        **arguments: Any,
     ) -> Any:
         """Ask the worker; its result. Cancellation forgets the answer, not the work.
 
         Args:
             patience_s: its time to answer. While the daemon's own store holds up what the worker
                 brings, it is waited for longer: ending it would lose that.
+            if_slow: called when there is no answer after `slow_s`. If it returns before there is
+                one, the answer is forgotten, and the result is None.
 
         Raises:
             WorkerFailed: the worker refused, with its reason.
@@ -166,11 +175,15 @@ class Worker:
             async with self._send_lock:
                 request = pack_request(msgid, method, arguments)
                 await self._channel.send_all(self._confirmation() + request)
-            while not answer.arrived.is_set():
-                with trio.move_on_after(patience_s) as patience:
+            wait = partial(self._wait_for, answer, method, patience_s)
+            if if_slow is not None:
+                with trio.move_on_after(slow_s):
                     await answer.arrived.wait()
-                if patience.cancelled_caught and not self.is_held_up:
-                    raise TimedOut(f"the worker did not answer {method} within {patience_s:g} s")
+                if not answer.arrived.is_set():
+                    await _first_of(wait, if_slow)
+                if not answer.arrived.is_set():
+                    return None
+            await wait()
         except (trio.BrokenResourceError, trio.ClosedResourceError) as error:
             raise WorkerGone("the worker is gone") from error
         finally:
@@ -185,6 +198,13 @@ class Worker:
             self._end_broken(error.message)
             raise WorkerGone("the worker answered what it never should, and is ended") from error
         return answer.response.result
+
+    async def _wait_for(self, answer: _Answer, method: WorkerMethod, patience_s: float) -> None:
+        while not answer.arrived.is_set():
+            with trio.move_on_after(patience_s) as patience:
+                await answer.arrived.wait()
+            if patience.cancelled_caught and not self.is_held_up:
+                raise TimedOut(f"the worker did not answer {method} within {patience_s:g} s")
 
     @property
     def is_gone(self) -> bool:
@@ -340,3 +360,21 @@ class _Answer:
     def __init__(self) -> None:
         self.arrived = trio.Event()
         self.response: Response | None = None
+
+
+async def _first_of(*waits: Callable[[], Awaitable[object]]) -> None:
+    """Run all until one returns or raises, and raise what that one raised."""
+    raised: list[Exception] = []
+    async with trio.open_nursery() as nursery:
+
+        async def run(wait: Callable[[], Awaitable[object]]) -> None:
+            try:
+                await wait()
+            except Exception as error:  # noqa: BLE001 -- raised again below, out of the nursery
+                raised.append(error)
+            nursery.cancel_scope.cancel()
+
+        for wait in waits:
+            nursery.start_soon(run, wait)
+    if raised:
+        raise raised[0]

@@ -8,13 +8,15 @@ from __future__ import annotations
 
 import sqlite3
 from collections import OrderedDict
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable, Mapping
 
 from whatsappd.clock import now_ms
 from whatsappd.store.database import Database
 
 #: (company, chat) pairs remembered; about 200 bytes each.
 REMEMBERED = 20_000
+#: How exactly it is stored when somebody wrote last, in milliseconds: ten minutes.
+WROTE_STEP_MS = 600_000
 
 
 class Contacts:
@@ -22,7 +24,9 @@ class Contacts:
 
     def __init__(self, database: Database) -> None:
         self._database = database
-        self._remembered: OrderedDict[tuple[str, str], None] = OrderedDict()
+        #: When each of them is known to have written last; 0: not known.
+        self._remembered: OrderedDict[tuple[str, str], int] = OrderedDict()
+        self._identities: OrderedDict[tuple[str, str], str] = OrderedDict()
         #: Called with a company that knows somebody new.
         self.on_new: Callable[[str], None] = lambda _company: None
 
@@ -58,23 +62,85 @@ class Contacts:
             self._remember(company, chats)
             self.on_new(company)
 
+    def writers(self, company: str, chats: Collection[str], time_ms: int) -> list[str]:
+        """Those of `chats`, who wrote at `time_ms`, for whom `stage_wrote` would store that."""
+        known = self._remembered
+        return [
+            chat for chat in chats if abs(time_ms - known.get((company, chat), 0)) >= WROTE_STEP_MS
+        ]
+
+    def stage_wrote(
+        self, conn: sqlite3.Connection, company: str, chats: Collection[str], time_ms: int
+    ) -> None:
+        """These contacts wrote, in a function given to `Database.write`; then say `wrote`."""
+        conn.executemany(
+            "UPDATE contacts SET wrote_ms = ? WHERE company = ? AND chat = ?",
+            [(time_ms, company, chat) for chat in chats],
+        )
+
+    def wrote(self, company: str, chats: Collection[str], time_ms: int) -> None:
+        """What `stage_wrote` wrote is committed."""
+        for chat in chats:
+            self._remembered[company, chat] = time_ms
+
+    def new_identities(self, company: str, identities: Iterable[tuple[str, str]]) -> dict[str, str]:
+        """The phone numbers, by LID, of which `identified` was not told lately."""
+        known = self._identities
+        return {lid: number for lid, number in identities if known.get((company, lid)) != number}
+
+    def identified(self, company: str, identities: Mapping[str, str]) -> None:
+        """These numbers are stored as their LIDs'."""
+        for lid, number in identities.items():
+            self._identities[company, lid] = number
+        while len(self._identities) > REMEMBERED:
+            self._identities.popitem(last=False)
+
+    def forget(self, company: str) -> None:
+        """The company's contacts are other ones now."""
+        for memory in (self._remembered, self._identities):
+            for known in [known for known in memory if known[0] == company]:
+                memory.pop(known)
+
     async def remove_company(self, company: str) -> None:
         """Forget everybody the company knew."""
 
         def write(conn: sqlite3.Connection) -> None:
-            conn.execute("DELETE FROM contacts WHERE company = ?", (company,))
+            for table in ("contacts", "former_contacts", "aliases"):
+                conn.execute(f"DELETE FROM {table} WHERE company = ?", (company,))  # noqa: S608
 
-        def forget(_done: None) -> None:
-            for known in [known for known in self._remembered if known[0] == company]:
-                del self._remembered[known]
-
-        await self._database.write(write, forget)
+        await self._database.write(write, lambda _done: self.forget(company))
 
     def _remember(self, company: str, chats: Collection[str]) -> None:
         for chat in chats:
-            self._remembered[company, chat] = None
+            self._remembered.setdefault((company, chat), 0)
         while len(self._remembered) > REMEMBERED:
             self._remembered.popitem(last=False)
+
+
+def put_away(conn: sqlite3.Connection, company: str, account: str) -> None:
+    """The company leaves `account`, whose contacts wait for its return. Then `forget` the company.
+
+    Nothing is known of the contacts of the next account, unless it was the company's before.
+    """
+    conn.execute(
+        "INSERT OR REPLACE INTO former_contacts (company, account, chat, since_ms, wrote_ms)"
+        " SELECT company, ?, chat, since_ms, wrote_ms FROM contacts WHERE company = ?",
+        (account, company),
+    )
+    conn.execute("DELETE FROM contacts WHERE company = ?", (company,))
+
+
+def bring_back(conn: sqlite3.Connection, company: str, account: str) -> None:
+    """The company has `account` (again): its contacts are those that it had with it."""
+    conn.execute(
+        "INSERT OR REPLACE INTO contacts (company, chat, since_ms, wrote_ms)"
+        " SELECT company, chat, since_ms, wrote_ms FROM former_contacts"
+        " WHERE company = ? AND account = ?",
+        (company, account),
+    )
+    conn.execute(
+        "DELETE FROM former_contacts WHERE company = ? AND account = ?", (company, account)
+    )
 
 
 def _find(conn: sqlite3.Connection, company: str, chats: Collection[str]) -> set[str]:

@@ -27,13 +27,25 @@ class Receipt(NamedTuple):
     time_ms: int
 
 
+class AskedAgain(NamedTuple):
+    """A device (a JID) could not read a message, and WhatsApp's library has forgotten it."""
+
+    message_id: str
+    chat: str  # of the receipt, by which whoever asks is known to be the recipient
+    device: str
+    wait_ms: int  # before it is sent anew
+
+
 class Arrival(NamedTuple):
     """One event from a worker, with what follows from it."""
 
-    draft: Draft
+    draft: Draft | None  # None: it is told by what follows from it
     number: int | None = None  # the worker's; None: it is not numbered
     receipt: Receipt | None = None
     people: Collection[str] = ()
+    writers: Collection[str] = ()  # those of the people who wrote to the company
+    identity: tuple[str, str] | None = None  # somebody's LID and phone-number JID
+    asked_again: AskedAgain | None = None
 
 
 class Intake:
@@ -72,24 +84,43 @@ class Intake:
         people = self._contacts.unknown(
             company, {person for arrival in arrivals for person in arrival.people}
         )
+        now = now_ms()
+        writers = self._contacts.writers(
+            company, {person for arrival in arrivals for person in arrival.writers}, now
+        )
+        identities = self._contacts.new_identities(
+            company, [each.identity for each in arrivals if each.identity is not None]
+        )
 
         def write(conn: sqlite3.Connection) -> None:
             taken = _taken(conn, company)
             fresh = [
                 arrival for arrival in arrivals if arrival.number is None or arrival.number > taken
             ]
-            self._log.stage([arrival.draft for arrival in fresh])
-            for receipt in (arrival.receipt for arrival in fresh):
-                if receipt is not None:
-                    self._outbox.stage_receipt(conn, company, *receipt)
+            self._log.stage([arrival.draft for arrival in fresh if arrival.draft is not None])
+            for lid, number in identities.items():
+                self._outbox.stage_addressed(conn, company, lid, number)
+            for arrival in fresh:
+                if arrival.receipt is not None:
+                    self._outbox.stage_receipt(conn, company, *arrival.receipt)
+                if arrival.asked_again is not None:
+                    self._outbox.stage_asked_again(conn, company, *arrival.asked_again)
             self._contacts.stage(conn, company, people)
+            if writers:
+                self._contacts.stage_wrote(conn, company, writers, now)
+                self._outbox.stage_answers(conn, company, writers)
             last = max((arrival.number or 0 for arrival in fresh), default=0)
             if last > taken:
                 conn.execute(
-                    "INSERT OR REPLACE INTO inbound VALUES (?, ?, ?)", (company, last, now_ms())
+                    "INSERT OR REPLACE INTO inbound VALUES (?, ?, ?)", (company, last, now)
                 )
 
-        await self._database.write(write, lambda _done: self._contacts.added(company, people))
+        def stored(_done: None) -> None:
+            self._contacts.added(company, people)
+            self._contacts.wrote(company, writers, now)
+            self._contacts.identified(company, identities)
+
+        await self._database.write(write, stored)
 
 
 def _taken(conn: sqlite3.Connection, company: str) -> int:

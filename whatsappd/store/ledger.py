@@ -9,12 +9,13 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from whatsappd.errors import KeyConflict, QueueFull
 from whatsappd.model.event import OUTBOX_STATE, Draft
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
+from whatsappd.rules.asked_again import answer_asking
 from whatsappd.rules.delivery import (
     KNOWLEDGE,
     OPEN,
@@ -24,7 +25,8 @@ from whatsappd.rules.delivery import (
     advances,
     next_state,
 )
-from whatsappd.store import rows
+from whatsappd.rules.priority import is_answer
+from whatsappd.store import aliases, rows
 from whatsappd.store.events import EventLog
 from whatsappd.store.stored_bytes import COUNTED, StoredBytes
 from whatsappd.store.watch import Change
@@ -100,10 +102,11 @@ class Ledger:
             )
         now = self._clock()
         self._last_id = rows.new_id(self._last_id, now, random.random())
+        chat = aliases.account_of(conn, new.company, new.chat, now)
         row = Row(
             id=rows.id_as_text(self._last_id),
             company=new.company,
-            chat=new.chat,
+            chat=chat,
             text=new.text,
             key=new.key,
             state=OutboxState.QUEUED,
@@ -117,6 +120,8 @@ class Ledger:
             updated_ms=now,
             sent_ms=None,
             owner=new.owner,
+            asked=None if chat == new.chat else new.chat,
+            is_reply=is_answer(_wrote_ms(conn, new.company, chat), now),
         )
         if not rows.insert(conn, row):
             known = self.find(conn, new)
@@ -132,7 +137,10 @@ class Ledger:
         if new.key is None:
             return None
         known = rows.find(conn, rows.SELECT_BY_KEY, new.company, new.key)
-        if known is not None and (known.chat, known.text) != (new.chat, new.text):
+        is_same = known is None or (
+            known.text == new.text and new.chat in (known.recipient, known.chat)
+        )
+        if known is not None and not is_same:
             raise KeyConflict(
                 f"key {new.key!r:.80} was used for another message ({known.id}): "
                 "give each message a key of its own",
@@ -172,6 +180,31 @@ class Ledger:
         self._note(Change(row.state, changed))
         return changed
 
+    def addressed(
+        self, conn: sqlite3.Connection, company: str, address: str, account: str
+    ) -> list[Row]:
+        """`address` means `account`: what is open and goes to it goes to the account from now on.
+
+        Returns the rows that this changed.
+        """
+        aliases.put(conn, company, address, account, self._clock())
+        is_reply = is_answer(_wrote_ms(conn, company, account), self._clock())
+        changed = []
+        for row in rows.find_open(conn, company, address):
+            changes = {"chat": account, "asked": row.recipient, "is_reply": is_reply}
+            changed.append(self._noted(rows.update(conn, row, changes), "addressed"))
+        if is_reply:
+            self.answers(conn, company, [account])
+        return changed
+
+    def answers(self, conn: sqlite3.Connection, company: str, chats: Collection[str]) -> None:
+        """These people just wrote: what is open and goes to them goes before the others."""
+        for chat in chats:
+            for row in rows.find_open(conn, company, chat):
+                if not row.is_reply:
+                    # No event: nothing happened to the message.
+                    self._note(Change(row.state, rows.update(conn, row, {"is_reply": True})))
+
     def acknowledged(
         self, conn: sqlite3.Connection, row: Row, message_id: str, sent_ms: int
     ) -> Row:
@@ -209,8 +242,8 @@ class Ledger:
         return row
 
     def identified(self, conn: sqlite3.Connection, row: Row, message_id: str) -> Row:
-        """A lost attempt's message id became known: receipts can find the row from now on."""
-        if row.state not in _BETWEEN:
+        """An attempt's message id became known without an ack: receipts can find the row now."""
+        if row.state not in _UNSETTLED:
             return row  # the question was settled meanwhile
         row = rows.update(conn, row, {"message_id": message_id})
         return self._early_receipt(conn, row)
@@ -222,17 +255,67 @@ class Ledger:
 
         Returns the row if the receipt changed it.
         """
-        row = rows.find(conn, rows.SELECT_BY_MESSAGE, company, message_id)
+        row = self.find_sent(conn, company, message_id)
         if row is None:
             self._keep_receipt(conn, company, message_id, cause, time_ms)
             return None
         return self._apply(conn, row, cause)
+
+    def find_sent(self, conn: sqlite3.Connection, company: str, message_id: str) -> Row | None:
+        """The row that was sent under WhatsApp's id `message_id`, the last time or before it."""
+        return rows.find(conn, rows.SELECT_BY_MESSAGE, company, message_id) or rows.find(
+            conn, rows.SELECT_BY_FORMER, company, message_id
+        )
+
+    def asked_again(
+        self,
+        conn: sqlite3.Connection,
+        company: str,
+        message_id: str,
+        chat: str,
+        device: str,
+        wait_ms: int,
+    ) -> Row | None:
+        """A device could not read a message, and WhatsApp's library has forgotten it.
+
+        It is sent anew, `wait_ms` from now, if nobody is known to have it: see `rules.asked_again`.
+        Otherwise the row says who does not. None: no row was sent to `chat` under that id; anybody
+        may send receipts, and name any id.
+        """
+        row = self.find_sent(conn, company, message_id)
+        now = self._clock()
+        if row is None or row.chat not in (chat, aliases.account_of(conn, company, chat, now)):
+            return None
+        if row.state in (OutboxState.SENDING, OutboxState.UNCERTAIN):
+            # Who cannot read it has it, so the server took it.
+            row = self.move(conn, row, Cause.ACKNOWLEDGED, sent_ms=row.handed_ms)
+        answer = answer_asking(row, message_id, device, now)
+        if answer.sends_anew:
+            return self.move(
+                conn,
+                row,
+                Cause.ASKED_AGAIN,
+                reason=answer.reason,
+                not_before_ms=now + wait_ms,
+                former_message_id=message_id,
+                message_id=None,
+            )
+        if answer.reason in (None, row.reason):
+            return row
+        changes = {"reason": answer.reason, "updated_ms": now}
+        return self._noted(rows.update(conn, row, changes), str(Cause.ASKED_AGAIN))
 
     def remove(self, conn: sqlite3.Connection, row: Row) -> None:
         """Deletes a row that is finished. No event: it happened long ago."""
         assert row.state not in OPEN
         conn.execute("DELETE FROM outbox WHERE id = ?", (int(row.id, 16),))
         self._note(Change(row.state, row, is_gone=True))
+
+    def _noted(self, row: Row, cause: str) -> Row:
+        """Tell of a change that leaves the row in its state."""
+        self._log.stage([_event(row.state, cause, row)])
+        self._note(Change(row.state, row))
+        return row
 
     def _apply(self, conn: sqlite3.Connection, row: Row, cause: Cause) -> Row | None:
         # Otherwise it is older than the one known, or the row was given up.
@@ -266,6 +349,15 @@ _WAITING = frozenset({OutboxState.QUEUED, OutboxState.SENDING})
 
 # Where a row is while no attempt runs: knowledge that comes then is about a lost one.
 _BETWEEN = frozenset({OutboxState.QUEUED, OutboxState.UNCERTAIN})
+_UNSETTLED = _BETWEEN | {OutboxState.SENDING}
+
+
+def _wrote_ms(conn: sqlite3.Connection, company: str, chat: str) -> int:
+    """When the company's contact last wrote, in epoch milliseconds; 0: never, as far as known."""
+    found = conn.execute(
+        "SELECT wrote_ms FROM contacts WHERE company = ? AND chat = ?", (company, chat)
+    ).fetchone()
+    return 0 if found is None else int(found[0])
 
 
 def _event(previous: OutboxState | None, cause: str, row: Row) -> Draft:
@@ -277,11 +369,13 @@ def _event(previous: OutboxState | None, cause: str, row: Row) -> Draft:
             "id": row.id,
             "key": row.key,
             "chat": row.chat,
+            "asked": row.asked,
             "state": str(row.state),
             "previous": None if previous is None else str(previous),
             "cause": cause,
             "reason": row.reason,
             "message_id": row.message_id,
+            "former_message_id": row.former_message_id,
             "attempts": row.attempts,
             "not_before_ms": row.not_before_ms,
             "sent_ms": row.sent_ms,

@@ -27,7 +27,7 @@ from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, UnknownMessage, WrongState
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.delivery import RECEIPTS, Cause
-from whatsappd.store import queue, rows, upkeep
+from whatsappd.store import aliases, queue, rows, upkeep
 from whatsappd.store.database import Database
 from whatsappd.store.events import EventLog
 from whatsappd.store.ledger import Ledger
@@ -116,13 +116,18 @@ class Outbox:
         only: Collection[str] | None = None,
         without: Collection[str] = (),
         known_only: bool = False,
+        others_first: bool = False,
     ) -> Sequence[Row]:
         """The rows that may be handed over now, oldest first; order is kept per chat.
+
+        Either answers to people who wrote lately, if there are any (see `rules.priority`), or
+        others: never both at once.
 
         Args:
             only: these chats, if given.
             without: chats to leave out.
             known_only: leave out people with whom the company never exchanged a message.
+            others_first: answers only if there is nothing else.
         """
         # The dispatcher looks after every change, and nearly always this is the answer.
         if not self._watch.has(company, OutboxState.QUEUED):
@@ -130,9 +135,46 @@ class Outbox:
         now = self._clock()
         return await self._database.read(
             lambda conn: queue.pending(
-                conn, company, limit, now, only=only, without=without, known_only=known_only
+                conn,
+                company,
+                limit,
+                now,
+                only=only,
+                without=without,
+                known_only=known_only,
+                others_first=others_first,
             )
         )
+
+    async def account_of(self, company: str, address: str) -> str:
+        """The account that `address` (a JID without a device) means, as far as is known."""
+        now = self._clock()
+        return await self._database.read(
+            lambda conn: aliases.account_of(conn, company, address, now)
+        )
+
+    async def addressed(self, company: str, address: str, account: str) -> Sequence[Row]:
+        """WhatsApp says that `address` means `account`: open rows go there from now on.
+
+        Returns the rows that this changed.
+        """
+        return await self._database.write(
+            lambda conn: self._ledger.addressed(conn, company, address, account)
+        )
+
+    def stage_addressed(
+        self, conn: sqlite3.Connection, company: str, address: str, account: str
+    ) -> None:
+        """`addressed`, in a function given to `Database.write`."""
+        self._ledger.addressed(conn, company, address, account)
+
+    def stage_answers(self, conn: sqlite3.Connection, company: str, chats: Collection[str]) -> None:
+        """In a function given to `Database.write`: these people wrote, and answers go first."""
+        self._ledger.answers(conn, company, chats)
+
+    def replies(self, company: str) -> int:
+        """Grows whenever there is one more answer that is queued (see `rules.priority`)."""
+        return self._watch.replies(company)
 
     async def next_due_ms(self, company: str, looked_ms: int) -> int | None:
         """When the next row is due that was postponed beyond `looked_ms` (epoch milliseconds).
@@ -245,7 +287,7 @@ class Outbox:
         return await self._move(row_id, Cause.NEVER_SENT, reason=reason)
 
     async def identified(self, row_id: str, message_id: str) -> Row:
-        """WhatsApp's id of an uncertain row's attempt became known."""
+        """WhatsApp's id of an attempt became known without an ack."""
         return await self._database.write(
             lambda conn: self._ledger.identified(conn, rows.get(conn, row_id), message_id)
         )
@@ -285,6 +327,34 @@ class Outbox:
             for message_id in message_ids
         ]
         return [row for row in changed if row is not None]
+
+    async def asked_again(
+        self, company: str, message_id: str, chat: str, device: str, wait_ms: int
+    ) -> Row | None:
+        """A device could not read a message, and WhatsApp's library has forgotten it.
+
+        Args:
+            chat: of the receipt that says so.
+            device: whose receipt it is, a JID.
+            wait_ms: before it is sent anew, if it is.
+
+        Returns the row as it is then; None if no row was sent to that chat under that id.
+        """
+        return await self._database.write(
+            lambda conn: self._ledger.asked_again(conn, company, message_id, chat, device, wait_ms)
+        )
+
+    def stage_asked_again(
+        self,
+        conn: sqlite3.Connection,
+        company: str,
+        message_id: str,
+        chat: str,
+        device: str,
+        wait_ms: int,
+    ) -> None:
+        """`asked_again`, in a function given to `Database.write`."""
+        self._ledger.asked_again(conn, company, message_id, chat, device, wait_ms)
 
     # --- start, time --------------------------------------------------------------------------
 

@@ -55,8 +55,9 @@ def pending(
     only: Collection[str] | None,
     without: Collection[str],
     known_only: bool,
+    others_first: bool = False,
 ) -> list[Row]:
-    """The queued rows that may be sent now, oldest first.
+    """The queued rows that may be sent now, oldest first: answers, or others if there are none.
 
     Order is kept per chat: a row that is being sent, or waits for its next try, holds back the
     later ones of its chat, and no others.
@@ -65,6 +66,7 @@ def pending(
         only: these chats, if given.
         without: chats to leave out.
         known_only: leave out people with whom the company never exchanged a message.
+        others_first: others, or answers if there are none.
     """
     # The oldest row that holds back each chat.
     blocked: dict[str, int] = {}
@@ -95,14 +97,17 @@ def pending(
         asked.append(json.dumps(list(without)))
     if known_only:
         query += f" AND ({_IS_KNOWN} OR NOT {_IS_PERSON})"
-    found: list[Row] = []
-    for columns in conn.execute(f"{query} ORDER BY id", asked):
-        row = rows.as_row(columns)
-        if columns[0] < blocked.get(row.chat, 1 << 63):
-            found.append(row)
-            if len(found) == limit:
-                break
-    return found
+    for is_reply in (0, 1) if others_first else (1, 0):
+        found: list[Row] = []
+        for columns in conn.execute(f"{query} AND is_reply = {is_reply} ORDER BY id", asked):
+            row = rows.as_row(columns)
+            if columns[0] < blocked.get(row.chat, 1 << 63):
+                found.append(row)
+                if len(found) == limit:
+                    break
+        if found:
+            return found
+    return []
 
 
 def next_due_ms(conn: sqlite3.Connection, company: str, now_ms: int) -> int | None:

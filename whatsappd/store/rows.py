@@ -23,6 +23,10 @@ _SELECT = f"SELECT {COLUMNS} FROM outbox"  # noqa: S608 - our own column names
 SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
 SELECT_BY_KEY = f"{_SELECT} WHERE company = ? AND key = ?"
 SELECT_BY_MESSAGE = f"{_SELECT} WHERE company = ? AND message_id = ?"
+SELECT_BY_FORMER = f"{_SELECT} WHERE company = ? AND former_message_id = ?"
+SELECT_OPEN_OF_CHAT = (
+    f"{_SELECT} WHERE company = ? AND chat = ? AND state IN ('queued', 'sending', 'uncertain')"
+)
 SELECT_BY_STATE = f"{_SELECT} WHERE company = ? AND state = ? ORDER BY id"
 INSERT = (
     f"INSERT INTO outbox ({COLUMNS}) VALUES ({_VALUES})"  # noqa: S608 - our own
@@ -63,6 +67,7 @@ def as_row(columns: tuple[Any, ...]) -> Row:
         id=id_as_text(columns[0]),
         state=OutboxState(row.state),
         on_uncertain=OnUncertain(row.on_uncertain),
+        is_reply=bool(row.is_reply),
     )
 
 
@@ -70,6 +75,12 @@ def find(conn: sqlite3.Connection, query: str, *values: Any) -> Row | None:
     """The one row that `query` (one of the SELECTs above) finds."""
     columns = conn.execute(query, values).fetchone()
     return None if columns is None else as_row(columns)
+
+
+def find_open(conn: sqlite3.Connection, company: str, chat: str) -> list[Row]:
+    """The rows to a chat of which something is left to do or to decide, oldest first."""
+    found = conn.execute(f"{SELECT_OPEN_OF_CHAT} ORDER BY id", (company, chat))
+    return [as_row(columns) for columns in found]
 
 
 def get(conn: sqlite3.Connection, row_id: str) -> Row:

@@ -51,6 +51,7 @@ class Watch:
         self._counts = defaultdict(Counter, counts)
         self._entered: dict[str, Counter[OutboxState]] = defaultdict(Counter)
         self._accepted: Counter[str] = Counter()
+        self._replies: Counter[str] = Counter()
         self._waiters: dict[str, list[Waiter]] = {}
         self._versions: Counter[str] = Counter()
         self._changed: dict[str, trio.Event] = {}
@@ -64,7 +65,10 @@ class Watch:
                 self._accepted[change.row.company] += 1
             if not change.is_gone:
                 counts[change.row.state] += 1
-                self._entered[change.row.company][change.row.state] += 1
+                if change.before is not change.row.state:
+                    self._entered[change.row.company][change.row.state] += 1
+                if change.row.is_reply and change.row.state is OutboxState.QUEUED:
+                    self._replies[change.row.company] += 1
             for waiter in self._waiters.get(change.row.id, ()):
                 waiter.see(change.row, is_gone=change.is_gone)
         for company in {change.row.company for change in changes}:
@@ -98,6 +102,10 @@ class Watch:
     def accepted(self, company: str) -> int:
         """Rows made since the daemon started."""
         return self._accepted[company]
+
+    def replies(self, company: str) -> int:
+        """Grows whenever there is one more answer that is queued (see `rules.priority`)."""
+        return self._replies[company]
 
     def entered(self, company: str) -> dict[OutboxState, int]:
         """How often a row came into a state since the daemon started."""

@@ -27,6 +27,9 @@ from whatsappd.errors import Malformed, TooLarge, WorkerFailed
 from whatsappd.wire.frames import pack, unpack
 from whatsappd.wire.shortening import bounded
 
+#: The file of a company's directory with what a worker brought and the daemon did not take.
+SPOOL = "inbox.spool"
+
 EVENT = "event"
 #: Tells a worker that its events up to `number` are on disk.
 TAKEN = "taken"
@@ -39,7 +42,9 @@ class WorkerMethod(StrEnum):
         noise_root and log_level; answered with nothing, once no other worker of the company lives
         any more. It must come first, and comes once.
     SEND: to, text and secret; answers message_id and timestamp_ms.
-    LOOK_UP: phones; answers on_whatsapp, those of them that are.
+    LOOK_UP: addresses, JIDs of phone numbers and LIDs without a device; answers accounts, the JID
+        of each that exists (the phone number where it is known), which may be another one than was
+        asked for, and lids, where they are known. Both are maps by address.
     HEALTH: answers connected and logged_in.
     LOGOUT, STOP: nothing in, nothing out. After STOP the client is disconnected.
     """
@@ -73,6 +78,8 @@ class Kind(StrEnum):
     RECEIPT = "receipt"  # see worker.events
     UNDECRYPTABLE = "undecryptable"  # see worker.events
     UNREADABLE = "unreadable"  # one of the kinds above that could not be taken over
+    # A device could not read a message of ours and asked for it, and whatsmeow has forgotten it.
+    FORGOTTEN = "forgotten"
     ENDED = "ended"  # connect() returned or raised; nothing more will come
 
 
@@ -81,6 +88,7 @@ _OPTIONAL = (str, type(None))
 _NUMBER = (int,)
 _FLAG = (bool,)
 _LIST = (list,)
+_TEXTS = (dict,)  # from text to text
 _Fields = dict[str, tuple[type, ...]]
 
 _SOURCE: _Fields = {
@@ -124,12 +132,13 @@ _FIELDS: dict[Kind, _Fields] = {
     # `of` is its kind, `error` what is wrong with it, `size` its bytes. Who sent it, as in a
     # message, where that is known.
     Kind.UNREADABLE: {"of": _TEXT, "error": _TEXT, "size": _NUMBER, "message_id": _OPTIONAL},
+    Kind.FORGOTTEN: {"message_id": _TEXT, "chat": _TEXT, "sender": _TEXT},
 }
 #: What the answer to a request must hold.
 _ANSWERS: dict[WorkerMethod, _Fields] = {
     WorkerMethod.OPEN: {},
     WorkerMethod.SEND: {"message_id": _TEXT, "timestamp_ms": _NUMBER},
-    WorkerMethod.LOOK_UP: {"on_whatsapp": _LIST},
+    WorkerMethod.LOOK_UP: {"accounts": _TEXTS, "lids": _TEXTS},
     WorkerMethod.HEALTH: {"connected": _FLAG, "logged_in": _FLAG},
     WorkerMethod.LOGOUT: {},
     WorkerMethod.STOP: {},
@@ -140,7 +149,9 @@ _MAX_PID = 1 << 22
 _MAX_NUMBER = 2**63 - 1
 
 #: What comes from WhatsApp once and never again: numbered, and confirmed when it is on disk.
-INBOUND = frozenset({Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE, Kind.UNREADABLE})
+INBOUND = frozenset(
+    {Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE, Kind.UNREADABLE, Kind.FORGOTTEN}
+)
 
 
 class WorkerEvent(NamedTuple):
@@ -237,6 +248,10 @@ def _fits(value: Any, types: tuple[type, ...]) -> bool:
         return type(value) is int and -_MAX_NUMBER <= value <= _MAX_NUMBER
     if types is _LIST:
         return isinstance(value, list) and all(isinstance(each, str) for each in value)
+    if types is _TEXTS:
+        return isinstance(value, dict) and all(
+            isinstance(each, str) for pair in value.items() for each in pair
+        )
     return isinstance(value, types)
 
 

@@ -17,7 +17,7 @@ import time
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from whatsappd.model.jid import Jid
+from whatsappd.model.jid import LID_SERVER, USER_SERVER, Jid, parse_jid
 from whatsappd.wire.protobuf import fields
 from whatsappd.wire.worker import INBOUND, Kind, blank
 from whatsappd.worker import events
@@ -38,6 +38,15 @@ _PATIENCE_S = 3600.0
 
 #: What whatsmeow logs before it deletes an account that WhatsApp refused (connectionevents.go).
 _UNLINKED_AT_LOGIN = re.compile(r"Got (\d{3})\b.* connect failure, sending LoggedOut event")
+
+#: What whatsmeow logs when a device asks for a message again that it does not remember (retry.go).
+_FORGOTTEN = re.compile(
+    r"Failed to handle retry receipt for (\S+)/\S+ from (\S+): couldn't find message (\S+)"
+)
+
+#: Seconds for which somebody who had a device is not asked about again, and how many such.
+_REACHABLE_S = 600.0
+_REACHABLE = 10_000
 
 #: Seconds without an event after which neonize's queue counts as empty; an event takes some 0.1 ms.
 QUIET = 0.05
@@ -76,7 +85,8 @@ class Client:
         self._client = self._neonize.NewClient(
             database + DATABASE_OPTIONS, uuid=company, props=props
         )
-        self._trouble = _LogListener(self._unlinked_at_login)
+        self._reachable: dict[Jid, float] = {}
+        self._trouble = _LogListener(self._unlinked_at_login, self._forgotten)
         logging.getLogger("whatsmeow.Client").addHandler(self._trouble)
         self._subscribe()
 
@@ -143,24 +153,91 @@ class Client:
         Raises:
             SendError: whatsmeow's own words for what went wrong.
         """
-        jid = self._proto.JID(
-            User=to.user, Server=to.server, Device=0, RawAgent=0, Integrator=0, IsEmpty=False
-        )
+        jid = self._jid(to)
+        if to.server in (USER_SERVER, LID_SERVER):
+            self._require_device(to)
         message = self._e2e.Message(conversation=text)
         message.messageContextInfo.messageSecret = secret
         answer = self._checked(lambda: self._client.send_message(jid, message))
         return {"message_id": answer.ID, "timestamp_ms": answer.Timestamp * 1000}
 
-    def look_up(self, phones: list[str]) -> list[str]:
-        """Those of `phones` (digits only) that have a WhatsApp account (usync `contact`).
+    def look_up(self, addresses: list[Jid]) -> dict[str, dict[str, str]]:
+        """Which accounts phone numbers and LIDs have (usync `contact`, `devices`).
+
+        Answers `accounts`: the account's JID for each address that has one, a phone number where it
+        is known, and perhaps another one than was asked for (Brazil's ninth digit). And `lids`, for
+        each whose LID is known.
 
         Raises:
             SendError: WhatsApp did not say.
         """
-        answers = self._checked(
+        accounts: dict[str, str] = {}
+        lids: dict[str, str] = {}
+        phones = {jid.user: str(jid) for jid in addresses if jid.server == USER_SERVER}
+        answers: list[Any] = self._checked(
             lambda: self._client.is_on_whatsapp(*(f"+{phone}" for phone in phones))
         )
-        return [answer.Query.removeprefix("+") for answer in answers if answer.IsIn]
+        for answer in answers:
+            address = phones.get(answer.Query.removeprefix("+"))
+            found = _as_jid(answer.JID)
+            if address is None or not answer.IsIn or found is None:
+                continue
+            if found.server == LID_SERVER:
+                lids[address] = str(found)
+                # whatsmeow has just stored the number that came with it.
+                found = self._number_of(found) or parse_jid(address)
+            accounts[address] = str(found)
+        for jid in addresses:
+            if jid.server == LID_SERVER and self._devices(jid):
+                lids[str(jid)] = str(jid)
+                accounts[str(jid)] = str(self._number_of(jid) or jid)
+        return {"accounts": accounts, "lids": lids}
+
+    def _require_device(self, to: Jid) -> None:
+        """Raises SendError if nobody would get a message: the address has no device at all.
+
+        whatsmeow sends it to nobody then, and the server acknowledges it. It remembers the devices
+        that are asked for here, and does not ask again when it sends.
+        """
+        now = time.monotonic()
+        if now - self._reachable.get(to, -_REACHABLE_S) < _REACHABLE_S:
+            return
+        try:
+            has_device = self._has_device(to)
+        except SendError as error:
+            # In whatsmeow's words for "not sent yet"; others of its texts leave that open.
+            raise SendError(f"failed to get device list: {error}") from error
+        if not has_device:
+            raise SendError(NO_DEVICE)
+        if len(self._reachable) >= _REACHABLE:
+            self._reachable.clear()
+        self._reachable[to] = now
+
+    def _has_device(self, to: Jid) -> bool:
+        lid: Jid | None = to
+        if to.server == USER_SERVER:
+            lid = self._lid_of(to)
+            if lid is None:
+                # The answer brings the LID along, which whatsmeow stores.
+                self._checked(lambda: self._client.get_user_info(self._jid(to)))
+                lid = self._lid_of(to)
+        return lid is not None and bool(self._devices(lid))
+
+    def _devices(self, jid: Jid) -> list[Any]:
+        return list(self._checked(lambda: self._client.get_user_devices(self._jid(jid))))
+
+    def _lid_of(self, number: Jid) -> Jid | None:
+        """The LID of a phone number, as far as whatsmeow knows."""
+        return _as_jid(self._checked(lambda: self._client.get_lid_from_pn(self._jid(number))))
+
+    def _number_of(self, lid: Jid) -> Jid | None:
+        """The phone number of a LID, as far as whatsmeow knows."""
+        return _as_jid(self._checked(lambda: self._client.get_pn_from_lid(self._jid(lid))))
+
+    def _jid(self, jid: Jid) -> Any:
+        return self._proto.JID(
+            User=jid.user, Server=jid.server, Device=0, RawAgent=0, Integrator=0, IsEmpty=False
+        )
 
     def _checked(self, call: Callable[[], Any]) -> Any:
         try:
@@ -261,6 +338,18 @@ class Client:
         had not begun to, the log is all that tells. (If it had, the event comes a second time.)"""
         self._emit(Kind.LOGGED_OUT, {"on_connect": True, "reason": reason})
 
+    def _forgotten(self, chat: str, device: str, message_id: str) -> None:
+        """A device could not read a message and asked for it, and whatsmeow has forgotten it."""
+        known = parse_jid(chat)
+        other = None
+        if known.server == LID_SERVER:
+            try:
+                other = self._number_of(known.account)
+            except SendError:
+                other = None  # the LID alone has to do
+        data = {"message_id": message_id, "chat": str(other or known.account), "sender": device}
+        self._told(Kind.FORGOTTEN, data)
+
     def _pair_status(self, event: Any) -> dict[str, Any] | None:
         if event.Status == event.ERROR:
             self._emit(Kind.PAIR_ERROR, {"error": events.text(event.Error)})
@@ -291,23 +380,40 @@ class _PatientEvent(threading.Event):
 
 class _LogListener(logging.Handler):
     """Listens to whatsmeow's log for what neonize does not hand on as events: why a pairing is
-    refused (`last`, a warning), and that the account was unlinked at login."""
+    refused (`last`, a warning), that the account was unlinked at login, and that a message which is
+    asked for again was forgotten (by chat, device and id)."""
 
-    def __init__(self, on_unlinked: Callable[[int], None]) -> None:
+    def __init__(
+        self,
+        on_unlinked: Callable[[int], None],
+        on_forgotten: Callable[[str, str, str], None],
+    ) -> None:
         super().__init__(logging.INFO)
         self.last: str | None = None
         self._on_unlinked = on_unlinked
+        self._on_forgotten = on_forgotten
 
     def emit(self, record: logging.LogRecord) -> None:
         text = record.getMessage()
         if record.levelno >= logging.WARNING:
             self.last = text
+            if forgotten := _FORGOTTEN.match(text):
+                self._on_forgotten(*forgotten.groups())
         elif unlinked := _UNLINKED_AT_LOGIN.match(text):
             self._on_unlinked(int(unlinked[1]))
 
 
+#: Our own words for a recipient whom no message could reach; see `rules.send_errors`.
+NO_DEVICE = "the recipient has no device"
+
+
 class SendError(Exception):
     """whatsmeow refused or failed a call; the text is its own."""
+
+
+def _as_jid(jid: Any) -> Jid | None:
+    text = events.jid_text(jid)
+    return None if text is None else parse_jid(text)
 
 
 def _nothing(*_event: Any) -> dict[str, Any]:

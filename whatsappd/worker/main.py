@@ -34,12 +34,20 @@ from whatsappd.wire.rpc import (
     pack_result,
     parse_message,
 )
-from whatsappd.wire.worker import EVENT, INBOUND, TAKEN, Kind, WorkerEvent, WorkerMethod
+from whatsappd.wire.worker import (
+    EVENT,
+    INBOUND,
+    SPOOL,
+    TAKEN,
+    Kind,
+    WorkerEvent,
+    WorkerMethod,
+)
 from whatsappd.worker.client import Client, SendError
 from whatsappd.worker.lane import Lane
 from whatsappd.worker.output import print_without_waiting
 from whatsappd.worker.preload import library_path
-from whatsappd.worker.spool import SPOOL, Spool
+from whatsappd.worker.spool import Spool
 
 _PR_SET_NAME = 15
 
@@ -189,7 +197,7 @@ class Worker:
         )
 
     def _look_up(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return {"on_whatsapp": self._opened().look_up(arguments["phones"])}
+        return self._opened().look_up([parse_jid(address) for address in arguments["addresses"]])
 
     def _health(self, _arguments: dict[str, Any]) -> dict[str, Any]:
         return self._opened().health()
@@ -213,12 +221,13 @@ class Worker:
         event = WorkerEvent(self._company, kind, data)
         if kind in INBOUND:
             assert self._spool is not None
-            self._write(self._spool.add(event))
+            # Numbered and written in one go: they come from two threads, of events and of the log.
+            with self._write_lock, suppress(OSError):
+                self._channel.sendall(self._spool.add(event))
         else:
             self._write(pack_notification(EVENT, event.as_arguments()))
 
     def _write(self, packed: bytes) -> None:
-        # Only one thread brings inbound events, so they are written in the order of their numbers.
         with self._write_lock, suppress(OSError):
             # On an error the daemon is gone; the main thread sees the same, and ends us.
             self._channel.sendall(packed)

@@ -26,8 +26,6 @@ from whatsappd.wire.rpc import Notification, named_arguments, pack_notification,
 from whatsappd.wire.shortening import bounded
 from whatsappd.wire.worker import EVENT, Kind, WorkerEvent, parse_worker_event, unpackable
 
-SPOOL = "inbox.spool"
-
 #: How each event in a file begins. No text holds these bytes, because they are no UTF-8: behind
 #: damage, they are where reading goes on.
 _BEGINNING = pack_notification(EVENT, {})[:-1]

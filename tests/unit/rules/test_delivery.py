@@ -59,9 +59,11 @@ def test_sent_needs_proof_or_a_decision() -> None:
             assert cause in PROOFS | {C.DECIDED_SENT}
 
 
-def test_what_was_sent_is_never_unsent() -> None:
+def test_what_was_sent_is_never_unsent_unless_nobody_could_read_it() -> None:
+    assert [state for state in S if advances(state, C.ASKED_AGAIN)] == [S.SENT]
+    assert next_state(S.SENT, C.ASKED_AGAIN) is S.QUEUED
     for state, cause in LEGAL:
-        if state in SENT_OR_BEYOND:
+        if state in SENT_OR_BEYOND and cause is not C.ASKED_AGAIN:
             assert next_state(state, cause) in SENT_OR_BEYOND
 
 
@@ -117,4 +119,5 @@ def test_can_reach_knows_dead_ends() -> None:
     assert can_reach(S.FAILED, {S.FAILED})
     assert not can_reach(S.FAILED, {S.SENT, S.DELIVERED})
     assert not can_reach(S.READ, {S.DELIVERED})
-    assert not can_reach(S.SENT, {S.QUEUED, S.FAILED})
+    assert can_reach(S.SENT, {S.QUEUED, S.FAILED})  # sent anew, and that may fail
+    assert not can_reach(S.DELIVERED, {S.QUEUED, S.FAILED})

@@ -20,7 +20,7 @@ from whatsappd.rules.lifecycle import ALIVE, Cause, counts_as_crash, step
 
 LIMITS = HealthLimits()
 NOW = 10_000_000
-NEEDS_A_PERSON = {S.LOGGED_OUT, S.CONFLICT, S.BANNED, S.OUTDATED, S.FAILED}
+NEEDS_A_PERSON = {S.LOGGED_OUT, S.CONFLICT, S.HELD, S.BANNED, S.OUTDATED, S.FAILED}
 
 
 def seen(

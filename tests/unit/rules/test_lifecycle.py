@@ -33,6 +33,8 @@ FROM_WORKER = {
     Cause.KEEPALIVE_TIMEOUT,
     Cause.KEEPALIVE_RESTORED,
     Cause.LOGGED_OUT,
+    Cause.OTHER_ACCOUNT,
+    Cause.ACCOUNT_TAKEN,
     Cause.STREAM_REPLACED,
     Cause.TEMPORARY_BAN,
     Cause.CONNECT_FAILURE,
@@ -155,6 +157,7 @@ def test_every_state_can_be_reached_and_left() -> None:
 def test_every_cause_has_words(cause: Cause) -> None:
     data = {"reason": 401, "error": "x", "status": "exit code 1", "code": 101, "expire_s": 5}
     data |= {"crashes": 6, "last": "y", "message": "z", "why": "412 descriptors", "field": "X.Y"}
+    data |= {"owner": "globex", "bound": "1@lid", "linked": "15550100@s.whatsapp.net"}
     words = describe(cause, data)
     assert words
     assert "None" not in words

@@ -15,26 +15,32 @@ from typing import Any
 import pytest
 import trio
 
+from whatsappd.clock import now_ms
 from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.limits.memory import MemoryLimiter
+from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.model.session import SessionState
 from whatsappd.rules.outreach import SendLimits
+from whatsappd.rules.priority import REPLY_WINDOW_MS
 from whatsappd.sessions import dispatcher as dispatching
-from whatsappd.sessions.batch import Batch
+from whatsappd.sessions.batch import Batch, LookUp
 from whatsappd.sessions.counters import Counters
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.holds import Holds
 from whatsappd.sessions.pacing import Pacing, Shared, Verdict
 from whatsappd.sessions.settings import SessionSettings
+from whatsappd.sessions.worker import _first_of
 from whatsappd.store.companies import Companies
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import open_event_log
+from whatsappd.store.events import EventLog, open_event_log
+from whatsappd.store.intake import Arrival, Intake
 from whatsappd.store.outbox import Outbox, open_outbox
 from whatsappd.wire.worker import WorkerMethod
 
 CHAT = "15550200@s.whatsapp.net"
+FRIEND, OTHERS = "15550300@s.whatsapp.net", "15550400@s.whatsapp.net"
 NO_LIMITS = SendLimits(per_minute=0, per_phone_per_minute=0, cold_per_hour=0, cold_per_day=0)
 #: whatsmeow's words for a passing refusal, and for an attempt of which nobody knows the fate.
 PASSING = "server returned error 479"
@@ -58,11 +64,31 @@ class ScriptedWorker:
         self._script = script
         self.sent: list[str] = []
 
-    async def call(self, method: WorkerMethod, **arguments: Any) -> Any:
+    async def call(
+        self,
+        method: WorkerMethod,
+        *,
+        slow_s: float,
+        if_slow: Callable[[], Awaitable[object]],
+        **arguments: Any,
+    ) -> Any:
+        """As the real one: slow answers are waited for together with `if_slow`."""
         assert method is WorkerMethod.SEND
         self.sent.append(arguments["text"])
         number = len(self.sent)
-        await self._script(number)
+        answered = False
+
+        async def answer() -> None:
+            nonlocal answered
+            await self._script(number)
+            answered = True
+
+        with trio.move_on_after(slow_s) as quick:
+            await answer()
+        if quick.cancelled_caught:
+            await _first_of(answer, if_slow)
+            if not answered:
+                return None
         return {"message_id": f"M{number}", "timestamp_ms": number}
 
 
@@ -76,6 +102,7 @@ class ScriptedSession:
         self.counters = Counters()
         self.worker = worker
         self.traced: str | None = None
+        self.replaced = 0
         self._changed = trio.Event()
 
     @property
@@ -95,21 +122,33 @@ class ScriptedSession:
             raise WrongState(f"not connected: {self.state}")
         return self.worker
 
+    async def replace_stuck_worker(self) -> None:
+        self.replaced += 1
+
     async def trace(self, _secret: bytes) -> str | None:
         return self.traced
 
 
 class World:
-    def __init__(self, database: Database, outbox: Outbox, pacing: Pacing, script: Script) -> None:
+    def __init__(
+        self,
+        database: Database,
+        outbox: Outbox,
+        pacing: Pacing,
+        script: Script,
+        events: EventLog,
+        contacts: Contacts,
+    ) -> None:
         self.database = database
         self.outbox = outbox
+        self.intake = Intake(database, events, outbox, contacts)
         self.worker = ScriptedWorker(script)
         self.session = ScriptedSession(self.worker)
         self.dispatcher = Dispatcher(
             self.session,  # type: ignore[arg-type]
             outbox,
             pacing,
-            SessionSettings(retry_store_s=0.05),
+            SessionSettings(retry_store_s=0.05, slow_ack_s=0.3, late_ack_s=0.3),
         )
 
     async def accept(self, *texts: str, **changes: Any) -> list[Row]:
@@ -138,7 +177,8 @@ async def world(path: Path, script: Script = nothing) -> AsyncIterator[World]:
         shared = Shared(
             MemoryLimiter(), Companies(database), contacts, events, outbox, lambda: NO_LIMITS
         )
-        yield World(database, outbox, Pacing("acme", shared), script)
+        await contacts.add("acme", [FRIEND, OTHERS])
+        yield World(database, outbox, Pacing("acme", shared), script, events, contacts)
 
 
 def chance(monkeypatch: pytest.MonkeyPatch, delay_ms: float) -> None:
@@ -313,7 +353,7 @@ async def test_nobody_is_written_to_without_a_look_up_because_a_window_just_free
         async def admit(self, _chat: str, *, is_cold: bool) -> Verdict:
             raise AssertionError("its turn has not come")
 
-    async def exists(_row: Row) -> bool:
+    async def look_up(_row: Row) -> LookUp:
         raise AssertionError("its turn has not come")
 
     row = Row._make([None] * len(Row._fields))._replace(id="1", chat=CHAT)
@@ -323,7 +363,192 @@ async def test_nobody_is_written_to_without_a_look_up_because_a_window_just_free
         [CHAT],
         pacing=FreedInBetween(),
         holds=holds,
-        exists=exists,  # type: ignore[arg-type]
+        look_up=look_up,  # type: ignore[arg-type]
     )
     assert await batch.next() is None
     assert holds.chats == {CHAT}
+
+
+# --- answers go first -----------------------------------------------------------------------------
+
+
+async def wrote(here: World, *people: str) -> None:
+    """These people write to the company now."""
+    await here.intake.take(
+        "acme",
+        [
+            Arrival(Draft("acme", MESSAGE_RECEIVED, {}), people=[who], writers=[who])
+            for who in people
+        ],
+    )
+
+
+async def test_an_answer_leaves_before_a_batch_that_was_queued_first(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        gate = trio.Event()
+
+        async def script(number: int) -> None:
+            if number == 1:
+                await wrote(here, FRIEND)
+                await here.accept("answer", chat=FRIEND)
+                gate.set()
+
+        here.worker._script = script
+        batch = await here.accept(*(f"bulk {n}" for n in range(60)))
+        await here.run_until(batch[-1], OutboxState.SENT)
+        assert gate.is_set()
+        # The second of the batch was begun together with the record of the first.
+        assert here.worker.sent.index("answer") <= 2
+        bulk = [text for text in here.worker.sent if text != "answer"]
+        assert bulk == [f"bulk {n}" for n in range(60)]
+
+
+async def test_what_was_queued_before_the_question_is_an_answer_too(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        await here.accept("bulk 1", "bulk 2")
+        early, late = await here.accept("early", "late", chat=FRIEND)
+        await wrote(here, FRIEND)
+        assert [row.text for row in await here.outbox.pending("acme", 9)] == ["early", "late"]
+        assert (await here.outbox.get(early.id)).is_reply
+        await here.run_until(late, OutboxState.SENT)
+        assert here.worker.sent[:2] == ["early", "late"]
+
+
+async def test_answers_leave_every_fifth_message_to_the_others(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        await wrote(here, FRIEND)
+        bulk = await here.accept(*(f"bulk {n}" for n in range(3)))
+        answers = await here.accept(*(f"answer {n}" for n in range(12)), chat=FRIEND)
+        await here.run_until(answers[-1], OutboxState.SENT)
+        await here.run_until(bulk[-1], OutboxState.SENT)
+        kinds = "".join("b" if text.startswith("bulk") else "a" for text in here.worker.sent)
+        assert kinds == "aaaabaaaabaaaab"
+        assert [text for text in here.worker.sent if "answer" in text] == [
+            f"answer {n}" for n in range(12)
+        ]
+
+
+async def test_who_wrote_long_ago_waits_like_everybody(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        await wrote(here, FRIEND)
+        await here.database.write(
+            lambda conn: (
+                conn.execute(
+                    "UPDATE contacts SET wrote_ms = wrote_ms - ?", (REPLY_WINDOW_MS + 1000,)
+                ).rowcount
+            )
+        )
+        await here.accept("bulk")
+        (row,) = await here.accept("no answer", chat=FRIEND)
+        assert not row.is_reply
+        await here.run_until(row, OutboxState.SENT)
+        assert here.worker.sent == ["bulk", "no answer"]
+
+
+async def test_two_spellings_of_a_person_are_one_chat_in_one_order(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        (first,) = await here.accept("one", chat=OTHERS)
+        (second,) = await here.accept("two", chat=FRIEND)
+        (third,) = await here.accept("three", chat=OTHERS, key="k")
+        await here.outbox.addressed("acme", OTHERS, FRIEND)
+        rows = [await here.outbox.get(row.id) for row in (first, second, third)]
+        assert {row.chat for row in rows} == {FRIEND}
+        assert [row.asked for row in rows] == [OTHERS, None, OTHERS]
+        (fourth,) = await here.accept("four", chat=OTHERS)
+        assert (fourth.chat, fourth.asked) == (FRIEND, OTHERS)
+        (same,) = await here.accept("three", chat=OTHERS, key="k")
+        assert same.id == third.id
+        assert [row.text for row in await here.outbox.pending("acme", 9)] == [
+            "one", "two", "three", "four",
+        ]  # fmt: skip
+        await here.outbox.passing((await here.outbox.begin(first.id)).row.id, "later", 2**60)
+        later = now_ms() + 60_000
+        await here.outbox.passing((await here.outbox.begin(second.id)).row.id, "later", later)
+        assert [row.text for row in await here.outbox.pending("acme", 9)] == ["one"]
+
+
+# --- a missing ack --------------------------------------------------------------------------------
+
+
+async def test_a_receipt_settles_a_message_whose_ack_does_not_come(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+
+        async def script(number: int) -> None:
+            if number == 1:
+                await here.outbox.receipt("acme", ["LOST"], "delivered", 1)
+                await trio.sleep_forever()
+
+        here.worker._script = script
+        here.session.traced = "LOST"
+        first, second = await here.accept("A", "B")
+        row = await here.run_until(second, OutboxState.SENT)
+        settled = await here.outbox.get(first.id)
+        assert (settled.state, settled.message_id) == (OutboxState.DELIVERED, "LOST")
+        assert here.session.replaced == 1
+        assert (row.attempts, here.worker.sent) == (1, ["A", "B"])
+
+
+async def test_an_ack_that_is_only_late_replaces_nothing(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        moved = trio.Event()
+
+        async def script(number: int) -> None:
+            if number == 1:
+                await here.outbox.receipt("acme", ["M1"], "delivered", 1)
+                await moved.wait()
+
+        here.worker._script = script
+        here.session.traced = "M1"
+        first, second = await here.accept("A", "B")
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(here.dispatcher.run)
+                await here.outbox.wait(first.id, [OutboxState.DELIVERED])
+                moved.set()
+                await here.outbox.wait(second.id, [OutboxState.SENT])
+                nursery.cancel_scope.cancel()
+        assert here.session.replaced == 0
+        assert (await here.outbox.get(first.id)).sent_ms == 1
+
+
+# --- a message that a device could not read -------------------------------------------------------
+
+
+async def test_what_nobody_could_read_is_sent_anew_once(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        (row,) = await here.accept("A")
+        await here.run_until(row, OutboxState.SENT)
+        device = "100200300:4@lid"
+        assert await here.outbox.asked_again("acme", "M1", FRIEND, device, 0) is None  # not theirs
+        assert await here.outbox.asked_again("acme", "M9", CHAT, device, 0) is None
+        queued = await here.outbox.asked_again("acme", "M1", CHAT, device, 0)
+        assert queued is not None
+        assert (queued.state, queued.former_message_id) == (OutboxState.QUEUED, "M1")
+        assert queued == await here.outbox.asked_again("acme", "M1", CHAT, device, 0)
+        sent = await here.run_until(row, OutboxState.SENT)
+        assert (sent.message_id, sent.former_message_id, sent.attempts) == ("M2", "M1", 2)
+        # Once is enough: the row says that it may not have arrived.
+        again = await here.outbox.asked_again("acme", "M2", CHAT, device, 0)
+        assert again is not None
+        assert again.state is OutboxState.SENT
+        assert "may not have arrived" in (again.reason or "")
+        # A receipt counts by either id.
+        [delivered] = await here.outbox.receipt("acme", ["M1"], "delivered", 1)
+        assert delivered.state is OutboxState.DELIVERED
+        [read] = await here.outbox.receipt("acme", ["M2"], "read", 1)
+        assert read.state is OutboxState.READ
+        late = await here.outbox.asked_again("acme", "M2", CHAT, device, 0)
+        assert late is not None
+        assert late.state is OutboxState.READ
+        assert "another device" in (late.reason or "")
+
+
+async def test_a_group_never_gets_a_message_twice(tmp_path: Path) -> None:
+    async with world(tmp_path) as here:
+        group = "120363000000000001@g.us"
+        (row,) = await here.accept("A", chat=group)
+        await here.run_until(row, OutboxState.SENT)
+        told = await here.outbox.asked_again("acme", "M1", group, "100200300:4@lid", 0)
+        assert told is not None
+        assert told.state is OutboxState.SENT
+        assert "others of the group" in (told.reason or "")

@@ -229,7 +229,10 @@ async def test_a_full_database_refuses_and_then_goes_on(database: Database, busy
         return lambda conn: conn.execute(f"PRAGMA max_page_count = {pages}").fetchone()
 
     def fill(conn: sqlite3.Connection) -> None:
-        conn.execute("INSERT INTO companies VALUES ('big', 1, 0, ?, '', '', '', 0)", ("x" * 10**6,))
+        conn.execute(
+            "INSERT INTO companies (company, wanted, created_ms, settings) VALUES ('big', 1, 0, ?)",
+            ("x" * 10**6,),
+        )
 
     await database.write(limit(60))
     outcomes: dict[str, object] = {}
@@ -267,7 +270,8 @@ from whatsappd.store.safekeeping import check
 
 def put(name, size):
     return lambda conn: conn.execute(
-        "INSERT INTO companies VALUES (?, 1, 0, ?, '', '', '', 0)", (name, "x" * size)
+        "INSERT INTO companies (company, wanted, created_ms, settings) VALUES (?, 1, 0, ?)",
+        (name, "x" * size),
     ).rowcount
 
 async def main():

@@ -12,6 +12,8 @@ const STATES = {
   logged_out: ["Not linked", "bad", "It is not linked to a phone. Start it to get a new code."],
   conflict: ["Used elsewhere", "bad",
     "Another program opened this account. End that one, then start this again."],
+  held: ["Another number", "bad",
+    "It is linked with a phone that is not this company's."],
   banned: ["Blocked by WhatsApp", "bad", "WhatsApp has blocked this account for a while."],
   outdated: ["Too old", "bad", "WhatsApp wants a newer version: whatsappd must be upgraded."],
   failed: ["Failed", "bad", "It failed too often and has given up. Start it to try again."],
