@@ -150,6 +150,8 @@ class LogWriter:
                 self.trouble = None
             except OSError as error:
                 self.trouble = error.strerror or str(error)
+                if self._until is not None:
+                    return  # what refuses now is not waited for at the end
                 with self._changed:
                     self._changed.wait_for(lambda: self._until is not None, self._retry)
 

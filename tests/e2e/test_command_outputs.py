@@ -65,6 +65,12 @@ ARGUMENTS: dict[str, list[str]] = {
     "sandbox stats": [],
     "completion": ["bash"],
 }
+#: Others that print line by line.
+MORE = [
+    ("send", ["--batch", "{directory}/../batch.ndjson", "--json"]),
+    ("events", ["--after", "0", "--count", "2"]),
+    ("outbox", ["list", "--all"]),
+]
 ALL_OPEN = ("open", "open", "open")
 #: What every command meets, and of the rest each command one.
 STDOUT = [("open", state, "open") for state in STATES[1:]]
@@ -114,6 +120,8 @@ async def test_each_command_with_each_stream_closed_full_or_without_a_reader():
         for company in ("acme", "globex"):
             await client.call("session.start", company=company)
         await client.call("session.stop", company="globex")
+        line = {"company": "acme", "to": "+15550100", "text": "Hello"}
+        (daemon.directory / "batch.ndjson").write_text(f"{json.dumps(line)}\n" * 3)
         tasks = [
             {
                 "arguments": [
@@ -122,7 +130,7 @@ async def test_each_command_with_each_stream_closed_full_or_without_a_reader():
                 ],
                 "streams": streams,
             }
-            for number, (name, arguments) in enumerate(ARGUMENTS.items())
+            for number, (name, arguments) in enumerate([*ARGUMENTS.items(), *MORE])
             for streams in (ALL_OPEN, *STDOUT, OTHERS[number % len(OTHERS)])
         ]
         results = await run_all(daemon, tasks)

@@ -119,6 +119,7 @@ class Behaviour:
                 Method("test.echo", Value, self.echo, "", writes=False),
                 Method("test.big", Size, self.big, "", writes=False),
                 Method("test.boom", NoParams, self.boom, "", writes=False),
+                Method("test.boom_often", NoParams, self.boom, "", writes=False),
                 Method("test.refuse", NoParams, self.refuse, "", writes=False),
                 Method("test.unpackable", NoParams, self.unpackable, "", writes=False),
                 Method("test.send", Send, self.send, "", writes=True),

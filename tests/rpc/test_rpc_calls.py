@@ -24,6 +24,7 @@ from whatsappd.errors import (
 from whatsappd.rpc.client import open_client
 from whatsappd.rpc.limits import Limits
 from whatsappd.rpc.method import Call, Method
+from whatsappd.rules.bounds import DEFECT_LINES
 
 
 async def test_a_call_is_answered_with_the_callers_credentials(served):
@@ -217,3 +218,11 @@ async def test_a_peer_that_closes_its_sending_side_still_gets_its_answers(served
     served.behaviour.gate.set()
     assert await peer.receive() == [1, 1, None, "late"]
     assert await peer.receive() is None
+
+
+async def test_a_caller_of_a_defect_cannot_fill_the_log(served, capsys):
+    async with open_client(served.path) as client:
+        for _ in range(200):
+            with pytest.raises(Internal, match="a defect of the daemon"):
+                await client.call("test.boom_often")
+    assert capsys.readouterr().out.count("rpc_handler_failed") <= DEFECT_LINES.burst + 20

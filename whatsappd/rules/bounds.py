@@ -289,6 +289,9 @@ REFUSAL_LINES = PaceBound("refusal_log_lines", "log lines of refused requests", 
 
 #: The same of all addresses together: a stranger may have many.
 ALL_REFUSAL_LINES = PaceBound("all_refusal_log_lines", "log lines of refused requests", 100, 5.0)
+#: Lines of the log about one method's defects, with a traceback each; and about those of all.
+DEFECT_LINES = PaceBound("defect_log_lines", "log lines of failed methods", 20, 0.2)
+ALL_DEFECT_LINES = PaceBound("all_defect_log_lines", "log lines of failed methods", 100, 1.0)
 #: What one company's worker prints, in bytes. Beyond it lines are dropped, and counted.
 WORKER_OUTPUT = PaceBound("worker_output", "bytes of a worker's log lines", 1 << 20, 65_536.0)
 
@@ -297,6 +300,8 @@ PACES: tuple[PaceBound, ...] = (
     FAILED_LINES,
     REFUSAL_LINES,
     ALL_REFUSAL_LINES,
+    DEFECT_LINES,
+    ALL_DEFECT_LINES,
     WORKER_OUTPUT,
 )
 
