@@ -34,7 +34,7 @@ class Served(NamedTuple):
         """What is taken now."""
         return {
             "connections": self.listener.connections,
-            "requests": self.app.state.requests.total(),
+            "requests": self.app.state.requests.total,
             "streams": self.app.state.streams.open,
         }
 

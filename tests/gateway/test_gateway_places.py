@@ -15,6 +15,7 @@ from counted_gateway import Served, Stream, reset, served_gateway, vanish
 from gateways import Stack, make_events
 
 from whatsappd.gateway import connection, door, listener, streaming, websocket
+from whatsappd.rules.bounds import Holder
 
 SHORT = 0.5
 
@@ -94,7 +95,7 @@ class Abuse:
             self.head, b"\r\n", body,
         )  # fmt: skip
         with trio.fail_after(10):
-            while not self.served.app.state.requests[self.caller]:
+            while not self.served.app.state.requests.held(Holder(self.caller)):
                 await trio.sleep(0.01)
 
     async def a_flood_behind_a_long_poll(self) -> None:

@@ -16,7 +16,7 @@ from whatsappd.errors import TooManyRequests
 from whatsappd.gateway.auth import Identity, NoAuthentication
 from whatsappd.gateway.streaming import SLOW_AFTER, Streams
 from whatsappd.rpc.client import RpcClient
-from whatsappd.rules.bounds import COMPANY_STREAMS, STREAMS, Places
+from whatsappd.rules.bounds import BOUNDS, COMPANY_STREAMS, STREAMS, Places
 
 
 async def seqs_behind(stack: Stack, first: int, key: str) -> list[int]:
@@ -244,3 +244,23 @@ async def test_no_key_and_no_company_takes_the_streams_of_others() -> None:
         open_one(admin)
         assert streams.open == 6
     assert streams.open == streams.by_company.total == 0
+
+
+async def test_limits_show_who_holds_the_gateway_s_streams(stack: Stack) -> None:
+    made = await stack.make_key("read", ["acme"])
+    async with (
+        open_websocket(stack.gateway.port, key=made["key"]),
+        stack.daemon.client() as client,
+    ):
+        with trio.fail_after(PATIENCE):
+            while True:
+                answer = await client.call("daemon.limits")
+                held = {
+                    each["name"]: {who["holder"]: who["held"] for who in each["holders"]}
+                    for each in answer["bounds"]
+                }
+                if f"key:{made['id']}" in held["streams"]:
+                    break
+                await trio.sleep(0.1)
+    assert held["company_streams"]["company:acme"] == 1
+    assert set(held) == {bound.name for bound in BOUNDS}

@@ -18,7 +18,7 @@ from whatsappd.store.audit import AuditTrail, Line, Note, insert
 
 _NOT_AUDITED = frozenset(
     {
-        *("events.ack", "key.follow"),
+        *("events.ack", "key.follow", "gateway.report"),
         # What is listed, and the bookkeeping of whoever delivers.
         *("webhook.list", "webhook.get", "webhook.dead_letters"),
         *("webhook.deliver", "webhook.work", "webhook.progress", "webhook.tested"),

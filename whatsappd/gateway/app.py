@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-from collections import Counter
 from typing import Any
 
 import trio
@@ -28,6 +27,7 @@ from whatsappd.gateway.page import routes as page
 from whatsappd.gateway.problems import MEDIA_TYPE, HttpError, problem
 from whatsappd.gateway.streaming import Streams
 from whatsappd.gateway.webhooks import routes as webhooks
+from whatsappd.rules.bounds import HTTP_REQUESTS, Places
 from whatsappd.supervision import Supervision
 
 ROUTERS = (
@@ -107,7 +107,9 @@ def make_app(
     app.state.supervision = Supervision()
     app.state.streams = Streams(authenticator, app.state.stopping)
     link.on_revoked(app.state.streams.revoke)
-    app.state.requests = Counter()  # under way, by caller
+    app.state.requests = Places(HTTP_REQUESTS)  # under way, by caller
+    link.report(app.state.requests.reports)
+    link.report(app.state.streams.report)
     app.add_middleware(
         Door,
         requests=app.state.requests,

@@ -13,9 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from collections import Counter
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -23,10 +21,11 @@ import trio
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from whatsappd.errors import Internal, TooLarge, TooManyRequests, WhatsappdError
+from whatsappd.errors import Internal, TooLarge, WhatsappdError
 from whatsappd.gateway.auth import Authenticator, presented_key
 from whatsappd.gateway.problems import HttpError, problem
 from whatsappd.gateway.sparing_log import SparingLog
+from whatsappd.rules.bounds import HTTP_REQUESTS, Holder, Places
 from whatsappd.rules.forwarded import address_of, forwarded_for
 
 log = SparingLog()
@@ -37,8 +36,10 @@ MAX_BODY = 1024 * 1024
 BODY_WITHIN = 30.0
 #: Requests at the same time, streams not counted: of all, and of one caller, so that nobody takes
 #: the room of others. Those who need not say who they are share what is one caller's.
-MAX_REQUESTS = 512
-MAX_OF_ONE = MAX_REQUESTS // 4
+MAX_REQUESTS = HTTP_REQUESTS.all
+MAX_OF_ONE = HTTP_REQUESTS.each
+#: Whose requests those are of callers who need not say who they are.
+STRANGERS = Holder("strangers")
 
 #: Below it, everybody must say who they are. What is beside it (the documentation) is public.
 GUARDED = "/v1/"
@@ -63,7 +64,7 @@ class Door:
         routes: ASGIApp,
         authenticator: Authenticator,
         *,
-        requests: Counter[str] | None = None,
+        requests: Places | None = None,
         local_only: bool,
         behind_proxy: bool,
     ) -> None:
@@ -71,7 +72,7 @@ class Door:
         self._authenticator = authenticator
         self._local_only = local_only
         self._behind_proxy = behind_proxy
-        self._requests: Counter[str] = Counter() if requests is None else requests
+        self._requests = requests or Places(HTTP_REQUESTS)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -122,11 +123,11 @@ class Door:
     ) -> None:
         if self._local_only:
             _check_own_page(scope, headers)
-        caller = ""
+        caller = STRANGERS
         if is_guarded := scope["path"].startswith(GUARDED):
             identity = await self._authenticator.identify(headers, address)
             scope["state"]["identity"] = identity
-            caller = identity.actor
+            caller = Holder(identity.actor)
         elif scope["type"] == "http" and scope["method"] not in ("GET", "OPTIONS"):
             raise HttpError(
                 405,
@@ -137,27 +138,10 @@ class Door:
         if scope["type"] == "websocket" or _is_stream(scope, headers):
             await self._routes(scope, receive, send)
             return
-        with self._room(caller):
+        with self._requests.place(caller):
             # A stranger's body is not waited for: nothing that is public wants one.
             body = await _body(scope, headers, receive) if is_guarded else b""
             await self._routes(scope, _replay(body, receive), send)
-
-    @contextmanager
-    def _room(self, caller: str) -> Iterator[None]:
-        """A request's place. Raises TooManyRequests if its caller, or all together, have enough."""
-        if self._requests[caller] >= MAX_OF_ONE:
-            raise TooManyRequests(
-                f"{MAX_OF_ONE} requests of this caller are under way: try again later"
-            )
-        if self._requests.total() >= MAX_REQUESTS:
-            raise TooManyRequests("the gateway has too much to do: try again later")
-        self._requests[caller] += 1
-        try:
-            yield
-        finally:
-            self._requests[caller] -= 1
-            if not self._requests[caller]:
-                del self._requests[caller]
 
     def _address(self, scope: Scope, headers: Headers) -> str:
         """Where it comes from: an address, or `local` for a Unix socket without one."""

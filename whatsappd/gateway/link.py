@@ -22,6 +22,7 @@ import trio
 
 from whatsappd.errors import Denied, TimedOut, TooManyRequests, Unreachable, WhatsappdError
 from whatsappd.rpc.client import Notice, RpcClient, open_client
+from whatsappd.rules.bounds import REPORTED
 
 log = structlog.get_logger()
 
@@ -63,12 +64,21 @@ class DaemonLink:
         self._own: set[RpcClient] = set()  # connections for what lasts
         self._turns = trio.CapacityLimiter(MAX_IN_FLIGHT)
         self._on_revoked: list[Callable[[str], None]] = []
+        self._reporters: list[Callable[[], list[dict[str, Any]]]] = []
         #: The names of the methods that the present (or last) daemon has.
         self.methods: frozenset[str] = frozenset()
 
     def on_revoked(self, forget: Callable[[str], None]) -> None:
         """Call `forget` with the actor, `key:ID`, when a key is revoked."""
         self._on_revoked.append(forget)
+
+    def report(self, reporter: Callable[[], list[dict[str, Any]]]) -> None:
+        """Tell the daemon, every few seconds, who holds how much here: for `whatsappctl limits`."""
+        self._reporters.append(reporter)
+
+    def _reports(self) -> list[dict[str, Any]]:
+        found = [each for reporter in self._reporters for each in reporter()]
+        return [{**each, "holders": each["holders"][:REPORTED]} for each in found]
 
     def _hear(self, notice: Notice) -> None:
         if notice.method == "key.revoked":
@@ -137,7 +147,7 @@ class DaemonLink:
                         await within(ANSWER_WITHIN, client.request("key.follow", {}))
                     while True:
                         await trio.sleep(ASK_EVERY)
-                        await within(ALIVE_WITHIN, client.request("daemon.hello", {}))
+                        await within(ALIVE_WITHIN, client.request(*self._question()))
                 except WhatsappdError as error:
                     self._why = error.message
                     nursery.cancel_scope.cancel()
@@ -146,6 +156,12 @@ class DaemonLink:
             nursery.start_soon(ask)
         self._client = None
         raise Unreachable(self._why)
+
+    def _question(self) -> tuple[str, dict[str, Any]]:
+        """What shows that the daemon lives."""
+        if "gateway.report" in self.methods:
+            return "gateway.report", {"bounds": self._reports()}
+        return "daemon.hello", {}
 
     async def call(
         self, method: str, arguments: dict[str, Any] | None = None, *, actor: str | None = None

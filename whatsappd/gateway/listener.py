@@ -14,7 +14,7 @@ import socket
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
@@ -22,13 +22,14 @@ from whatsappd.errors import AlreadyRunning, BadStateDirectory, InvalidParams
 from whatsappd.gateway.settings import Bind
 from whatsappd.gateway.sparing_log import SparingLog
 from whatsappd.rpc.listener import open_listener
+from whatsappd.rules.bounds import HTTP_CONNECTIONS, report
 from whatsappd.rules.forwarded import address_of, network_of
 
 log = SparingLog()
 
 #: Connections at a time, and from one other host (or network: see `network_of`).
-MAX_CONNECTIONS = 2048
-MAX_PER_ADDRESS = 512
+MAX_CONNECTIONS = HTTP_CONNECTIONS.all
+MAX_PER_ADDRESS = HTTP_CONNECTIONS.each
 #: Seconds without any progress, after which a client that does not read is cut off.
 SEND_STALLED_AFTER = 30.0
 #: Milliseconds until the kernel gives up a peer that acknowledges nothing (tcp(7)).
@@ -162,6 +163,11 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
             self._file.remove()
             self._file = None
         await self._listener.aclose()
+
+    def report(self) -> list[dict[str, Any]]:
+        """For `daemon.limits`; by the addresses of other hosts."""
+        held = [(f"address:{name}", count) for name, count in self._by_address.most_common()]
+        return [report(HTTP_CONNECTIONS, len(self._open), held, self.refused)]
 
     def _has_room(self, address: str | None) -> bool:
         if len(self._open) >= MAX_CONNECTIONS:

@@ -64,6 +64,7 @@ async def run_gateway(
     stopping: trio.Event = app.state.stopping
     service = HttpService(app, stopping, settings.behind_proxy)
     async with GuardedListener(listening) as listener, trio.open_nursery() as linking:
+        link.report(listener.report)
         supervision: Supervision = app.state.supervision
         linking.start_soon(supervision.keep, "link", link.run)
         deliver = partial(run_deliverer, settings.socket, allow_private=settings.private_webhooks)

@@ -125,6 +125,10 @@ class Streams:
     def open(self) -> int:
         return self.by_key.total
 
+    def report(self) -> list[dict[str, Any]]:
+        """For `daemon.limits`."""
+        return [self.by_key.report(), self.by_company.report()]
+
     def revoke(self, actor: str) -> None:
         """End the actor's streams now, with what waits to be handed on."""
         for revoked in self._revoked.get(actor, ()):

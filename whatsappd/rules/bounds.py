@@ -133,6 +133,14 @@ CALLER_BYTES = Bound(
 
 # --- the gateway --------------------------------------------------------------------------------
 
+HTTP_CONNECTIONS = Bound(
+    "http_connections", "connections to the gateway", 512, 2048, 0,
+    "close some, or send several requests over one", names_others=False,
+)  # fmt: skip
+HTTP_REQUESTS = Bound(
+    "http_requests", "requests under way", 128, 512, 0,
+    "wait for some answers before asking more", names_others=False,
+)  # fmt: skip
 STREAMS = Bound(
     "streams", "event streams", 200, 1500, 100,
     "close some, or follow several companies with one", names_others=False,
@@ -154,6 +162,8 @@ BOUNDS: tuple[Bound, ...] = (
     WEBHOOKS,
     COMPANY_BYTES,
     CALLER_BYTES,
+    HTTP_CONNECTIONS,
+    HTTP_REQUESTS,
     STREAMS,
     COMPANY_STREAMS,
 )  # fmt: skip
@@ -247,6 +257,10 @@ class Places:
     def report(self) -> dict[str, Any]:
         """The bound and who holds how much of it, those first that hold most."""
         return report(self.bound, self.total, self._held.most_common(), self.refused)
+
+    def reports(self) -> list[dict[str, Any]]:
+        """`report`, where several are expected."""
+        return [self.report()]
 
     def _most(self) -> str | None:
         if not self._held:
