@@ -8,6 +8,7 @@ import json
 import os
 import re
 import socket
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -214,3 +215,52 @@ async def test_without_a_piece_the_same_code_gets_through(
             refused = "whatsappd_rpc_descendants_refused_total"
             text = (await lost.client.call("daemon.metrics"))["text"]
             assert re.search(rf"^{refused} [1-9]", text, re.MULTILINE)
+
+
+#: Exists on no host.
+SERVICE_USER = 54_010
+
+
+@pytest.fixture
+def as_service() -> list[str]:
+    """The beginning of a command that runs Python as a user who sees his own processes only."""
+    if os.geteuid() != 0:
+        pytest.skip("only root can start processes as other users")
+    command = [sys.executable, str(SUPPORT / "as_service.py"), str(SERVICE_USER)]
+    probe = subprocess.run(
+        [*command, sys.executable, "-c", "import trio, neonize.download"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if probe.returncode:
+        pytest.skip(probe.stderr.strip()[-200:])
+    return command
+
+
+async def test_the_units_user_sees_what_workers_use_though_their_memory_is_private(
+    as_service: list[str],
+) -> None:
+    def prepare(daemon: Daemon) -> None:
+        daemon.wrapper = as_service
+        daemon.environment = {"PYTHONPATH": os.pathsep.join(sys.path), "HOME": "/nonexistent"}
+        os.chown(daemon.directory, SERVICE_USER, SERVICE_USER)
+
+    options = ["--set", "sessions.health_interval=1s", "--set", "sessions.health_deadline=1s"]
+    options += ["--set", "sessions.recycle_descriptors=1", "--set", "sessions.recycle_rest=0s"]
+    async with in_sandbox(*options, prepare=prepare) as (daemon, client, events):
+        await link(client, events, "acme", "+15550100")
+        start = len(events.seen)
+        status = await client.call("daemon.status")
+        pids = [daemon.pid, status["fork_server"]["pid"], status["companies"][0]["worker_pid"]]
+        for pid in pids:  # what is about them in /proc is root's, and not the user's own
+            assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
+        text = (await client.call("daemon.metrics"))["text"]
+        [private] = re.findall(r'worker_private_memory_bytes{company="acme"} ([0-9.e+]+)', text)
+        assert 5e6 < float(private) < 100e6
+        # Its descriptors are seen as well, and make it be recycled.
+        recycled = await events.state("acme", "starting", start=start)
+        assert recycled["data"]["cause"].endswith("descriptors; a new worker takes over")
+        await events.state("acme", "connected", start=start)
+        assert (await client.call("daemon.status"))["confinement"]["lacking"] is None

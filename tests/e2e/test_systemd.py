@@ -23,6 +23,7 @@ from daemons import PATIENCE, Daemon, alive, following, link, running_daemon
 from systemd_analyze import analyze
 
 from whatsappd.config.sources import SYSTEM_FILE
+from whatsappd.confinement import landlock
 from whatsappd.errors import EXIT_FAILED
 from whatsappd.model.paths import SYSTEM_SOCKET, SYSTEM_STATE_DIR
 
@@ -383,6 +384,13 @@ def test_the_units_places_are_those_of_roots_commands() -> None:
     assert f"ListenStream={socket}\n" in (SYSTEMD / "whatsappd.socket").read_text()
 
 
+def landlock_here() -> int:
+    try:
+        return landlock.abi_version()
+    except OSError:
+        return 0
+
+
 @pytest.fixture
 def confinement() -> list[str]:
     """The beginning of a command that runs another under the unit's restrictions."""
@@ -406,6 +414,10 @@ async def test_the_daemon_works_under_the_units_restrictions(confinement: list[s
             # The restrictions are real, and reach the workers.
             fields = Path(f"/proc/{status['worker_pid']}/status").read_text()
             assert re.search(r"^Seccomp:\s+2$", fields, re.MULTILINE)
+            # And leave the workers' own to them, which come on top.
+            confined = (await client.call("daemon.status"))["confinement"]
+            assert (confined["seccomp"], confined["counted"]) == (True, True)
+            assert confined["landlock"] == landlock_here()
             assert re.search(r"^CapBnd:\s+0+$", fields, re.MULTILINE)
             row = await client.call(
                 "message.send", company="acme", to="+15550200", text="x", wait="delivered"

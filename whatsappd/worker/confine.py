@@ -199,7 +199,7 @@ def _trees() -> Iterator[Path]:
     named = os.environ.get("LD_LIBRARY_PATH", "").split(":")
     places = [*_LIBRARIES, sys.prefix, sys.base_prefix, sys.exec_prefix, *sys.path, *named]
     paths = [Path(place).resolve() for place in places if place.startswith("/")]
-    yield from dict.fromkeys(path for path in [*paths, ours.resolve()] if path.exists())
+    yield from dict.fromkeys([*paths, ours.resolve()])
 
 
 def without(tree: Path, apart: Collection[Path]) -> Iterator[Path]:
@@ -213,12 +213,12 @@ def without(tree: Path, apart: Collection[Path]) -> Iterator[Path]:
         yield tree
         return
     try:
-        entries = sorted(tree.iterdir())
+        # What a link points to has a rule of its own, or needs none.
+        entries = [entry for entry in sorted(tree.iterdir()) if not entry.is_symlink()]
     except OSError:
         return
     for entry in entries:
-        if not entry.is_symlink():  # what it points to has a rule of its own, or needs none
-            yield from without(entry, apart)
+        yield from without(entry, apart)
 
 
 def _named_certificates(apart: Collection[Path]) -> Iterator[Path]:
