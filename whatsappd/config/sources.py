@@ -241,10 +241,23 @@ def _read_environment(environment: Mapping[str, str], gathered: Gathered) -> Non
         if not variable.startswith(PREFIX) or not text or variable in _OTHER_VARIABLES:
             continue
         if variable in keys:
-            gathered.give(keys[variable], Given(text, variable, True))
+            if _is_utf8(text):
+                gathered.give(keys[variable], Given(text, variable, True))
+            else:
+                message = "is no UTF-8 text; write it in UTF-8"
+                gathered.problems.append(Problem(keys[variable], shown(text), variable, message))
             continue
         # No error: others set such variables too (Kubernetes does for a service of this name).
         near = nearest(variable.removeprefix(PREFIX).lower().replace("_", ".", 1))
         near = near or nearest(variable.removeprefix(PREFIX).lower())
         meant = f"; did you mean {DEFINITIONS[near].variable}?" if near in DEFINITIONS else ""
         gathered.warnings.append(f"{variable} is no setting, and ignored{meant}")
+
+
+def _is_utf8(text: str) -> bool:
+    """Python lets other bytes in, as halves of surrogate pairs."""
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True

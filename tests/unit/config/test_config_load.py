@@ -164,6 +164,13 @@ def test_a_file_of_the_wrong_form(tmp_path: Path, toml: str, words: str) -> None
         load(sources(tmp_path, toml))
 
 
+def test_a_variable_that_is_no_utf8(tmp_path: Path) -> None:
+    given = Sources({"WHATSAPPD_STATE_DIR": os.fsdecode(b"/srv/caf\xe9")})
+    told = complaint(given)
+    assert told["key"] == "state_dir"
+    assert "is no UTF-8 text" in told["message"]
+
+
 def test_a_file_that_was_named_must_be_there(tmp_path: Path) -> None:
     missing = tmp_path / "missing.toml"
     assert "correct --config" in complaint(Sources({}, config=missing))["message"]
