@@ -6,9 +6,11 @@ Called by `app`, whose parts it is given.
 from __future__ import annotations
 
 import gc
+import math
 import os
 import pwd
 import time
+from contextlib import suppress
 from functools import partial
 
 import structlog
@@ -22,7 +24,6 @@ from whatsappd.config.settings import Settings
 from whatsappd.ending import STOP_WITHIN
 from whatsappd.errors import Denied, Revoked
 from whatsappd.monitoring.scrape import Served
-from whatsappd.rpc.connection import MaySpeak
 from whatsappd.rpc.descent import Descent
 from whatsappd.rpc.listener import Listener, close_listener, open_listener
 from whatsappd.rpc.peer import Peer
@@ -36,6 +37,8 @@ log = structlog.get_logger()
 
 #: The system user that systemd/whatsappd-gateway.service runs as.
 GATEWAY_USER = "whatsappd-gateway"
+#: Seconds between looks for that user, while there is none: a look may ask the network.
+ASK_FOR_USER_EVERY = 1.0
 
 
 async def serve(
@@ -59,7 +62,7 @@ async def serve(
     async def changed() -> None:
         await parts.events.wait_beyond(parts.events.last_seq)
 
-    may_speak = _gateway_trust()
+    may_speak = _GatewayTrust()
 
     descent = Descent(parts.pool.children, lambda: parts.fork_server.filters_calls)
 
@@ -133,13 +136,24 @@ def _use_rules(access: AccessControl, server: RpcServer, settings: Settings) -> 
         log.info("connections_ended", count=ended, reason="the access rules were changed")
 
 
-def _gateway_trust() -> MaySpeak:
-    """Who may say for whom they call: root, our own user, and the gateway's if there is one."""
-    try:
-        gateway = pwd.getpwnam(GATEWAY_USER).pw_uid
-    except KeyError:
-        return root_and_this_user
-    return lambda peer: peer.uid == gateway or root_and_this_user(peer)
+class _GatewayTrust:
+    """Who may say for whom they call: root, our own user, and the gateway's, if there is one.
+
+    The gateway may be installed while the daemon runs, so its user is looked up until there is one.
+    """
+
+    def __init__(self) -> None:
+        self._uid: int | None = None
+        self._asked = -math.inf
+
+    def __call__(self, peer: Peer) -> bool:
+        if root_and_this_user(peer):
+            return True
+        if self._uid is None and time.monotonic() - self._asked > ASK_FOR_USER_EVERY:
+            with suppress(KeyError):
+                self._uid = pwd.getpwnam(GATEWAY_USER).pw_uid
+            self._asked = time.monotonic()
+        return peer.uid == self._uid
 
 
 def _settle_memory() -> None:
