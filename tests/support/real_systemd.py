@@ -34,7 +34,8 @@ Environment=PATH=/opt/whatsappd/bin:/usr/local/sbin:/usr/local/bin:/usr/sbin:/us
 StandardOutput=append:/trial.log
 StandardError=append:/trial.log
 ExecStart=/bin/bash -eu /trial.sh
-ExecStopPost=/bin/sh -c 'echo "trial ended: $SERVICE_RESULT"; test $SERVICE_RESULT = success || journalctl --boot --no-pager --output=cat | tail -n 80'
+ExecStopPost=/bin/sh -c 'echo "trial ended: $SERVICE_RESULT"; \\
+    test $SERVICE_RESULT = success || journalctl --boot --no-pager --output=cat | tail -n 80'
 ExecStopPost=/bin/systemctl --force --force poweroff
 """
 _MASKED = (
