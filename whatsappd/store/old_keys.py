@@ -53,10 +53,10 @@ def erase_what_is_due(conn: sqlite3.Connection) -> None:
     It takes as much room as the database again, for a while. Where there is none, it is tried at
     the next start.
     """
-    if not conn.execute("SELECT count(*) FROM erasures_due").fetchone()[0]:
-        return
-    log.info("database_written_anew", why="what was deleted is erased")
     try:
+        if not conn.execute("SELECT count(*) FROM erasures_due").fetchone()[0]:
+            return
+        log.info("database_written_anew", why="what was deleted is erased")
         conn.execute("VACUUM")
         (is_busy, *_) = conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
         if not is_busy:
