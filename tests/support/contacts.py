@@ -38,7 +38,7 @@ class Raw(str):
     def __new__(cls, value: bytes) -> Raw:
         return super().__new__(cls, value.decode(errors="surrogateescape"))
 
-    def encode(self, *_: Any) -> bytes:  # type: ignore[override]
+    def encode(self, *_: Any, **__: Any) -> bytes:  # type: ignore[override]
         return str.encode(self, "utf-8", "surrogateescape")
 
 

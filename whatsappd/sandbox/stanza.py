@@ -153,7 +153,7 @@ class Codec:
                 return _packed(_NIBBLE_8, text.translate(_TO_NIBBLES))
             if _HEXADECIMAL.match(text):
                 return _packed(_HEX_8, text)
-        raw = text.encode()
+        raw = text.encode(errors=self.errors)
         return _length(len(raw)) + raw
 
     def _jid(self, jid: Jid) -> bytes:
