@@ -212,7 +212,9 @@ async def test_keys_of_the_account_are_not_logged(company: Company) -> None:
     """From the own phone, as it sends them after linking."""
     phone = Contact(company.place.board, company.device.account)
     key = os.urandom(32)
-    share = pb((1, pb((1, pb((1, b"\0\0\0\0\0\1"))), (2, pb((1, key), (3, 1_700_000_000_000))))))
+    fingerprint = pb((1, company.device.account.raw_id), (2, 1), (3, b"\0\1"))
+    data = pb((1, key), (2, fingerprint), (3, 1_700_000_000_000))
+    share = pb((1, pb((1, pb((1, b"\0\0\0\0\0\1"))), (2, data))))
     history = pb((6, 3), (3, key), (11, b"\x78\x9c\x03\x00\x00\x00\x00\x01"))
     own = company.device.account.jid
     for content in (pb((2, 6), (7, share)), pb((2, 5), (6, history)), pb((2, 8))):
