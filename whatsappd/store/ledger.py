@@ -31,6 +31,9 @@ from whatsappd.store.events import EventLog
 from whatsappd.store.stored_bytes import COUNTED, StoredBytes
 from whatsappd.store.watch import Change
 
+#: Receipts of one company that wait for their row: the newest. An ack is some messages away.
+MAX_EARLY_RECEIPTS = 10_000
+
 
 class Ledger:
     """Owned by the writer thread, all but `publish`."""
@@ -50,6 +53,7 @@ class Ledger:
         self._clock = clock
         self._last_id = last_id
         self._waiting = Counter(waiting)  # rows queued or being sent, by company
+        self._early: dict[str, int] = {}  # receipts without a row, or a few more
         self._pending: list[Change] = []
         self.publish = publish
 
@@ -343,6 +347,28 @@ class Ledger:
                 "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)",
                 (company, message_id, cause, time_ms, self._clock()),
             )
+            self._bound_receipts(conn, company)
+
+    def _bound_receipts(self, conn: sqlite3.Connection, company: str) -> None:
+        """One more is kept. Anybody can send receipts for messages that there never were."""
+        if company not in self._early:
+            self._early[company] = _count_receipts(conn, company)
+        else:
+            self._early[company] += 1
+        if self._early[company] <= MAX_EARLY_RECEIPTS:
+            return
+        # Some more than must go, so that this is seldom.
+        conn.execute(
+            "DELETE FROM receipts WHERE company = ?1 AND message_id IN (SELECT message_id FROM"
+            " receipts WHERE company = ?1 ORDER BY received_ms LIMIT ?2)",
+            (company, self._early[company] - MAX_EARLY_RECEIPTS * 9 // 10),
+        )
+        self._early[company] = _count_receipts(conn, company)
+
+
+def _count_receipts(conn: sqlite3.Connection, company: str) -> int:
+    [count] = conn.execute("SELECT count(*) FROM receipts WHERE company = ?", (company,)).fetchone()
+    return int(count)
 
 
 _WAITING = frozenset({OutboxState.QUEUED, OutboxState.SENDING})

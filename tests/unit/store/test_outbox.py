@@ -29,6 +29,7 @@ from whatsappd.store.backup import copy_database
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import EventLog, open_event_log
+from whatsappd.store.ledger import MAX_EARLY_RECEIPTS
 from whatsappd.store.outbox import Outbox, open_outbox
 from whatsappd.store.safekeeping import check
 from whatsappd.store.upkeep import EARLY_RECEIPT_MS
@@ -386,6 +387,27 @@ async def test_a_receipt_that_overtakes_the_ack_is_applied_with_it(path: Path, c
         row = await outbox.acknowledged(row.id, "M1", 3)
         assert (row.state, row.sent_ms) == (S.READ, 3)
         assert (await states_told(log, row.id))[2:] == [("acknowledged", "sent"), ("read", "read")]
+
+
+async def test_receipts_for_messages_that_never_were_are_bounded(
+    outbox: Outbox, database: Database, clock
+) -> None:
+    """A contact can send them without end; the newest stay, and so do those of other companies."""
+    await outbox.receipt("beta", ["B"], "read", 1)
+    for number in range(0, 2 * MAX_EARLY_RECEIPTS, 1000):
+        clock.now_ms += 1
+        ids = [f"3EB0{number + each:08}" for each in range(1000)]
+        await outbox.receipt("acme", ids, "read", 1)
+
+    def kept(conn: sqlite3.Connection) -> list[tuple[str, int]]:
+        return conn.execute("SELECT company, count(*) FROM receipts GROUP BY company").fetchall()
+
+    [(_, acme), (_, beta)] = await database.read(kept)
+    assert MAX_EARLY_RECEIPTS // 2 < acme <= MAX_EARLY_RECEIPTS
+    assert beta == 1
+    row = await sending(outbox)
+    row = await outbox.acknowledged(row.id, ids[-1], 1)
+    assert row.state == "read"
 
 
 async def test_an_early_receipt_of_another_company_is_not_taken(outbox: Outbox) -> None:
