@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import answer_targets
+import company_targets
 import input_targets
 import live_targets
 import sandbox_targets
@@ -14,4 +15,5 @@ TARGETS = [
     *sandbox_targets.TARGETS,
     *input_targets.TARGETS,
     *live_targets.TARGETS,
+    *company_targets.TARGETS,
 ]

@@ -1,6 +1,6 @@
 """Fuzzing at length: every reader, by chance and guided by coverage; the figures are cases.
 
-With --short about three minutes in all, else half an hour. Guided searches need atheris (the extra
+With --short about four minutes in all, else an hour and a half. Guided searches need atheris (the extra
 `fuzz`), which has no wheel for every machine; without it there is chance alone.
 """
 
@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import company_targets
 import pytest
 from campaign import HAS_ATHERIS, Outcome, by_chance, guided
 from contract import Tried, tried
@@ -22,6 +23,8 @@ pytestmark = pytest.mark.endurance
 #: Seconds for each target: by chance, and guided where it takes bytes.
 CHANCE, SHORT_CHANCE = 25, 1.2
 GUIDED, SHORT_GUIDED = 60, 3
+#: The same for a contact of a living company: each case is a message that a real client reads.
+CONTACT, SHORT_CONTACT = 3600, 60
 #: How much schemathesis tries: of what is right and of each value's edges, and then of chance.
 SCHEMA = ("--max-time", "120")
 SHORT_SCHEMA = ("--phases", "examples,coverage,fuzzing", "--max-examples", "2")
@@ -39,6 +42,14 @@ def test_no_input_of_chance_gets_past_its_reader(
     target: Target, measured: Callable[..., None], is_short: bool
 ) -> None:
     tell(measured, target.name, by_chance(target, SHORT_CHANCE if is_short else CHANCE))
+
+
+def test_nothing_that_a_contact_sends_hurts_the_company(
+    measured: Callable[..., None], is_short: bool
+) -> None:
+    [target] = company_targets.TARGETS
+    seconds = SHORT_CONTACT if is_short else CONTACT
+    tell(measured, f"{target.name}, at length", by_chance(target, seconds))
 
 
 async def test_no_request_of_chance_gets_past_the_gateway(
