@@ -1,7 +1,7 @@
 """Fuzzing at length: every reader, by chance and guided by coverage; the figures are cases.
 
-With --short about four minutes in all, else an hour and a half. Guided searches need atheris (the extra
-`fuzz`), which has no wheel for every machine; without it there is chance alone.
+With --short about four minutes in all, else an hour and a half. Guided searches need atheris (the
+extra `fuzz`), which has no wheel for every machine; without it there is chance alone.
 """
 
 from __future__ import annotations
