@@ -147,11 +147,15 @@ async def test_the_account_of_another_company_is_refused_and_unlinked_again() ->
         with pytest.raises(WrongState):  # it never was this company's
             await client.call("session.qr", company="globex")
 
-        # Logged out, the number is free for others.
+        # Unlinked on the phone it still is the first one's; logged out, it is free for others.
+        await client.call("sandbox.unlink", phone=ACME)
         start = len(events.seen)
         await client.call("session.start", company="acme")
-        await events.state("acme", "connected", start=start)
-        await client.call("session.logout", company="acme")
+        await events.state("acme", "logged_out", start=start)
+        status = await client.call("session.status", company="acme")
+        assert (status["jid"], status["account"]) == (None, "15550100@s.whatsapp.net")
+        status = await client.call("session.logout", company="acme")
+        assert status["account"] is None
         start = await scan(client, events, "globex", ACME)
         await events.state("globex", "connected", start=start)
 

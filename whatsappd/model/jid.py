@@ -98,7 +98,7 @@ def parse_recipient(text: str, *, field: str = "to") -> Jid:
     except ValueError as error:
         raise InvalidParams(f"{field}: {text!r:.80} is no JID: {remedy}", field=field) from error
     if jid.server == LEGACY_USER_SERVER:
-        jid = Jid(jid.user, USER_SERVER)
+        jid = jid._replace(server=USER_SERVER)
     users = RECIPIENT_SERVERS.get(jid.server)
     why = _OTHER_SERVERS.get(jid.server)
     if jid.device and users is not None:

@@ -84,10 +84,7 @@ def pending(
     ):
         for chat, row_id in conn.execute(query, values):
             blocked[chat] = min(row_id, blocked.get(chat, row_id))
-    query = (
-        f"SELECT {rows.COLUMNS} FROM outbox WHERE company = ? AND state = 'queued'"  # noqa: S608
-        " AND (expires_ms IS NULL OR expires_ms > ?)"
-    )
+    query = "company = ? AND state = 'queued' AND (expires_ms IS NULL OR expires_ms > ?)"
     asked: list[Any] = [company, now_ms]
     if only is not None:
         query += " AND chat IN (SELECT value FROM json_each(?))"
@@ -99,7 +96,13 @@ def pending(
         query += f" AND ({_IS_KNOWN} OR NOT {_IS_PERSON})"
     for is_reply in (0, 1) if others_first else (1, 0):
         found: list[Row] = []
-        for columns in conn.execute(f"{query} AND is_reply = {is_reply} ORDER BY id", asked):
+        # Answers are few among many: without their own index, all rows would be looked at.
+        table = "outbox INDEXED BY outbox_replies" if is_reply else "outbox"
+        for columns in conn.execute(
+            f"SELECT {rows.COLUMNS} FROM {table} WHERE {query}"  # noqa: S608 - our own words
+            f" AND is_reply = {is_reply} ORDER BY id",
+            asked,
+        ):
             row = rows.as_row(columns)
             if columns[0] < blocked.get(row.chat, 1 << 63):
                 found.append(row)

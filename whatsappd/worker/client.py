@@ -86,6 +86,7 @@ class Client:
             database + DATABASE_OPTIONS, uuid=company, props=props
         )
         self._reachable: dict[Jid, float] = {}
+        self._own_users: frozenset[str] = frozenset()  # of both our identities
         self._trouble = _LogListener(self._unlinked_at_login, self._forgotten)
         logging.getLogger("whatsmeow.Client").addHandler(self._trouble)
         self._subscribe()
@@ -339,8 +340,16 @@ class Client:
         self._emit(Kind.LOGGED_OUT, {"on_connect": True, "reason": reason})
 
     def _forgotten(self, chat: str, device: str, message_id: str) -> None:
-        """A device could not read a message and asked for it, and whatsmeow has forgotten it."""
-        known = parse_jid(chat)
+        """A device could not read a message and asked for it, and whatsmeow has forgotten it.
+
+        One of our own account's devices lacks its copy then; the recipient has the message.
+        """
+        try:
+            known, asking = parse_jid(chat), parse_jid(device)
+        except ValueError:
+            return  # not as whatsmeow writes addresses; the log has the line
+        if asking.user in self._own_users:
+            return
         other = None
         if known.server == LID_SERVER:
             try:
@@ -364,6 +373,7 @@ class Client:
         # Without this, receipts are "inactive" and no phone shows them.
         self._client.set_force_activate_delivery_receipts(True)
         me = self._client.get_me()
+        self._own_users = frozenset(events.text(jid.User) for jid in (me.JID, me.LID))
         return {
             "jid": events.jid_text(me.JID),
             "lid": events.jid_text(me.LID),

@@ -195,6 +195,17 @@ def test_start_gives_up_waiting(daemon: Daemon):
     assert "goes on trying" in result.stderr
 
 
+def test_start_says_that_another_number_is_meant(daemon: Daemon):
+    daemon.answers = {"session.start": session()}
+    assert daemon.invoke("start", "acme", "--no-wait", "--new-account").exit_code == 0
+    sent = daemon.invoke("start", "acme", "--no-wait", "--new-account", "--queued", "send")
+    assert sent.exit_code == 0
+    first, second = daemon.called("session.start")
+    assert (first.new_account, first.queued) == (True, "cancel")
+    assert (second.new_account, second.queued) == (True, "send")
+    assert daemon.invoke("start", "acme", "--queued", "lose").exit_code == 2
+
+
 def test_start_without_waiting(daemon: Daemon):
     daemon.answers = {"session.start": session(state="starting")}
     result = daemon.invoke("start", "acme", "--no-wait", "--take-over")
@@ -247,8 +258,15 @@ def test_events_for_people(daemon: Daemon):
         event(7, "message.received", sender="9@lid", sender_alt="15550200:2@s.whatsapp.net",
               text="hi\x1b[2J", content="conversation"),
         event(8, "outbox.state", id="00aa", chat="15550200@s.whatsapp.net", state="sent"),
+        event(9, "message.received", sender="1@lid", sender_alt="15550100@s.whatsapp.net",
+              chat="9@lid", recipient_alt="15550200@s.whatsapp.net", from_me=True,
+              text="own", content="conversation"),
+        event(10, "message.received", sender="15550100:7@s.whatsapp.net", from_me=True,
+              chat="15550200@s.whatsapp.net", text="", content="image"),
     ]  # fmt: skip
-    result = daemon.invoke("events", "--count", "2")
+    result = daemon.invoke("events", "--count", "4")
+    assert "message.received  from the phone to +15550200: own" in result.stdout
+    assert "message.received  from another device to +15550200: [image]" in result.stdout
     assert "+15550200: hi\\x1b[2J" in result.stdout
     assert "00aa to +15550200: sent" in result.stdout
     assert "seq 7" in result.stderr

@@ -14,14 +14,16 @@ from typing import Any
 
 import pytest
 import trio
+import trio.testing
 
 from whatsappd.clock import now_ms
 from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.limits.memory import MemoryLimiter
+from whatsappd.limits.port import LimitKey
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.model.session import SessionState
-from whatsappd.rules.outreach import SendLimits
+from whatsappd.rules.outreach import MINUTE_MS, SendLimits
 from whatsappd.rules.priority import REPLY_WINDOW_MS
 from whatsappd.sessions import dispatcher as dispatching
 from whatsappd.sessions.batch import Batch, LookUp
@@ -130,6 +132,8 @@ class ScriptedSession:
 
 
 class World:
+    limiter: MemoryLimiter
+
     def __init__(
         self,
         database: Database,
@@ -153,7 +157,7 @@ class World:
 
     async def accept(self, *texts: str, **changes: Any) -> list[Row]:
         return [
-            (await self.outbox.accept(NewMessage("acme", CHAT, text)._replace(**changes), 100))[0]
+            (await self.outbox.accept(NewMessage("acme", CHAT, text)._replace(**changes), 1000))[0]
             for text in texts
         ]
 
@@ -168,17 +172,20 @@ class World:
 
 
 @asynccontextmanager
-async def world(path: Path, script: Script = nothing) -> AsyncIterator[World]:
+async def world(
+    path: Path, script: Script = nothing, limits: SendLimits = NO_LIMITS
+) -> AsyncIterator[World]:
     async with open_database(path / "whatsappd.db") as database:
         events = await open_event_log(database)
         outbox = await open_outbox(database, events)
         contacts = Contacts(database)
         await contacts.add("acme", [CHAT])
-        shared = Shared(
-            MemoryLimiter(), Companies(database), contacts, events, outbox, lambda: NO_LIMITS
-        )
+        limiter = MemoryLimiter()
+        shared = Shared(limiter, Companies(database), contacts, events, outbox, lambda: limits)
         await contacts.add("acme", [FRIEND, OTHERS])
-        yield World(database, outbox, Pacing("acme", shared), script, events, contacts)
+        made = World(database, outbox, Pacing("acme", shared), script, events, contacts)
+        made.limiter = limiter
+        yield made
 
 
 def chance(monkeypatch: pytest.MonkeyPatch, delay_ms: float) -> None:
@@ -401,6 +408,27 @@ async def test_an_answer_leaves_before_a_batch_that_was_queued_first(tmp_path: P
         assert here.worker.sent.index("answer") <= 2
         bulk = [text for text in here.worker.sent if text != "answer"]
         assert bulk == [f"bulk {n}" for n in range(60)]
+
+
+async def test_the_next_place_within_a_full_limit_is_the_answers(tmp_path: Path) -> None:
+    """30 a minute were sent, a hundred more wait, and then somebody is answered."""
+    async with world(tmp_path, limits=NO_LIMITS._replace(per_minute=30)) as here:
+        batch = await here.accept(*(f"bulk {n}" for n in range(100)))
+        # A minute's worth went a minute ago, but for half a second and five.
+        key = LimitKey("acme", 30, MINUTE_MS)
+        here.limiter.restore(key, [now_ms() - MINUTE_MS + 500])
+        here.limiter.restore(key, [now_ms() - MINUTE_MS + 60_000] * 29)
+        with trio.fail_after(PATIENCE):
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(here.dispatcher.run)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                assert here.worker.sent == []
+                await wrote(here, FRIEND)
+                (answer,) = await here.accept("answer", chat=FRIEND)
+                await here.outbox.wait(answer.id, [OutboxState.SENT])
+                nursery.cancel_scope.cancel()
+        assert here.worker.sent == ["answer"]
+        assert (await here.outbox.get(batch[0].id)).state is OutboxState.QUEUED
 
 
 async def test_what_was_queued_before_the_question_is_an_answer_too(tmp_path: Path) -> None:

@@ -24,7 +24,7 @@ from whatsappd.errors import (
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.model.message import OutboxState as S
-from whatsappd.store import upkeep
+from whatsappd.store import queue, upkeep
 from whatsappd.store.backup import copy_database
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
@@ -839,6 +839,45 @@ async def test_no_listing_costs_more_with_more_rows(outbox: Outbox, database: Da
                 steps[0] = 0
                 await outbox.list_rows(company, states, limit=10, **place)
                 assert steps[0] < 5000, (company, states, place)
+
+
+async def test_answers_are_found_among_many_rows_without_looking_at_all(
+    outbox: Outbox, database: Database
+) -> None:
+    row = await accepted(outbox, company="company0")
+    first = int(row.id, 16)
+
+    def fill(conn: sqlite3.Connection) -> None:
+        conn.executemany(
+            "INSERT INTO outbox (id, company, state, chat, text, attempts, not_before_ms,"
+            " on_uncertain, created_ms, updated_ms, lost_attempts)"
+            " SELECT ?, company, state, chat, text, attempts, not_before_ms, on_uncertain,"
+            " created_ms, updated_ms, lost_attempts FROM outbox WHERE id = ?",
+            [(first + 1 + n, first) for n in range(20_000)],
+        )
+        conn.execute("UPDATE outbox SET is_reply = 1 WHERE id IN (?, ?)", (first + 7, first + 9999))
+
+    await database.write(fill)
+    steps = [0]
+
+    def counted() -> int:
+        steps[0] += 1
+        return 0
+
+    def pending(conn: sqlite3.Connection, **more: bool) -> list[int]:
+        steps[0] = 0
+        conn.set_progress_handler(counted, 1)
+        found = queue.pending(
+            conn, "company0", 10, 1, only=None, without=(), known_only=False, **more
+        )
+        conn.set_progress_handler(None, 1)
+        return [int(each.id, 16) - first for each in found]
+
+    assert await database.read(pending) == [7, 9999]
+    assert steps[0] < 1000
+    others = await database.read(lambda conn: pending(conn, others_first=True))
+    assert others == [0, 1, 2, 3, 4, 5, 6, 8, 9, 10]
+    assert steps[0] < 1000
 
 
 @pytest.mark.parametrize("row_id", ["", "zz", "0" * 15, "0" * 17, "F" * 16, "f" * 16, "0" * 16])

@@ -222,8 +222,10 @@ function renderCompany() {
   const words = explain(session);
   if ($("explanation").textContent !== words) $("explanation").textContent = words;
   $("start").hidden = !canStart(session);
-  $("start").textContent = session.state === "logged_out" ? "Show a new code" : "Start";
+  const starts = { logged_out: "Show a new code", held: "Use this number" };
+  $("start").textContent = starts[session.state] ?? "Start";
   $("stop").hidden = session.state === "stopped";
+  $("stop").textContent = session.state === "held" ? "Unlink that phone" : "Stop";
   const isPairing = session.state === "pairing";
   $("no-code").hidden = !isPairing || session.qr !== null;
   showCode(isPairing ? session.qr ?? "" : "");
@@ -262,10 +264,12 @@ const verb = (name, body) => async () => {
   await call("POST", `/v1/sessions/${company}/${name}`, { body });
   await reload(company);
 };
-$("stop").addEventListener("click", (click) => act(click.currentTarget, verb("stop")));
+const stateNow = () => sessions.get(chosen)?.state;
+$("stop").addEventListener("click", (click) =>
+  act(click.currentTarget, verb(stateNow() === "held" ? "logout" : "stop")));
 $("start").addEventListener("click", (click) => {
-  const takeOver = sessions.get(chosen)?.state === "conflict";
-  act(click.currentTarget, verb("start", { take_over: takeOver }));
+  const [takeOver, newAccount] = [stateNow() === "conflict", stateNow() === "held"];
+  act(click.currentTarget, verb("start", { take_over: takeOver, new_account: newAccount }));
 });
 
 $("add").addEventListener("submit", (submit) => {
