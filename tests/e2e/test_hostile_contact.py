@@ -238,3 +238,32 @@ async def test_keys_of_the_account_are_not_logged(company: Company) -> None:
     for file in state.glob("whatsappd.db*"):
         assert key not in file.read_bytes()
     assert key.hex() not in company.place.daemon.log()
+
+
+async def test_what_crashes_the_library_at_each_login_is_waited_out() -> None:
+    """As a message would that WhatsApp delivers again after each restart: the session goes on
+    trying by itself, with long pauses, and says what is the matter."""
+    async with (
+        a_place("--set", "sessions.crash_limit=1") as place,
+        place.daemon.client() as client,
+        following(client) as events,
+    ):
+        device = await place.link(client, events, "acme", "+15550100")
+        board, hand_over = place.board, place.board.activate
+
+        def poisoned(connection: Any) -> None:
+            hand_over(connection)
+            connection.enqueue(b"")  # whatsmeow looks into an empty frame: a panic of Go's
+
+        board.activate = poisoned  # type: ignore[method-assign]
+        assert device.connection is not None
+        device.connection.drop()
+        state = await events.until(lambda event: event["data"].get("why") == "crashing")
+        assert state["data"]["state"] == "backing_off"
+        assert "crashed 2 times" in state["data"]["cause"]
+        assert "panic" in state["data"]["cause"]
+        left_ms = state["data"]["next_try_ms"] - state["time_ms"]
+        assert left_ms > 60_000
+        board.activate = hand_over  # type: ignore[method-assign]
+        await client.call("session.start", company="acme")
+        await events.state("acme", "connected", start=len(events.seen))

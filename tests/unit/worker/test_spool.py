@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
 import logging
 from pathlib import Path
 from typing import Any
 
 import pytest
+from neonize_protos import e2e
 
 from whatsappd.wire.frames import FrameReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
@@ -74,6 +76,58 @@ def test_the_next_worker_leaves_out_what_the_daemon_turned_out_to_have(file: Pat
     assert unpacked(heir.add(event("d"))).number == 4
     heir.save()
     assert waiting(Spool(file, taken=2)) == [(3, "c"), (4, "d")]
+
+
+def test_what_is_added_survives_the_end_of_the_process_at_once(file: Path) -> None:
+    """A worker that is killed, or whose Go panics, saves nothing: the file is there already."""
+    spool = Spool(file, taken=0)
+    for text in "abc":
+        spool.add(event(text))
+    assert waiting(Spool(file.rename(file.with_name("copy")), taken=1)) == [(2, "b"), (3, "c")]
+
+
+def test_the_file_does_not_grow_with_what_is_confirmed(file: Path) -> None:
+    spool = Spool(file, taken=0)
+    for number in range(1, 3001):
+        spool.add(event("x" * 1000))
+        if number % 32 == 0:
+            spool.confirmed(number - 1)  # one is always on its way
+    assert file.stat().st_size < 3 * 1024 * 1024
+    spool.confirmed(3000)
+    assert file.stat().st_size == 0
+
+
+def test_a_disk_that_is_full_costs_the_journal_and_no_event(
+    file: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    spool = Spool(file, taken=0)
+
+    def refuse(_descriptor: int, _data: bytes) -> int:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr("whatsappd.worker.spool.os.write", refuse)
+        assert unpacked(spool.add(event("a"))).number == 1
+        assert unpacked(spool.add(event("b"))).number == 2
+    assert caplog.text.count("cannot be written") == 1
+    spool.add(event("c"))
+    assert waiting(Spool(file.rename(file.with_name("copy")), taken=0)) == [
+        *((1, "a"), (2, "b"), (3, "c"))
+    ]
+
+
+def test_keys_that_an_older_version_left_are_not_brought(file: Path) -> None:
+    share = e2e.Message()
+    share.protocolMessage.appStateSyncKeyShare.keys.add().keyData.keyData = b"k" * 32
+    old = [event("", raw=share.SerializeToString()), event("b", raw=b"\x0b no protobuf")]
+    packed = [
+        pack_notification("event", each._replace(number=number).as_arguments())
+        for number, each in enumerate(old, 1)
+    ]
+    file.write_bytes(b"".join(packed))
+    spool = Spool(file, taken=0)
+    assert waiting(spool) == [(2, "b")]
+    assert b"k" * 32 not in file.read_bytes()
 
 
 def test_a_file_with_nothing_new_does_not_take_numbers_back(file: Path) -> None:
