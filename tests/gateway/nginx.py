@@ -16,6 +16,7 @@ from typing import NamedTuple
 import pytest
 import trio
 from daemons import PATIENCE
+from gateways import Gateway, Stack
 
 README = Path(__file__).parents[2] / "README.md"
 README_SOCKET = "/run/whatsappd-gateway/http.sock"
@@ -111,3 +112,27 @@ http {{
 def _listens(port: int) -> bool:
     with socket.socket() as asking:
         return asking.connect_ex(("127.0.0.1", port)) == 0
+
+
+@contextmanager
+def behind_socket(stack: Stack, directory: Path, *arguments: str) -> Iterator[Path]:
+    """A gateway on a Unix socket, for a proxy."""
+    path = directory / "http.sock"
+    gateway = Gateway(
+        directory, stack.daemon.socket, "--bind", f"unix:{path}", "--behind-proxy", *arguments
+    )
+    with (
+        gateway.log_file.open("ab") as log,
+        subprocess.Popen(
+            gateway.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
+        ) as process,
+    ):
+        try:
+            deadline = time.monotonic() + PATIENCE
+            while not (gateway.find_ready() and "daemon_reached" in gateway.log()):
+                assert process.poll() is None, gateway.log()
+                assert time.monotonic() < deadline
+                time.sleep(0.02)
+            yield path
+        finally:
+            process.terminate()

@@ -5,49 +5,22 @@ from __future__ import annotations
 import grp
 import os
 import shutil
-import subprocess
 import tempfile
-import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
 from daemons import PATIENCE
-from gateways import Gateway, Stack
-from nginx import Nginx, needs_nginx, running_nginx
+from gateways import Stack
+from nginx import Nginx, behind_socket, needs_nginx, running_nginx
 from websockets import open_websocket
 
 pytestmark = needs_nginx
 
 #: A rule of the proxy, which nobody may get past.
 DENIED = "location /v1/webhooks { return 403; }"
-
-
-@contextmanager
-def behind_socket(stack: Stack, directory: Path, *arguments: str) -> Iterator[Path]:
-    """A gateway on a Unix socket, for a proxy."""
-    path = directory / "http.sock"
-    gateway = Gateway(
-        directory, stack.daemon.socket, "--bind", f"unix:{path}", "--behind-proxy", *arguments
-    )
-    with (
-        gateway.log_file.open("ab") as log,
-        subprocess.Popen(
-            gateway.command, stdin=subprocess.DEVNULL, stdout=log, stderr=log
-        ) as process,
-    ):
-        try:
-            deadline = time.monotonic() + PATIENCE
-            while not (gateway.find_ready() and "daemon_reached" in gateway.log()):
-                assert process.poll() is None, gateway.log()
-                assert time.monotonic() < deadline
-                time.sleep(0.02)
-            yield path
-        finally:
-            process.terminate()
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,8 @@ from typing import Any
 import pytest
 import trio
 from daemons import PATIENCE, running_daemon
-from gateways import Stack, running_gateway
+from gateways import Gateway, Stack, running_gateway
+from nginx import behind_socket, needs_nginx, running_nginx
 
 from whatsappd.errors import WrongState
 
@@ -90,7 +91,7 @@ class Browsing:
             return
         for theme in ("light", "dark"):
             self.page.emulate_media(color_scheme=theme)
-            for width, height in ((1100, 800), (375, 700)):
+            for width, height in ((1280, 800), (390, 760)):
                 self.page.set_viewport_size({"width": width, "height": height})
                 path = Path(SCREENSHOTS) / f"{name}-{theme}-{width}.png"
                 self.page.screenshot(path=path, full_page=True)
@@ -276,6 +277,33 @@ async def test_without_keys_nobody_signs_in_and_long_names_fit_a_small_phone() -
             assert page.evaluate("document.documentElement.scrollWidth") == 320
 
         await browse(Stack(daemon, gateway), script)
+
+
+@needs_nginx
+async def test_it_works_below_a_path_of_a_proxy(stack: Stack, tmp_path: Path) -> None:
+    key = await stack.key()
+    async with stack.http(key) as http:
+        await http.put("/v1/sessions/below-a-path")
+    with behind_socket(stack, tmp_path) as socket, running_nginx(tmp_path, socket) as nginx:
+        proxy = Gateway(tmp_path, stack.daemon.socket)
+        proxy.port = nginx.port
+
+        def script(browsing: Browsing) -> None:
+            page = browsing.page
+            page.goto(f"{proxy.url}/wa/")
+            browsing.look("sign-in-below")
+            page.get_by_label("API key").fill(key)
+            page.get_by_role("button", name="Sign in").click()
+            browsing.expect(page.locator("#live")).to_have_text("Live")  # the WebSocket, too
+            page.get_by_role("button", name="below-a-path").click()
+            browsing.expect(page.locator("#company-title")).to_have_text("below-a-path")
+            browsing.expect(page.get_by_alt_text("QR code to scan with the phone")).to_be_visible()
+            browsing.look("company-below")
+            page.get_by_role("link", name="API documentation").click()
+            page.wait_for_url(f"{proxy.url}/wa/docs")
+            browsing.expect(page.locator("h1")).to_contain_text("whatsappd")
+
+        await browse(Stack(stack.daemon, proxy), script)
 
 
 async def test_the_pages_files_are_few_and_tightly_bound(stack: Stack) -> None:
