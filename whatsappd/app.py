@@ -42,6 +42,7 @@ from whatsappd.restore import finish_restore
 from whatsappd.rpc.listener import Listener, check_path, inherited_listener
 from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.serving import serve
+from whatsappd.sessions.clock_watch import ClockWatch
 from whatsappd.sessions.forkserver import Confinement, ForkServer
 from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
@@ -60,7 +61,7 @@ from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import open_event_log
 from whatsappd.store.intake import Intake
-from whatsappd.store.keys import open_keys
+from whatsappd.store.keys import Keys, open_keys
 from whatsappd.store.outbox import open_outbox
 from whatsappd.store.webhooks import Webhooks
 from whatsappd.supervision import Supervision
@@ -244,10 +245,8 @@ async def _run_parts(
         async with trio.open_nursery() as outer:
             outer.start_soon(keep, "fork_server", fork_server.run)
             outer.start_soon(keep, "reaper", partial(reap_strays, pool.children))
-            outer.start_soon(keep, "expiry", housekeeping.expire)
-            outer.start_soon(keep, "retention", housekeeping.retain)
-            outer.start_soon(keep, "keys", keys.run)
-            outer.start_soon(keep, "audit", audit.run)
+            clock_watch = ClockWatch(outbox.shift, pool.shift)
+            _keep_house(outer, supervision, housekeeping, clock_watch, keys, audit)
             if launch.watchdog_s is not None:
                 trouble = partial(_trouble, database, monitor)
                 outer.start_soon(
@@ -261,6 +260,23 @@ async def _run_parts(
                 await _end_sessions(pool, fork_server, ending)
                 sessions.cancel_scope.cancel()
             outer.cancel_scope.cancel()
+
+
+def _keep_house(
+    nursery: trio.Nursery,
+    supervision: Supervision,
+    housekeeping: Housekeeping,
+    clock_watch: ClockWatch,
+    keys: Keys,
+    audit: AuditTrail,
+) -> None:
+    """Start what the store needs now and then."""
+    keep = supervision.keep
+    nursery.start_soon(keep, "expiry", housekeeping.expire)
+    nursery.start_soon(keep, "retention", housekeeping.retain)
+    nursery.start_soon(keep, "clock", clock_watch.run)
+    nursery.start_soon(keep, "keys", keys.run)
+    nursery.start_soon(keep, "audit", audit.run)
 
 
 async def _end_sessions(pool: Pool, fork_server: ForkServer, ending: Ending) -> None:

@@ -1,8 +1,13 @@
-"""The two clocks, both in integer milliseconds.
+"""The three clocks, all in integer milliseconds.
 
 `now_ms` is the wall clock: for people, and for what is stored and sent. It may jump by years, when
 somebody or NTP sets it. `steady_ms` never jumps: whatever this process waits for, or measures
 between two moments of its own life, goes by it.
+
+`settled_ms` is for what is stored and decided about later: when a message expires, until when first
+messages are paused, how old history is. It gives epoch milliseconds too, and goes on evenly when
+the wall clock jumps. `sessions.clock_watch` lets it follow, and moves what is stored along: nothing
+expires, and nothing is put off, because somebody set the clock.
 """
 
 from __future__ import annotations
@@ -20,6 +25,30 @@ def steady_ms() -> int:
     return time.monotonic_ns() // 1_000_000
 
 
+def settled_ms() -> int:
+    """Epoch milliseconds, as if the wall clock had not been set since `follow` was called last."""
+    return _even_ms() + _offset_ms
+
+
+def jump_ms() -> int:
+    """How far the wall clock is ahead of `settled_ms`; negative: behind."""
+    return now_ms() - settled_ms()
+
+
+def follow(jump_ms: int) -> None:
+    """Move `settled_ms` by so much, from now on."""
+    global _offset_ms  # noqa: PLW0603 - a process has one wall clock
+    _offset_ms += jump_ms
+
+
+def _even_ms() -> int:
+    """Goes on while the host sleeps, as the wall clock does."""
+    return time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
 def booted_ms() -> int:
     """When the host came up."""
     return now_ms() - time.clock_gettime_ns(time.CLOCK_BOOTTIME) // 1_000_000
+
+
+_offset_ms = now_ms() - _even_ms()

@@ -10,7 +10,7 @@ import msgspec
 
 from whatsappd.api.access import AccessControl
 from whatsappd.api.params import MAX_KEY, MAX_TEXT, CompanyId, Params
-from whatsappd.clock import now_ms
+from whatsappd.clock import settled_ms
 from whatsappd.errors import (
     InvalidParams,
     NotConnected,
@@ -126,7 +126,7 @@ class MessagesApi:
             chat=str(to),
             text=params.text,
             key=params.key,
-            expires_ms=now_ms() + params.ttl_ms if params.ttl_ms else None,
+            expires_ms=settled_ms() + params.ttl_ms if params.ttl_ms else None,
             on_uncertain=params.on_uncertain,
             owner=self._access.owner_of(call),
         )

@@ -44,6 +44,10 @@ class MemoryLimiter:
         for time_ms in times_ms:
             self._window(key, time_ms).record(time_ms)
 
+    def shift(self, by_ms: int) -> None:
+        for window in self._windows.values():
+            window.shift(by_ms)
+
     @property
     def health(self) -> LimiterHealth:
         return LimiterHealth("memory")

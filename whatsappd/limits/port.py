@@ -44,5 +44,9 @@ class Limiter(Protocol):
         """Tells what was sent before this process began, from the outbox."""
         ...
 
+    def shift(self, by_ms: int) -> None:
+        """The clock that `now_ms` is of was set by so much: nothing else changes."""
+        ...
+
     @property
     def health(self) -> LimiterHealth: ...

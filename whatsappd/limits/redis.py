@@ -130,6 +130,13 @@ class RedisLimiter:
     def restore(self, key: LimitKey, times_ms: Iterable[int]) -> None:
         self._memory.restore(key, times_ms)
 
+    def shift(self, by_ms: int) -> None:
+        self._memory.shift(by_ms)
+        self._backlog = {
+            name: [(time + by_ms, member) for time, member in entries]
+            for name, entries in self._backlog.items()
+        }
+
     async def acquire(self, keys: Sequence[LimitKey], now_ms: int) -> int:
         await trio.lowlevel.checkpoint()
         # Our own sends are part of what Redis counts: where they alone fill a window, there is no

@@ -40,6 +40,10 @@ class SlidingWindow:
         """Lets one through at `now_ms`, also when `check` says that it should wait."""
         insort(self._times, now_ms)
 
+    def shift(self, by_ms: int) -> None:
+        """The clock was set by so much: what was let through happened as long ago as before."""
+        self._times = [time + by_ms for time in self._times]
+
     def is_empty(self, now_ms: int) -> bool:
         """Whether nothing of what it holds counts any more."""
         return not self._times or self._times[-1] <= now_ms - self.period_ms

@@ -16,7 +16,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import settled_ms
 from whatsappd.errors import (
     InvalidParams,
     StoreFailed,
@@ -112,7 +112,7 @@ class Dispatcher:
 
     async def _send_what_is_due(self) -> None:
         """Send a batch of what may go now; wait if nothing may."""
-        seen = _Seen(self._outbox.version(self._company), self._pacing.version, now_ms())
+        seen = _Seen(self._outbox.version(self._company), self._pacing.version, settled_ms())
         if seen.pacing != self._seen_pacing:
             self._seen_pacing = seen.pacing
             self._holds.clear()
@@ -188,7 +188,7 @@ class Dispatcher:
         if seen is not None:
             due_ms = await self._outbox.next_due_ms(self._company, seen.time_ms)
             if due_ms is not None:
-                until = min(until, began + max(0, due_ms - now_ms()) / 1000)
+                until = min(until, began + max(0, due_ms - settled_ms()) / 1000)
         with trio.CancelScope(deadline=until):
             async with trio.open_nursery() as nursery:
 

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from whatsappd.clock import booted_ms, now_ms
+from whatsappd.clock import booted_ms, settled_ms
 from whatsappd.errors import StoreFailed, UnknownMessage, WrongState
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.backoff import full_jitter
@@ -44,7 +44,7 @@ async def settle_refusal(
             delay = full_jitter(
                 row.attempts, base_ms=RETRY_BASE_MS, cap_ms=RETRY_CAP_MS, chance=chance
             )
-            return await outbox.passing(row.id, verdict.reason, now_ms() + delay)
+            return await outbox.passing(row.id, verdict.reason, settled_ms() + delay)
         case Fate.UNKNOWN:
             return await outbox.uncertain(row.id, verdict.reason, message_id=message_id)
 

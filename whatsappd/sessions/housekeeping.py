@@ -10,7 +10,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import settled_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.model.message import OutboxState
 from whatsappd.store.events import EventLog
@@ -61,7 +61,7 @@ class Housekeeping:
             ):
                 continue
             try:
-                await self._outbox.expire(now_ms())
+                await self._outbox.expire(settled_ms())
             except StoreFailed as error:
                 log.error("messages_not_expired", reason=error.message)
 
@@ -69,7 +69,7 @@ class Housekeeping:
         """Delete history that is old enough, until cancelled."""
         # A host may boot with a clock that is months ahead, by which all history is old, and have
         # it set right a moment later.
-        if now_ms() - self._events.newest_at_opening_ms > _DAY_MS:
+        if settled_ms() - self._events.newest_at_opening_ms > _DAY_MS:
             await trio.sleep(DOUBT_S)
         while True:
             self._changed = trio.Event()

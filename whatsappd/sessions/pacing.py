@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import settled_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import Limiter, LimitKey
 from whatsappd.model.event import SESSION_OUTREACH, Draft
@@ -81,7 +81,7 @@ class Pacing:
     @property
     def paused_until_ms(self) -> int | None:
         """Until when no first message goes out; None while they may."""
-        return self._pause.until_ms if self._pause.is_on(now_ms()) else None
+        return self._pause.until_ms if self._pause.is_on(settled_ms()) else None
 
     @property
     def version(self) -> int:
@@ -92,6 +92,16 @@ class Pacing:
         """Wait until `version` is no longer what it was."""
         while self._version == version:
             await self._changed.wait()
+
+    async def shift(self, by_ms: int) -> None:
+        """The clock was set by so much: a pause lasts as long as it would have.
+
+        Raises:
+            StoreFailed: after a restart of the daemon it may not.
+        """
+        if self._pause.until_ms:
+            self._pause = self._pause._replace(until_ms=self._pause.until_ms + by_ms)
+            await self._shared.companies.put_settings(self.company, {_PAUSE: list(self._pause)})
 
     def touch(self) -> None:
         """Something that verdicts depend on has changed."""
@@ -104,7 +114,7 @@ class Pacing:
         self._settings = await self._shared.companies.settings(self.company)
         until_ms, strikes = self._settings.get(_PAUSE, (0, 0))
         self._pause = Pause(until_ms, strikes)
-        now = now_ms()
+        now = settled_ms()
         for chat, sent_ms in await self._shared.outbox.sent_times(self.company, now - MINUTE_MS):
             for key in self._keys(chat, is_cold=False):
                 self._shared.limiter.restore(key, [sent_ms])
@@ -180,7 +190,7 @@ class Pacing:
         """What `admit` would say, as far as this process knows; counts nothing."""
         if chat in self._prepaid:
             return GO
-        now = now_ms()
+        now = settled_ms()
         if is_cold and self._pause.is_on(now):
             return self._paused(now)
         keys = self._keys(chat, is_cold=is_cold)
@@ -196,7 +206,7 @@ class Pacing:
         return await self._count(chat, is_cold=is_cold)
 
     async def _count(self, chat: str, *, is_cold: bool) -> Verdict:
-        now = now_ms()
+        now = settled_ms()
         if is_cold and self._pause.is_on(now):
             return self._paused(now)
         limiter, keys = self._shared.limiter, self._keys(chat, is_cold=is_cold)
@@ -234,7 +244,7 @@ class Pacing:
 
     async def struck(self) -> None:
         """WhatsApp answered 463: pause first messages, and say so."""
-        self._pause = self._pause.struck(now_ms())
+        self._pause = self._pause.struck(settled_ms())
         log.warning("outreach_paused", company=self.company, until_ms=self._pause.until_ms)
         data = {
             "paused": True,

@@ -13,7 +13,7 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 
-from whatsappd.errors import UnknownCompany, WorkerFailed, WorkerGone, WrongState
+from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.binding import Queued, Standing, bound_account
@@ -141,6 +141,16 @@ class Pool:
         """A company's limits. Raises UnknownCompany."""
         self.get(company)
         return self._pacing[company]
+
+    async def shift(self, by_ms: int) -> None:
+        """The clock was set by so much; see `sessions.clock_watch`."""
+        self._shared_pacing.limiter.shift(by_ms)
+        for pacing in list(self._pacing.values()):
+            try:
+                await pacing.shift(by_ms)
+            except (StoreFailed, UnknownCompany) as error:
+                log.warning("pause_not_moved", company=pacing.company, reason=error.message)
+            pacing.touch()
 
     def limits_changed(self) -> None:
         """The defaults of the limits are other ones now: what waits is looked at again."""

@@ -25,6 +25,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
+from whatsappd.clock import settled_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.rules.bounds import FAILED_LINES, Pace
 from whatsappd.store.database import Database
@@ -201,7 +202,10 @@ class AuditTrail:
         self._written += len(batch)
         if self._written >= _TRIM_EVERY:
             self._written = 0
-            conn.execute("DELETE FROM audit WHERE time_ms < ?", (batch[-1].time_ms - MAX_AGE_MS,))
+            conn.execute(
+                "DELETE FROM audit WHERE time_ms < ?",
+                (min(batch[-1].time_ms, settled_ms()) - MAX_AGE_MS,),
+            )
             for kind, most in enumerate(MAX_LINES.values()):
                 conn.execute(
                     "DELETE FROM audit WHERE kind = ? AND id <="

@@ -15,7 +15,7 @@ from typing import NamedTuple
 
 import trio
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import now_ms, settled_ms
 from whatsappd.errors import InvalidParams, TooLarge
 from whatsappd.model.event import Draft, Event
 from whatsappd.store import consumers
@@ -61,10 +61,11 @@ class EventLog:
     """Made by `open_event_log`, once per database."""
 
     def __init__(
-        self, database: Database, state: _State, tail: Tail, clock: Callable[[], int]
+        self, database: Database, state: _State, tail: Tail, clock: Callable[[], int] | None
     ) -> None:
         self._database = database
-        self._clock = clock
+        self._clock = clock or now_ms
+        self._deciding_clock = clock or settled_ms
         # the writer thread's
         self._last_staged = state.last_seq
         self._end = state.end
@@ -339,7 +340,7 @@ class EventLog:
         had not read them are told by `Batch.gap`. The space is used again; the file does not
         shrink.
         """
-        bounds, now = self._bounds, self._clock()
+        bounds, now = self._bounds, self._deciding_clock()
 
         def old(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
             assert bounds.max_age_ms is not None
@@ -389,12 +390,13 @@ class EventLog:
 
 
 async def open_event_log(
-    database: Database, *, clock: Callable[[], int] = now_ms, tail: Tail | None = None
+    database: Database, *, clock: Callable[[], int] | None = None, tail: Tail | None = None
 ) -> EventLog:
     """The log of `database`. Call it once per database, before anybody writes events.
 
     Args:
-        clock: epoch milliseconds.
+        clock: epoch milliseconds. Without one, events tell people the wall clock's time, and what
+            is old goes by `settled_ms`.
         tail: for tests: one with other bounds.
     """
     log = EventLog(database, await database.read(_load), tail or Tail(), clock)

@@ -23,7 +23,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence, Set
 from typing import NamedTuple
 
-from whatsappd.clock import now_ms
+from whatsappd.clock import now_ms, settled_ms
 from whatsappd.errors import InvalidParams, UnknownMessage, WrongState
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.delivery import RECEIPTS, Cause
@@ -388,6 +388,14 @@ class Outbox:
         """Cancels all that the company has queued; returns how many."""
         return await in_slices(self._database, upkeep.cancel(self._ledger, company, reason))
 
+    async def shift(self, by_ms: int) -> None:
+        """The clock was set by so much: what waits in the queue expires, and is due, as before.
+
+        Raises:
+            StoreFailed: nothing was changed.
+        """
+        await self._database.write(lambda conn: upkeep.shift(conn, by_ms))
+
     async def retain(self, max_age_ms: int) -> int:
         """Deletes finished rows (and receipts without a row) that nothing changed for so long.
 
@@ -529,12 +537,13 @@ class Outbox:
 
 
 async def open_outbox(
-    database: Database, log: EventLog, *, clock: Callable[[], int] = now_ms
+    database: Database, log: EventLog, *, clock: Callable[[], int] | None = None
 ) -> Outbox:
     """The outbox of `database`. Call it once per database, after `open_event_log`.
 
     Args:
-        clock: epoch milliseconds.
+        clock: epoch milliseconds. Without one, rows tell people the wall clock's time, and what
+            is decided goes by `settled_ms`.
     """
     loaded = await database.read(queue.load)
     watch = Watch(loaded.counts)
@@ -546,11 +555,11 @@ async def open_outbox(
     await database.read(lambda conn: stored.load(conn, loaded.counts))
     ledger = Ledger(
         log,
-        clock=clock,
+        clock=clock or now_ms,
         last_id=loaded.last_id,
         waiting=waiting,
         publish=watch.publish,
         stored=stored,
     )
     database.attach(ledger)
-    return Outbox(database, ledger, watch, clock, stored)
+    return Outbox(database, ledger, watch, clock or settled_ms, stored)

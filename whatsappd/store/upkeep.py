@@ -9,7 +9,7 @@ import sqlite3
 from functools import partial
 from typing import Any
 
-from whatsappd.model.message import Row
+from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.delivery import OPEN, Cause
 from whatsappd.store import rows
 from whatsappd.store.ledger import Ledger
@@ -91,3 +91,16 @@ def recover_step(conn: sqlite3.Connection, ledger: Ledger, reason: str) -> list[
 def _find(conn: sqlite3.Connection, condition: str, most: int, *values: object) -> list[Row]:
     found = conn.execute(f"{_SELECT} WHERE {condition} LIMIT ?", (*values, most)).fetchall()
     return [rows.as_row(columns) for columns in found]
+
+
+def shift(conn: sqlite3.Connection, by_ms: int) -> None:
+    """Move the times that queued rows wait for."""
+    conn.execute(
+        "UPDATE outbox SET expires_ms = expires_ms + ? WHERE state = ? AND expires_ms IS NOT NULL",
+        (by_ms, str(OutboxState.QUEUED)),
+    )
+    conn.execute(
+        "UPDATE outbox SET not_before_ms = max(1, not_before_ms + ?)"
+        " WHERE state = ? AND not_before_ms > 0",
+        (by_ms, str(OutboxState.QUEUED)),
+    )

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,7 +14,7 @@ import pytest
 import trio
 import trio.testing
 
-from whatsappd.errors import UnknownCompany
+from whatsappd.errors import UnknownCompany, WorkerFailed
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.rules.outreach import SendLimits
 from whatsappd.sessions.inbound import InboundLog
@@ -68,6 +69,10 @@ class World:
         await self.database.write(lambda _conn: None)
 
 
+async def no_worker(_company: str, **_more: object) -> None:
+    raise WorkerFailed("there are none in this test")
+
+
 @asynccontextmanager
 async def world(path: Path) -> AsyncIterator[World]:
     """A pool that knows one company, which was never started."""
@@ -79,7 +84,7 @@ async def world(path: Path) -> AsyncIterator[World]:
         intake = Intake(database, log, outbox, contacts)
         pool = Pool(
             state=StateDirectory(path),
-            fork_server=SimpleNamespace(pid=None),  # type: ignore[arg-type]
+            fork_server=SimpleNamespace(pid=None, spawn=no_worker),  # type: ignore[arg-type]
             companies=companies,
             inbound=InboundLog(log, intake, retry_s=1),
             outbox=outbox,
@@ -144,3 +149,34 @@ async def test_a_session_that_was_unlinked_is_not_wanted_any_more(
         await here.hang_up(here.pool.logout, "acme")
         assert not (await here.companies.get("acme")).wanted
         assert not here.pool.get("acme").wanted
+
+
+@pytest.mark.parametrize("verb", ["stop", "start", "restart", "configure"])
+async def test_a_company_that_is_removed_never_comes_back(tmp_path: Path, verb: str) -> None:
+    """Whatever is asked of it meanwhile, and whichever of the two is ahead at any moment."""
+    for ahead in range(-12, 13, 3):
+        directory = tmp_path / str(ahead)
+        directory.mkdir()
+        async with world(directory) as here:
+            pool = here.pool
+            calls = {
+                "stop": partial(pool.stop, "acme"),
+                "start": partial(pool.start, "acme", take_over=False),
+                "restart": partial(pool.restart, "acme"),
+                "configure": partial(pool.pacing("acme").configure, {"per_minute": 7}),
+            }
+
+            async def after(steps: int, call: Callable[[], Awaitable[object]]) -> None:
+                for _ in range(steps):
+                    await trio.lowlevel.checkpoint()
+                with suppress(UnknownCompany):
+                    await call()
+
+            with trio.fail_after(20):
+                async with trio.open_nursery() as nursery:
+                    nursery.start_soon(after, max(0, ahead), calls[verb])
+                    nursery.start_soon(
+                        after, max(0, -ahead), partial(pool.remove, "acme", force=True)
+                    )
+            assert await here.companies.all() == []
+            assert pool.sessions() == []
