@@ -10,7 +10,7 @@ import re
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -215,6 +215,84 @@ async def test_without_a_piece_the_same_code_gets_through(
             refused = "whatsappd_rpc_descendants_refused_total"
             text = (await lost.client.call("daemon.metrics"))["text"]
             assert re.search(rf"^{refused} [1-9]", text, re.MULTILINE)
+
+
+async def run_ctl(daemon: Daemon, *arguments: str) -> tuple[int, str]:
+    command = [sys.executable, "-m", "whatsappctl", *arguments, "--socket", str(daemon.socket)]
+    ran = await trio.run_process(command, capture_stdout=True, capture_stderr=True, check=False)
+    return ran.returncode, ran.stdout.decode()
+
+
+def older_kernel(*lacking: str) -> Callable[[Daemon], None]:
+    def prepare(daemon: Daemon) -> None:
+        program = str(SUPPORT / "older_kernel.py")
+        daemon.wrapper = [sys.executable, program, ",".join(lacking)]
+
+    return prepare
+
+
+async def test_a_kernel_that_lacks_all_of_it_is_told_of_everywhere_and_used() -> None:
+    async with in_sandbox(prepare=older_kernel("landlock", "seccomp")) as (daemon, client, events):
+        await link(client, events, "acme", "+15550100")
+        await link(client, events, "globex", "+15550200")
+        await delivered(client, "acme", "+15550200")
+        confinement = (await client.call("daemon.status"))["confinement"]
+        assert (confinement["landlock"], confinement["seccomp"]) == (0, False)
+        assert "has no Landlock" in confinement["lacking"]
+        assert "system calls cannot be filtered here" in confinement["lacking"]
+        report = await client.call("daemon.health")
+        [check] = [check for check in report["checks"] if check["name"] == "confinement"]
+        assert check["ok"]  # nobody on this host can mend it
+        assert check["detail"].startswith("workers are NOT confined; lacking: ")
+        code, printed = await run_ctl(daemon, "status")
+        assert code == 0
+        assert "workers are not confined in full: this kernel" in printed
+        _, printed = await run_ctl(daemon, "doctor", "--json")
+        [finding] = [each for each in json.loads(printed) if each["name"] == "confinement"]
+        assert finding["level"] == "warn"
+        assert finding["remedy"].startswith("use Linux 6.12 or later")
+        assert daemon.log().count("workers_less_confined") == 1  # for all workers together
+
+
+async def test_where_it_is_required_no_worker_starts_without_it() -> None:
+    options = ("--set", "sessions.confinement=required")
+    async with in_sandbox(*options, prepare=older_kernel("landlock")) as (_, client, events):
+        await client.call("session.start", company="acme")
+        state = await events.state("acme", "backing_off")
+        assert "workers must be confined (sessions.confinement)" in state["data"]["cause"]
+        assert "has no Landlock" in state["data"]["cause"]
+        report = await client.call("daemon.health")
+        [check] = [check for check in report["checks"] if check["name"] == "confinement"]
+        assert not check["ok"]
+        assert check["detail"].endswith("so no worker is started")
+
+
+async def test_it_can_be_switched_off_which_is_told() -> None:
+    async with in_sandbox("--set", "sessions.confinement=off") as (_, client, events):
+        await link(client, events, "acme", "+15550100")
+        status = await client.call("daemon.status")
+        assert status["confinement"]["lacking"] == "it is switched off (sessions.confinement)"
+        fields = Path(f"/proc/{status['companies'][0]['worker_pid']}/status").read_text()
+        assert re.search(r"^Seccomp:\s+0$", fields, re.MULTILINE)
+        assert re.search(r"^NoNewPrivs:\s+1$", fields, re.MULTILINE)
+
+
+async def test_a_worker_that_imports_the_library_by_itself_is_confined_all_the_same(
+    tmp_path: Path,
+) -> None:
+    """The fallback for a library that cannot be preloaded, which does more after the fork."""
+
+    def prepare(daemon: Daemon) -> None:
+        daemon.wrapper = [sys.executable, str(SUPPORT / "hostile_daemon.py")]
+        daemon.environment = {"PYTHONPATH": str(SUPPORT), hostile_worker.WITHOUT: "preload"}
+
+    async with in_sandbox(prepare=prepare) as (_, client, events):
+        await link(client, events, "acme", "+15550100")
+        status = await client.call("daemon.status")
+        assert status["fork_server"]["problem"] == "a test wants it so"
+        assert status["confinement"]["lacking"] is None
+        text = (await client.call("daemon.metrics"))["text"]
+        assert re.findall(r"worker_refused_calls_total{.*", text) == []
 
 
 #: Exists on no host.

@@ -11,7 +11,7 @@ import json
 import os
 import threading
 import traceback
-from typing import Any
+from typing import Any, NoReturn
 
 from whatsappd.confinement import landlock, seccomp
 from whatsappd.worker import confine, forkserver
@@ -20,8 +20,8 @@ from whatsappd.worker import main as worker_main
 #: Pipes in a company's directory, which the test has made. A line of JSON and Python code go in,
 #: the code's `result` comes out.
 ORDERS, RESULTS = "orders", "results"
-#: Names the piece of the confinement that is left out ("landlock", "seccomp"), so that a test can
-#: see that the attacks are real. It begins so, because workers get no other variables.
+#: Names what is left out: a piece of the confinement ("landlock", "seccomp"), so that a test can
+#: see that the attacks are real; or "preload". Workers get variables that begin so.
 WITHOUT = "PYTHONTESTWITHOUT"
 
 
@@ -58,6 +58,12 @@ def leave_out(piece: str) -> None:
     elif piece == "seccomp":
         seccomp.install = nothing  # type: ignore[assignment]
         confine._restrict_calls = lambda _lacking: confine._NONE
+    elif piece == "preload":
+        forkserver.import_deferred = no_preload
+
+
+def no_preload() -> NoReturn:
+    raise forkserver.PreloadError("a test wants it so")
 
 
 if __name__ == "__main__":

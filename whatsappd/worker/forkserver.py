@@ -13,7 +13,6 @@ worker has confined itself (see `confine`).
 from __future__ import annotations
 
 import gc
-import importlib
 import os
 import signal
 import socket
@@ -37,7 +36,13 @@ from whatsappd.wire.worker import (
 )
 from whatsappd.worker.confine import confine_fork_server, confine_worker
 from whatsappd.worker.main import leave_signals_to_the_daemon, run_worker
-from whatsappd.worker.preload import PreloadError, import_deferred, start_log_thread
+from whatsappd.worker.preload import (
+    PreloadError,
+    import_deferred,
+    import_plainly,
+    prepare_import,
+    start_log_thread,
+)
 
 #: Set for the second attempt of a fork server whose preloading failed; holds the reason.
 _PRELOAD_PROBLEM = "WHATSAPPD_PRELOAD_PROBLEM"
@@ -93,7 +98,8 @@ def _preload() -> tuple[Callable[[], None], str | None]:
     """
     problem = os.environ.get(_PRELOAD_PROBLEM)
     if problem is not None:
-        return _import_plainly, problem
+        prepare_import()
+        return import_plainly, problem
     try:
         library = import_deferred()
     except PreloadError as error:
@@ -107,11 +113,6 @@ def _preload() -> tuple[Callable[[], None], str | None]:
         start_log_thread()
 
     return load, None
-
-
-def _import_plainly() -> None:
-    importlib.import_module("pylibmagic")
-    importlib.import_module("neonize.client")
 
 
 def _fork_worker(

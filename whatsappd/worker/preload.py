@@ -15,7 +15,11 @@ from __future__ import annotations
 import ctypes
 import importlib
 import importlib.util
+import io
+import os
 import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -121,7 +125,7 @@ def import_deferred() -> DeferredLibrary:
 
     ctypes.CDLL = open_library  # type: ignore[assignment, misc]
     try:
-        with leaving_out_unused():
+        with leaving_out_unused(), _answering_uname():
             importlib.import_module("neonize.client")
     except Exception as error:
         raise PreloadError(f"{type(error).__name__}: {error}") from error
@@ -133,6 +137,38 @@ def import_deferred() -> DeferredLibrary:
     if threading.active_count() != 1:
         raise PreloadError(f"threads are left: {threading.enumerate()}")
     return libraries[0]
+
+
+def prepare_import() -> None:
+    """Import what is needed by neonize and does, at its import, what workers may not.
+
+    python-magic starts `ldconfig`, and urllib3 binds a socket to see whether there is IPv6.
+    """
+    importlib.import_module("pylibmagic")  # must come first: it points python-magic at libmagic
+    importlib.import_module("magic")
+    importlib.import_module("urllib3")
+
+
+def import_plainly() -> None:
+    """Import neonize, its Go library included: in a worker, where `import_deferred` failed."""
+    with _answering_uname():
+        importlib.import_module("neonize.client")
+
+
+@contextmanager
+def _answering_uname() -> Iterator[None]:
+    """neonize starts a shell for `uname -a`, to find out whether it runs on Android. Workers may
+    start no program, and of the fork server's shells zombies are left: it is told directly."""
+
+    def answer(_command: str, *_arguments: object) -> io.StringIO:
+        return io.StringIO(" ".join(os.uname()))
+
+    real_popen = os.popen
+    os.popen = answer  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        os.popen = real_popen
 
 
 def stop_log_thread() -> None:
