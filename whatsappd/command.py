@@ -51,8 +51,7 @@ def run(command: click.Command, name: str) -> int:
     except click.ClickException as error:
         told = io.StringIO()
         error.show(file=told)
-        # It quotes what was given, which somebody else may have written.
-        click.echo("\n".join(map(printable, told.getvalue().splitlines())), err=True)
+        _print_lines(told.getvalue())
         code = error.exit_code
     except click.Abort:
         click.echo("Aborted!", err=True)
@@ -61,9 +60,16 @@ def run(command: click.Command, name: str) -> int:
         code = EXIT_INTERRUPTED
     except SystemExit as end:
         code = end.code
-    except BaseException:  # noqa: BLE001 - what the interpreter would do with it, done here
-        sys.excepthook(*sys.exc_info())
+    except BaseException:  # noqa: BLE001 - a defect: as the interpreter would show it
+        import traceback
+
+        _print_lines(traceback.format_exc())
     return _with_output(name, code if isinstance(code, int) else int(code is not None))
+
+
+def _print_lines(text: str) -> None:
+    """Print lines on stderr that quote what others may have written."""
+    click.echo("\n".join(map(printable, text.rstrip("\n").split("\n"))), err=True)
 
 
 def _with_output(name: str, code: int) -> int:

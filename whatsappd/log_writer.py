@@ -178,7 +178,7 @@ class LogHandler(logging.Handler):
 
 
 class PrintedLines(io.TextIOBase):
-    """A text file, to stand for `sys.stderr`, that makes lines of what is printed.
+    """A text file, to stand for `sys.stderr`, that makes safe lines of what is printed.
 
     Args:
         put: takes each line, without its end.
@@ -213,8 +213,8 @@ class PrintedLines(io.TextIOBase):
     def write(self, text: str, /) -> int:
         *lines, self._begun = (self._begun + text).split("\n")
         for line in lines:
-            self._put(line)
+            self._put(printable(line))
         if len(self._begun) > MAX_LINE:
-            self._put(self._begun)
+            self._put(printable(self._begun))
             self._begun = ""
         return len(text)

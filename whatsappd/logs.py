@@ -19,7 +19,7 @@ from typing import Any
 
 import structlog
 
-from whatsappd.log_writer import LogWriter
+from whatsappd.log_writer import MAX_LINE, LogWriter
 from whatsappd.wire.escape import printable, safe_json
 
 LEVELS = ("debug", "info", "warning", "error")
@@ -28,6 +28,8 @@ LEVELS = ("debug", "info", "warning", "error")
 LAST_WORDS = 2.0
 
 _STDERR = 2
+#: Characters that are shown of a line that is too long.
+_SHOWN = 4096
 #: Made with the first use; one for the process, as stderr is.
 _writers: list[LogWriter] = []
 
@@ -94,7 +96,12 @@ class _Lines:
 
 
 def _dumps(value: Any, **options: Any) -> str:
-    return safe_json(json.dumps(value, ensure_ascii=False, **options))
+    line = safe_json(json.dumps(value, ensure_ascii=False, **options))
+    if len(line.encode()) < MAX_LINE:
+        return line
+    # Cut as it is, it would be no JSON any more.
+    short = {name: str(value.get(name))[:_SHOWN] for name in ("event", "level", "timestamp")}
+    return safe_json(json.dumps({**short, "cut": line[:_SHOWN]}, ensure_ascii=False))
 
 
 def _loss_as_json(count: int) -> str:

@@ -24,6 +24,8 @@ from typing import Any
 _PLACEHOLDERS = ((0, os.O_WRONLY), (1, os.O_RDONLY), (2, os.O_RDONLY))
 #: How a reader that has gone away is told: a pipe's, and a socket's.
 _GONE = (errno.EPIPE, errno.ECONNRESET)
+#: Seconds that a line on stderr waits for its reader.
+PATIENCE = 10.0
 #: A pipe that may be written to has room for at least as much (PIPE_BUF).
 _PIECE = 4096
 
@@ -40,24 +42,30 @@ class _Output(io.FileIO):
     """Descriptor 1 or 2. What cannot be written is forgotten, and the first reason kept.
 
     Args:
-        patience: seconds to wait for a reader that has stopped; None: for ever, as pipes do.
+        patience: seconds to wait for a reader that has stopped; None: for ever, as pipes do. What
+            it did not take in time is lost, and nothing is waited for until it reads again.
     """
 
     def __init__(self, descriptor: int, patience: float | None) -> None:
         super().__init__(descriptor, "wb", closefd=False)
         self._patience = patience
+        self._has_stopped = False  # the reader
         self.failure: OSError | None = None
 
     def write(self, data: Any, /) -> int:
         view = memoryview(data).cast("B")
         try:
             self._write(view)
+        except TimeoutError:
+            self._has_stopped = True
         except OSError as error:
             self.failure = error
         return len(view)
 
     def _write(self, view: memoryview) -> None:
-        until = None if self._patience is None else monotonic() + self._patience
+        until = None
+        if self._patience is not None:
+            until = monotonic() + (0.0 if self._has_stopped else self._patience)
         while view and self.failure is None:
             if until is not None:
                 self._wait(until)
@@ -66,6 +74,7 @@ class _Output(io.FileIO):
                 self._wait(until)
                 continue
             view = view[written:]
+            self._has_stopped = False
 
     def _wait(self, until: float | None) -> None:
         poll = select.poll()
@@ -75,11 +84,11 @@ class _Output(io.FileIO):
             raise TimeoutError(errno.ETIMEDOUT, "nobody reads it")
 
 
-def prepare(*, patience: float | None = None) -> None:
+def prepare(*, patience: float = PATIENCE) -> None:
     """Make the standard streams safe. May replace this process by one that speaks UTF-8.
 
     Args:
-        patience: seconds that a line on stderr may wait for its reader; None: for ever.
+        patience: seconds that a line on stderr may wait for its reader.
     """
     _take_places()
     _speak_utf8()

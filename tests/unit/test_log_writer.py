@@ -204,8 +204,8 @@ def test_a_line_has_a_longest_length(pipe: tuple[int, int]):
 def test_what_is_printed_becomes_lines(pipe: tuple[int, int]):
     reading, writing = pipe
     writer = writer_to(writing)
-    print("one\ntwo", 2, file=writer.stream())
-    assert everything(reading, 2) == ["one", "two 2"]
+    print("one\ntwo", 2, "\x1b[2J", file=writer.stream())
+    assert everything(reading, 2) == ["one", "two 2 \\x1b[2J"]
     writer.close(within=PATIENCE)
 
 
@@ -259,6 +259,17 @@ def test_json_lines_are_lines_for_every_reader(lines: Callable[[str, int], list[
     assert told["name"] == HOSTILE
     assert told["nested"] == {HOSTILE: [HOSTILE]}
     assert HOSTILE in told["exception"]
+
+
+def test_a_line_that_is_too_long_is_json_all_the_same(
+    lines: Callable[[str, int], list[str]], pipe: tuple[int, int]
+):
+    lines("json", 1)
+    structlog.get_logger().warning("much", text="é\x9b" * MAX_LINE)
+    [line] = everything(pipe[0], 1)
+    told = json.loads(line)
+    assert (told["event"], told["level"]) == ("much", "warning")
+    assert told["cut"].startswith('{"text": "é\\u009bé')
 
 
 def test_dropped_lines_are_told_in_the_form_of_the_others(
