@@ -193,8 +193,8 @@ async def test_many_busy_connections_of_one_user_are_one_to_others(serve: Any) -
             between = (calls(served, "test.echo") - before) / 20
             nursery.cancel_scope.cancel()
     # A call of Bob's takes a few turns of the loop, in each of which Alice has one slice of a
-    # millisecond, some 50 calls. Were each of her connections to have one, it would be 20 times so.
-    assert between < 600
+    # millisecond: 50 to 150 calls. Were each of her connections to have one, it would be 20 times so.
+    assert between < 1500
 
 
 async def test_whose_calls_are_denied_all_the_time_is_read_from_slowly(serve: Any) -> None:
@@ -211,17 +211,19 @@ async def test_whose_calls_are_denied_all_the_time_is_read_from_slowly(serve: An
         floods = [await served.raw() for _ in range(many)]
         bob, root = await served.raw(), await served.raw()
         requests = msgpack.packb([0, 1, "test.send", [{"company": "a", "to": "b"}]]) * 1000
+        bound = shares.denials.bound
+        began = trio.current_time()
         async with trio.open_nursery() as nursery:
             for peer in floods:
                 nursery.start_soon(flood, peer, requests)
-            await served.until(lambda: denials(served) >= shares.denials.bound.burst)
-            before, began = denials(served), trio.current_time()
+            await served.until(lambda: denials(served) >= bound.burst)
             # Others are answered at once, denials too.
             assert (await bob.call("test.echo", value=1))[3] == 1
             assert (await bob.call("test.send", company="a", to="b"))[2]["name"] == "denied"
             await trio.sleep(1)
             took = trio.current_time() - began
-            assert denials(served) - before <= took * shares.denials.bound.per_second + many + 1
+            # Each connection is one ahead of its pause; and one of them is Bob's.
+            assert denials(served) <= bound.burst + took * bound.per_second + many + 1
             nursery.cancel_scope.cancel()
         for _ in range(3):  # whoever speaks for many, as the gateway does, is not held up
             await root.send(requests[: len(requests) // 10])
