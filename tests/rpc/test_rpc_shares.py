@@ -193,7 +193,8 @@ async def test_many_busy_connections_of_one_user_are_one_to_others(serve: Any) -
             between = (calls(served, "test.echo") - before) / 20
             nursery.cancel_scope.cancel()
     # A call of Bob's takes a few turns of the loop, in each of which Alice has one slice of a
-    # millisecond: 50 to 150 calls. Were each of her connections to have one, it would be 20 times so.
+    # millisecond: 50 to 150 calls. Were each of her connections to have one, it would be 20 times
+    # that.
     assert between < 1500
 
 
