@@ -71,7 +71,7 @@ class RpcServer:
 
         When it returns, nothing of theirs goes on and nothing more leaves for them but `error`:
         what they have in flight is cancelled, subscriptions too, and what waits to be sent is
-        dropped. What their sockets already have in the kernel (some 200 KB at the most) is theirs.
+        dropped. What their sockets already have in the kernel (some 250 KB at the most) is theirs.
         """
         ended = [connection for connection in self._connections if whose(connection.peer)]
         for connection in ended:
