@@ -8,12 +8,15 @@ that is in the table and in neither of the lists below is refused, and counted.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from functools import cache
 from typing import NamedTuple
 
 X86_64, AARCH64 = "x86_64", "aarch64"
 
 
-def numbers_for(machine: str) -> dict[str, int]:
+@cache
+def numbers_for(machine: str) -> Mapping[str, int]:
     """Numbers by name on a machine; empty if it is none of ours."""
     if machine not in (X86_64, AARCH64):
         return {}

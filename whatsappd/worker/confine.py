@@ -86,6 +86,13 @@ class WorkerView(NamedTuple):
         return [*self.own, *([] if self.listener is None else [self.listener])]
 
 
+def prepare(request: WorkerRequest) -> None:
+    """Find out beforehand, and once, what `confine_worker` needs: memory that a worker writes to
+    after the fork is its own, and its time is its start's."""
+    if request.confinement != OFF:
+        _common_rules(tuple(request.apart))
+
+
 def confine_worker(request: WorkerRequest, *, keep: Collection[int]) -> tuple[Confined, WorkerView]:
     """Take from this process, a worker just forked, what it does not need; what is in force then.
 
@@ -167,17 +174,25 @@ def _open_view() -> list[int]:
 
 
 def _restrict_files(request: WorkerRequest, lacking: list[str]) -> int:
-    apart = [Path(each).resolve() for each in request.apart]
     rules = [
-        *(Rule(str(path), READ) for tree in _trees() for path in without(tree, apart)),
-        *(Rule(path, READ) for path in (*_CERTIFICATES, *_SETTINGS, *_KERNEL)),
-        *(Rule(str(path), READ) for path in _named_certificates(apart)),
+        *_common_rules(tuple(request.apart)),
         Rule(str(resolver_place()), READ_FILE),
         Rule("/proc/self", READ),
-        *_DEVICES,
         Rule(".", landlock.KEEP_FILES),
     ]
     return _landlock(rules, request.ports, lacking)
+
+
+@functools.cache
+def _common_rules(apart: tuple[str, ...]) -> tuple[Rule, ...]:
+    """Those that are the same for all workers."""
+    places = [Path(each).resolve() for each in apart]
+    return (
+        *(Rule(str(path), READ) for tree in _trees() for path in without(tree, places)),
+        *(Rule(path, READ) for path in (*_CERTIFICATES, *_SETTINGS, *_KERNEL)),
+        *(Rule(str(path), READ) for path in _named_certificates(places)),
+        *_DEVICES,
+    )
 
 
 def _landlock(rules: Iterable[Rule], ports: Collection[int] | None, lacking: list[str]) -> int:

@@ -34,7 +34,7 @@ from whatsappd.wire.worker import (
     pack_new_worker,
     parse_request,
 )
-from whatsappd.worker.confine import confine_fork_server, confine_worker
+from whatsappd.worker.confine import confine_fork_server, confine_worker, prepare
 from whatsappd.worker.main import leave_signals_to_the_daemon, run_worker
 from whatsappd.worker.preload import (
     PreloadError,
@@ -72,6 +72,7 @@ def main() -> None:
             return  # the daemon closed its end, or is gone
         try:
             request = parse_request(packet, len(descriptors))
+            prepare(request)
             answer = _fork_worker(request, control, descriptors, load_library)
         except (OSError, Malformed) as error:
             answer = _Answer(pack({"error": f"cannot fork a worker: {error}"}), [])
