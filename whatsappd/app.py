@@ -63,6 +63,7 @@ from whatsappd.store.events import open_event_log
 from whatsappd.store.intake import Intake
 from whatsappd.store.keys import Keys, open_keys
 from whatsappd.store.outbox import open_outbox
+from whatsappd.store.removal import Removals
 from whatsappd.store.webhooks import Webhooks
 from whatsappd.supervision import Supervision
 from whatsappd.systemd import Launch, keep_alive, show_stopping, take_launch
@@ -181,6 +182,15 @@ async def _run_parts(
                 retry_s=supervision_settings.retry_store_s,
             ),
             outbox=outbox,
+            removals=Removals(
+                database,
+                log=events,
+                outbox=outbox,
+                contacts=contacts,
+                keys=keys,
+                webhooks=webhooks,
+                directory=state.company,
+            ),
             access=sandbox.access if sandbox else lambda: direct,
             settings=supervision_settings,
             pacing=Shared(

@@ -18,7 +18,9 @@ from whatsappctl.output import print_json, say
 def command(company: str, yes: bool, force: bool) -> None:
     """Unlink COMPANY, and delete what is stored of it.
 
-    The account on the phone stays as it is. Asks first, unless --yes is given.
+    Its messages, events and files go, and API keys and webhooks that are for it alone. Only the
+    audit trail still tells who did what. The account on the phone stays
+    as it is. Asks first, unless --yes is given.
     """
     if not yes:
         click.confirm(f"Unlink {company} and delete what is stored of it?", abort=True, err=True)

@@ -48,6 +48,10 @@ class MemoryLimiter:
         for window in self._windows.values():
             window.shift(by_ms)
 
+    def forget(self, company: str) -> None:
+        for name in [name for name in self._windows if name.partition("/")[0] == company]:
+            del self._windows[name]
+
     @property
     def health(self) -> LimiterHealth:
         return LimiterHealth("memory")

@@ -48,5 +48,10 @@ class Limiter(Protocol):
         """The clock that `now_ms` is of was set by so much: nothing else changes."""
         ...
 
+    def forget(self, company: str) -> None:
+        """Drops the windows of a company that was removed, as far as this process has them. Those
+        in Redis end by themselves, a day later at the latest."""
+        ...
+
     @property
     def health(self) -> LimiterHealth: ...

@@ -137,6 +137,9 @@ class RedisLimiter:
             for name, entries in self._backlog.items()
         }
 
+    def forget(self, company: str) -> None:
+        self._memory.forget(company)
+
     async def acquire(self, keys: Sequence[LimitKey], now_ms: int) -> int:
         await trio.lowlevel.checkpoint()
         # Our own sends are part of what Redis counts: where they alone fill a window, there is no

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-import shutil
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
 from contextlib import asynccontextmanager
@@ -27,9 +26,13 @@ from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.state import StateDirectory
 from whatsappd.store.companies import Companies
 from whatsappd.store.outbox import Outbox
+from whatsappd.store.removal import Removals
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
+
+#: Seconds between attempts to delete what is left of removed companies, while the disk refuses.
+RETRY_REMOVAL_S = 60.0
 
 
 class Pool:
@@ -43,6 +46,7 @@ class Pool:
         companies: Companies,
         inbound: InboundLog,
         outbox: Outbox,
+        removals: Removals,
         access: Callable[[], WhatsAppAccess],
         settings: SessionSettings,
         pacing: Shared,
@@ -54,6 +58,7 @@ class Pool:
         self._companies = companies
         self._inbound = inbound
         self._outbox = outbox
+        self._removals = removals
         self._access = access
         self._settings = settings
         self._foreign_children = foreign_children
@@ -67,6 +72,7 @@ class Pool:
         self._gone: dict[str, trio.Event] = {}
         self._nursery: trio.Nursery | None = None  # while `run` is running
         self._is_stopping = False
+        self._is_left = trio.Event()  # something of a removed company
         self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
@@ -88,6 +94,7 @@ class Pool:
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
+            nursery.start_soon(self._finish_removals)
             try:
                 limiter = trio.CapacityLimiter(self._settings.start_parallel)
                 for session in self.sessions():
@@ -242,6 +249,8 @@ class Pool:
                     raise _removed_meanwhile(company)
                 if leave is not None and known is not None:
                     await self._leave_account(known, leave)
+                if known is None and company in await self._removals.pending():
+                    await self._removals.finish(company)
                 await self._companies.put_wanted(company, True)
                 session = self._sessions.get(company) or await self._add(company)
                 session.wanted = True
@@ -343,7 +352,14 @@ class Pool:
         # So nothing in it may wait for what only a session that runs would do.
         with trio.CancelScope(shield=True):
             await self._remove(session, force=force)
-        log.info("company_removed", company=company)
+        # It is none any more. What is left may take a while, and goes whoever waits for it.
+        is_done = False
+        try:
+            await self._finish_removal(company)
+            is_done = True
+        finally:
+            if not is_done:
+                self._is_left.set()
 
     async def _remove(self, session: Session, *, force: bool) -> None:
         company = session.company
@@ -366,25 +382,44 @@ class Pool:
             await self._delete(session)
 
     async def _delete(self, session: Session) -> None:
-        """Delete what a stopped company has here; if that fails, the company is as it was before,
-        but for what is deleted, and can be removed again."""
+        """Delete what a stopped company has here.
+
+        If that fails before it has begun, the company is as it was before, but for messages that
+        were cancelled. After that it is none any more, and what is left is deleted later: when a
+        company of that name is started, or the daemon starts.
+        """
         company = session.company
         self._scopes[company].cancel()
         await self._gone[company].wait()
         try:
             await self._abandon_messages(company, "the company was removed")
-            # The account's keys first: a company of the same name must never find them.
-            directory = self._state.company(company)
-            if directory.exists():
-                await trio.to_thread.run_sync(shutil.rmtree, directory)
-            await self._shared_pacing.contacts.remove_company(company)
-            await self._companies.remove(company)
+            await self._removals.begin(company)
         except BaseException:
             self._begin_supervising(session)
             raise
         self._supervision.forget(company)
         for of_companies in (self._sessions, self._pacing, self._scopes, self._gone):
             del of_companies[company]
+        self._shared_pacing.limiter.forget(company)
+
+    async def _finish_removal(self, company: str) -> None:
+        """Raises StoreFailed: the disk refused something."""
+        async with self._alone(company):
+            if company not in self._sessions:  # else `start` has finished it, and made a new one
+                await self._removals.finish(company)
+        log.info("company_removed", company=company)
+
+    async def _finish_removals(self) -> None:
+        """Finish what the last daemon's end, the disk, or a caller that hung up has cut off."""
+        while True:
+            self._is_left = trio.Event()
+            try:
+                for company in await self._removals.pending():
+                    await self._finish_removal(company)
+                await self._is_left.wait()
+            except StoreFailed as error:
+                log.error("companies_not_removed", reason=error.message)
+                await trio.sleep(RETRY_REMOVAL_S)
 
     async def _abandon_messages(self, company: str, reason: str) -> None:
         """What is queued must not go out from another account that gets the same name one day."""

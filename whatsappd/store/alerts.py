@@ -33,14 +33,23 @@ class Alerts:
         def write(conn: sqlite3.Connection) -> None:
             for change in changes:
                 _apply(conn, change)
-            self._log.stage([_draft(change) for change in changes])
+            self._log.stage([_draft(conn, change) for change in changes])
 
         await self._database.write(write)
 
 
-def _draft(change: Change) -> Draft:
-    """The event of a company's alert is that company's; others belong to none."""
-    return Draft(change.key.company or "", ALERT, change.as_wire())
+def _draft(conn: sqlite3.Connection, change: Change) -> Draft:
+    """The event of a company's alert is that company's; others belong to none. So do those that
+    end because their company was removed: a new one of its name has nothing to do with them."""
+    company = change.key.company or ""
+    if not change.is_raised and not _exists(conn, company):
+        company = ""
+    return Draft(company, ALERT, change.as_wire())
+
+
+def _exists(conn: sqlite3.Connection, company: str) -> bool:
+    found = conn.execute("SELECT 1 FROM companies WHERE company = ?", (company,)).fetchone()
+    return found is not None
 
 
 def _apply(conn: sqlite3.Connection, change: Change) -> None:

@@ -192,17 +192,6 @@ class Companies:
 
         return await self._database.write(write, then)
 
-    async def remove(self, company: str) -> None:
-        """Forgets the company. Its events and messages stay. Raises UnknownCompany."""
-
-        def write(conn: sqlite3.Connection) -> None:
-            _get(conn, company)
-            conn.execute("DELETE FROM companies WHERE company = ?", (company,))
-            # The workers of a new company of that name count from 1 again.
-            conn.execute("DELETE FROM inbound WHERE company = ?", (company,))
-
-        await self._database.write(write)
-
     async def _update(self, company: str, assignments: str, values: tuple[Any, ...]) -> Company:
         def write(conn: sqlite3.Connection) -> Company:
             conn.execute(

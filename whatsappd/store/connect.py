@@ -41,6 +41,8 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             conn.execute("PRAGMA journal_mode = WAL")
             conn.execute("PRAGMA synchronous = FULL")
             conn.execute("PRAGMA foreign_keys = ON")
+            # Deleted rows are overwritten in pages that are written anyway.
+            conn.execute("PRAGMA secure_delete = FAST").fetchone()
             conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES:d}")
             # A migration may sort a million rows for an index: not in memory.
             conn.execute("PRAGMA temp_store = FILE")
@@ -60,6 +62,12 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that cannot write. Raises `sqlite3.Error`."""
     return _connect(path, "mode=ro")
+
+
+def connect_folder(path: Path) -> sqlite3.Connection:
+    """A connection that folds the write-ahead log into the file beside the writer, and does nothing
+    else. Raises `sqlite3.Error`."""
+    return _connect(path, "mode=rw")
 
 
 def connect_still(path: Path) -> sqlite3.Connection:

@@ -101,15 +101,6 @@ class Contacts:
             for known in [known for known in memory if known[0] == company]:
                 memory.pop(known)
 
-    async def remove_company(self, company: str) -> None:
-        """Forget everybody the company knew."""
-
-        def write(conn: sqlite3.Connection) -> None:
-            for table in ("contacts", "former_contacts", "aliases"):
-                conn.execute(f"DELETE FROM {table} WHERE company = ?", (company,))  # noqa: S608
-
-        await self._database.write(write, lambda _done: self.forget(company))
-
     def _remember(self, company: str, chats: Collection[str]) -> None:
         for chat in chats:
             self._remembered.setdefault((company, chat), 0)

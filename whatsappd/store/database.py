@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from pathlib import Path
 from time import monotonic
 from typing import TypeVar
@@ -16,7 +16,7 @@ from typing import TypeVar
 import trio
 
 from whatsappd.errors import Stopping, TimedOut
-from whatsappd.store.connect import connect_reader, connect_writer
+from whatsappd.store.connect import connect_folder, connect_reader, connect_writer
 from whatsappd.store.failures import as_store_failed
 from whatsappd.store.writer import Participant, Writer
 
@@ -187,6 +187,16 @@ class Database:
             return self._readers.pop()  # atomic; the limiters bound how many there can be
         except IndexError:
             return connect_reader(self.path)
+
+    async def fold(self) -> None:
+        """Put the write-ahead log into the file and cut it to nothing, so that what was deleted is
+        not left in it. If somebody reads meanwhile, some of it stays until it is written over."""
+
+        def cut() -> None:
+            with closing(connect_folder(self.path)) as conn:
+                conn.execute("PRAGMA wal_checkpoint(TRUNCATE)").fetchone()
+
+        await trio.to_thread.run_sync(cut)
 
     async def aclose(self) -> None:
         """Commits what was submitted, then closes. Not cancellable; bounded by the disk."""

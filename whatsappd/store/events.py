@@ -24,14 +24,16 @@ from whatsappd.store.database import Database
 from whatsappd.store.holdings import Deleted, Holdings, Pair, load_holdings
 from whatsappd.store.replay import MAX_READ_BYTES, MAX_SCAN, Batch, Filter, choose, read_disk
 from whatsappd.store.retention import (
+    REMOVED,
     EventBounds,
     delete,
+    forget_company,
     forgotten_up_to,
     older_than,
     oldest_of,
     that_make,
 )
-from whatsappd.store.slices import Slice, in_slices
+from whatsappd.store.slices import Slice, in_slices, overwrite_deleted
 from whatsappd.store.tail import StoredEvent, Tail
 from whatsappd.wire.frames import pack
 
@@ -357,6 +359,25 @@ class EventLog:
             deleted += await in_slices(self._database, old)
         return deleted + await in_slices(self._database, too_much)
 
+    async def erase(self, company: str) -> int:
+        """Deletes all events of a company that is being removed; returns how many.
+
+        For those who read all companies it is a gap; a new company of that name begins with none.
+        """
+
+        def work(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
+            overwrite_deleted(conn)
+            found = oldest_of(conn, self._holdings.pairs(company), most)
+            self._delete(conn, found, whose=REMOVED)
+            return Slice(len(found), len(found))
+
+        def forget(_done: None) -> None:
+            self._pairs = {pair for pair in self._pairs if pair.company != company}
+
+        deleted = await in_slices(self._database, work)
+        await self._database.write(lambda conn: forget_company(conn, company), forget)
+        return deleted
+
     def _trim(self, conn: sqlite3.Connection, companies: Collection[str], most: int) -> int:
         """Deletes what is beyond the bounds of `companies`, and of all; about `most` events at the
         most. Returns how many. Runs in the writer thread."""
@@ -381,8 +402,10 @@ class EventLog:
         self._delete(conn, found)
         return len(found)
 
-    def _delete(self, conn: sqlite3.Connection, found: list[Deleted]) -> None:
-        delete(conn, found)
+    def _delete(
+        self, conn: sqlite3.Connection, found: list[Deleted], *, whose: str | None = None
+    ) -> None:
+        delete(conn, found, whose=whose)
         self._holdings.uncount(conn, found)
         for each in found:
             self._holdings.add(each.pair, -each.bytes, -1)

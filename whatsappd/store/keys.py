@@ -184,6 +184,27 @@ class Keys:
             for follower in list(self._followers):
                 follower(identity)
 
+    async def narrow(self, identity: str, companies: tuple[str, ...]) -> None:
+        """From now on the key is for these companies only. Nothing happens if it is gone.
+
+        Followers are told as of a revoked one, so that whoever came in with it is asked anew.
+        """
+
+        def write(conn: sqlite3.Connection) -> None:
+            conn.execute(
+                "UPDATE api_keys SET companies = ? WHERE id = ?",
+                (_companies_json(companies), identity),
+            )
+
+        def known(_done: None) -> None:
+            if identity in self._known:
+                key, digest = self._known[identity]
+                self._known[identity] = key._replace(companies=companies), digest
+                for follower in list(self._followers):
+                    follower(identity)
+
+        await self._database.write(write, known)
+
     def check(self, text: str) -> Key:
         """Whose key that is. Remembers that it was used.
 

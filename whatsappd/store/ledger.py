@@ -312,6 +312,10 @@ class Ledger:
     def remove(self, conn: sqlite3.Connection, row: Row) -> None:
         """Deletes a row that is finished. No event: it happened long ago."""
         assert row.state not in OPEN
+        self.erase(conn, row)
+
+    def erase(self, conn: sqlite3.Connection, row: Row) -> None:
+        """Deletes a row in any state: its company is being removed."""
         conn.execute("DELETE FROM outbox WHERE id = ?", (int(row.id, 16),))
         self._note(Change(row.state, row, is_gone=True))
 

@@ -407,6 +407,17 @@ class Outbox:
         await in_slices(self._database, upkeep.forget_receipts(now - upkeep.EARLY_RECEIPT_MS))
         return gone
 
+    async def erase(self, company: str) -> int:
+        """Deletes all rows of a company that is being removed, whatever their state; how many.
+
+        No event tells of it. Whoever waits for one is given the row as it last was.
+        """
+        return await in_slices(self._database, upkeep.erase(self._ledger, company))
+
+    def forget(self, company: str) -> None:
+        """The company was removed, and its rows are erased: its figures begin anew."""
+        self._watch.forget(company)
+
     # --- looking ------------------------------------------------------------------------------
 
     async def get(self, row_id: str) -> Row:

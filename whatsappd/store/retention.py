@@ -62,14 +62,28 @@ def that_make(found: Iterable[Deleted], size: int) -> list[Deleted]:
     return chosen
 
 
-def delete(conn: sqlite3.Connection, deleted: Collection[Deleted], *, on_behalf: str = "") -> None:
-    """Deletes those events, and keeps how far their companies' are gone."""
+def delete(
+    conn: sqlite3.Connection, deleted: Collection[Deleted], *, whose: str | None = None
+) -> None:
+    """Deletes those events, and keeps how far their companies' (or those of `whose`) are gone."""
     conn.executemany("DELETE FROM events WHERE seq = ?", [(each.seq,) for each in deleted])
     conn.executemany(
         "INSERT INTO forgotten_events VALUES (?, ?, 1) ON CONFLICT DO UPDATE"
         " SET seq = max(seq, excluded.seq), events = events + 1",
-        [(on_behalf or each.pair.company, each.seq) for each in deleted],
+        [(whose or each.pair.company, each.seq) for each in deleted],
     )
+
+
+def forget_company(conn: sqlite3.Connection, company: str) -> None:
+    """What was deleted of a company that is removed counts as that of all such companies."""
+    conn.execute(
+        "INSERT INTO forgotten_events SELECT ?, seq, events FROM forgotten_events WHERE company = ?"
+        " ON CONFLICT DO UPDATE"
+        " SET seq = max(seq, excluded.seq), events = events + excluded.events",
+        (REMOVED, company),
+    )
+    conn.execute("DELETE FROM forgotten_events WHERE company = ?", (company,))
+    conn.execute("DELETE FROM event_totals WHERE company = ?", (company,))
 
 
 def forgotten_up_to(conn: sqlite3.Connection, companies: Collection[str] | None) -> int:

@@ -75,3 +75,9 @@ def _next_size(size: int, took_s: float) -> int:
     """Rows for the next slice, so that it takes about SLICE_S; at most twice as many."""
     fitting = size * SLICE_S / max(took_s, SLICE_S / 2)
     return max(FEWEST_ROWS, min(MOST_ROWS, round(fitting)))
+
+
+def overwrite_deleted(conn: sqlite3.Connection) -> None:
+    """What is deleted from here on is overwritten with zeros, whole pages included. (It stays so:
+    deleting is rare enough for what that costs.)"""
+    conn.execute("PRAGMA secure_delete = ON").fetchone()

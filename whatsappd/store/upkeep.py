@@ -13,7 +13,7 @@ from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.delivery import OPEN, Cause
 from whatsappd.store import rows
 from whatsappd.store.ledger import Ledger
-from whatsappd.store.slices import Slice, Work
+from whatsappd.store.slices import Slice, Work, overwrite_deleted
 
 #: Why a row expired.
 TOO_LATE = "its time to live passed before it could be sent"
@@ -65,6 +65,19 @@ def retain(ledger: Ledger, before_ms: int) -> Work:
         for row in gone:
             ledger.remove(conn, row)
         return Slice(len(found), len(gone), int(found[-1].id, 16) if found else after)
+
+    return work
+
+
+def erase(ledger: Ledger, company: str) -> Work:
+    """Deletes all rows of the company, whatever their state."""
+
+    def work(conn: sqlite3.Connection, most: int, _after: Any) -> Slice:
+        overwrite_deleted(conn)
+        found = _find(conn, "company = ?", most, company)
+        for row in found:
+            ledger.erase(conn, row)
+        return Slice(len(found), len(found))
 
     return work
 

@@ -99,6 +99,12 @@ class Watch:
             if states is None or state in states
         ]
 
+    def forget(self, company: str) -> None:
+        """The company has no rows any more, and its figures begin anew."""
+        assert not self.counts(company)
+        for figures in (self._counts, self._entered, self._accepted):
+            figures.pop(company, None)
+
     def accepted(self, company: str) -> int:
         """Rows made since the daemon started."""
         return self._accepted[company]

@@ -28,7 +28,10 @@ from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import open_event_log
 from whatsappd.store.intake import Intake
+from whatsappd.store.keys import open_keys
 from whatsappd.store.outbox import open_outbox
+from whatsappd.store.removal import Removals
+from whatsappd.store.webhooks import Webhooks
 from whatsappd.supervision import Supervision
 
 
@@ -88,6 +91,15 @@ async def world(path: Path) -> AsyncIterator[World]:
             companies=companies,
             inbound=InboundLog(log, intake, retry_s=1),
             outbox=outbox,
+            removals=Removals(
+                database,
+                log=log,
+                outbox=outbox,
+                contacts=contacts,
+                keys=await open_keys(database),
+                webhooks=Webhooks(database, log),
+                directory=StateDirectory(path).company,
+            ),
             access=WhatsAppAccess,
             settings=SessionSettings(start_jitter_s=1e6),  # it is not brought back in time
             pacing=Shared(MemoryLimiter(), companies, contacts, log, outbox, SendLimits),

@@ -48,15 +48,6 @@ async def test_an_unknown_company_is_an_error_that_names_it(database: Database) 
         companies.put_settings("acme", {}),
         companies.put_identity("acme", jid=None, lid=None, push_name=None),
         companies.put_connected("acme", 1),
-        companies.remove("acme"),
     ):
         with pytest.raises(UnknownCompany, match="'acme'"):
             await call
-
-
-async def test_removing_one_leaves_the_others(database: Database) -> None:
-    companies = Companies(database)
-    await companies.put_wanted("acme", True)
-    await companies.put_wanted("globex", True)
-    await companies.remove("acme")
-    assert [row.company for row in await companies.all()] == ["globex"]

@@ -17,5 +17,6 @@ async def test_what_is_remembered_follows_the_disk_also_if_the_caller_hangs_up(
     await hang_up(contacts.add, "acme", [FRIEND])
     assert told == ["acme"]
     assert await contacts.strangers("acme", [FRIEND]) == set()
-    await hang_up(contacts.remove_company, "acme")
+    await database.write(lambda conn: conn.execute("DELETE FROM contacts"))
+    contacts.forget("acme")
     assert await contacts.strangers("acme", [FRIEND]) == {FRIEND}

@@ -94,10 +94,3 @@ async def test_who_wrote_is_no_stranger_any_more(store: Store) -> None:
     assert await store.contacts.strangers("acme", [FRIEND]) == {FRIEND}
     await store.intake.take("acme", [message("a", 1)])
     assert await store.contacts.strangers("acme", [FRIEND]) == set()
-
-
-async def test_a_company_of_a_name_that_was_removed_counts_anew(store: Store) -> None:
-    await store.companies.put_wanted("acme", True)
-    await store.intake.take("acme", [message("a", 7)])
-    await store.companies.remove("acme")
-    assert await store.intake.taken("acme") == 0

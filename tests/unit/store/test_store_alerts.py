@@ -6,6 +6,7 @@ from pathlib import Path
 
 from whatsappd.rules.alerts import AlertKey, Change, Finding, Rule
 from whatsappd.store.alerts import Alerts
+from whatsappd.store.companies import Companies
 from whatsappd.store.database import open_database
 from whatsappd.store.events import open_event_log
 
@@ -18,6 +19,7 @@ async def test_open_alerts_are_known_after_a_restart_and_cleared_ones_are_not(
 ) -> None:
     path = tmp_path / "whatsappd.db"
     async with open_database(path) as database:
+        await Companies(database).put_wanted("acme", True)
         alerts = Alerts(database, await open_event_log(database))
         assert await alerts.all() == {}
         await alerts.record([Change(DOWN, True, 5, "not connected"), Change(DISK, True, 6, "full")])

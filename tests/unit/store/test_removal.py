@@ -1,0 +1,246 @@
+"""A removed company leaves nothing: no row, no file, nothing that was for it alone."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import NamedTuple, Never
+
+import pytest
+import trio
+import trio.testing
+
+from whatsappd.errors import StoreFailed
+from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, Draft
+from whatsappd.model.message import NewMessage, OutboxState, Row
+from whatsappd.rules.alerts import AlertKey, Change, Rule
+from whatsappd.store.alerts import Alerts
+from whatsappd.store.companies import Companies
+from whatsappd.store.contacts import Contacts
+from whatsappd.store.database import Database, open_database
+from whatsappd.store.dead_letters import Refused
+from whatsappd.store.events import EventLog, open_event_log
+from whatsappd.store.intake import Arrival, Intake, Receipt
+from whatsappd.store.keys import Keys, Scope, open_keys
+from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.store.removal import Removals
+from whatsappd.store.safekeeping import check
+from whatsappd.store.webhooks import Progress, Wanted, Webhooks
+
+SECRET = "an order of which nobody may know"
+URL = "https://example.org/hook"
+
+
+class Store(NamedTuple):
+    database: Database
+    log: EventLog
+    outbox: Outbox
+    companies: Companies
+    contacts: Contacts
+    keys: Keys
+    webhooks: Webhooks
+    removals: Removals
+    root: Path
+
+
+@asynccontextmanager
+async def opened(root: Path) -> AsyncIterator[Store]:
+    async with open_database(root / "whatsappd.db") as database:
+        log = await open_event_log(database)
+        outbox = await open_outbox(database, log)
+        companies, contacts = Companies(database), Contacts(database)
+        keys, webhooks = await open_keys(database), Webhooks(database, log)
+        removals = Removals(
+            database,
+            log=log,
+            outbox=outbox,
+            contacts=contacts,
+            keys=keys,
+            webhooks=webhooks,
+            directory=lambda company: root / "companies" / company,
+        )
+        yield Store(database, log, outbox, companies, contacts, keys, webhooks, removals, root)
+
+
+def new(company: str, text: str, key: str) -> NewMessage:
+    return NewMessage(company, "15550100@s.whatsapp.net", text, key)
+
+
+async def live(store: Store, company: str) -> list[Row]:
+    """Let a company leave its traces everywhere; its messages, one in each of some states."""
+    await store.companies.put_wanted(company, True)
+    rows = []
+    for number in range(5):
+        row, _ = await store.outbox.accept(new(company, SECRET, f"order-{number}"), 99)
+        rows.append(row)
+    await store.outbox.begin(rows[0].id)
+    await store.outbox.acknowledged(rows[0].id, f"{company}0", 1)
+    await store.outbox.begin(rows[1].id)
+    await store.outbox.uncertain(rows[1].id, "crash")
+    await store.outbox.cancel(rows[2].id)
+    intake = Intake(store.database, store.log, store.outbox, store.contacts)
+    await intake.take(
+        company,
+        [
+            Arrival(Draft(company, MESSAGE_RECEIVED, {"text": SECRET}), 7),
+            Arrival(
+                Draft(company, "message.receipt", {}), 8, Receipt(["unknown"], "read", 1),
+                ["15550111@s.whatsapp.net"],
+            ),
+        ],
+    )  # fmt: skip
+    raised = Change(AlertKey(Rule.SESSION_DOWN, company), True, 1, SECRET)
+    await Alerts(store.database, store.log).record([raised])
+    directory = store.root / "companies" / company
+    directory.mkdir(parents=True)
+    (directory / "session.db").write_text("keys")
+    await store.keys.create("alone", Scope.SEND, (company,))
+    await store.keys.create("both", Scope.SEND, (company, "other"))
+    for companies in ((company,), (company, "other"), None):
+        webhook = await store.webhooks.create(Wanted(URL, companies), 0)
+        event = {"seq": 1, "time_ms": 1, "company": company, "type": ALERT, "data": {"x": SECRET}}
+        await store.webhooks.progress(
+            Progress(webhook.id, 1, 1, 0, 0, None, None, None, None, [Refused(event, 1, "no")])
+        )
+    await store.database.write(
+        lambda conn: conn.execute(
+            "INSERT INTO audit (time_ms, actor, pid, method, company, outcome)"
+            " VALUES (1, 'uid:0', 1, 'session.start', ?, 'ok')",
+            (company,),
+        )
+    )
+    return rows
+
+
+async def tables_with(database: Database, company: str) -> set[str]:
+    """The tables that have a row which names the company anywhere."""
+
+    def read(conn):
+        found = set()
+        tables = conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+        for (table,) in tables:
+            for row in conn.execute(f"SELECT * FROM {table}"):
+                if any(company in str(value) for value in row):
+                    found.add(table)
+        return found
+
+    return await database.read(read)
+
+
+async def test_nothing_is_left_but_who_did_what(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await live(store, "other")
+        rows = await live(store, "acme")
+        before = await tables_with(store.database, "acme")
+        assert before >= {
+            *("companies", "outbox", "events", "receipts", "contacts", "inbound", "open_alerts"),
+            *("api_keys", "webhooks", "webhook_dead_letters", "audit"),
+        }
+        last, others = store.log.last_seq, len(await seen(store, "other"))
+        waiting: list[Row] = []
+        async with trio.open_nursery() as nursery:
+
+            async def wait() -> None:
+                waiting.append(await store.outbox.wait(rows[3].id, {OutboxState.DELIVERED}))
+
+            nursery.start_soon(wait)
+            await trio.testing.wait_all_tasks_blocked(0.01)
+            await store.removals.begin("acme")
+            await store.removals.finish("acme")
+        assert [row.id for row in waiting] == [rows[3].id]
+        assert await tables_with(store.database, "acme") == {"audit"}
+        assert not (tmp_path / "companies" / "acme").exists()
+        assert (tmp_path / "companies" / "other").exists()
+        # What was for it alone is gone, what was for others too is for them.
+        assert sorted((key.name, key.companies) for key in store.keys.list_all()) == [
+            ("alone", ("other",)), ("both", ("other",)), ("both", ("other", "other")),
+        ]  # fmt: skip
+        assert [webhook.wanted.companies for webhook in await store.webhooks.all()] == [
+            ("other",), ("other", "other"), None, ("other",), None,
+        ]  # fmt: skip
+        assert len(await seen(store, "other")) == others
+        assert store.outbox.companies() == ["other"]
+        assert store.outbox.accepted("acme") == 0
+        # A new one of that name begins with nothing, and the numbers go on.
+        assert await seen(store, "acme") == []
+        assert (await store.log.read(0, 9, companies={"acme"})).gap is None
+        assert (await store.log.read(0, 9)).gap is not None
+        assert await store.contacts.strangers("acme", ["15550111@s.whatsapp.net"])
+        await store.companies.put_wanted("acme", True)
+        row, is_new = await store.outbox.accept(new("acme", "another order", "order-0"), 99)
+        assert is_new
+        assert store.log.last_seq > last
+        assert await store.outbox.list_rows("acme") == [row]
+    assert check(tmp_path / "whatsappd.db") == []
+
+
+async def seen(store: Store, company: str) -> list[int]:
+    batch = await store.log.read(0, 1000, companies={company})
+    return [event.seq for event in batch.events]
+
+
+async def test_what_was_deleted_is_not_in_the_files_either(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await live(store, "acme")
+        await store.outbox.accept(new("acme", SECRET * 300, "long"), 99)
+        await store.log.append(Draft("acme", ALERT, {"text": SECRET * 3000}))
+        await store.removals.begin("acme")
+        await store.removals.finish("acme")
+        for path in tmp_path.iterdir():
+            if path.is_file():
+                assert SECRET.encode() not in path.read_bytes(), path
+
+
+async def test_a_daemon_that_is_killed_meanwhile_goes_on_after_its_start(tmp_path: Path) -> None:
+    class Killed(BaseException):
+        pass
+
+    async def kill(*_arguments: object) -> Never:
+        raise Killed
+
+    for step in ("_remove_directory", "_end_keys", "_end_webhooks"):
+        async with opened(tmp_path) as store:
+            await live(store, f"acme{step}")
+            await store.removals.begin(f"acme{step}")
+            setattr(store.removals, step, kill)
+            with pytest.raises(Killed):
+                await store.removals.finish(f"acme{step}")
+    async with opened(tmp_path) as store:
+        assert [company.company for company in await store.companies.all()] == []
+        assert len(await store.removals.pending()) == 3
+        for company in await store.removals.pending():
+            await store.removals.finish(company)
+            await store.removals.finish(company)  # twice is no more than once
+        assert await store.removals.pending() == []
+        assert await tables_with(store.database, "acme") == {"audit"}
+    assert check(tmp_path / "whatsappd.db") == []
+
+
+async def test_a_directory_that_cannot_be_deleted_is_told_and_tried_again(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with opened(tmp_path) as store:
+        await live(store, "acme")
+        await store.removals.begin("acme")
+        with monkeypatch.context() as patch:
+
+            def refuse(path: Path) -> None:
+                raise PermissionError(13, "Permission denied", str(path))
+
+            patch.setattr("whatsappd.store.removal.shutil.rmtree", refuse)
+            with pytest.raises(StoreFailed, match="cannot be deleted"):
+                await store.removals.finish("acme")
+        assert await store.removals.pending() == ["acme"]
+        await store.removals.finish("acme")
+        assert await tables_with(store.database, "acme") == {"audit"}
+
+
+async def test_an_alert_that_ends_with_its_company_is_no_event_of_a_new_one(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await live(store, "acme")
+        await store.removals.begin("acme")
+        await store.removals.finish("acme")
+        cleared = Change(AlertKey(Rule.SESSION_DOWN, "acme"), False, 1, "it was removed")
+        await Alerts(store.database, store.log).record([cleared])
+        assert await seen(store, "acme") == []
