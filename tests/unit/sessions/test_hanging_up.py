@@ -147,6 +147,10 @@ async def test_a_removal_is_brought_to_its_end(tmp_path: Path) -> None:
         with pytest.raises(UnknownCompany):
             here.pool.get("acme")
         assert await here.companies.all() == []
+        # What is left of it goes whoever waits for that.
+        with trio.fail_after(10):
+            while await here.pool._removals.pending():
+                await trio.sleep(0.01)
         assert not directory.exists()
 
 
