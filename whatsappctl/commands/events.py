@@ -202,6 +202,8 @@ def _words(kind: str, data: dict[str, Any]) -> str:
         case "outbox.state":
             reason = f" ({data['reason']})" if data.get("reason") else ""
             return f"{data.get('id')} to {number(data.get('chat'))}: {data.get('state')}{reason}"
+        case "message.unreadable":
+            return f"{_sender(data)}: a {data.get('of')} that cannot be read ({data.get('error')})"
         case "message.receipt":
             ids = data.get("message_ids") or []
             return f"{data.get('receipt')} by {_sender(data)}: {', '.join(ids)}"
