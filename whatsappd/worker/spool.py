@@ -88,10 +88,8 @@ class Spool:
             OSError: the disk does not take it.
         """
         with self._lock:
-            if self._unconfirmed:
-                self._begin_anew(sync=True)
-            else:
-                self._file.unlink(missing_ok=True)
+            # Also an empty one: what is added until the process ends goes into it.
+            self._begin_anew(sync=True)
 
     def _keep(self, event: WorkerEvent) -> bytes:
         event = event._replace(data=bounded(event.data))
