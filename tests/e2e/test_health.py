@@ -145,7 +145,7 @@ async def test_health_names_what_is_not_well_and_the_command_ends_accordingly(
         report = await client.call("daemon.health")
         assert {check["name"] for check in report["checks"]} == {
             *("store", "fork_server", "event_loop", "disk", "descriptors", "limiter", "webhooks"),
-            "sessions",
+            *("log", "tasks", "rounds", "state_dir", "confinement", "sessions"),
         }
         assert report["sessions"]["acme"]["detail"] == "connected"
         await client.call("sandbox.fault", kind="replace_stream", phone=ACME)

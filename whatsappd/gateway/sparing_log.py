@@ -1,7 +1,8 @@
 """Log lines that strangers can cause, so many a second at the most.
 
-Whoever may connect may cause a line for each attempt. So each kind of line has a budget; what goes
-beyond it is counted, and the next line that is written says how many were not.
+Whoever may connect may cause a line for each attempt. So each kind of line has a budget, for each
+address and for all of them; what goes beyond it is counted, and the next line of that kind and
+address that is written says how many were not.
 """
 
 from __future__ import annotations
@@ -11,19 +12,23 @@ from typing import Any
 import structlog
 import trio
 
-#: Lines of one kind at once, and a second from then on.
-BURST = 50
-PER_SECOND = 5.0
+from whatsappd.rules.bounds import ALL_REFUSAL_LINES, REFUSAL_LINES, PaceBound
+from whatsappd.rules.paced_lines import PacedLines
 
 
 class SparingLog:
-    """As a structlog logger. One budget for each event's name."""
+    """As a structlog logger, whose `address` says whom a line is about.
 
-    def __init__(self, *, burst: int = BURST, per_second: float = PER_SECOND) -> None:
+    Args:
+        each: for one kind of line about one address.
+        all: for one kind of line.
+    """
+
+    def __init__(self, *, each: PaceBound = REFUSAL_LINES, all: PaceBound = ALL_REFUSAL_LINES):
         self._log = structlog.get_logger()
-        self._burst = burst
-        self._per_second = per_second
-        self._budgets: dict[str, _Budget] = {}
+        self._bounds = each, all
+        # Made with the first line, because trio's clock begins anew with each run.
+        self._lines: tuple[object, PacedLines] | None = None
 
     def debug(self, event: str, **values: Any) -> None:
         self._write("debug", event, values)
@@ -38,30 +43,16 @@ class SparingLog:
         self._write("error", event, values)
 
     def _write(self, level: str, event: str, values: dict[str, Any]) -> None:
-        budget = self._budgets.get(f"{level} {event}")
-        if budget is None:
-            budget = self._budgets[f"{level} {event}"] = _Budget(self._burst, trio.current_time())
-        left_out = budget.take(trio.current_time(), self._burst, self._per_second)
+        address = str(values.get("address") or "")
+        left_out = self._paced().left_out(f"{level} {event}", address, now=trio.current_time())
         if left_out is None:
             return
         if left_out:
             values["left_out"] = left_out
         getattr(self._log, level)(event, **values)
 
-
-class _Budget:
-    def __init__(self, tokens: float, now: float) -> None:
-        self._tokens = tokens
-        self._at = now
-        self._left_out = 0
-
-    def take(self, now: float, burst: int, per_second: float) -> int | None:
-        """How many were left out before this one; None: this one is as well."""
-        self._tokens = min(burst, self._tokens + (now - self._at) * per_second)
-        self._at = now
-        if self._tokens < 1:
-            self._left_out += 1
-            return None
-        self._tokens -= 1
-        left_out, self._left_out = self._left_out, 0
-        return left_out
+    def _paced(self) -> PacedLines:
+        run = trio.lowlevel.current_trio_token()
+        if self._lines is None or self._lines[0] is not run:
+            self._lines = run, PacedLines(*self._bounds)
+        return self._lines[1]
