@@ -70,7 +70,7 @@ async def test_an_address_that_nobody_has_is_refused_and_never_sent(to: str) -> 
         await link(client, events, "acme", ACME)
         row = await until_row(events, await send(client, to, "hello"), "failed", "sent")
         assert row["state"] == "failed"
-        assert "nobody on WhatsApp has this address" in row["reason"]
+        assert "this address is not on WhatsApp" in row["reason"]
         assert (await client.call("sandbox.stats", messages=True))["messages"] == []
 
 

@@ -43,7 +43,9 @@ class World(NamedTuple):
         return row
 
     async def state(self, row: dict[str, Any]) -> str:
-        return str((await self.client.call("message.get", id=row["id"]))["state"])
+        """Where the row is; that it arrived, which a phone says at once, counts as `sent`."""
+        state = str((await self.client.call("message.get", id=row["id"]))["state"])
+        return "sent" if state == "delivered" else state
 
     async def until(self, row: dict[str, Any], *states: str) -> dict[str, Any]:
         """Wait until the row is in one of `states`; what the event says."""
@@ -245,7 +247,7 @@ async def test_a_message_whose_time_passes_behind_another_is_not_sent() -> None:
         await world.fault("delay_acks", seconds=1.5, count=1)
         slow = await world.send(person(0), "slow")
         late = await world.send(person(0), "late", ttl_ms=500)
-        await world.until(slow, "sent")
+        await world.until(slow, "sent", "delivered")  # its receipt may stand in for the ack
         await world.until(late, "expired")
         last = await world.send(person(0), "last", wait="sent")
         assert last["state"] == "sent"

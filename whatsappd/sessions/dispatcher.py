@@ -222,7 +222,7 @@ class Dispatcher:
                 answer = await worker.call(WorkerMethod.LOOK_UP, addresses=[row.chat])
                 account = answer["accounts"].get(row.chat)
                 if account is None:
-                    await self._outbox.failed(row.id, "nobody on WhatsApp has this address")
+                    await self._outbox.failed(row.id, "this address is not on WhatsApp")
                     return LookUp.ENDED
                 # A worker's word is checked: what is no address here would stop the whole queue.
                 account = str(parse_recipient(account, field="account"))
