@@ -25,7 +25,8 @@ def command() -> None:
 
 def _filters(made: Any) -> Any:
     made = click.option("--type", "types", multiple=True, metavar="TYPE",
-                        help="Only events of this type; may be repeated.")(made)  # fmt: skip
+                        help="Only events of this type; may be repeated. Without it, all but "
+                        "session.qr, which has to be named.")(made)  # fmt: skip
     return click.option("--company", "companies", multiple=True, metavar="COMPANY",
                         help="Only of this company; may be repeated.")(made)  # fmt: skip
 
@@ -140,7 +141,7 @@ def show(webhook_id: str) -> None:
 @click.option("--url", help="Deliver there instead.")
 @_filters
 @click.option("--all-companies", is_flag=True, help="Of all companies, also new ones.")
-@click.option("--all-types", is_flag=True, help="Events of all types.")
+@click.option("--all-types", is_flag=True, help="Events of all types but session.qr.")
 @click.option("--description", metavar="TEXT")
 @click.option("--allow-private/--refuse-private", default=None,
               help="Whether it may reach addresses that are not on the Internet.")  # fmt: skip

@@ -49,7 +49,9 @@ class _Response(BaseModel):
 class CreateWebhook(_Request):
     url: Url
     companies: Companies | None = Field(default=None, description="Null: all.")
-    types: Types | None = Field(default=None, description="Null: all types of events.")
+    types: Types | None = Field(
+        default=None, description="Null: all types of events but session.qr, which has to be named."
+    )
     description: Description = ""
     allow_private: bool = Field(default=False, description=_PRIVATE)
     enabled: bool = True
@@ -75,7 +77,9 @@ class UpdateWebhook(_Request):
 
     url: Url | None = None
     companies: Companies | None = Field(default=None, description="Null: all.")
-    types: Types | None = Field(default=None, description="Null: all types of events.")
+    types: Types | None = Field(
+        default=None, description="Null: all types of events but session.qr, which has to be named."
+    )
     description: Description | None = None
     allow_private: bool | None = Field(default=None, description=_PRIVATE)
     enabled: bool | None = Field(default=None, description="Disabled, it keeps its place.")
