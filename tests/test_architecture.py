@@ -65,6 +65,7 @@ ALLOWED: dict[str, set[str]] = {
     },
     "metrics": {"model", "wire", "rpc.tally"},
     "monitoring": {
+        "confinement.resolver",
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
         *("metrics", "supervision", "log_writer"),
         "state",

@@ -325,7 +325,7 @@ async def test_the_units_user_sees_what_workers_use_though_their_memory_is_priva
         daemon.environment = {"PYTHONPATH": os.pathsep.join(sys.path), "HOME": "/nonexistent"}
         os.chown(daemon.directory, SERVICE_USER, SERVICE_USER)
 
-    options = ["--set", "sessions.health_interval=1s", "--set", "sessions.health_deadline=1s"]
+    options = ["--set", "sessions.health_interval=2s", "--set", "sessions.health_deadline=2s"]
     options += ["--set", "sessions.recycle_descriptors=1", "--set", "sessions.recycle_rest=0s"]
     async with in_sandbox(*options, prepare=prepare) as (daemon, client, events):
         await link(client, events, "acme", "+15550100")
@@ -338,7 +338,7 @@ async def test_the_units_user_sees_what_workers_use_though_their_memory_is_priva
         [private] = re.findall(r'worker_private_memory_bytes{company="acme"} ([0-9.e+]+)', text)
         assert 5e6 < float(private) < 100e6
         # Its descriptors are seen as well, and make it be recycled.
-        recycled = await events.state("acme", "starting", start=start)
+        recycled = await events.until(lambda event: event["data"].get("why") == "recycled")
         assert recycled["data"]["cause"].endswith("descriptors; a new worker takes over")
         await events.state("acme", "connected", start=start)
         assert (await client.call("daemon.status"))["confinement"]["lacking"] is None

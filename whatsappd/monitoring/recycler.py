@@ -12,6 +12,7 @@ import structlog
 import trio
 
 from whatsappd.clock import steady_ms
+from whatsappd.confinement.resolver import resolver_file
 from whatsappd.monitoring import procfs
 from whatsappd.rules.recycling import RecycleLimits, WorkerUse, choose
 from whatsappd.sessions.pool import Pool
@@ -20,6 +21,9 @@ from whatsappd.sessions.worker import Worker
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
+
+#: A confined worker can read the old file only, and would look for name servers that are gone.
+_RESOLVER_REPLACED = "a new /etc/resolv.conf, which it cannot read"
 
 
 class Recycler:
@@ -36,15 +40,13 @@ class Recycler:
     async def look(self) -> None:
         """One round: a few of the workers that use too much are recycled, if any do."""
         limits = self._limits()
-        if limits.are_off:
-            return
         sessions = {session.company: session for session in self._pool.sessions()}
         workers = {
             company: worker
             for company, session in sessions.items()
             if (worker := session.recyclable) is not None
         }
-        uses = await trio.to_thread.run_sync(self._ask_kernel, workers)
+        uses = await trio.to_thread.run_sync(self._ask_kernel, workers, limits.are_off)
         async with trio.open_nursery() as nursery:
             for company, words in choose(uses, limits).items():
                 nursery.start_soon(
@@ -60,7 +62,15 @@ class Recycler:
         if not await session.recycle(words):
             log.info("worker_not_recycled_yet", company=session.company, why=words)
 
-    def _ask_kernel(self, workers: Mapping[str, Worker]) -> dict[str, WorkerUse]:
+    def _ask_kernel(self, workers: Mapping[str, Worker], are_off: bool) -> dict[str, WorkerUse]:
+        resolver = resolver_file()
+        outdated = {
+            company: _RESOLVER_REPLACED
+            for company, worker in workers.items()
+            if worker.resolver is not None and worker.resolver != resolver
+        }
+        if are_off:
+            workers = {company: workers[company] for company in outdated}
         views = {company: worker.view for company, worker in workers.items() if worker.view}
         memory = self._memory.read(views)
         now = steady_ms()
@@ -70,6 +80,7 @@ class Recycler:
                 memory=memory[company].private if company in memory else None,
                 descriptors=worker.view.count_descriptors() if worker.view else None,
                 threads=worker.view.count_threads() if worker.view else None,
+                outdated=outdated.get(company),
             )
             for company, worker in workers.items()
         }

@@ -34,11 +34,14 @@ class WorkerUse(NamedTuple):
     memory: int | None
     descriptors: int | None
     threads: int | None
+    outdated: str | None = None  # why it has to go, whatever it uses and however young it is
 
 
 def excess(use: WorkerUse, limits: RecycleLimits) -> str | None:
     """What a worker uses too much of, in words; None if of nothing, or if it is to be left
     alone."""
+    if use.outdated is not None:
+        return use.outdated
     if use.age_ms < limits.rest_ms:
         return None
     found = [

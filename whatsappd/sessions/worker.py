@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from whatsappd.clock import steady_ms
+from whatsappd.confinement.resolver import resolver_file
 from whatsappd.confinement.seccomp import Refused
 from whatsappd.errors import (
     InvalidParams,
@@ -76,6 +77,8 @@ class Worker:
         self.company = company
         self.pid = spawned.process.pid
         self.confined = spawned.confined
+        #: The resolver's file that it can read; None: any (see `confinement.resolver`).
+        self.resolver = resolver_file() if spawned.confined.landlock else None
         #: What the kernel tells about the process; None: nothing.
         self.view = spawned.view
         #: System calls that it was refused, by name.

@@ -26,6 +26,7 @@ from whatsappd.confinement.process import (
     keep_memory_private,
     no_new_privileges,
 )
+from whatsappd.confinement.resolver import resolver_place
 from whatsappd.errors import WorkerFailed
 from whatsappd.wire.worker import OFF, REQUIRED, VIEW, Confined, WorkerRequest
 
@@ -43,8 +44,7 @@ _CERTIFICATES = (
     "/etc/ca-certificates/extracted",
     "/var/lib/ca-certificates",
 )
-RESOLVER = "/etc/resolv.conf"
-#: What a resolver reads beside that, the time zone, and what library loaders read.
+#: What a resolver reads beside its own file, the time zone, and what library loaders read.
 _SETTINGS = (
     "/etc/hosts",
     "/etc/host.conf",
@@ -243,19 +243,6 @@ def _named_certificates(apart: Collection[Path]) -> Iterator[Path]:
     for place in filter(None, os.environ.get("SSL_CERT_DIR", "").split(":")):
         yield from without(Path(place).resolve(), apart)
 
-
-def resolver_place() -> Path:
-    """What has to be readable for /etc/resolv.conf to be.
-
-    Who writes it replaces it, mostly. If it is a link, the directory of what it points to is
-    named, so that a new file there can be read; else the file itself.
-    """
-    place = Path(RESOLVER).resolve()
-    return place if place.parent in _SHARED_DIRECTORIES else place.parent
-
-
-#: They hold what workers must not read.
-_SHARED_DIRECTORIES = frozenset(map(Path, ("/", "/etc", "/run", "/var", "/var/run", "/tmp")))  # noqa: S108
 
 # --- system calls --------------------------------------------------------------------------------
 

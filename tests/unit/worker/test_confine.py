@@ -9,7 +9,9 @@ from pathlib import Path
 import pytest
 
 from whatsappd.config.settings import CONFINEMENTS
+from whatsappd.confinement import resolver
 from whatsappd.confinement.calls import AARCH64, FORK_SERVER, WORKER, X86_64, numbers_for
+from whatsappd.rules.recycling import RecycleLimits, WorkerUse, excess
 from whatsappd.sessions.worker_environment import ports_through, proxy_port, worker_environment
 from whatsappd.wire.worker import AUTO, OFF, REQUIRED
 from whatsappd.worker.confine import without
@@ -122,3 +124,36 @@ def test_ports_of_proxies(url: str, port: int | None) -> None:
 
 def test_the_setting_has_the_words_of_the_protocol() -> None:
     assert CONFINEMENTS == (AUTO, REQUIRED, OFF)
+
+
+def test_the_resolvers_file_may_be_replaced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "resolv.conf"
+    monkeypatch.setattr(resolver, "RESOLVER", file)
+    monkeypatch.setattr(resolver, "_SHARED", {tmp_path})
+    assert resolver.resolver_file() is None  # there is none
+    file.write_text("nameserver 127.0.0.1")
+    assert resolver.resolver_place() == file
+    before = resolver.resolver_file()
+    assert before is not None
+    file.write_text("nameserver 127.0.0.2")
+    assert resolver.resolver_file() == before  # written anew, it can be read as before
+    (tmp_path / "new").write_text("nameserver 127.0.0.3")
+    (tmp_path / "new").replace(file)
+    assert resolver.resolver_file() not in (None, before)
+    # A link into a directory of its own: the directory can be read, whatever comes into it.
+    own = tmp_path / "run" / "resolve"
+    own.mkdir(parents=True)
+    (own / "stub.conf").write_text("nameserver 127.0.0.53")
+    file.unlink()
+    file.symlink_to(own / "stub.conf")
+    assert resolver.resolver_place() == own
+    assert resolver.resolver_file() is None
+
+
+def test_a_worker_that_cannot_read_the_new_file_is_recycled_at_any_age() -> None:
+    use = WorkerUse(age_ms=0, memory=1, descriptors=1, threads=1)
+    limits = RecycleLimits(0, 0, 0)
+    assert excess(use, limits) is None
+    assert excess(use._replace(outdated="a new file"), limits) == "a new file"
