@@ -15,12 +15,13 @@ import pytest
 import trio
 import trio.testing
 
-from whatsappd.errors import WorkerGone
+from whatsappd.errors import WorkerFailed, WorkerGone
 from whatsappd.sessions.forkserver import Spawned
 from whatsappd.sessions.process import ChildProcess
 from whatsappd.sessions.worker import Worker
+from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import pack_notification, pack_result
-from whatsappd.wire.worker import Kind, WorkerEvent, WorkerMethod
+from whatsappd.wire.worker import MAX_REASON, Kind, WorkerEvent, WorkerMethod
 
 #: A process that says some bytes on its channel, and then does as a hung worker does.
 _PROGRAM = """
@@ -161,8 +162,12 @@ async def test_a_worker_that_said_what_cannot_be_has_the_time_to_save_its_spool(
         {},
         {"message_id": "3EB0", "timestamp_ms": 2**64 - 1},
         {"message_id": 5, "timestamp_ms": 1},
+        {"message_id": "3" * 50_000, "timestamp_ms": 1},
     ],
-    ids=["nothing", "an empty one", "a time that cannot be stored", "a number for an id"],
+    ids=[
+        *("nothing", "an empty one", "a time that cannot be stored", "a number for an id"),
+        "a long id",
+    ],
 )
 async def test_a_worker_whose_answer_cannot_be_is_ended(answer: object) -> None:
     """Whoever asked learns what a worker's death means: whether it acted is unknown."""
@@ -181,3 +186,30 @@ async def test_a_worker_whose_answer_cannot_be_is_ended(answer: object) -> None:
             await trio.testing.wait_all_tasks_blocked()
             status = await worker.run(on_events)
     assert signal.Signals(signal.SIGKILL).name in str(status)
+
+
+@pytest.mark.parametrize(
+    "error",
+    [
+        "a text",
+        {"message": "x" * 50_000, "name": "queue_full"},
+        {"message": None, "data": {"self": 1, "message": 2}},
+    ],
+    ids=["no map", "a long reason", "data that no error takes"],
+)
+async def test_a_workers_refusal_is_one_however_it_words_it(error: object) -> None:
+    async def on_events(_events: list[WorkerEvent]) -> None:
+        raise AssertionError("it told of no event")
+
+    with a_worker(pack([1, 0, error, None])) as worker, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+
+            async def ask() -> None:
+                with pytest.raises(WorkerFailed) as refusal:
+                    await worker.call(WorkerMethod.LOGOUT)
+                assert len(refusal.value.message) <= MAX_REASON
+                nursery.cancel_scope.cancel()
+
+            nursery.start_soon(ask)
+            await trio.testing.wait_all_tasks_blocked()
+            await worker.run(on_events)

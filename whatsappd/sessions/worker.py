@@ -24,8 +24,8 @@ from whatsappd.errors import (
     TimedOut,
     TooLarge,
     WhatsappdError,
+    WorkerFailed,
     WorkerGone,
-    error_from_wire,
 )
 from whatsappd.rules.milestones import is_milestone
 from whatsappd.sessions.forkserver import Spawned
@@ -48,6 +48,7 @@ from whatsappd.wire.worker import (
     WorkerMethod,
     check_answer,
     parse_worker_event,
+    reason_in_error,
 )
 
 log = structlog.get_logger()
@@ -194,7 +195,7 @@ class Worker:
         if answer.response is None:
             raise WorkerGone("the worker went away before it answered")
         if answer.response.error is not None:
-            raise error_from_wire(answer.response.error)
+            raise WorkerFailed(reason_in_error(answer.response.error))
         try:
             check_answer(method, answer.response.result)
         except Malformed as error:

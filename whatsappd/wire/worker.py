@@ -230,10 +230,22 @@ _KNOWN = ("message_id", "chat", "sender", "sender_alt", "recipient_alt")
 
 
 def check_answer(method: WorkerMethod, result: Any) -> None:
-    """Raises Malformed if `result` is no answer to `method`."""
+    """Raises Malformed if `result` is no answer to `method`, or beyond `wire.shortening`."""
     if not isinstance(result, dict):
         raise Malformed(f"a worker's answer to {method} is no map: {result!r:.200}")
+    if bounded(result) is not result:
+        raise Malformed(f"a worker's answer to {method} is larger than any: {result!r:.200}")
     _check(result, _ANSWERS[method], "gave a wrong answer to", method)
+
+
+#: Characters of a worker's reason that are kept: it goes into rows and events.
+MAX_REASON = 1000
+
+
+def reason_in_error(error: Any) -> str:
+    """Why a worker refused, in its words."""
+    message = error.get("message") if isinstance(error, dict) else None
+    return str(message or "no reason given")[:MAX_REASON]
 
 
 def _check(values: dict[str, Any], fields: _Fields, wrong: str, of: Kind | WorkerMethod) -> None:
