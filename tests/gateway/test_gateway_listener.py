@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import ssl
+import sys
 from contextlib import suppress
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import trio
 from certificates import certificate
 from gateways import Gateway, Stack
 
+from whatsappd.errors import EXIT_ALREADY_RUNNING
 from whatsappd.gateway import listener
 from whatsappd.gateway.listener import GuardedListener, open_socket
 from whatsappd.gateway.settings import parse_bind
@@ -58,6 +60,28 @@ async def test_a_unix_socket_leads_to_the_same_routes_and_goes_with_its_gateway(
     finally:
         assert await gateway.stop() == 0
     assert not path.exists()
+
+
+async def test_a_second_gateway_at_one_address_ends_in_words_and_the_first_serves_on(
+    stack: Stack, tmp_path: Path
+) -> None:
+    """At another address it serves the same daemon, as the other tests' gateways do."""
+    path = tmp_path / "http.sock"
+    with socket.socket(socket.AF_UNIX) as first:
+        first.bind(str(path))
+        first.listen()
+        for bind in (f"127.0.0.1:{stack.gateway.port}", f"unix:{path}"):
+            second = await trio.run_process(
+                [sys.executable, "-m", "whatsappd", "gateway", "--bind", bind,
+                 "--socket", str(stack.daemon.socket)],
+                check=False, capture_stdout=True, capture_stderr=True,
+            )  # fmt: skip
+            assert second.returncode == EXIT_ALREADY_RUNNING
+            [line] = second.stderr.decode().splitlines()
+            assert "--bind" in line
+        assert path.is_socket()
+    async with stack.http() as http:
+        assert (await http.get("/readyz")).status_code == 200
 
 
 async def test_one_that_ends_slowly_leaves_its_successor_s_socket_alone(tmp_path: Path) -> None:
@@ -120,7 +144,7 @@ async def test_a_send_to_somebody_who_reads_nothing_ends(monkeypatch) -> None:
         client.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
         await client.connect(("127.0.0.1", opened.getsockname()[1]))
         stream = await guarded.accept()
-        shielded = trio.CancelScope(shield=True)  # as Hypercorn sends
+        shielded = trio.CancelScope(shield=True)  # as an answer is sent: whole
         with client, shielded, pytest.raises(trio.BrokenResourceError):
             await stream.send_all(b"x" * 10_000_000)
         guarded.release(stream)
