@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import sqlite3
+from contextlib import closing
 from typing import Any
 
 import pytest
@@ -72,6 +74,24 @@ async def test_an_address_that_nobody_has_is_refused_and_never_sent(to: str) -> 
         assert row["state"] == "failed"
         assert "this address is not on WhatsApp" in row["reason"]
         assert (await client.call("sandbox.stats", messages=True))["messages"] == []
+
+
+async def test_somebody_known_who_has_no_device_any_more_is_refused_before_anything_is_sent() -> (
+    None
+):
+    """whatsmeow would send it to nobody, and WhatsApp acknowledge that."""
+    gone = "999999999999999@lid"
+    async with in_sandbox() as (daemon, client, events):
+        await link(client, events, "acme", ACME)
+        await daemon.stop()
+        with closing(sqlite3.connect(daemon.state_dir / "whatsappd.db")) as database, database:
+            database.execute("INSERT INTO contacts VALUES ('acme', ?, 1, 0)", (gone,))
+        await daemon.start()
+        async with daemon.client() as again, following(again) as later:
+            row = await until_row(later, await send(again, gone, "hello"), "failed", "sent")
+            assert row["state"] == "failed"
+            assert "nobody has this address" in row["reason"]
+            assert (await again.call("sandbox.stats", messages=True))["messages"] == []
 
 
 async def test_another_number_is_held_until_a_person_says_that_it_is_meant() -> None:
