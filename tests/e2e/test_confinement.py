@@ -334,6 +334,8 @@ async def test_the_units_user_sees_what_workers_use_though_their_memory_is_priva
         pids = [daemon.pid, status["fork_server"]["pid"], status["companies"][0]["worker_pid"]]
         for pid in pids:  # what is about them in /proc is root's, and not the user's own
             assert Path(f"/proc/{pid}/environ").stat().st_uid == 0
+        for pid in pids[:2]:
+            assert Path(f"/proc/{pid}/cwd").readlink() == Path("/")
         text = (await client.call("daemon.metrics"))["text"]
         [private] = re.findall(r'worker_private_memory_bytes{company="acme"} ([0-9.e+]+)', text)
         assert 5e6 < float(private) < 100e6

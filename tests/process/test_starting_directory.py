@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -107,3 +108,24 @@ def test_a_starting_directory_that_is_gone_matters_to_relative_paths_only(
         "socket": ("--socket", "/nowhere/s"),
     }
     assert load(Sources({}, arguments)).settings.state_dir == Path("/nowhere/state")
+
+
+def test_the_gateway_works_in_a_directory_of_its_own_and_leaves_no_core(tmp_path: Path) -> None:
+    gateway = subprocess.Popen(
+        [str(BIN / "whatsappd"), "gateway", "--bind", "127.0.0.1:0", "--no-auth"],
+        cwd=tmp_path,
+        env={**os.environ, "WHATSAPPD_SOCKET": "no.sock"},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with gateway:
+        assert gateway.stderr
+        try:
+            ready = next(line for line in gateway.stderr if "gateway_ready" in line)
+            assert f'"daemon": "{tmp_path}/no.sock"' in ready
+            process = Path(f"/proc/{gateway.pid}")
+            assert (process / "cwd").readlink() == Path("/")
+            limits = (process / "limits").read_text()
+            assert re.search(r"^Max core file size\s+0\s+0\b", limits, re.MULTILINE)
+        finally:
+            gateway.terminate()
