@@ -191,18 +191,19 @@ def _read(path: Path) -> tuple[bytes, int]:
         OSError: it cannot be read.
     """
     descriptor = os.open(path, os.O_RDONLY | os.O_CLOEXEC | os.O_NONBLOCK | os.O_NOCTTY)
-    with os.fdopen(descriptor, "rb") as file:
+    try:
         for _ in range(_TRIES):
             before = os.fstat(descriptor)
             if not stat.S_ISREG(before.st_mode):
                 raise _Unfit("is no regular file; write the settings into one")
-            file.seek(0)
-            text = file.read(MAX_FILE + 1)
+            text = os.pread(descriptor, MAX_FILE + 1, 0)
             if len(text) > MAX_FILE:
                 raise _Unfit(f"is larger than {MAX_FILE >> 10} KiB: is it the right file?")
             after = os.fstat(descriptor)
             if (before.st_mtime_ns, before.st_size) == (after.st_mtime_ns, len(text)):
                 return text, after.st_mode
+    finally:
+        os.close(descriptor)
     raise _Unfit("changes while it is read; write it anew, and move it into its place")
 
 

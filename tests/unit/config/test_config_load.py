@@ -182,7 +182,7 @@ def test_a_file_that_is_no_text(tmp_path: Path) -> None:
     path = tmp_path / "whatsappd.toml"
     path.write_bytes(b"\xff\xfe\x00")
     assert "is no UTF-8" in complaint(Sources({}, config=path))["message"]
-    assert "cannot be read" in complaint(Sources({}, config=tmp_path))["message"]
+    assert "is no regular file" in complaint(Sources({}, config=tmp_path))["message"]
 
 
 def test_a_file_that_everybody_may_write_is_doubtful(tmp_path: Path) -> None:
