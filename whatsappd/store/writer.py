@@ -15,10 +15,13 @@ from queue import Empty, SimpleQueue
 from typing import Any, Protocol
 
 import outcome
+import structlog
 import trio
 
-from whatsappd.errors import Stopping
+from whatsappd.errors import Stopping, StoreFailed
 from whatsappd.store.failures import as_store_failed
+
+log = structlog.get_logger()
 
 #: The most writes in one transaction. Bounds how long the first of them waits for the last.
 MAX_BATCH = 1000
@@ -58,13 +61,14 @@ class Participant(Protocol):
 class Job:
     """One write under way. `result` stays None until it was committed or has failed."""
 
-    __slots__ = ("result", "task", "then", "write")
+    __slots__ = ("is_answered", "result", "task", "then", "write")
 
     def __init__(self, write: Write, then: Then | None, task: trio.lowlevel.Task) -> None:
         self.write = write
         self.then = then
         self.task: trio.lowlevel.Task | None = task  # None: the waiter was cancelled
         self.result: outcome.Outcome[Any] | None = None
+        self.is_answered = False  # handed to trio, by the writer's thread
 
 
 class Writer:
@@ -124,7 +128,13 @@ class Writer:
                     break
                 if last is not None:
                     jobs.append(last)
-            self._serve(jobs)
+            try:
+                self._serve(jobs)
+            except Exception as error:
+                # A defect of ours. This thread is the only one that writes: it goes on, and
+                # nobody waits for ever.
+                log.error("writer_failed", jobs=len(jobs), exc_info=error)
+                self._give_up(jobs, error)
             if last is None:
                 break
 
@@ -143,6 +153,19 @@ class Writer:
             job.result = None
             failure = self._transaction([job], participants, self._in_savepoint)
             self._answer([job], participants, failure)
+
+    def _give_up(self, jobs: list[Job], error: Exception) -> None:
+        """Answer those of `jobs` that have no answer yet with an error."""
+        if self._conn.in_transaction:
+            with suppress(sqlite3.Error):
+                self._conn.execute("ROLLBACK")
+        self.trouble = f"an error in whatsappd: {type(error).__name__}; its log has the traceback"
+        left = [job for job in jobs if not job.is_answered]
+        for job in left:
+            job.is_answered = True
+            job.result = outcome.Error(StoreFailed(self.trouble))
+        with suppress(trio.RunFinishedError):
+            self._token.run_sync_soon(_deliver, left, [])
 
     def _transaction(
         self,
@@ -213,6 +236,8 @@ class Writer:
         else:
             assert len(jobs) == 1  # so that no two tasks raise the same exception object
             jobs[0].result = outcome.Error(failure)
+        for job in jobs:
+            job.is_answered = True
         # Once trio is gone, so is everybody who waited; what is committed stays committed.
         with suppress(trio.RunFinishedError):
             self._token.run_sync_soon(_deliver, jobs, publications)
@@ -238,11 +263,18 @@ def _rewind(participants: tuple[Participant, ...], marks: list[Any]) -> None:
 def _deliver(jobs: list[Job], publications: list[Publication]) -> None:
     """In trio: publishes what was committed, does what follows from it, then wakes who waits."""
     for publish, payload in publications:
-        publish(payload)
+        try:
+            publish(payload)
+        except Exception as error:  # raised here, it would end the event loop
+            log.error("not_published", exc_info=error)
     for job in jobs:
         # Also where nobody waits any more: what is on disk must be in force.
         if job.then is not None and isinstance(job.result, outcome.Value):
-            job.then(job.result.value)
+            try:
+                job.then(job.result.value)
+            except Exception as error:
+                log.error("not_put_in_force", exc_info=error)
+                job.result = outcome.Error(error)
     for job in jobs:
         if job.task is not None:
             assert job.result is not None

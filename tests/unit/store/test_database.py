@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from structlog.testing import capture_logs
 
 from whatsappd.errors import BadStateDirectory, Stopping, StoreFailed, TimedOut
 from whatsappd.store.backup import copy_database
@@ -529,3 +530,40 @@ trio.run(main)
         kept = set(names(conn))
     assert set(answered) <= kept
     assert check(path) == []
+
+
+async def test_a_defect_ends_neither_the_writer_nor_those_who_wait(database: Database) -> None:
+    class Broken:
+        fails = True
+
+        def mark(self) -> None: ...
+
+        def rewind(self, _mark: None) -> None: ...
+
+        def flush(self, _conn: sqlite3.Connection) -> None: ...
+
+        def committed(self) -> None:
+            if self.fails:
+                raise KeyError("a defect")
+
+        def publish(self, _payload: None) -> None:
+            raise KeyError("another")
+
+    def fail(_result: object) -> None:
+        raise RuntimeError("a third")
+
+    broken = Broken()
+    database.attach(broken)
+    with trio.fail_after(20), capture_logs() as logs:
+        for _ in range(2):
+            with pytest.raises(StoreFailed, match="an error in whatsappd: KeyError"):
+                await database.write(lambda conn: conn.execute("SELECT 1").fetchone())
+        assert "KeyError" in (database.trouble or "")
+        broken.fails = False
+        with pytest.raises(RuntimeError, match="a third"):
+            await database.write(lambda conn: conn.execute("SELECT 1").fetchone(), fail)
+        await database.probe()
+    assert database.trouble is None
+    assert {line["event"] for line in logs} == {
+        *("writer_failed", "not_published", "not_put_in_force"),
+    }
