@@ -27,7 +27,10 @@ _NOT_AUDITED = frozenset(
 )
 #: What writes its line with the change itself (see `note`): only its failures are recorded here.
 _WITHIN = frozenset(
-    {"key.create", "key.revoke", "webhook.create", "webhook.update", "webhook.remove"}
+    {
+        *("key.create", "key.revoke", "session.remove"),
+        *("webhook.create", "webhook.update", "webhook.remove"),
+    }
 )
 #: What may show QR codes beside other things.
 _SHOWING = frozenset({"session.status", "session.list", "daemon.status"})
@@ -48,11 +51,11 @@ def _matters(method: Method) -> bool:
     )
 
 
-def note(call: Call, method: str) -> Note:
+def note(call: Call, method: str, company: str | None = None) -> Note:
     """Writes the line of `method` in the transaction of its change: both are on disk or neither."""
 
-    def write(conn: Any, subject: str) -> None:
-        insert(conn, [line_of(call.peer, call.actor, method, None, subject, "ok")])
+    def write(conn: Any, subject: str | None) -> None:
+        insert(conn, [line_of(call.peer, call.actor, method, company, subject, "ok")])
 
     return write
 

@@ -7,6 +7,7 @@ from typing import Any
 import msgspec
 
 from whatsappd.api.access import AccessControl
+from whatsappd.api.auditing import note
 from whatsappd.api.events import EventsApi
 from whatsappd.api.params import CompanyId, OneCompany, Params
 from whatsappd.errors import WrongState
@@ -96,9 +97,11 @@ class SessionsApi:
         await self._pool.logout(validate_company(params.company))
         return self._wire(call, params.company)
 
-    async def _remove(self, _call: Call, params: RemoveParams) -> dict[str, Any]:
-        await self._pool.remove(validate_company(params.company), force=params.force)
-        return {"company": params.company, "removed": True}
+    async def _remove(self, call: Call, params: RemoveParams) -> dict[str, Any]:
+        company = validate_company(params.company)
+        noted = note(call, "session.remove", company)
+        await self._pool.remove(company, force=params.force, note=noted)
+        return {"company": company, "removed": True}
 
     def _list(self, call: Call, _params: NoParams) -> dict[str, Any]:
         readable = self._access.readable(call, "session.list")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import random
 from collections import Counter
 from collections.abc import AsyncIterator, Callable, Collection
@@ -24,6 +25,7 @@ from whatsappd.sessions.pacing import Pacing, Shared
 from whatsappd.sessions.session import Session
 from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
 from whatsappd.state import StateDirectory
+from whatsappd.store.audit import Note, unnoted
 from whatsappd.store.companies import Companies
 from whatsappd.store.outbox import Outbox
 from whatsappd.store.removal import Removals
@@ -340,8 +342,11 @@ class Pool:
         await session.settled()
         return session
 
-    async def remove(self, company: str, *, force: bool) -> None:
+    async def remove(self, company: str, *, force: bool, note: Note = unnoted) -> None:
         """Unlink the account, stop, and delete everything the company has here.
+
+        Args:
+            note: writes the audit trail's line in the transaction that makes it none any more.
 
         Raises:
             WrongState: it is linked, and WhatsApp cannot be told just now; `force` deletes anyway,
@@ -351,7 +356,7 @@ class Pool:
         # Half of it gone would be neither a company nor none, if whoever asked hangs up meanwhile.
         # So nothing in it may wait for what only a session that runs would do.
         with trio.CancelScope(shield=True):
-            await self._remove(session, force=force)
+            await self._remove(session, force=force, note=note)
         # It is none any more. What is left may take a while, and goes whoever waits for it.
         is_done = False
         try:
@@ -361,7 +366,7 @@ class Pool:
             if not is_done:
                 self._is_left.set()
 
-    async def _remove(self, session: Session, *, force: bool) -> None:
+    async def _remove(self, session: Session, *, force: bool, note: Note) -> None:
         company = session.company
         if session.jid is not None:
             try:
@@ -379,9 +384,9 @@ class Pool:
             if self._sessions.get(company) is not session:
                 raise _removed_meanwhile(company)
             await session.begin_stop()  # somebody may have started it meanwhile
-            await self._delete(session)
+            await self._delete(session, note)
 
-    async def _delete(self, session: Session) -> None:
+    async def _delete(self, session: Session, note: Note) -> None:
         """Delete what a stopped company has here.
 
         If that fails before it has begun, the company is as it was before, but for messages that
@@ -393,7 +398,7 @@ class Pool:
         await self._gone[company].wait()
         try:
             await self._abandon_messages(company, "the company was removed")
-            await self._removals.begin(company)
+            await self._removals.begin(company, note)
         except BaseException:
             self._begin_supervising(session)
             raise
@@ -413,13 +418,20 @@ class Pool:
         """Finish what the last daemon's end, the disk, or a caller that hung up has cut off."""
         while True:
             self._is_left = trio.Event()
+            again_in = math.inf
             try:
-                for company in await self._removals.pending():
-                    await self._finish_removal(company)
-                await self._is_left.wait()
+                pending = await self._removals.pending()
             except StoreFailed as error:
                 log.error("companies_not_removed", reason=error.message)
-                await trio.sleep(RETRY_REMOVAL_S)
+                pending, again_in = [], RETRY_REMOVAL_S
+            for company in pending:
+                try:
+                    await self._finish_removal(company)
+                except StoreFailed as error:  # of one company: the others go nevertheless
+                    log.error("company_not_removed", company=company, reason=error.message)
+                    again_in = RETRY_REMOVAL_S
+            with trio.move_on_after(again_in):
+                await self._is_left.wait()
 
     async def _abandon_messages(self, company: str, reason: str) -> None:
         """What is queued must not go out from another account that gets the same name one day."""

@@ -4,9 +4,9 @@ who was refused.
 `api.auditing` records a line for each such call, and `api.access` one for each call that the rules
 deny; `daemon.audit` reads them. A line costs its caller no wait: lines gather for a moment, so it
 is on disk some 50 milliseconds after the answer, and only a crash of the host or a SIGKILL in that
-moment loses it. What changes rights (keys and webhooks) writes its line in its own transaction
-instead (`insert`): both are on disk, or neither is. No message text, phone number or secret is in a
-line.
+moment loses it. What changes rights (keys and webhooks), and the removal of a company, writes its
+line in its own transaction instead (`insert`): both are on disk, or neither is. No message text,
+phone number or secret is in a line.
 
 Calls that fail, and looks at codes, cost nothing to repeat. So the first is a line, and what is
 repeated within a minute is counted into one more; and lines of each kind have a budget of their
@@ -82,11 +82,12 @@ class Line(NamedTuple):
         return "message" if self.method.startswith("message.") else "change"
 
 
-#: Writes the line of a change in the change's own transaction; given the subject's id.
-Note = Callable[[sqlite3.Connection, str], None]
+#: Writes the line of a change in the change's own transaction; given the subject's id, if there is
+#: a subject beside the company.
+Note = Callable[[sqlite3.Connection, str | None], None]
 
 
-def unnoted(_conn: sqlite3.Connection, _subject: str) -> None:
+def unnoted(_conn: sqlite3.Connection, _subject: str | None) -> None:
     """For changes that nobody made by a call."""
 
 

@@ -45,13 +45,27 @@ class Refused(NamedTuple):
 
 
 def insert(conn: sqlite3.Connection, webhook: str, refused: Iterable[Refused], now: int) -> None:
-    """Those that are there already (a report that came twice) stay as they are."""
+    """Those that are there already (a report that came twice) stay as they are.
+
+    Left out are events of companies that were removed: whoever delivers may still have some. Such
+    an event is not in the log, and no retention of its company deleted it.
+    """
+    kept = [each for each in refused if _is_kept(conn, each.event)]
     conn.executemany(
         "INSERT OR IGNORE INTO webhook_dead_letters"
         " (webhook, seq, time_ms, company, type, dead_ms, attempts, reason, event)"
         " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
-        [_row(webhook, each, now) for each in refused],
+        [_row(webhook, each, now) for each in kept],
     )
+
+
+def _is_kept(conn: sqlite3.Connection, event: dict[str, Any]) -> bool:
+    (is_kept,) = conn.execute(
+        "SELECT EXISTS (SELECT 1 FROM events WHERE seq = ?1)"
+        " OR EXISTS (SELECT 1 FROM forgotten_events WHERE company = ?2 AND seq >= ?1)",
+        (event["seq"], event["company"]),
+    ).fetchone()
+    return bool(is_kept)
 
 
 def _row(webhook: str, refused: Refused, now: int) -> tuple[Any, ...]:

@@ -171,10 +171,6 @@ class Keys:
         await self._database.write(write, lambda _done: self.deleted([identity]))
         return found[0]
 
-    def only_for(self, company: str) -> list[str]:
-        """The keys that are good for that company and for nothing else."""
-        return [each.id for each, _ in self._known.values() if each.companies == (company,)]
-
     def deleted(self, identities: Iterable[str]) -> None:
         """These keys are gone from the disk (`delete`): nobody gets in with them any more, and what
         they have going on ends. For the `then` of the write that deleted them."""
@@ -262,6 +258,19 @@ def delete(conn: sqlite3.Connection, identity: str) -> None:
     conn.execute("DELETE FROM api_keys WHERE id = ?", (identity,))
     consumers.forget_own(conn, owner)
     webhooks.end_owner(conn, owner)
+
+
+def delete_only_for(conn: sqlite3.Connection, company: str) -> list[str]:
+    """Delete the keys that are good for that company and for nothing else; their ids.
+
+    As `delete`; tell `Keys.deleted` once it is on the disk.
+    """
+    found = conn.execute(
+        "SELECT id FROM api_keys WHERE companies = ?", (_companies_json((company,)),)
+    ).fetchall()
+    for (identity,) in found:
+        delete(conn, identity)
+    return [identity for (identity,) in found]
 
 
 async def open_keys(database: Database, *, clock: Callable[[], int] = now_ms) -> Keys:

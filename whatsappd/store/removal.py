@@ -7,8 +7,9 @@ numbering has no hole, and readers of all companies are told of a gap.
 
 The audit trail stays: it tells who did what, and holds no texts, phone numbers or secrets.
 
-It begins with one transaction, after which the company is none any more. The rest goes in slices;
-killed in between, the daemon goes on after its next start. Deleted rows are overwritten in the
+It begins with one transaction, after which the company is none any more: the keys that were for it
+alone are revoked in it, and its webhooks are told nothing more. The rest goes in slices; killed in
+between, the daemon goes on after its next start. Deleted rows are overwritten in the
 database's file and its write-ahead log. The directory's files are unlinked: what a disk or a file
 system keeps of those is its own business.
 """
@@ -26,13 +27,14 @@ import trio
 
 from whatsappd.clock import now_ms
 from whatsappd.errors import StoreFailed, UnknownWebhook
+from whatsappd.store.audit import Note, unnoted
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database
 from whatsappd.store.events import EventLog
-from whatsappd.store.keys import Keys
+from whatsappd.store.keys import Keys, delete_only_for
 from whatsappd.store.outbox import Outbox
 from whatsappd.store.slices import Slice, in_slices, overwrite_deleted
-from whatsappd.store.webhooks import Wanted, Webhooks
+from whatsappd.store.webhooks import Wanted, Webhooks, stop_only_for
 
 #: Tables with a column `company` whose rows go in another way, and the audit trail.
 _NOT_PLAIN = frozenset(
@@ -72,20 +74,30 @@ class Removals:
         )
         return [company for (company,) in found]
 
-    async def begin(self, company: str) -> None:
+    async def begin(self, company: str, note: Note = unnoted) -> None:
         """The company is none any more, whatever happens from here on; call `finish`.
 
         Its worker must be gone, and nobody may write anything of it again.
+
+        Args:
+            note: writes the audit trail's line in the same transaction.
 
         Raises:
             StoreFailed: it is as it was.
         """
 
-        def write(conn: sqlite3.Connection) -> None:
+        def write(conn: sqlite3.Connection) -> list[str]:
             conn.execute("INSERT OR IGNORE INTO removals VALUES (?, ?)", (company, now_ms()))
             conn.execute("DELETE FROM companies WHERE company = ?", (company,))
+            stop_only_for(conn, company)
+            note(conn, None)
+            return delete_only_for(conn, company)
 
-        await self._database.write(write)
+        def tell(revoked: list[str]) -> None:
+            self._keys.deleted(revoked)
+            self._webhooks.look_again()
+
+        await self._database.write(write, tell)
 
     async def finish(self, company: str) -> None:
         """Delete what is left. May be called again, also if nothing is.
@@ -95,14 +107,17 @@ class Removals:
         """
         # The account's keys first: a company of the same name must never find them.
         await self._remove_directory(company)
-        await self._end_keys(company)
+        await self._narrow_keys(company)
+        # In slices, before the webhooks go, and what they had left with them.
+        await in_slices(self._database, _dead_letters(company))
         await self._end_webhooks(company)
         for table, columns in (await self._database.read(_plain_tables)).items():
             await in_slices(self._database, _of_table(table, columns, company))
-        await in_slices(self._database, _dead_letters(company))
         await self._outbox.erase(company)
         # After all that may log something of it.
         await self._log.erase(company)
+        # Those that came meanwhile. From now on none comes any more: see `dead_letters.insert`.
+        await in_slices(self._database, _dead_letters(company))
 
         def write(conn: sqlite3.Connection) -> None:
             conn.execute("DELETE FROM removals WHERE company = ?", (company,))
@@ -124,14 +139,15 @@ class Removals:
                 f"{error.filename} cannot be deleted: {error.strerror}", path=str(directory)
             ) from error
 
-    async def _end_keys(self, company: str) -> None:
+    async def _narrow_keys(self, company: str) -> None:
         for key in self._keys.list_all():
             if key.companies is None or company not in key.companies:
                 continue
-            if len(key.companies) == 1:
+            left = tuple(each for each in key.companies if each != company)
+            if left:
+                await self._keys.narrow(key.id, left)
+            else:  # made since `begin`
                 await self._keys.revoke(key.id)
-            else:
-                await self._keys.narrow(key.id, tuple(c for c in key.companies if c != company))
 
     async def _end_webhooks(self, company: str) -> None:
         for webhook in await self._webhooks.all():

@@ -425,6 +425,14 @@ def end_owner(conn: sqlite3.Connection, owner: str) -> None:
         )
 
 
+def stop_only_for(conn: sqlite3.Connection, company: str) -> None:
+    """Nobody is told any more by the webhooks that are for that company and for no other."""
+    conn.execute(
+        "UPDATE webhooks SET revision = revision + 1, enabled = 0 WHERE companies = ?",
+        (json.dumps((company,)),),
+    )
+
+
 def _check_room(conn: sqlite3.Connection, owner: str | None) -> None:
     is_ours = owner is None
     holder = Holder(owner or "uid:0", is_capped=not is_ours, may_use_kept=is_ours)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
-from typing import NamedTuple, Never
+from typing import Any, NamedTuple, Never
+from weakref import WeakValueDictionary
 
 import pytest
 import trio
@@ -15,7 +17,9 @@ from whatsappd.errors import StoreFailed
 from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.alerts import AlertKey, Change, Rule
+from whatsappd.sessions.pool import Pool
 from whatsappd.store.alerts import Alerts
+from whatsappd.store.audit import AuditTrail, Line, insert
 from whatsappd.store.companies import Companies
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
@@ -25,6 +29,7 @@ from whatsappd.store.intake import Arrival, Intake, Receipt
 from whatsappd.store.keys import Keys, Scope, open_keys
 from whatsappd.store.outbox import Outbox, open_outbox
 from whatsappd.store.removal import Removals
+from whatsappd.store.retention import EventBounds
 from whatsappd.store.safekeeping import check
 from whatsappd.store.webhooks import Progress, Wanted, Webhooks
 
@@ -199,7 +204,7 @@ async def test_a_daemon_that_is_killed_meanwhile_goes_on_after_its_start(tmp_pat
     async def kill(*_arguments: object) -> Never:
         raise Killed
 
-    for step in ("_remove_directory", "_end_keys", "_end_webhooks"):
+    for step in ("_remove_directory", "_narrow_keys", "_end_webhooks"):
         async with opened(tmp_path) as store:
             await live(store, f"acme{step}")
             await store.removals.begin(f"acme{step}")
@@ -244,3 +249,83 @@ async def test_an_alert_that_ends_with_its_company_is_no_event_of_a_new_one(tmp_
         cleared = Change(AlertKey(Rule.SESSION_DOWN, "acme"), False, 1, "it was removed")
         await Alerts(store.database, store.log).record([cleared])
         assert await seen(store, "acme") == []
+
+
+async def test_its_keys_and_webhooks_end_and_the_audit_line_is_there_as_soon_as_it_is_none(
+    tmp_path: Path,
+) -> None:
+    def note(conn: sqlite3.Connection, subject: str | None) -> None:
+        insert(conn, [Line(1, "uid:0", 1, "session.remove", "acme", subject, "ok")])
+
+    def refuse(_conn: sqlite3.Connection, _subject: str | None) -> None:
+        raise StoreFailed("the disk is full")
+
+    async with opened(tmp_path) as store:
+        await live(store, "acme")
+        alone = next(key for key in store.keys.list_all() if key.companies == ("acme",))
+        revoked: list[str] = []
+        store.keys.follow(revoked.append)
+        with pytest.raises(StoreFailed):
+            await store.removals.begin("acme", refuse)
+        assert store.keys.find(alone.id) is not None
+        assert await store.removals.pending() == []
+        await store.removals.begin("acme", note)
+        # A daemon that is killed now comes back without them.
+        assert revoked == [alone.id]
+        assert (await open_keys(store.database)).find(alone.id) is None
+        enabled = {
+            each.wanted.companies: each.wanted.enabled for each in await store.webhooks.all()
+        }
+        assert enabled == {("acme",): False, ("acme", "other"): True, None: True}
+        lines = await AuditTrail(store.database).read(after=0, limit=9, company="acme")
+        assert [line["method"] for line in lines] == ["session.start", "session.remove"]
+
+
+async def test_what_a_deliverer_still_has_of_it_becomes_no_dead_letter(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await live(store, "acme")
+        [received] = (await store.log.read(0, 9, types=[MESSAGE_RECEIVED])).events
+        event = received.event.as_wire()
+        webhook = await store.webhooks.create(Wanted(URL), 0)
+        await store.removals.begin("acme")
+        await store.removals.finish("acme")
+        refused = Progress(
+            webhook.id, 1, 1, 0, 0, None, None, None, None, [Refused(event, 8, "no")]
+        )
+        await store.webhooks.progress(refused)
+        await store.companies.put_wanted("acme", True)
+        await store.webhooks.progress(refused)
+        assert await store.webhooks.dead_letters(webhook.id) == []
+        # What retention deleted meanwhile is kept: for that the letters are there.
+        [alert] = await store.log.append(Draft("acme", ALERT, {}))
+        store.log.keep(EventBounds(max_bytes=1))
+        await store.log.retain()
+        kept = Refused(alert.as_wire(), 8, "no")
+        await store.webhooks.progress(refused._replace(dead=[kept]))
+        assert [each.seq for each in await store.webhooks.dead_letters(webhook.id)] == [alert.seq]
+
+
+async def test_one_that_cannot_be_deleted_holds_up_no_other(tmp_path: Path) -> None:
+    class Stubborn:
+        def __init__(self) -> None:
+            self.left = ["acme", "globex"]
+            self.tried = trio.Event()
+
+        async def pending(self) -> list[str]:
+            return list(self.left)
+
+        async def finish(self, company: str) -> None:
+            if company == "acme":
+                raise StoreFailed("cannot be deleted")
+            self.left.remove(company)
+            self.tried.set()
+
+    removals: Any = Stubborn()
+    pool = Pool.__new__(Pool)
+    pool._removals, pool._sessions, pool._locks = removals, {}, WeakValueDictionary()
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(pool._finish_removals)
+        with trio.fail_after(5):
+            await removals.tried.wait()
+        nursery.cancel_scope.cancel()
+    assert removals.left == ["acme"]
