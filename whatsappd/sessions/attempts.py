@@ -21,19 +21,27 @@ import structlog
 import trio
 
 from whatsappd.errors import StoreFailed
+from whatsappd.store.connect import connect_account
 
 log = structlog.get_logger()
+
+#: Seconds for looking everything up. A million secrets take one.
+_WITHIN_S = 10.0
+#: The longest id of a message that is believed; real ones have 32 characters.
+_MAX_ID = 256
 
 
 class Evidence(NamedTuple):
     """What the database tells about some attempts.
 
     `message_ids` by secret. `proves_absence`: an attempt that is missing there never left. It does
-    not when the account was unlinked since, because whatsmeow then deletes its secrets.
+    not when the account was unlinked since, because whatsmeow then deletes its secrets, nor when
+    the file is none of whatsmeow's. `why_not` says which.
     """
 
     message_ids: dict[bytes, str]
     proves_absence: bool
+    why_not: str = "the account was unlinked meanwhile"
 
 
 async def find_attempts(database: Path, secrets: Collection[bytes], *, jid: str | None) -> Evidence:
@@ -66,18 +74,34 @@ async def trace_attempt(
 
 
 def _find(database: Path, secrets: Collection[bytes], jid: str | None) -> Evidence:
+    """The file is the worker's, and may be made to do harm: see `connect_account`."""
     if not database.exists():
         return Evidence({}, proves_absence=False)
-    with closing(sqlite3.connect(f"{database.as_uri()}?mode=ro", uri=True)) as connection:
-        connection.execute("BEGIN")  # one moment for all of it
-        devices = {device for (device,) in connection.execute("SELECT jid FROM whatsmeow_device")}
-        found: dict[bytes, str] = {}
-        for secret in secrets:
-            row = connection.execute(
-                "SELECT message_id FROM whatsmeow_message_secrets WHERE key = ?"
-                " ORDER BY rowid DESC LIMIT 1",  # no index has it, but it is among the newest
-                (secret,),
+    found: dict[bytes, str] = {}
+    try:
+        with closing(connect_account(database, within_s=_WITHIN_S)) as connection:
+            connection.execute("BEGIN")  # one moment for all of it
+            is_linked = connection.execute(
+                "SELECT 1 FROM whatsmeow_device WHERE jid = ? LIMIT 1", (jid,)
             ).fetchone()
-            if row is not None:
+            for secret in secrets:
+                row = connection.execute(
+                    "SELECT message_id FROM whatsmeow_message_secrets WHERE key = ?"
+                    " ORDER BY rowid DESC LIMIT 1",  # no index has it, but it is among the newest
+                    (secret,),
+                ).fetchone()
+                if row is None:
+                    continue
+                if not isinstance(row[0], str) or len(row[0]) > _MAX_ID:
+                    raise sqlite3.DatabaseError("an id of a message is none")
                 found[secret] = row[0]
-    return Evidence(found, proves_absence=jid in devices)
+    except sqlite3.DatabaseError as error:
+        if isinstance(error, sqlite3.OperationalError) and not _took_too_long(error):
+            raise  # busy, or the disk: another time it may be read
+        log.warning("account_not_believed", database=str(database), reason=str(error))
+        return Evidence({}, proves_absence=False, why_not="the account's database cannot be read")
+    return Evidence(found, proves_absence=is_linked is not None)
+
+
+def _took_too_long(error: sqlite3.Error) -> bool:
+    return getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_INTERRUPT

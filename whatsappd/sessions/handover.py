@@ -108,7 +108,7 @@ async def _settle_by(
     message_id = evidence.message_ids.get(secret)
     was_sending = row.state is OutboxState.SENDING
     if message_id is None and not evidence.proves_absence:
-        return await outbox.untraceable(row.id, "the account was unlinked meanwhile")
+        return await outbox.untraceable(row.id, evidence.why_not)
     if message_id is None and (row.handed_ms or 0) < boot_ms:
         if not was_sending:
             return None

@@ -1,14 +1,16 @@
 """The only calls of `sqlite3.connect`: how a connection of ours is set up.
 
-Used by `store.database` and `store.safekeeping`. Paths go into URIs quoted, and the file exists
-with mode 0600 before SQLite sees it (`-wal` and `-shm` take the mode of the file).
+Used by the store, and for accounts by `sessions.attempts`. Paths go into URIs quoted, and the file
+exists with mode 0600 before SQLite sees it (`-wal` and `-shm` take the mode of the file).
 """
 
 from __future__ import annotations
 
+import math
 import os
 import sqlite3
 import stat
+import time
 from pathlib import Path
 
 from whatsappd.errors import BadStateDirectory, StoreFailed
@@ -20,6 +22,10 @@ from whatsappd.store.old_keys import add_functions, erase_what_is_due
 BUSY_TIMEOUT_MS = 5000
 #: The write-ahead log is cut back to this size once it was copied into the database.
 WAL_LIMIT_BYTES = 16 << 20
+#: The longest value, and the longest SQL of a table, that is read from an account's database.
+_ACCOUNT_VALUE_BYTES = 1 << 20
+#: Steps of SQLite's machine between two looks at the time. Each step may be a slow one.
+_STEPS = 200
 #: PRAGMA application_id of our databases: "wapd". Migration 1 sets it.
 APPLICATION_ID = 0x77617064
 
@@ -62,6 +68,51 @@ def connect_writer(path: Path) -> sqlite3.Connection:
 def connect_reader(path: Path) -> sqlite3.Connection:
     """A connection that cannot write. Raises `sqlite3.Error`."""
     return _connect(path, "mode=ro")
+
+
+def connect_account(path: Path, *, within_s: float = math.inf) -> sqlite3.Connection:
+    """A connection that cannot write, to a company's own database.
+
+    Its worker writes it, and a worker counts as lost: the file may hold anything. What it holds
+    gets neither this process's memory, nor more of its time than it is given. Queries of it are to
+    have a LIMIT.
+
+    Args:
+        within_s: seconds from now on after which every query fails.
+
+    Raises:
+        sqlite3.Error: it cannot be read, or is no file; or it has views, which the client library
+            makes none of, and which could be queries without an end.
+    """
+    for suffix in ("", "-wal", "-shm", "-journal"):
+        _refuse_what_is_no_file(path.with_name(path.name + suffix))
+    conn = _connect(path, "mode=ro")
+    try:
+        until = time.monotonic() + within_s
+        conn.set_progress_handler(lambda: time.monotonic() > until, _STEPS)
+        conn.setlimit(sqlite3.SQLITE_LIMIT_LENGTH, _ACCOUNT_VALUE_BYTES)
+        conn.execute("PRAGMA trusted_schema = OFF")
+        # A file can ask for a cache of its own size, and has that until another is asked for.
+        conn.execute("PRAGMA cache_size = -2000")
+        views = conn.execute("SELECT 1 FROM sqlite_master WHERE type = 'view' LIMIT 1").fetchone()
+        if views is not None:
+            raise sqlite3.DatabaseError(f"{path} has views: the client library makes none")
+    except BaseException:
+        conn.close()
+        raise
+    return conn
+
+
+def _refuse_what_is_no_file(path: Path) -> None:
+    """A FIFO would be waited for, and a link leads to what is somebody else's."""
+    try:
+        found = path.lstat()
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise sqlite3.OperationalError(f"{path}: {error.strerror}") from error
+    if not stat.S_ISREG(found.st_mode):
+        raise sqlite3.DatabaseError(f"{path} is no regular file")
 
 
 def connect_folder(path: Path) -> sqlite3.Connection:
