@@ -129,6 +129,18 @@ async def delivered(client: RpcClient, company: str, to: str) -> None:
     assert row["state"] == "delivered"
 
 
+OF_THE_HOST = """
+limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+try:
+    resource.setrlimit(resource.RLIMIT_NOFILE, (4096, 4096))
+    raised = None
+except ValueError as error:
+    raised = type(error).__name__
+with open("/proc/self/oom_score_adj") as file:
+    result = [limits, raised, file.read().strip()]
+"""
+
+
 async def test_hostile_code_in_a_worker_reaches_nothing_and_is_counted(tmp_path: Path) -> None:
     async with taken_over(tmp_path) as lost:
         assert await lost.refused_calls("acme") == {}  # a sound worker makes none of them
@@ -150,6 +162,9 @@ async def test_hostile_code_in_a_worker_reaches_nothing_and_is_counted(tmp_path:
         assert not check["ok"]
         assert "acme" in check["detail"]
         assert "globex" not in check["detail"]
+
+        # It cannot take what the host has for all: descriptors on their way, memory.
+        assert await lost.run(OF_THE_HOST) == [[512, 512], "ValueError", "500"]
 
         # And all that a worker is for goes on.
         assert set((await lost.run("result = work()")).values()) == {True}

@@ -8,6 +8,7 @@ import resource
 import struct
 from collections.abc import Collection
 from contextlib import suppress
+from pathlib import Path
 
 from whatsappd.confinement.libc import prctl
 
@@ -65,6 +66,25 @@ def drop_capabilities() -> None:
         return  # asking could be refused (by a filter of systemd's)
     if libc.capset(header, struct.pack("=6I", effective & kept, kept, 0, 0, 0, 0)) != 0:
         raise OSError(ctypes.get_errno(), "capset failed")
+
+
+def limit_descriptors(most: int) -> None:
+    """This process may have at most so many descriptors from now on; it may have fewer already.
+
+    Raises:
+        OSError: the kernel refused.
+    """
+    _soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard > most:
+        hard = most
+    resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+
+
+def die_before_others() -> None:
+    """When memory runs out, the kernel ends this process and what it starts before others (proc(5),
+    oom_score_adj). Call it before `keep_memory_private`; what cannot be had is done without."""
+    with suppress(OSError):
+        Path("/proc/self/oom_score_adj").write_text("500")
 
 
 def close_all_but(descriptors: Collection[int]) -> None:

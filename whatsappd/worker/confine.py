@@ -24,6 +24,7 @@ from whatsappd.confinement.process import (
     close_all_but,
     drop_capabilities,
     keep_memory_private,
+    limit_descriptors,
     no_new_privileges,
 )
 from whatsappd.confinement.resolver import resolver_place
@@ -75,6 +76,13 @@ _DEVICES = (
 )
 
 
+#: Descriptors of one worker; it needs 20. The kernel counts those that are on their way over Unix
+#: sockets for all processes of a user together, and refuses more to whoever has a lower limit: with
+#: the daemon's limit (1024 at least), a worker could see to it that the daemon and the fork server
+#: send none, and no worker can be started.
+_MAX_DESCRIPTORS = 512
+
+
 class WorkerView(NamedTuple):
     """Descriptors for the daemon, in the order of `wire.worker`'s answer."""
 
@@ -104,6 +112,7 @@ def confine_worker(request: WorkerRequest, *, keep: Collection[int]) -> tuple[Co
         OSError: the kernel has it, and refused.
     """
     close_all_but(keep)
+    limit_descriptors(_MAX_DESCRIPTORS)
     try:
         os.chdir(request.directory)
     except OSError as error:

@@ -21,7 +21,7 @@ from collections.abc import Callable
 from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
-from whatsappd.confinement.process import keep_memory_private
+from whatsappd.confinement.process import die_before_others, keep_memory_private
 from whatsappd.errors import Malformed, WorkerFailed
 from whatsappd.wire.frames import pack
 from whatsappd.wire.worker import (
@@ -58,6 +58,9 @@ def main() -> None:
     companies, confinement = sys.argv[2:]
     leave_signals_to_the_daemon()
     os.umask(0o077)
+    # What a worker takes need not be in its own memory (a memfd is not): the daemon, which all
+    # companies depend on, must not be what the kernel finds to be the largest.
+    die_before_others()
     # A crashed Go runtime's core would be large, hold keys, and help nobody.
     keep_memory_private()
     load_library, problem = _preload()
