@@ -12,6 +12,7 @@ import trio
 from whatsappd.gateway.connection import HttpConnection, HttpService
 from whatsappd.gateway.listener import GuardedListener, open_socket
 from whatsappd.gateway.settings import parse_bind
+from whatsappd.gateway.websocket import MAX_WAITING
 
 IDLE_FOR = 0.3
 REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n\r\n"
@@ -169,3 +170,59 @@ async def test_one_whose_body_nobody_reads_does_not_stay() -> None:
                 await client.send_all(b"x" * 100_000)
         with trio.fail_after(5):
             await ended.wait()
+
+
+UPGRADE = (
+    b"GET / HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n"
+    b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+)
+
+
+def frame(opcode: int, data: bytes, *, is_last: bool = True) -> bytes:
+    """As a client sends it, masked with nothing."""
+    return bytes([is_last << 7 | opcode, 0x80 | len(data)]) + b"\0\0\0\0" + data
+
+
+async def until(client: trio.SocketStream, wanted: bytes) -> bytes:
+    read = b""
+    while wanted not in read:
+        more = await client.receive_some(4096)
+        assert more, read
+        read += more
+    return read
+
+
+async def test_any_number_of_messages_may_come_ahead_of_a_websocket_s_answer() -> None:
+    """And they stay in front of what comes behind it."""
+    count = 5 * MAX_WAITING
+
+    async def app(_scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        texts = [(await receive())["text"] for _ in range(count + 1)]
+        await send({"type": "websocket.send", "text": ",".join(texts)})
+
+    async with served(app) as gateway:
+        ahead = b"".join(frame(1, b"%d" % number) for number in range(count))
+        await gateway.client.send_all(UPGRADE + ahead)
+        await until(gateway.client, b"101")
+        await gateway.client.send_all(frame(1, b"last"))
+        expected = ",".join([*map(str, range(count)), "last"])
+        await until(gateway.client, expected.encode())
+
+
+async def test_empty_pieces_of_a_message_are_not_kept() -> None:
+    async def app(_scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        await receive()
+        await send({"type": "websocket.accept"})
+        await send({"type": "websocket.send", "text": (await receive())["text"]})
+
+    async with served(app) as gateway:
+        await gateway.client.send_all(UPGRADE + frame(1, b"", is_last=False))
+        await gateway.client.send_all(frame(0, b"", is_last=False) * 2000 + frame(9, b"there?"))
+        await until(gateway.client, b"there?")
+        exchange = gateway.connection._websocket
+        assert exchange is not None
+        assert not exchange._part
+        await gateway.client.send_all(frame(0, b"whole"))
+        await until(gateway.client, b"whole")

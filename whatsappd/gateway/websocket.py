@@ -49,6 +49,9 @@ class WebSocketExchange:
         self._is_connect_told = False
         self._part: list[str | bytes | bytearray] = []
         self._part_size = 0
+        self._ahead = b""  # what came behind the request, before its answer
+        self._accepted = trio.Event()
+        self._feeding = trio.Lock()
         self._closed = trio.Event()  # nothing more will come from the client
         self._inbox, self._messages = trio.open_memory_channel[dict[str, Any]](MAX_WAITING)
         self._code = int(CloseReason.ABNORMAL_CLOSURE)
@@ -66,6 +69,14 @@ class WebSocketExchange:
             part.strip() for part in b",".join(offered).decode("latin-1").split(",") if part.strip()
         ]
         scope["extensions"] = {"websocket.http.response": {}}
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._feed_ahead)
+            await self._run_to_its_end(app, scope)
+            nursery.cancel_scope.cancel()
+
+    async def _run_to_its_end(
+        self, app: Callable[..., Awaitable[None]], scope: dict[str, Any]
+    ) -> None:
         try:
             await app(scope, self._receive, self._send)
         finally:
@@ -80,7 +91,17 @@ class WebSocketExchange:
 
     async def feed(self, data: bytes) -> None:
         """What arrived. Waits while the application is behind."""
-        if self._frames.state is ConnectionState.CLOSED:
+        async with self._feeding:
+            data, self._ahead = self._ahead + data, b""
+            await self._feed(data)
+
+    async def _feed_ahead(self) -> None:
+        # Not by the application, while it accepts: it would wait for itself to read.
+        await self._accepted.wait()
+        await self.feed(b"")
+
+    async def _feed(self, data: bytes) -> None:
+        if self._frames.state is ConnectionState.CLOSED or not data:
             return
         self._frames.receive_data(data)
         for event in self._frames.events():
@@ -99,7 +120,8 @@ class WebSocketExchange:
                 await self._take(event)
 
     async def _take(self, event: Message[Any]) -> None:
-        self._part.append(event.data)
+        if event.data:  # a message may have any number of empty pieces
+            self._part.append(event.data)
         self._part_size += len(event.data)
         if self._part_size > MAX_MESSAGE:
             self._part.clear()
@@ -171,11 +193,10 @@ class WebSocketExchange:
         given = [(b"sec-websocket-accept", generate_accept_token(self._key)), *headers]
         if subprotocol is not None:
             given.append((b"sec-websocket-protocol", subprotocol.encode()))
-        answer, ahead = self._exchange.switched(given)
+        answer, self._ahead = self._exchange.switched(given)
         self._is_answered = self.is_open = True
         await self._exchange.write(answer)
-        if ahead:
-            await self.feed(ahead)
+        self._accepted.set()
 
     async def _close(self, code: int, reason: str | None = None) -> None:
         # RFC 6455: a reason has at most 123 bytes.
