@@ -206,7 +206,7 @@ class RedisLimiter:
         self._lost.set()
         if not self._is_told:
             self._is_told = True
-            words = self._address.hide(_words(error))
+            words = _words(error, self._address.hide)
             trouble = f"Redis is away ({words}): limits are kept in memory"
             self._set_health(LimiterHealth("redis", trouble, now_ms()))
 
@@ -298,6 +298,7 @@ RIGHTS = (
     f"on ~{PREFIX}*"
 )
 _CLUSTER = "it is a Redis Cluster; use a single Redis"
+_NO_HELLO = "it has no command HELLO: it is older than Redis 6, or the command was renamed"
 #: What stands in Redis' refusals (coredis leaves out the code before them), and what it means here.
 _REFUSALS = (
     ("read only replica", "it is read-only, as a replica is; write to the primary"),
@@ -314,17 +315,26 @@ _REFUSALS = (
     ("cluster", _CLUSTER),
     ("loading the dataset", "it is still loading its data"),
     ("busy running a script", "it is busy with somebody's script"),
+    ("unknown command 'hello'", _NO_HELLO),
+    ("unknown command `hello`", _NO_HELLO),
 )
+#: Behind it Redis repeats what it was given: the login, cut and with other spaces.
+_REPEATED = ", with args beginning with"
 
 
-def _words(error: BaseException) -> str:
-    """Why Redis counts as away, for people."""
+def _words(error: BaseException, hide: Callable[[str], str]) -> str:
+    """Why Redis counts as away, for people.
+
+    Args:
+        hide: takes the password out of a text, before anything of it is cut.
+    """
     if isinstance(error, trio.TooSlowError):
         return "no answer in time"
-    text = " ".join(str(error).split())
+    text = str(error)
     for mark, words in _REFUSALS:
-        if mark in text.lower():
+        if mark in " ".join(text.lower().split()):
             return words
+    text = " ".join(hide(text).partition(_REPEATED)[0].split())
     return text[:200] or type(error).__name__
 
 

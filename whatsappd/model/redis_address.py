@@ -18,6 +18,9 @@ DEFAULT_PORT = 6379
 #: Redis numbers its databases; servers allow 16 unless configured otherwise.
 MAX_DATABASE = 9999
 
+#: Characters of a password that may be shown where a text merely begins like it.
+_SHOWN_AT_MOST = 4
+
 _HOST = re.compile(
     r"(?:\[(?P<v6>[0-9A-Fa-f:.]+)\]|(?P<name>[A-Za-z0-9._-]+))(?::(?P<port>[0-9]+))?"
 )
@@ -48,8 +51,13 @@ class RedisAddress(NamedTuple):
         return f"{'rediss' if self.tls else 'redis'}://{host}:{self.port}/{self.database}"
 
     def hide(self, text: str) -> str:
-        """`text`, for example a server's complaint, without the password."""
-        return text.replace(self.password, "***") if self.password else text
+        """`text`, for example a server's complaint, without the password, and without what a
+        server that cuts what it repeats left of it."""
+        if not self.password:
+            return text
+        for length in range(len(self.password), min(len(self.password), _SHOWN_AT_MOST), -1):
+            text = text.replace(self.password[:length], "***")
+        return text.replace(self.password, "***")
 
 
 def parse_redis_url(url: str) -> RedisAddress:

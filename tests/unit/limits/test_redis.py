@@ -16,6 +16,7 @@ from whatsappd.limits.port import LimiterHealth, LimitKey
 pytest.importorskip("coredis", reason="the extra `redis` is not installed")
 
 from whatsappd.limits.redis import RedisLimiter, open_redis_limiter
+from whatsappd.model.redis_address import parse_redis_url
 
 # coredis 6.9 leaves in-memory streams unclosed when a connection attempt fails.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
@@ -240,6 +241,26 @@ async def test_a_password_may_have_any_character(redis_directory: Path, written:
         url = server.url.replace("unix://", f"unix://:{written}@")
         async with open_redis_limiter(url) as limiter:
             assert limiter.health.trouble is None
+
+
+@pytest.mark.parametrize("password", ["geheim", "geheim-" + "x" * 150, "geheim  with  spaces"])
+async def test_a_redis_that_repeats_the_login_is_not_repeated(
+    redis_directory: Path, password: str
+) -> None:
+    """Redis cuts what it repeats, and writes line breaks as spaces."""
+    options = ("--requirepass", password, "--rename-command", "HELLO", "")
+    with running_redis(redis_directory, *options) as server:
+        url = server.url.replace("unix://", f"unix://:{quote(password)}@")
+        async with open_redis_limiter(url) as limiter:
+            assert "geheim" not in str(limiter.health.trouble)
+            assert "no command HELLO" in str(limiter.health.trouble)
+
+
+@pytest.mark.parametrize("told", ["tell-it", "tell-it-who", "tell-i"])
+def test_what_is_left_of_a_password_is_hidden_too(told: str) -> None:
+    address = parse_redis_url("redis://:tell-it-whole@localhost")
+    assert "tell" not in address.hide(f"wrong: '{told}'")
+    assert address.hide("tell me") == "tell me"
 
 
 async def test_hosts_whose_clocks_differ_share_one_window(redis_server: RedisServer) -> None:
