@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import json
 import signal
+import sqlite3
 import sys
 import time
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
 from typing import Any, get_args
@@ -560,6 +561,29 @@ async def test_a_test_delivery_tells_what_the_receiver_says(
         assert (bad["ok"], bad["status"]) == (False, 403)
     assert [each.event["type"] for each in receiver.received] == ["webhook.test"] * 2
     assert verify(made["secret"], receiver.received[0].headers, receiver.received[0].body)
+
+
+async def test_a_url_that_only_an_older_version_took_holds_up_nobody(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    await create(daemon, receiver)
+    for enabled in (False, True):
+        made = await create(daemon, receiver, enabled=enabled)
+        with closing(sqlite3.connect(daemon.state_dir / "whatsappd.db")) as database, database:
+            old = ("http://user@127.1/a b", made["id"])
+            database.execute("UPDATE webhooks SET url = ? WHERE id = ?", old)
+    async with delivering(daemon):
+        await until_delivered_by_somebody(daemon)
+        with trio.fail_after(PATIENCE):
+            while (shown := await call(daemon, "get", id=made["id"]))["enabled"]:
+                await trio.sleep(0.02)
+        assert "give the webhook another URL" in shown["last_error"]
+        tested = await call(daemon, "test", id=made["id"])
+        assert (tested["ok"], tested["status"]) == (False, None)
+        assert "no user or password" in tested["error"]
+        await make_events(daemon, "acme", 50)
+        events = await logged(daemon)
+        await receiver.until(lambda: len(receiver.accepted) >= len(events))
 
 
 async def test_disabled_keeps_its_place_and_a_new_secret_signs_from_now_on(

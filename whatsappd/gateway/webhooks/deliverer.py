@@ -16,7 +16,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
-from whatsappd.errors import Unreachable, WhatsappdError
+from whatsappd.errors import InvalidParams, Unreachable, WhatsappdError
 from whatsappd.gateway.webhooks.delivery import (
     Delivering,
     Delivery,
@@ -25,9 +25,10 @@ from whatsappd.gateway.webhooks.delivery import (
     made_up,
     open_shared_receiver,
 )
+from whatsappd.gateway.webhooks.post import Outcome
 from whatsappd.gateway.webhooks.signing import body_of, id_of
 from whatsappd.rpc.client import RpcClient, open_client
-from whatsappd.rules.webhooks import TURN_S, Policy
+from whatsappd.rules.webhooks import TURN_S, Policy, parse_url
 
 log = structlog.get_logger()
 
@@ -259,7 +260,14 @@ class _Deliverer:
         try:
             with running.scope:
                 try:
-                    await Delivery(webhook, self._shared).run()
+                    unreadable = _unreadable(webhook)
+                    if unreadable is None:
+                        await Delivery(webhook, self._shared).run()
+                    else:
+                        log.error(
+                            "webhook_disabled", webhook=webhook["id"], reason=unreadable.error
+                        )
+                        await disable(self._client, webhook, unreadable)
                 except* Unreachable:
                     raise
                 except* Exception as group:
@@ -272,8 +280,10 @@ class _Deliverer:
             self._changed.set()
 
     async def _test(self, token: str, webhook: dict[str, Any]) -> None:
-        async with open_shared_receiver(webhook, self._shared) as receiver:
-            outcome = await receiver.post(*made_up("webhook.test"))
+        outcome = _unreadable(webhook)
+        if outcome is None:
+            async with open_shared_receiver(webhook, self._shared) as receiver:
+                outcome = await receiver.post(*made_up("webhook.test"))
         await self._client.call("webhook.tested", token=token, result=outcome.as_wire())
         self._testing.discard(token)
 
@@ -307,6 +317,15 @@ class _Deliverer:
                 if outcome.is_gone:
                     await disable(self._client, webhook, outcome)
                     await trio.sleep_forever()  # the new configuration ends it
+
+
+def _unreadable(webhook: dict[str, Any]) -> Outcome | None:
+    """What becomes of all attempts if the URL is one that only an older version took."""
+    try:
+        parse_url(webhook["url"])
+    except InvalidParams as error:
+        return Outcome(None, f"{error.message}; give the webhook another URL", 0)
+    return None
 
 
 def _begin(webhook: dict[str, Any], among: dict[str, _Running]) -> _Running:
