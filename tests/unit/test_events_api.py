@@ -199,6 +199,27 @@ async def test_qr_codes_are_for_those_who_may_link(world: World) -> None:
     assert world.guest.sent.count(b"alert") == 1
 
 
+async def test_codes_that_a_reader_may_not_see_cost_nothing_to_skip(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # A company that waits to be linked logs one every 20 seconds, for as long as retention keeps.
+    many = [Draft("acme", "session.qr", {"qr": "2@secret"})] * 300
+    await world.log.append(*many, Draft("acme", "alert", {"n": 9}))
+    asked = 0
+    query = world.database.query
+
+    async def counted(read: Callable[[sqlite3.Connection], Any]) -> Any:
+        nonlocal asked
+        asked += 1
+        return await query(read)
+
+    monkeypatch.setattr(world.database, "query", counted)
+    world.log._tail.forget(world.log.last_seq)  # as if others' events had pushed them out
+    page = await world.call(world.guest, "events.read", after=5, limit=1)
+    assert [each["seq"] for each in page["events"]] == [306]
+    assert asked == 1
+
+
 async def test_a_connection_has_a_bounded_number_of_subscriptions(world: World) -> None:
     many = [
         (await world.call(world.owner, "events.subscribe"))["subscription"]

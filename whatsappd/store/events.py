@@ -217,6 +217,7 @@ class EventLog:
         *,
         companies: Collection[str] | None = None,
         types: Collection[str] | None = None,
+        codes: Collection[str] | None = None,
     ) -> Batch:
         """The events behind the cursor `after`, in order: at most `limit`, and MAX_READ_BYTES.
 
@@ -229,6 +230,7 @@ class EventLog:
             after: 0 begins with the oldest that exists.
             companies: those companies' events only. None: all.
             types: those types' events only. None: all.
+            codes: of `session.qr`, those companies' only. None: all.
 
         Raises:
             InvalidParams: `after` lies beyond the newest event: the cursor is of another log (or
@@ -238,16 +240,16 @@ class EventLog:
         """
         cursor = after
         while True:
-            found = self.read_tail(cursor, limit, companies=companies, types=types)
+            found = self.read_tail(cursor, limit, companies=companies, types=types, codes=codes)
             if found is None:
                 break
             await trio.lowlevel.checkpoint()
             if found.events or found.last == self._last_seq:
                 return found
             cursor = found.last
-        chosen = Filter(companies, types)
+        chosen = Filter(companies, types, codes)
         pairs = None
-        if companies is not None or types is not None:
+        if not chosen.is_all:
             pairs = {pair for pair in self._pairs if chosen.has(*pair)}
         until = self._last_seq
         return await self._database.query(
@@ -261,6 +263,7 @@ class EventLog:
         *,
         companies: Collection[str] | None = None,
         types: Collection[str] | None = None,
+        codes: Collection[str] | None = None,
     ) -> Batch | None:
         """What is in memory behind `after`, at once; None if that is not in memory.
 
@@ -276,7 +279,9 @@ class EventLog:
             )
         if after == self._last_seq:
             return Batch([], after, None)
-        chosen = None if companies is None and types is None else Filter(companies, types)
+        chosen: Filter | None = Filter(companies, types, codes)
+        if chosen is not None and chosen.is_all:
+            chosen = None
         # What was deleted lies before the tail: whoever is in it has no gap.
         found = self._tail.after(after, limit if chosen is None else MAX_SCAN, MAX_READ_BYTES)
         return None if found is None else choose(found, limit, chosen)

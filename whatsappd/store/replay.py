@@ -11,6 +11,7 @@ import sqlite3
 from collections.abc import Collection, Iterable, Iterator, Set
 from typing import NamedTuple
 
+from whatsappd.model.event import SESSION_QR
 from whatsappd.store.holdings import Pair
 from whatsappd.store.retention import forgotten_up_to
 from whatsappd.store.tail import StoredEvent
@@ -41,17 +42,24 @@ class Batch(NamedTuple):
 
 
 class Filter(NamedTuple):
-    """Which events are asked for. None: all companies, or all types."""
+    """Which events are asked for. None: all companies, all types, or all companies' QR codes."""
 
     companies: Collection[str] | None
     types: Collection[str] | None
+    codes: Collection[str] | None = None
+
+    @property
+    def is_all(self) -> bool:
+        return self.companies is None and self.types is None and self.codes is None
 
     def accepts(self, stored: StoredEvent) -> bool:
         return self.has(stored.company, stored.type)
 
     def has(self, company: str, type_: str) -> bool:
-        return (self.companies is None or company in self.companies) and (
-            self.types is None or type_ in self.types
+        return (
+            (self.companies is None or company in self.companies)
+            and (self.types is None or type_ in self.types)
+            and (self.codes is None or type_ != SESSION_QR or company in self.codes)
         )
 
 
