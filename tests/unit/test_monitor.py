@@ -72,7 +72,7 @@ class World:
                 directory=Path("/"),
                 recyclable=None,
                 counters=SimpleNamespace(crashes_ms=()),
-                refused_calls={},
+                refused_calls={"socket": 3} if company == "globex" else {},
             )
             for company in self.companies
         ]
@@ -151,6 +151,19 @@ async def test_a_store_that_does_not_answer_is_a_finding_and_no_error(world: Wor
     [webhooks] = [check for check in report.checks if check.name == "webhooks"]
     assert not webhooks.ok
     assert webhooks.remedy
+
+
+async def test_who_is_bound_to_some_companies_is_told_no_other_one_and_no_path(
+    world: World,
+) -> None:
+    world.companies = ["globex"]
+    monitor = Monitor(world.watched(30), LoopClock())
+    report = await monitor.report(frozenset({"acme"}))
+    assert "globex" not in str(report.as_wire())
+    checks = {check.name: check for check in report.checks}
+    assert checks["confinement"].ok
+    assert "are free" in checks["disk"].detail
+    assert "(/" not in checks["disk"].detail
 
 
 async def test_what_was_open_before_the_start_is_not_raised_again(

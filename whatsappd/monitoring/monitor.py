@@ -159,23 +159,28 @@ class Monitor:
         """How everything is now.
 
         Args:
-            companies: the sessions to tell about; None: all.
+            companies: the sessions to tell about; None: all. With some, nothing names another, nor
+                tells where things are kept.
         """
         watched = self._watched
         thresholds = watched.thresholds()
-        disk, descriptors, places = await trio.to_thread.run_sync(self._ask_kernel)
-        webhooks = await self._webhooks()
-        if webhooks is not None and companies is not None:
-            webhooks = [each for each in webhooks if each.is_for(companies)]
-        sessions = [
-            health_of(session)
+        told = [
+            session
             for session in watched.pool.sessions()
             if companies is None or session.company in companies
         ]
+        directories = [session.directory for session in told]
+        disk, descriptors, places = await trio.to_thread.run_sync(self._ask_kernel, directories)
+        if disk is not None and companies is not None:
+            disk = disk._replace(path="")
+        webhooks = await self._webhooks()
+        if webhooks is not None and companies is not None:
+            webhooks = [each for each in webhooks if each.is_for(companies)]
+        sessions = [health_of(session) for session in told]
         checks = [
             health.check_store(watched.database.trouble),
             health.check_fork_server(watched.fork_server),
-            health.check_confinement(watched.fork_server, watched.pool.sessions()),
+            health.check_confinement(watched.fork_server, told),
             health.check_event_loop(self.loop_longest_ms, thresholds),
             health.check_disk(disk, thresholds, watched.database.trouble),
             places,
@@ -196,15 +201,13 @@ class Monitor:
             log.error("webhooks_not_read", reason=error.message)
             return None
 
-    def _ask_kernel(self) -> tuple[procfs.Disk | None, int, Check]:
+    def _ask_kernel(self, directories: Sequence[Path]) -> tuple[procfs.Disk | None, int, Check]:
         places = health.check_places(self._watched.places)
-        return self._disk(), procfs.open_descriptors(), places
+        return self._disk(directories), procfs.open_descriptors(), places
 
-    def _disk(self) -> procfs.Disk | None:
+    def _disk(self, directories: Sequence[Path]) -> procfs.Disk | None:
         """Companies may be kept on disks of their own."""
-        watched = self._watched
-        directories = [session.directory for session in watched.pool.sessions()]
-        return procfs.disk_of(watched.state_dir, *directories)
+        return procfs.disk_of(self._watched.state_dir, *directories)
 
     async def _prove_store(self) -> None:
         """After a refused write nobody may come to write again: find out whether it is over."""
@@ -228,7 +231,8 @@ class Monitor:
             oldest = await watched.outbox.oldest_queued()
         except StoreFailed as error:
             log.error("queue_not_read", reason=error.message)
-        disk = await trio.to_thread.run_sync(self._disk)
+        directories = [session.directory for session in watched.pool.sessions()]
+        disk = await trio.to_thread.run_sync(self._disk, directories)
         now = _Now(now_ms(), steady_ms())
         host = HostFacts(
             now_ms=now.wall,
