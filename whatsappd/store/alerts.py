@@ -26,14 +26,17 @@ class Alerts:
     async def record(self, changes: Sequence[Change]) -> None:
         """Log `changes` in order, and what is open then, in one transaction.
 
+        What was found of a company that was removed before it could be recorded is left out.
+
         Raises:
             StoreFailed: nothing was recorded.
         """
 
         def write(conn: sqlite3.Connection) -> None:
-            for change in changes:
+            taken = [each for each in changes if not each.is_raised or _is_there(conn, each.key)]
+            for change in taken:
                 _apply(conn, change)
-            self._log.stage([_draft(conn, change) for change in changes])
+            self._log.stage([_draft(conn, change) for change in taken])
 
         await self._database.write(write)
 
@@ -41,14 +44,15 @@ class Alerts:
 def _draft(conn: sqlite3.Connection, change: Change) -> Draft:
     """The event of a company's alert is that company's; others belong to none. So do those that
     end because their company was removed: a new one of its name has nothing to do with them."""
-    company = change.key.company or ""
-    if not change.is_raised and not _exists(conn, company):
-        company = ""
-    return Draft(company, ALERT, change.as_wire())
+    company = change.key.company if _is_there(conn, change.key) else None
+    return Draft(company or "", ALERT, change.as_wire())
 
 
-def _exists(conn: sqlite3.Connection, company: str) -> bool:
-    found = conn.execute("SELECT 1 FROM companies WHERE company = ?", (company,)).fetchone()
+def _is_there(conn: sqlite3.Connection, key: AlertKey) -> bool:
+    """Whether the alert's company exists, if it is a company's."""
+    if key.company is None:
+        return True
+    found = conn.execute("SELECT 1 FROM companies WHERE company = ?", (key.company,)).fetchone()
     return found is not None
 
 
