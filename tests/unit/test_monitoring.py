@@ -16,10 +16,11 @@ from whatsappd.monitoring import health, procfs
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.procfs import Disk, Memory, MemoryReader
 from whatsappd.rules.alerts import AlertThresholds
+from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS
 from whatsappd.rules.health import Judgement
 from whatsappd.sessions.process import ProcessView
 from whatsappd.state import Place
-from whatsappd.store.webhooks import MAX_DEAD_LETTERS, Wanted, Webhook
+from whatsappd.store.webhooks import Wanted, Webhook
 
 THRESHOLDS = AlertThresholds()
 WEBHOOK = Webhook(
@@ -38,6 +39,7 @@ WEBHOOK = Webhook(
     gone=0,
     cursor=0,
     dead_letters=0,
+    dead_bytes=0,
     owner=None,
 )
 
@@ -183,7 +185,8 @@ def test_each_check_that_fails_has_a_remedy() -> None:
         health.check_limiter(LimiterHealth("redis", "no answer")),
         health.check_sessions([ill]),
         health.check_webhooks([WEBHOOK._replace(paused_since_ms=1)], None),
-        health.check_webhooks([WEBHOOK._replace(dead_letters=MAX_DEAD_LETTERS)], None),
+        health.check_webhooks([WEBHOOK._replace(dead_letters=DEAD_LETTERS.each)], None),
+        health.check_webhooks([WEBHOOK._replace(dead_bytes=DEAD_LETTER_BYTES.each - 1)], None),
         health.check_webhooks([WEBHOOK], 180_000),
         health.check_webhooks(None, None),
     ]

@@ -18,6 +18,7 @@ from whatsappd.rpc.method import Call, Concerns, Method, NoParams, Notifier
 from whatsappd.rules.bounds import BOUNDS, CONSUMERS, PACES, REPORTED, WEBHOOKS, Bound, report
 from whatsappd.store import consumers
 from whatsappd.store.database import Database
+from whatsappd.store.webhooks import letters_by_webhook
 
 #: What reports some of the bounds: see `Places.report`.
 Reporter = Callable[[], list[dict[str, Any]]]
@@ -88,6 +89,7 @@ class LimitsApi:
                         "SELECT coalesce(owner, 'uid:0'), count(*) FROM webhooks GROUP BY owner"
                     ).fetchall()
                 ),
+                **letters_by_webhook(conn),
             }
         )
         for bound, counts in counted.items():

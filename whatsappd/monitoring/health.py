@@ -17,7 +17,7 @@ from whatsappd.rules.health import Judgement
 from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.session import Session
 from whatsappd.state import Place
-from whatsappd.store.webhooks import MAX_DEAD_LETTERS, Webhook
+from whatsappd.store.webhooks import Webhook
 from whatsappd.supervision import Supervised, summary
 from whatsappd.wire.worker import REQUIRED, Confined
 
@@ -272,7 +272,7 @@ def check_webhooks(webhooks: Sequence[Webhook] | None, away_ms: int | None) -> C
             "webhooks", False, f"nobody has delivered events for {away_ms // 1000} s",
             "start `whatsappd gateway`: what has happened meanwhile is delivered then",
         )  # fmt: skip
-    full = [webhook.id for webhook in enabled if webhook.dead_letters >= MAX_DEAD_LETTERS]
+    full = [webhook.id for webhook in enabled if webhook.is_full]
     if full:
         return Check(
             "webhooks", False, f"full of dead letters, and waiting: {_some(full)}",

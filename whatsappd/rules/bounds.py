@@ -58,7 +58,7 @@ class Bound(NamedTuple):
 
 
 class Holder(NamedTuple):
-    """Who holds something: `uid:1001`, `key:ID`, `company:acme`, `address:192.0.2.1`.
+    """Who holds something: `uid:1001`, `key:ID`, `company:acme`, `webhook:ID`, `address:192.0.2.1`.
 
     Args:
         is_capped: whether `Bound.each` is for this one. It is not for root, the daemon's own user,
@@ -118,6 +118,17 @@ WEBHOOKS = Bound(
     error=InvalidParams, field="url",
 )  # fmt: skip
 
+# Of one webhook each. When they are full nothing is thrown away: the webhook waits.
+_DEAD_REMEDY = "resend or discard some (`whatsappctl webhooks dead ID` shows them)"
+DEAD_LETTERS = Bound(
+    "dead_letters", "dead letters", 10_000, 1_000_000, 100_000, _DEAD_REMEDY, names_others=False,
+    error=QueueFull,
+)  # fmt: skip
+DEAD_LETTER_BYTES = Bound(
+    "dead_letter_bytes", "bytes of dead letters", 128 * _MIB, 4 * _GIB, _GIB, _DEAD_REMEDY,
+    names_others=False, error=QueueFull,
+)  # fmt: skip
+
 COMPANY_BYTES = Bound(
     "company_bytes", "bytes of messages that wait or were given up", 512 * _MIB, 16 * _GIB, 0,
     "send or cancel less; what was given up is deleted when it is old enough "
@@ -160,6 +171,8 @@ BOUNDS: tuple[Bound, ...] = (
     BACKUPS,
     CONSUMERS,
     WEBHOOKS,
+    DEAD_LETTERS,
+    DEAD_LETTER_BYTES,
     COMPANY_BYTES,
     CALLER_BYTES,
     HTTP_CONNECTIONS,

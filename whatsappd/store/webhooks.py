@@ -18,22 +18,27 @@ from typing import Any, NamedTuple
 import trio
 
 from whatsappd.clock import now_ms
-from whatsappd.errors import InvalidParams, QueueFull, unknown_webhook
+from whatsappd.errors import InvalidParams, unknown_webhook
 from whatsappd.model.consumer import WEBHOOK
 from whatsappd.model.event import ALERT, SESSION_QR, Draft
-from whatsappd.rules.bounds import WEBHOOKS, Holder, check_room
+from whatsappd.rules.bounds import (
+    DEAD_LETTER_BYTES,
+    DEAD_LETTERS,
+    WEBHOOKS,
+    Bound,
+    Holder,
+    check_room,
+)
 from whatsappd.rules.webhooks import WebhookAlert, host_of
 from whatsappd.store import consumers, dead_letters
 from whatsappd.store.audit import Note, unnoted
 from whatsappd.store.database import Database
 from whatsappd.store.dead_letters import MAX_REASON, DeadLetter, Refused
-from whatsappd.store.events import EventLog
+from whatsappd.store.events import MAX_EVENT_BYTES, EventLog
 
 #: Each is a receiver that somebody runs, and some connections and memory of the gateway.
 MAX_WEBHOOKS = WEBHOOKS.all
 MAX_DESCRIPTION = 200
-#: Per webhook. When they are full nothing is thrown away: the webhook waits for somebody to look.
-MAX_DEAD_LETTERS = 10_000
 #: Secrets begin with it (Standard Webhooks); behind it 32 random bytes in base64.
 SECRET_PREFIX = "whsec_"  # noqa: S105 - a secret's mark, not one
 
@@ -75,6 +80,15 @@ class Webhook(NamedTuple):
     owner: str | None  # who made it: `uid:1000`, `key:ID`; None: root or the daemon's own user
     cursor: int  # the seq up to which everything is delivered, or a dead letter
     dead_letters: int
+    dead_bytes: int  # of the events in them, packed
+
+    @property
+    def is_full(self) -> bool:
+        """Whether there may be no room for one more dead letter, so that it waits."""
+        return (
+            self.dead_letters >= DEAD_LETTERS.each
+            or self.dead_bytes + MAX_EVENT_BYTES > DEAD_LETTER_BYTES.each
+        )
 
     def is_for(self, companies: Collection[str]) -> bool:
         """Whether it is about none but these companies: then whoever may see those may see it."""
@@ -130,6 +144,8 @@ class Webhooks:
         self._log = log
         self._clock = clock
         self._changed = trio.Event()
+        self.letters_bound: Bound = DEAD_LETTERS
+        self.letter_bytes_bound: Bound = DEAD_LETTER_BYTES
 
     def changed(self) -> trio.Event:
         """Set when a configuration changes, or somebody asks to send a dead letter again."""
@@ -288,12 +304,9 @@ class Webhooks:
 
         def write(conn: sqlite3.Connection) -> int:
             found = _get(conn, report.id)
-            if report.dead and found.dead_letters + len(report.dead) > MAX_DEAD_LETTERS:
-                raise QueueFull(
-                    f"the webhook {report.id} has {found.dead_letters} dead letters: "
-                    "`whatsappctl webhooks dead` shows them; resend or discard some"
-                )
-            dead_letters.insert(conn, report.id, report.dead, now)
+            if report.dead:
+                dead_letters.insert(conn, report.id, report.dead, now)
+                self._check_letters(conn, found)
             conn.execute(
                 "UPDATE webhooks SET delivered = delivered + ?, failures = failures + ?,"
                 " last_success_ms = coalesce(?, last_success_ms) WHERE id = ?",
@@ -320,6 +333,20 @@ class Webhooks:
             return consumers.acknowledge(conn, name, report.cursor, now)
 
         return await self._database.write(write)
+
+    def _check_letters(self, conn: sqlite3.Connection, before: Webhook) -> None:
+        """Raises QueueFull if there was no room for the dead letters that came just now."""
+        after = _get(conn, before.id)
+        total_bytes, total = conn.execute(
+            "SELECT sum(dead_bytes), (SELECT count(*) FROM webhook_dead_letters) FROM webhooks"
+        ).fetchone()
+        holder = Holder(f"webhook:{before.id}", may_use_kept=before.owner is None)
+        for bound, held, now, total_now in (
+            (self.letters_bound, before.dead_letters, after.dead_letters, total),
+            (self.letter_bytes_bound, before.dead_bytes, after.dead_bytes, total_bytes),
+        ):
+            if now > held:
+                check_room(bound, holder, held, total_now - (now - held), now - held)
 
     def _stage_alert(self, was: Webhook, paused_since_ms: int | None, detail: str | None) -> None:
         if (was.paused_since_ms is None) == (paused_since_ms is None):
@@ -433,6 +460,15 @@ def stop_only_for(conn: sqlite3.Connection, company: str) -> None:
     )
 
 
+def letters_by_webhook(conn: sqlite3.Connection) -> dict[Bound, dict[str, int]]:
+    """How many dead letters there are, and bytes of them, of each webhook that has some."""
+    found = [each for each in _all(conn) if each.dead_letters]
+    return {
+        DEAD_LETTERS: {f"webhook:{each.id}": each.dead_letters for each in found},
+        DEAD_LETTER_BYTES: {f"webhook:{each.id}": each.dead_bytes for each in found},
+    }
+
+
 def _check_room(conn: sqlite3.Connection, owner: str | None) -> None:
     is_ours = owner is None
     holder = Holder(owner or "uid:0", is_capped=not is_ours, may_use_kept=is_ours)
@@ -453,7 +489,7 @@ def new_secret() -> str:
 def _all(conn: sqlite3.Connection, where: str = "", values: Sequence[str] = ()) -> list[Webhook]:
     rows = conn.execute(
         f"SELECT {_COLUMNS}, cursor, (SELECT count(*) FROM webhook_dead_letters AS letters"  # noqa: S608 - ours
-        "  WHERE letters.webhook = webhooks.id)"
+        "  WHERE letters.webhook = webhooks.id), dead_bytes"
         " FROM webhooks JOIN (SELECT name, cursor FROM consumers) ON name = 'webhook:' || id"
         f" {where} ORDER BY created_ms, id",
         values,

@@ -12,13 +12,20 @@ import pytest
 from whatsappd.api.webhook_delivery import _types
 from whatsappd.errors import InvalidParams, QueueFull, UnknownDeadLetter, UnknownWebhook
 from whatsappd.model.event import SESSION_QR, Draft
-from whatsappd.rules.bounds import WEBHOOKS
-from whatsappd.store import webhooks as module
+from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS, WEBHOOKS
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.dead_letters import Refused
 from whatsappd.store.events import EventLog, open_event_log
 from whatsappd.store.keys import Scope, open_keys
-from whatsappd.store.webhooks import MAX_WEBHOOKS, Progress, Wanted, Webhook, Webhooks
+from whatsappd.store.webhooks import (
+    MAX_WEBHOOKS,
+    Progress,
+    Wanted,
+    Webhook,
+    Webhooks,
+    letters_by_webhook,
+)
+from whatsappd.wire.frames import pack
 
 URL = "https://hooks.shop.example/path-that-is-secret"
 
@@ -183,17 +190,43 @@ async def test_dead_letters_are_kept_once_and_with_their_event(store: Store) -> 
     assert await store.webhooks.discard(made.id, None) == 1
 
 
-async def test_full_of_dead_letters_nothing_is_thrown_away(
-    store: Store, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(module, "MAX_DEAD_LETTERS", 2)
-    made = await store.webhooks.create(Wanted(URL), 0)
-    await store.webhooks.progress(report(made, dead=[refused(1), refused(2)]))
-    with pytest.raises(QueueFull, match="resend or discard"):
-        await store.webhooks.progress(report(made, cursor=3, dead=[refused(3)]))
-    assert (await store.webhooks.get(made.id)).cursor == 0
-    await store.webhooks.discard(made.id, None)
-    assert await store.webhooks.progress(report(made, cursor=3, dead=[refused(3)])) == 3
+@pytest.mark.parametrize("by_bytes", [False, True])
+async def test_full_of_dead_letters_nothing_is_thrown_away(store: Store, by_bytes: bool) -> None:
+    webhooks = store.webhooks
+    size = len(pack(refused(1).event))
+    if by_bytes:
+        webhooks.letter_bytes_bound = DEAD_LETTER_BYTES._replace(each=3 * size - 1, all=5 * size)
+    else:
+        webhooks.letters_bound = DEAD_LETTERS._replace(each=2)
+    made = await webhooks.create(Wanted(URL), 0)
+    await webhooks.progress(report(made, dead=[refused(1), refused(2)]))
+    await webhooks.progress(report(made, dead=[refused(1), refused(2)]))  # nothing more
+    assert (await webhooks.get(made.id)).dead_bytes == 2 * size
+    with pytest.raises(QueueFull, match=r"webhook .* holds .* dead letters: resend or discard"):
+        await webhooks.progress(report(made, cursor=3, dead=[refused(3)]))
+    found = await webhooks.get(made.id)
+    assert (found.cursor, found.dead_letters) == (0, 2)
+    await webhooks.discard(made.id, None)
+    assert await webhooks.progress(report(made, cursor=3, dead=[refused(3)])) == 3
+    [letter] = await webhooks.dead_letters(made.id)
+    await webhooks.resent(made.id, letter.id, None)
+    assert (await webhooks.get(made.id)).dead_bytes == 0
+
+
+async def test_the_dead_letters_of_others_webhooks_leave_room_for_roots(store: Store) -> None:
+    webhooks = store.webhooks
+    size = len(pack(refused(1).event))
+    webhooks.letter_bytes_bound = DEAD_LETTER_BYTES._replace(all=4 * size, kept=2 * size)
+    one, two = [await webhooks.create(Wanted(URL), 0, owner) for owner in ("key:a", "key:b")]
+    ours = await webhooks.create(Wanted(URL), 0)
+    await webhooks.progress(report(one, dead=[refused(1), refused(2)]))
+    with pytest.raises(QueueFull, match="all callers together hold") as told:
+        await webhooks.progress(report(two, dead=[refused(1)]))
+    assert one.id not in told.value.message
+    await webhooks.progress(report(ours, dead=[refused(1), refused(2)]))
+    held = await webhooks._database.read(letters_by_webhook)
+    assert held[DEAD_LETTERS] == {f"webhook:{one.id}": 2, f"webhook:{ours.id}": 2}
+    assert held[DEAD_LETTER_BYTES][f"webhook:{ours.id}"] == 2 * size
 
 
 async def test_whoever_delivers_is_told_of_changes(store: Store) -> None:

@@ -106,6 +106,7 @@ class Webhook(_Response):
     delivered: int
     failures: int = Field(description="Attempts that failed.")
     dead_letters: int
+    dead_bytes: int = Field(description="Bytes of the events in them.")
     gone: int = Field(
         description="How many events of the log, of all kinds, its retention deleted before this "
         "webhook came to them: at most so many, as others between them may have outlived them."
