@@ -15,6 +15,7 @@ from whatsappd.errors import (
     InvalidParams,
     NotConnected,
     RateLimited,
+    UnknownCompany,
     WhatsappdError,
     unknown_message,
 )
@@ -145,6 +146,7 @@ class MessagesApi:
         Raises:
             NotConnected: it would wait for a connection.
             RateLimited: there is none; `data.retry_after_ms` says when there will be.
+            UnknownCompany: it was removed meanwhile.
         """
         known = await self._outbox.find(new)
         if known is not None:
@@ -168,6 +170,12 @@ class MessagesApi:
             )
         created = False
         try:
+            # The limiter may have taken its time (Redis): nothing is accepted for a company that
+            # was removed meanwhile, nor for another one that has its name by now.
+            if self._pool.get(new.company) is not session:
+                raise UnknownCompany(
+                    f"company: {new.company!r} was removed meanwhile", company=new.company
+                )
             row, created = await self._outbox.accept(new, self._settings.queue_limit)
             if created:
                 pacing.accepted(row)
