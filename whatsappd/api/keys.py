@@ -48,6 +48,7 @@ class KeysApi:
     def __init__(self, keys: Keys, trail: AuditTrail) -> None:
         self._keys = keys
         self._trail = trail
+        self._following: set[int] = set()  # connections
 
     def methods(self) -> list[Method]:
         return [
@@ -83,8 +84,11 @@ class KeysApi:
 
     def _follow(self, call: Call, _params: NoParams) -> dict[str, Any]:
         """For the gateway: `key.revoked {id}` is notified for each key that is, until the
-        connection ends."""
+        connection ends. Asked for again, nothing more is done."""
         connection = call.connection
+        if id(connection) in self._following or connection.closed:
+            return {}
+        self._following.add(id(connection))
 
         def tell(identity: str) -> None:
             told = pack_notification("key.revoked", {"id": identity})
@@ -97,6 +101,7 @@ class KeysApi:
                 await trio.sleep_forever()
             finally:
                 unfollow()
+                self._following.remove(id(connection))
 
         connection.start_soon(follow)
         return {}
