@@ -103,7 +103,7 @@ SUBSCRIPTIONS = Bound(
 )  # fmt: skip
 
 BACKUPS = Bound(
-    "backups", "backups under way", 1, 2, 0, "wait until one of them has ended",
+    "backups", "backups under way", 1, 3, 1, "wait until one of them has ended",
 )  # fmt: skip
 
 # --- what is kept on disk -----------------------------------------------------------------------

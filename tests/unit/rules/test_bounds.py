@@ -8,8 +8,14 @@ from hypothesis import strategies as st
 
 from whatsappd.errors import TooManyRequests
 from whatsappd.rules.bounds import (
+    BACKUPS,
     BOUNDS,
+    CONNECTIONS,
     PACES,
+    SUBSCRIPTIONS,
+    UNFINISHED_BYTES,
+    UNSENT_BYTES,
+    WAITING_CALLS,
     Bound,
     Holder,
     Pace,
@@ -121,3 +127,15 @@ def test_who_is_told_to_wait_keeps_the_pace_by_waiting() -> None:
         now += pace.wait("a", now)
         count += 1
     assert count == pytest.approx(2 + 10 * 4, abs=1)
+
+
+def test_what_callers_take_on_the_daemons_socket_leaves_room_for_root() -> None:
+    socket = (CONNECTIONS, UNFINISHED_BYTES, UNSENT_BYTES, WAITING_CALLS, SUBSCRIPTIONS, BACKUPS)
+    for bound in socket:
+        places = Places(bound)
+        for uid in range(1000, 1000 + bound.all):
+            try:
+                places.take(Holder(f"uid:{uid}"), bound.each)
+            except TooManyRequests:
+                break
+        places.take(Holder("uid:0", is_capped=False, may_use_kept=True))
