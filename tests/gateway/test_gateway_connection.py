@@ -192,6 +192,7 @@ async def test_any_number_of_messages_may_come_ahead_of_a_websocket_s_answer() -
         await send({"type": "websocket.accept"})
         texts = [(await receive())["text"] for _ in range(count + 1)]
         await send({"type": "websocket.send", "text": ",".join(texts)})
+        await receive()  # the end
 
     async with served(app) as gateway:
         ahead = b"".join(frame(1, b"%d" % number) for number in range(count))
@@ -207,6 +208,7 @@ async def test_empty_pieces_of_a_message_are_not_kept() -> None:
         await receive()
         await send({"type": "websocket.accept"})
         await send({"type": "websocket.send", "text": (await receive())["text"]})
+        await receive()  # the end
 
     async with served(app) as gateway:
         await gateway.client.send_all(UPGRADE + frame(1, b"", is_last=False))
