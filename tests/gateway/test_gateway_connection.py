@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 
-from whatsappd.gateway.connection import HttpConnection, HttpService
+from whatsappd.gateway.connection import MAX_AHEAD, HttpConnection, HttpService
 from whatsappd.gateway.listener import GuardedListener, open_socket
 from whatsappd.gateway.settings import parse_bind
 from whatsappd.gateway.websocket import MAX_WAITING
@@ -170,6 +170,23 @@ async def test_one_whose_body_nobody_reads_does_not_stay() -> None:
                 await client.send_all(b"x" * 100_000)
         with trio.fail_after(5):
             await ended.wait()
+
+
+async def test_a_head_that_comes_with_much_of_its_body_is_no_flood() -> None:
+    async def app(_scope: Any, receive: Callable[..., Any], send: Callable[..., Any]) -> None:
+        size, has_more = 0, True
+        while has_more:
+            message = await receive()
+            size += len(message["body"])
+            has_more = message["more_body"]
+        await respond(send, b"%d" % size)
+
+    body = b"x" * (4 * MAX_AHEAD)
+    request = b"POST / HTTP/1.1\r\nHost: x\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    async with served(app, idle_for=5) as gateway:
+        for _ in range(60):  # whose turn it is first is a matter of chance
+            await gateway.client.send_all(request)
+            await until(gateway.client, b"\r\n\r\n%d" % len(body))
 
 
 UPGRADE = (

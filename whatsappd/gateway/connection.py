@@ -184,7 +184,9 @@ class HttpConnection:
         """The next one's head; None if there is none, or an answer told what is wrong with it."""
         if self._service.stopping.is_set():
             return None
-        self._is_body_read = True
+        # Not ahead of anything: what arrives may be a head with much of its body, before it is
+        # this task's turn to look at it.
+        self._is_body_read = False
         self._is_pausing = True
         with trio.CancelScope(deadline=trio.current_time() + self._service.idle_for) as self._pause:
             try:
