@@ -16,6 +16,7 @@ system keeps of those is its own business.
 
 from __future__ import annotations
 
+import os
 import shutil
 import sqlite3
 from collections.abc import Callable
@@ -133,7 +134,7 @@ class Removals:
         directory = self._directory(company)
         try:
             if directory.exists():
-                await trio.to_thread.run_sync(shutil.rmtree, directory)
+                await trio.to_thread.run_sync(_delete_tree, directory)
         except OSError as error:
             raise StoreFailed(
                 f"{error.filename} cannot be deleted: {error.strerror}", path=str(directory)
@@ -161,6 +162,18 @@ class Removals:
                     await self._webhooks.update(webhook.id, partial(_without, company=company))
             except UnknownWebhook:
                 continue  # somebody else removed it meanwhile
+
+
+def _delete_tree(directory: Path) -> None:
+    """Delete it, whatever modes its worker gave to what is in it: a worker that strangers took over
+    must not be able to make itself stay."""
+    directory.chmod(0o700)
+    for at, directories, _files in os.walk(directory):
+        for name in directories:
+            path = Path(at, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
+    shutil.rmtree(directory)
 
 
 def _without(wanted: Wanted, *, company: str) -> Wanted:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any, NamedTuple, Never
 from weakref import WeakValueDictionary
 
@@ -28,7 +30,7 @@ from whatsappd.store.events import EventLog, open_event_log
 from whatsappd.store.intake import Arrival, Intake, Receipt
 from whatsappd.store.keys import Keys, Scope, open_keys
 from whatsappd.store.outbox import Outbox, open_outbox
-from whatsappd.store.removal import Removals
+from whatsappd.store.removal import Removals, _delete_tree
 from whatsappd.store.retention import EventBounds
 from whatsappd.store.safekeeping import check
 from whatsappd.store.webhooks import Progress, Wanted, Webhooks
@@ -334,3 +336,27 @@ async def test_one_that_cannot_be_deleted_holds_up_no_other(tmp_path: Path) -> N
             await removals.tried.wait()
         nursery.cancel_scope.cancel()
     assert removals.left == ["acme"]
+
+
+async def test_modes_that_a_worker_gave_its_files_do_not_make_them_stay() -> None:
+    # Root may delete anything; the daemon's own user, which is nobody here, may not.
+    before = os.geteuid()
+    user = before or 54_009
+    with TemporaryDirectory() as place:
+        beside, directory = Path(place, "beside"), Path(place, "acme")
+        inner = directory / "kept" / "deeper"
+        beside.mkdir(mode=0o755)
+        inner.mkdir(parents=True)
+        (inner / "file").write_text("secret")
+        (directory / "link").symlink_to(beside)
+        for path in (place, directory, directory / "kept", inner, inner / "file", beside):
+            os.chown(path, user, -1)
+        for path in (inner, directory / "kept", directory):
+            path.chmod(0)
+        os.seteuid(user)
+        try:
+            await trio.to_thread.run_sync(_delete_tree, directory)
+        finally:
+            os.seteuid(before)
+        assert not directory.exists()
+        assert beside.stat().st_mode & 0o777 == 0o755
