@@ -8,7 +8,7 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
@@ -16,9 +16,12 @@ import trio
 import trio.testing
 
 from whatsappd.errors import WorkerFailed, WorkerGone
+from whatsappd.rules.bounds import WORKER_NEWS
+from whatsappd.rules.health import Asked
+from whatsappd.sessions.checkup import ask
 from whatsappd.sessions.forkserver import Spawned
 from whatsappd.sessions.process import ChildProcess
-from whatsappd.sessions.worker import Worker
+from whatsappd.sessions.worker import CONFIRM_EVERY, Worker
 from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import pack_notification, pack_result
 from whatsappd.wire.worker import MAX_REASON, Kind, WorkerEvent, WorkerMethod
@@ -213,3 +216,92 @@ async def test_a_workers_refusal_is_one_however_it_words_it(error: object) -> No
             nursery.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked()
             await worker.run(on_events)
+
+
+#: A process that says the same as often as it is told, and ends with its channel.
+_REPEATING = """
+import socket, sys
+channel = socket.socket(fileno=int(sys.argv[1]))
+try:
+    channel.sendall(bytes.fromhex(sys.argv[2]) * int(sys.argv[3]))
+    while channel.recv(1024):
+        pass
+except ConnectionError:
+    pass
+"""
+
+
+@pytest.mark.parametrize("answers", [pack_result(77, {}), pack_result(0, {}) * 2])
+async def test_a_worker_that_answers_what_nobody_asked_is_ended(answers: bytes) -> None:
+    """A flood of answers would take the daemon's time: nothing else holds it back."""
+
+    async def on_events(_events: list[WorkerEvent]) -> None:
+        raise AssertionError("it told of no event")
+
+    with a_worker(answers, _REPEATING, "1") as worker, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+
+            async def call() -> None:
+                with suppress(WorkerGone):
+                    await worker.call(WorkerMethod.LOGOUT)
+
+            nursery.start_soon(call)
+            await trio.testing.wait_all_tasks_blocked()
+            await worker.run(on_events)
+    assert worker.broken == "a worker answered what nobody asked"
+
+
+async def test_an_answer_may_come_when_nobody_waits_for_it_any_more() -> None:
+    enough = trio.Event()
+
+    async def on_events(_events: list[WorkerEvent]) -> None:
+        enough.set()
+
+    with a_worker(pack_result(0, {}) + event(), _REPEATING, "1") as worker, trio.fail_after(30):
+        with trio.move_on_after(0):
+            await worker.call(WorkerMethod.HEALTH)
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.run, on_events)
+            await enough.wait()
+            assert worker.broken is None
+            nursery.cancel_scope.cancel()
+
+
+async def test_a_worker_that_tells_too_much_of_its_session_is_read_slower() -> None:
+    taken: list[WorkerEvent] = []
+
+    async def on_events(events: list[WorkerEvent]) -> None:
+        taken.extend(events)
+
+    said = event(data={"code": "x" * 200})
+    with a_worker(said, _REPEATING, "1000") as worker, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.run, on_events)
+            while len(taken) < WORKER_NEWS.burst:
+                await trio.testing.wait_all_tasks_blocked(0.01)
+            await trio.testing.wait_all_tasks_blocked(0.05)
+            nursery.cancel_scope.cancel()
+    assert WORKER_NEWS.burst <= len(taken) < 1000
+
+
+async def test_a_worker_that_reads_nothing_is_not_held_up_by_our_store() -> None:
+    """It fills its own channel with events to confirm, and would never be found to be hung."""
+    full = trio.Event()
+
+    async def on_events(_events: list[WorkerEvent]) -> None:
+        number = 0
+        while True:
+            number += CONFIRM_EVERY
+            with trio.move_on_after(0.1) as waiting:
+                await worker.confirm(number)
+            if waiting.cancelled_caught:
+                full.set()
+                await worker.confirm(number + CONFIRM_EVERY)
+
+    with a_worker(event()) as worker, trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(worker.run, on_events)
+            await full.wait()
+            assert (await ask(worker, 0.01)).asked is Asked.SILENT
+            worker.kill()
+            nursery.cancel_scope.cancel()

@@ -321,6 +321,8 @@ DEFECT_LINES = PaceBound("defect_log_lines", "log lines of failed methods", 20, 
 ALL_DEFECT_LINES = PaceBound("all_defect_log_lines", "log lines of failed methods", 100, 1.0)
 #: What one company's worker prints, in bytes. Beyond it lines are dropped, and counted.
 WORKER_OUTPUT = PaceBound("worker_output", "bytes of a worker's log lines", 1 << 20, 65_536.0)
+#: What one company's worker tells of its session: states, QR codes. Beyond it, it is read slower.
+WORKER_NEWS = PaceBound("worker_news", "news of a worker about its session", 200, 10.0)
 
 PACES: tuple[PaceBound, ...] = (
     DENIALS,
@@ -330,6 +332,7 @@ PACES: tuple[PaceBound, ...] = (
     DEFECT_LINES,
     ALL_DEFECT_LINES,
     WORKER_OUTPUT,
+    WORKER_NEWS,
 )
 
 

@@ -27,6 +27,7 @@ from whatsappd.errors import (
     WorkerFailed,
     WorkerGone,
 )
+from whatsappd.rules.bounds import WORKER_NEWS, Pace
 from whatsappd.rules.milestones import is_milestone
 from whatsappd.sessions.forkserver import Spawned
 from whatsappd.sessions.output import log_output
@@ -94,6 +95,8 @@ class Worker:
         self._incoming = spawned.channel  # the same one; see `_receive`
         self._send_lock = trio.Lock()
         self._waiting: dict[int, _Answer] = {}
+        self._forgotten: set[int] = set()  # requests whose answers nobody waits for any more
+        self._news = Pace(WORKER_NEWS)
         self._next_msgid = 0
         self._closed = False
         #: Numbers of its inbound events: the last on disk, and the last that it knows to be.
@@ -192,6 +195,8 @@ class Worker:
             raise WorkerGone("the worker is gone") from error
         finally:
             self._waiting.pop(msgid, None)
+            if answer.response is None:
+                self._forgotten.add(msgid)
         if answer.response is None:
             raise WorkerGone("the worker went away before it answered")
         if answer.response.error is not None:
@@ -225,6 +230,8 @@ class Worker:
         self._taken = number
         if number - self._confirmed < CONFIRM_EVERY:
             return
+        # From here on it is the worker that we wait for, and one that never reads is hung.
+        self.is_held_up = False
         try:
             async with self._send_lock:
                 await self._channel.send_all(self._confirmation())
@@ -308,6 +315,7 @@ class Worker:
                     self.is_held_up = True
                     await on_events(events)
                     self.is_held_up = False
+                    await self._keep_pace(events)
         except (trio.BrokenResourceError, trio.ClosedResourceError):
             pass  # the process ended, or is being ended
         except (Malformed, InvalidParams, TooLarge) as error:
@@ -320,6 +328,16 @@ class Worker:
             with trio.move_on_after(_SAVE_WITHIN):
                 await self._exited.wait()
             self.kill()
+
+    async def _keep_pace(self, events: list[WorkerEvent]) -> None:
+        """Read on later if it tells so much of its session that others would have to wait."""
+        now, pause = trio.current_time(), 0.0
+        for event in events:
+            if not event.is_inbound:
+                pause = self._news.wait("", now)
+        if pause > 0:
+            with trio.move_on_after(pause):
+                await self._exited.wait()
 
     def _end_broken(self, reason: str) -> None:
         """Close the channel, both ways: what it writes fails at once, and goes into its spool."""
@@ -346,14 +364,22 @@ class Worker:
     def _take(self, value: Any) -> WorkerEvent | None:
         match parse_message(value):
             case Response() as response:
-                answer = self._waiting.get(response.msgid)
-                if answer is not None:
-                    answer.response = response
-                    answer.arrived.set()
+                self._take_answer(response)
                 return None
             case Notification() as notification:
                 return parse_worker_event(named_arguments(notification.params))
         raise Malformed("a worker sent a request")
+
+    def _take_answer(self, response: Response) -> None:
+        answer = self._waiting.get(response.msgid)
+        if answer is not None and answer.response is None:
+            answer.response = response
+            answer.arrived.set()
+        elif response.msgid in self._forgotten:
+            self._forgotten.discard(response.msgid)
+        else:
+            # Ten thousand of them come with one read, and take the time of everybody else.
+            raise Malformed("a worker answered what nobody asked")
 
     def _fail_waiting(self) -> None:
         for answer in self._waiting.values():
