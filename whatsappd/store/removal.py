@@ -16,6 +16,7 @@ system keeps of those is its own business.
 
 from __future__ import annotations
 
+import errno
 import os
 import shutil
 import sqlite3
@@ -133,7 +134,7 @@ class Removals:
     async def _remove_directory(self, company: str) -> None:
         directory = self._directory(company)
         try:
-            if directory.exists():
+            if directory.exists() or directory.is_symlink():
                 await trio.to_thread.run_sync(_delete_tree, directory)
         except OSError as error:
             raise StoreFailed(
@@ -166,14 +167,30 @@ class Removals:
 
 def _delete_tree(directory: Path) -> None:
     """Delete it, whatever modes its worker gave to what is in it: a worker that strangers took over
-    must not be able to make itself stay."""
-    directory.chmod(0o700)
-    for at, directories, _files in os.walk(directory):
+    must not be able to make itself stay.
+
+    A company may have a disk of its own, mounted here or behind a link: that is emptied.
+    """
+    place = directory.resolve()
+    place.chmod(0o700)
+    for at, directories, _files in os.walk(place):
         for name in directories:
             path = Path(at, name)
             if not path.is_symlink():
                 path.chmod(0o700)
-    shutil.rmtree(directory)
+    for child in place.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+    if directory.is_symlink():
+        directory.unlink()
+        return
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # a disk is mounted there
+            raise
 
 
 def _without(wanted: Wanted, *, company: str) -> Wanted:

@@ -235,7 +235,7 @@ async def test_a_directory_that_cannot_be_deleted_is_told_and_tried_again(
             def refuse(path: Path) -> None:
                 raise PermissionError(13, "Permission denied", str(path))
 
-            patch.setattr("whatsappd.store.removal.shutil.rmtree", refuse)
+            patch.setattr("whatsappd.store.removal._delete_tree", refuse)
             with pytest.raises(StoreFailed, match="cannot be deleted"):
                 await store.removals.finish("acme")
         assert await store.removals.pending() == ["acme"]
@@ -360,3 +360,13 @@ async def test_modes_that_a_worker_gave_its_files_do_not_make_them_stay() -> Non
             os.seteuid(before)
         assert not directory.exists()
         assert beside.stat().st_mode & 0o777 == 0o755
+
+
+def test_a_company_on_a_disk_of_its_own_leaves_nothing_there(tmp_path: Path) -> None:
+    disk, link = tmp_path / "disk", tmp_path / "acme"
+    (disk / "spool").mkdir(parents=True)
+    (disk / "session.db").write_text("keys")
+    link.symlink_to(disk)
+    _delete_tree(link)
+    assert not link.is_symlink()
+    assert list(disk.iterdir()) == []
