@@ -67,6 +67,7 @@ def new_file(
                 os.fsync(file.fileno())
                 _existing(path, directory, name, replace=replace)
                 _name(path, directory, partial, name, replace=replace)
+                _check_named(path, directory, name, file)
         finally:
             os.close(directory)
     except OSError as error:
@@ -189,7 +190,9 @@ def _name(path: str, directory: int, partial: str, name: str, *, replace: bool) 
         os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
     else:
         try:
-            os.link(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
+            os.link(
+                partial, name, src_dir_fd=directory, dst_dir_fd=directory, follow_symlinks=False
+            )
         except PermissionError:  # a file system without links: then two steps must do
             _existing(path, directory, name, replace=False)
             os.rename(partial, name, src_dir_fd=directory, dst_dir_fd=directory)
@@ -198,6 +201,25 @@ def _name(path: str, directory: int, partial: str, name: str, *, replace: bool) 
             raise
     with suppress(PermissionError):
         _sync(directory)
+
+
+def _check_named(path: str, directory: int, name: str, file: BinaryIO) -> None:
+    """Whoever may rename files in that directory may have put another one in the place of ours.
+
+    A file of our own user is none of theirs: another command may have written it since.
+    """
+    ours = os.fstat(file.fileno())
+    named: os.stat_result | None = None
+    with suppress(FileNotFoundError):
+        named = os.stat(name, dir_fd=directory, follow_symlinks=False)
+    if named is not None:
+        is_ours = (named.st_dev, named.st_ino) == (ours.st_dev, ours.st_ino)
+        if is_ours or (stat.S_ISREG(named.st_mode) and named.st_uid == ours.st_uid):
+            return
+    raise FileNotWritten(
+        f"{path}: somebody replaced it meanwhile; name a file in a directory of your own",
+        path=path,
+    )
 
 
 def _sync(directory: int) -> None:

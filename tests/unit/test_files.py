@@ -230,3 +230,23 @@ def test_what_another_command_is_writing_is_left_to_it(tmp_path: Path):
         write_file(tmp_path / "one", b"early", mode=PUBLIC)
     assert (tmp_path / "one").read_bytes() == b"1"
     assert (tmp_path / "two").read_bytes() == b"2"
+
+
+@pytest.mark.parametrize("replace", [False, True])
+def test_whoever_puts_a_link_in_its_place_meanwhile_gets_nothing_linked(
+    tmp_path: Path, replace: bool
+):
+    victim, target = tmp_path / "victim", tmp_path / "backup.db"
+    victim.write_text("secret")
+
+    def write() -> None:
+        with new_file(target, mode=PRIVATE, replace=replace) as file:
+            file.write(b"content")
+            [partial] = tmp_path.glob(".whatsappd-*.new")
+            partial.unlink()
+            partial.symlink_to(victim)
+
+    with pytest.raises(FileNotWritten, match="somebody replaced it"):
+        write()
+    assert victim.stat().st_nlink == 1
+    assert victim.read_text() == "secret"
