@@ -28,6 +28,8 @@ def command(file: str, with_accounts: bool, replace: bool) -> None:
     The copy holds all messages and events: treat it like the state directory itself. With the
     accounts in it, whoever has it can read and write as your companies.
 
+    An account that is damaged or cannot be read is left out and named, and the exit code is 1.
+
     `whatsappd restore FILE` brings it back.
 
     \b
@@ -46,14 +48,25 @@ def command(file: str, with_accounts: bool, replace: bool) -> None:
         print_json({"path": file, **_told(answer)})
     else:
         say(file)
+    _tell_left_out(answer)
+
+
+def _tell_left_out(answer: dict[str, Any]) -> None:
+    """A backup without an account is one, and whoever relies on it has to know."""
+    left_out = answer.get("left_out") or {}
+    for company, reason in left_out.items():
+        say(f"not in it: the account of {company}: {reason}", err=True)
+    if left_out:
+        click.get_current_context().exit(EXIT_FAILED)
 
 
 def _to_stdout(with_accounts: bool) -> None:
     if sys.stdout.isatty():
         raise click.UsageError("a backup is no text for a terminal: name a FILE, or use a pipe")
     with client() as daemon:
-        daemon.backup(_write, accounts=with_accounts)
+        answer = daemon.backup(_write, accounts=with_accounts)
     sys.stdout.buffer.flush()
+    _tell_left_out(answer)
 
 
 def _write(data: bytes) -> None:
@@ -66,4 +79,4 @@ def _write(data: bytes) -> None:
 
 
 def _told(answer: dict[str, Any]) -> dict[str, Any]:
-    return {name: answer.get(name) for name in ("bytes", "sha256", "companies")}
+    return {name: answer.get(name) for name in ("bytes", "sha256", "companies", "left_out")}

@@ -37,7 +37,8 @@ class BackupApi:
         The bytes come before the answer, as notifications `backup.data` with `backup` (a number,
         the same in all of them) and `data`, in order. They are the database (SQLite), or with
         `accounts` a tar archive of it and the companies' accounts. The answer has the number, how
-        many bytes there were and their SHA-256: what does not fit it is no backup.
+        many bytes there were and their SHA-256: what does not fit it is no backup. `left_out` has
+        the companies whose accounts could not be copied, with the reasons.
 
         A caller that reads slowly holds up nothing; one that reads nothing is dropped.
 
@@ -55,4 +56,5 @@ class BackupApi:
                     "bytes": backup.bytes,
                     "sha256": backup.sha256,
                     "companies": backup.companies,
+                    "left_out": dict(backup.left_out),
                 }

@@ -17,6 +17,7 @@ from contextlib import AsyncExitStack, asynccontextmanager, closing, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+import structlog
 import trio
 
 from whatsappd.clock import now_ms
@@ -31,10 +32,12 @@ from whatsappd.store.archive import (
     header,
     padding,
 )
-from whatsappd.store.connect import connect_new, connect_reader
+from whatsappd.store.connect import connect_account, connect_new, connect_reader
 from whatsappd.store.failures import as_store_failed
 from whatsappd.store.migrations import schema_version
 from whatsappd.store.rows import doubt_open_rows
+
+log = structlog.get_logger()
 
 #: Pages copied before a copy looks whether it was cancelled, and rests (2 MiB).
 _PAGES = 512
@@ -42,6 +45,8 @@ _PAGES = 512
 _REST = 0.3
 #: Bytes that stay free on the disk beside the copies: messages go on being accepted meanwhile.
 KEPT_FREE = 64 << 20
+#: Seconds for checking a copied account. One of a gigabyte takes ten.
+_CHECK_WITHIN_S = 120.0
 #: Bytes of one chunk.
 CHUNK = 128 << 10
 
@@ -79,34 +84,39 @@ class Backups:
         """A backup of this moment. Its copies are gone when the block ends, however it ends.
 
         Each account is copied as it is between two of its own transactions, as a crash would leave
-        it; the daemon's database after them, so that it holds whatever they took in.
+        it; the daemon's database after them, so that it holds whatever they took in. An account
+        that cannot be read, is damaged or has no room is left out: its worker may have seen to
+        that, and the others' backup must not fail for it, nor be refused by `restore`.
 
         Raises:
             StoreFailed: there is no room for the copies, or a database cannot be read.
         """
-        accounts = dict(sorted(self._accounts().items())) if with_accounts else {}
-        self._check_room([*accounts.values(), self._database])
+        self._check_room()
+        left_out: dict[str, str] = {}
         async with AsyncExitStack() as stack:
             files: dict[str, BinaryIO] = {}
-            for company, path in accounts.items():
-                with suppress(FileNotFoundError):  # the company was removed meanwhile
+            for company, path in _smallest_first(self._accounts() if with_accounts else {}):
+                try:
+                    self._check_room(path)
                     files[account_name(company)] = stack.enter_context(
-                        await self._copied(path, lambda _copy: None)
+                        await self._copied(path, _refuse_damaged, connect_account)
                     )
+                except FileNotFoundError:
+                    pass  # the company was removed meanwhile
+                except (StoreFailed, sqlite3.Error) as error:
+                    left_out[company] = reason = str(error)
+                    log.error("account_not_in_backup", company=company, reason=reason)
+            files = dict(sorted(files.items()))
             files[DATABASE] = stack.enter_context(
                 await self._copied(self._database, doubt_open_rows)
             )
             schema = await trio.to_thread.run_sync(_schema_of, self._database)
-            yield Backup(
-                files, Manifest(self._version, now_ms(), self._mode, schema, {}), with_accounts
-            )
+            manifest = Manifest(self._version, now_ms(), self._mode, schema, {})
+            yield Backup(files, manifest, with_accounts, left_out)
 
-    def _check_room(self, paths: list[Path]) -> None:
-        needed = KEPT_FREE
-        for path in paths:
-            for suffix in ("", "-wal"):
-                with suppress(FileNotFoundError):
-                    needed += path.with_name(path.name + suffix).stat().st_size
+    def _check_room(self, *more: Path) -> None:
+        """Raises StoreFailed: there is none for copies of the daemon's database and of `more`."""
+        needed = KEPT_FREE + sum(map(_size, (self._database, *more)))
         free = shutil.disk_usage(self._directory).free
         if free < needed:
             raise StoreFailed(
@@ -114,12 +124,17 @@ class Backups:
                 f"copies, and there are {free >> 20}: make room"
             )
 
-    async def _copied(self, source: Path, change: Callable[[sqlite3.Connection], None]) -> BinaryIO:
+    async def _copied(
+        self,
+        source: Path,
+        change: Callable[[sqlite3.Connection], None],
+        connect: Callable[[Path], sqlite3.Connection] = connect_reader,
+    ) -> BinaryIO:
         """A copy of `source`, open for reading, without a name."""
         target = self._directory / f"{os.urandom(8).hex()}.db"
         try:
             await trio.to_thread.run_sync(
-                copy_database, source, target, trio.from_thread.check_cancelled, change
+                copy_database, source, target, trio.from_thread.check_cancelled, change, connect
             )
             return target.open("rb")
         finally:
@@ -129,10 +144,17 @@ class Backups:
 class Backup:
     """A backup that was taken: `chunks` are its bytes."""
 
-    def __init__(self, files: Mapping[str, BinaryIO], manifest: Manifest, is_archive: bool) -> None:
+    def __init__(
+        self,
+        files: Mapping[str, BinaryIO],
+        manifest: Manifest,
+        is_archive: bool,
+        left_out: Mapping[str, str],
+    ) -> None:
         self._files = files
         self._manifest = manifest
         self._is_archive = is_archive
+        self.left_out = left_out  # companies whose accounts are not in it, and why
         self.bytes = 0
         self._digest = hashlib.sha256()
 
@@ -179,6 +201,7 @@ def copy_database(
     target: Path,
     check_cancelled: Callable[[], object],
     change: Callable[[sqlite3.Connection], None] = doubt_open_rows,
+    connect: Callable[[Path], sqlite3.Connection] = connect_reader,
 ) -> int:
     """Copies the database `source`, which others may write to meanwhile, to the new file `target`.
 
@@ -187,7 +210,8 @@ def copy_database(
 
     Args:
         check_cancelled: raises to give up.
-        change: what to change in the copy.
+        change: what to change in the copy; may raise.
+        connect: opens `source`.
 
     Raises:
         FileNotFoundError: there is no `source`.
@@ -197,7 +221,7 @@ def copy_database(
     source.stat()
     made = connect_new(target)
     try:
-        with closing(made) as copy, closing(connect_reader(source)) as reader:
+        with closing(made) as copy, closing(connect(source)) as reader:
             # An open read transaction pins one moment: without it, SQLite would begin anew
             # whenever somebody commits, and under load never end.
             reader.execute("BEGIN")
@@ -223,6 +247,31 @@ def copy_database(
         target.unlink(missing_ok=True)
         raise (as_store_failed(error) or error) from error
     return target.stat().st_size
+
+
+def _refuse_damaged(copy: sqlite3.Connection) -> None:
+    """`restore` refuses a backup with a damaged account, all of it."""
+    until = time.monotonic() + _CHECK_WITHIN_S
+    copy.set_progress_handler(lambda: time.monotonic() > until, 1000)
+    copy.execute("PRAGMA trusted_schema = OFF")
+    (found,) = copy.execute("PRAGMA integrity_check(1)").fetchone()
+    copy.set_progress_handler(None, 0)
+    if found != "ok":
+        raise StoreFailed(f"it is damaged ({found:.200})")
+
+
+def _smallest_first(accounts: Mapping[str, Path]) -> list[tuple[str, Path]]:
+    """So that one that takes all the room takes it from nobody."""
+    return sorted(accounts.items(), key=lambda each: (_size(each[1]), each[0]))
+
+
+def _size(database: Path) -> int:
+    """In bytes, with its write-ahead log."""
+    size = 0
+    for suffix in ("", "-wal"):
+        with suppress(FileNotFoundError):
+            size += database.with_name(database.name + suffix).stat().st_size
+    return size
 
 
 def _schema_of(database: Path) -> int:
