@@ -278,6 +278,26 @@ async def test_the_daemon_may_restart(daemon: Daemon, receiver: Receiver) -> Non
         await receiver.until(lambda: {each["seq"] for each in receiver.accepted} >= wanted)
 
 
+async def test_what_waits_of_a_company_that_is_removed_is_never_delivered(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    await create(daemon, receiver)
+    is_mended = False
+    receiver.answer = lambda _event: 200 if is_mended else 503
+    async with delivering(daemon):
+        await make_events(daemon, "acme", 2)
+        await make_events(daemon, "globex", 2)
+        await receiver.until(
+            lambda: any(each.event["company"] == "acme" for each in receiver.received)
+        )
+        async with daemon.client() as client:
+            await client.call("session.remove", company="acme", force=True)
+        is_mended = True
+        wanted = {event["seq"] for event in await logged(daemon)}
+        await receiver.until(lambda: {each["seq"] for each in receiver.accepted} >= wanted)
+        assert seqs(receiver.accepted, "acme") == []
+
+
 async def test_a_poisonous_event_becomes_a_dead_letter_and_can_be_sent_again(
     daemon: Daemon, receiver: Receiver
 ) -> None:

@@ -116,8 +116,11 @@ class Removals:
         for table, columns in (await self._database.read(_plain_tables)).items():
             await in_slices(self._database, _of_table(table, columns, company))
         await self._outbox.erase(company)
+        newest = await self._database.read(partial(_newest_event, company=company))
         # After all that may log something of it.
         await self._log.erase(company)
+        # Whoever delivers has read some of it, and would go on trying as long as it takes.
+        await self._webhooks.read_anew(newest)
         # Those that came meanwhile. From now on none comes any more: see `dead_letters.insert`.
         await in_slices(self._database, _dead_letters(company))
 
@@ -163,6 +166,11 @@ class Removals:
                     await self._webhooks.update(webhook.id, partial(_without, company=company))
             except UnknownWebhook:
                 continue  # somebody else removed it meanwhile
+
+
+def _newest_event(conn: sqlite3.Connection, *, company: str) -> int:
+    (newest,) = conn.execute("SELECT max(seq) FROM events WHERE company = ?", (company,)).fetchone()
+    return newest or 0
 
 
 def _delete_tree(directory: Path) -> None:

@@ -269,6 +269,20 @@ class Webhooks:
 
         await self._database.write(write, self._tell)
 
+    async def read_anew(self, seq: int) -> None:
+        """Events up to `seq` were erased: deliveries of all companies' events that have not got
+        there yet begin anew at their cursors, and find them gone. What they delivered beyond their
+        cursor comes twice."""
+
+        def write(conn: sqlite3.Connection) -> None:
+            conn.execute(
+                "UPDATE webhooks SET revision = revision + 1 WHERE companies IS NULL AND"
+                " (SELECT cursor FROM consumers WHERE name = 'webhook:' || webhooks.id) < ?",
+                (seq,),
+            )
+
+        await self._database.write(write, self._tell)
+
     async def remove(self, identity: str, note: Note = unnoted) -> None:
         """Remove a webhook, its cursor and its dead letters; `note`: as in `create`.
 

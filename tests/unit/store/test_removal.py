@@ -370,3 +370,19 @@ def test_a_company_on_a_disk_of_its_own_leaves_nothing_there(tmp_path: Path) -> 
     _delete_tree(link)
     assert not link.is_symlink()
     assert list(disk.iterdir()) == []
+
+
+async def test_a_delivery_that_has_yet_to_come_to_its_events_begins_anew(tmp_path: Path) -> None:
+    async with opened(tmp_path) as store:
+        await live(store, "acme")
+        behind = await store.webhooks.create(Wanted(URL), 0)
+        done = await store.webhooks.create(Wanted(URL), None)
+        others = await store.webhooks.create(Wanted(URL, ("other",)), 0)
+        await store.removals.begin("acme")
+        changed = store.webhooks.changed()
+        await store.removals.finish("acme")
+        assert changed.is_set()
+        revisions = [
+            (await store.webhooks.get(each.id)).revision for each in (behind, done, others)
+        ]
+        assert revisions == [2, 1, 1]
