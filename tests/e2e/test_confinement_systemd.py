@@ -38,7 +38,7 @@ systemctl stop whatsappd.socket whatsappd.service
 """
 
 
-@pytest.mark.soak
+@pytest.mark.endurance  # it boots a whole system
 def test_workers_are_confined_under_a_real_systemd(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -6,10 +6,12 @@ import re
 import textwrap
 from pathlib import Path
 
+import pytest
 from nginx import README, needs_nginx, readme_block
 from real_systemd import run_under_systemd
 
-pytestmark = needs_nginx
+# It boots a whole system: .ci/run has it beside load and chaos.
+pytestmark = [needs_nginx, pytest.mark.endurance]
 
 _NGINX = """\
 user www-data;
