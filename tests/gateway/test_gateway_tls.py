@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import ssl
@@ -13,7 +14,7 @@ from certificates import certificate
 from gateways import Gateway, Stack
 
 from whatsappd.errors import InvalidParams
-from whatsappd.gateway.tls import server_context
+from whatsappd.gateway.tls import Certificates, server_context
 
 LIVE = b"GET /livez HTTP/1.1\r\nHost: x\r\n\r\n"
 
@@ -119,3 +120,27 @@ def test_a_file_that_may_not_be_read_is_refused_in_words(tmp_path: Path) -> None
     key.chmod(0)
     with pytest.raises(InvalidParams, match="Permission denied"):
         server_context(cert, key)
+
+
+def test_a_form_that_only_openssl_reads_is_taken(tmp_path: Path) -> None:
+    cert, key = certificate(tmp_path)
+    certificates = Certificates(cert, key)
+    before = certificates.context
+    cert.write_text(cert.read_text().replace(" CERTIFICATE-", " TRUSTED CERTIFICATE-"))
+    certificates.reload()
+    assert certificates.context is not before
+
+
+def test_a_file_that_goes_while_it_is_read_ends_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As a tool does that renews certificates, and removes the old ones first."""
+    certificates = Certificates(*certificate(tmp_path))
+    before = certificates.context
+
+    def gone(*_given: object, **_named: object) -> None:
+        raise FileNotFoundError(errno.ENOENT, "No such file or directory")
+
+    monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", gone)
+    certificates.reload()
+    assert certificates.context is before

@@ -65,20 +65,28 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
     try:
         # Without an answer of ours OpenSSL would ask for a password on the terminal.
         context.load_cert_chain(cert, key, password=lambda: b"")
-    except ssl.SSLError as error:
+    except (OSError, ValueError) as error:  # an SSLError is an OSError
         if "KEY_VALUES_MISMATCH" in str(error):
             reason = f"tls-key: {key} does not belong to the certificate in {cert}"
-        elif b"ENCRYPTED" in key.read_bytes():
+        elif b"ENCRYPTED" in text:
             reason = f"tls-key: {key} is encrypted: give one without a password"
         else:
-            reason = f"tls-cert: {cert} and {key} cannot be used: {error.reason or error}"
+            reason = f"tls-cert: {cert} and {key} cannot be used: {_words(error)}"
         raise InvalidParams(reason, field=reason.partition(":")[0]) from error
     return context
 
 
+def _words(error: OSError | ValueError) -> str:
+    return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
+
+
 def _subject(cert: Path) -> str:
-    """For the log: whose it is and until when."""
+    """For the log: whose it is and until when. OpenSSL, which has taken it, reads more forms than
+    the library that is asked here."""
     from cryptography import x509
 
-    found = x509.load_pem_x509_certificates(cert.read_bytes())[0]
-    return f"{found.subject.rfc4514_string()}, until {found.not_valid_after_utc:%Y-%m-%d %H:%M}"
+    try:
+        found = x509.load_pem_x509_certificates(cert.read_bytes())[0]
+        return f"{found.subject.rfc4514_string()}, until {found.not_valid_after_utc:%Y-%m-%d %H:%M}"
+    except (OSError, ValueError):
+        return "unknown"
