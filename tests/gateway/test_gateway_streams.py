@@ -118,6 +118,16 @@ async def test_what_is_wrong_with_a_stream_is_said_before_it_begins(stack: Stack
         assert refused.value.problem["errors"][0]["field"] == field
 
 
+async def test_where_there_is_no_websocket_a_problem_says_so(stack: Stack) -> None:
+    key = await stack.key("read")
+    for path in ("/livez", "/v1/sessions", "/"):
+        with pytest.raises(Refused) as refused:
+            async with open_websocket(stack.gateway.port, key=key, path=path):
+                pass
+        assert refused.value.status == 404
+        assert refused.value.problem["name"] == "no_such_path"
+
+
 async def test_filters_hold_for_the_replay_and_for_what_comes(stack: Stack) -> None:
     await make_events(stack.daemon, "noise", 50)
     await make_events(stack.daemon, "wanted", 50)

@@ -15,6 +15,7 @@ from fastapi.openapi.utils import get_openapi
 from starlette.exceptions import HTTPException
 from starlette.responses import Response
 from starlette.routing import Match, Route
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from whatsappd import __version__
 from whatsappd.errors import WhatsappdError
@@ -107,6 +108,7 @@ def make_app(
     app.state.supervision = Supervision()
     app.state.streams = Streams(authenticator, app.state.stopping)
     link.on_revoked(app.state.streams.revoke)
+    app.router.default = _no_such_path(app.router.default)
     app.state.requests = Places(HTTP_REQUESTS)  # under way, by caller
     link.report(app.state.requests.reports)
     link.report(app.state.streams.report)
@@ -118,6 +120,17 @@ def make_app(
         behind_proxy=behind_proxy,
     )
     return app
+
+
+def _no_such_path(not_found: ASGIApp) -> ASGIApp:
+    """Starlette's answer where there is no route; a WebSocket it would refuse without a word."""
+
+    async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            raise HttpError(404, "no_such_path", "there is no WebSocket here: it is /v1/events")
+        await not_found(scope, receive, send)
+
+    return answer
 
 
 async def _answer_error(request: Request, error: Exception) -> Response:
