@@ -492,6 +492,24 @@ async def test_a_receiver_that_is_overloaded_gets_one_event_at_a_time_when_it_as
     assert taken_at[0] - refused_at[-1] >= 0.99
 
 
+async def test_a_ping_waits_as_long_as_the_receiver_asked_for(
+    daemon: Daemon, receiver: Receiver
+) -> None:
+    times: dict[str, list[float]] = {"webhook.ping": [], "others": []}
+
+    def answer(event: dict[str, Any]) -> tuple[int, list[tuple[str, str]]]:
+        kind = event["type"] if event["type"] in times else "others"
+        times[kind].append(trio.current_time())
+        return (200, []) if times["webhook.ping"] else (429, [("Retry-After", "1")])
+
+    receiver.answer = answer
+    await create(daemon, receiver)
+    await make_events(daemon, "acme", 50)
+    async with delivering(daemon, BRISK._replace(attempts=1)):
+        await receiver.until(lambda: receiver.accepted)
+    assert times["webhook.ping"][0] - times["others"][0] >= 0.9
+
+
 async def test_gone_disables_the_webhook_and_it_keeps_its_place(
     daemon: Daemon, receiver: Receiver
 ) -> None:

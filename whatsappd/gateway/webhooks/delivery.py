@@ -230,11 +230,12 @@ class Delivery:
         return False
 
     async def _attempt(
-        self, receiver: Receiver, event: Event, identity: str, body: bytes
+        self, receiver: Receiver, event: Event | None, identity: str, body: bytes
     ) -> Outcome:
-        """One attempt, when it is this event's turn and the receiver may be asked."""
+        """One attempt, when it is this event's turn (None: a ping, which has none to wait for) and
+        the receiver may be asked."""
         while True:
-            while self._paused_since_ms is not None and event["seq"] != self._window.oldest:
+            while event is not None and self._has_to_wait(event):
                 await self._resumed.wait()
             await trio.sleep_until(self._not_before)
             async with self._attempts:
@@ -242,13 +243,17 @@ class Delivery:
                     continue  # another event was told to wait meanwhile
                 # What was frozen for a while must not go on with what another gateway does by now.
                 await self._shared.turn.held()
-                return await receiver.post(identity, body)
+                outcome = await receiver.post(identity, body)
+            if not outcome.ok and outcome.retry_after_ms is not None:
+                self._not_before = trio.current_time() + outcome.retry_after_ms / 1000
+            return outcome
+
+    def _has_to_wait(self, event: Event) -> bool:
+        return self._paused_since_ms is not None and event["seq"] != self._window.oldest
 
     async def _accepts_ping(self, receiver: Receiver) -> bool:
         """Whether the receiver is well, and it is the event that it cannot take."""
-        async with self._attempts:
-            await self._shared.turn.held()
-            outcome = await receiver.post(*made_up("webhook.ping"))
+        outcome = await self._attempt(receiver, None, *made_up("webhook.ping"))
         if outcome.ok:
             self._succeeded(receiver)
         return outcome.ok
@@ -294,8 +299,6 @@ class Delivery:
         if outcome.status in OVERLOADED:
             # It said that it has too much to do: one request at a time until it takes one.
             self._attempts.total_tokens = 1
-        if outcome.retry_after_ms is not None:
-            self._not_before = trio.current_time() + outcome.retry_after_ms / 1000
         if self._paused_since_ms is None and self._policy.should_pause(self._failing_since_ms, now):
             self._paused_since_ms = now
             self._resumed = trio.Event()
