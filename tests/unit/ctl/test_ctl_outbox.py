@@ -11,7 +11,13 @@ import pytest
 from scripted_daemon import Daemon
 
 from whatsappctl.commands import configure, limits, outbox
-from whatsappd.errors import EXIT_UNREACHABLE, InvalidParams, UnknownMessage, WrongState
+from whatsappd.errors import (
+    EXIT_FAILED,
+    EXIT_UNREACHABLE,
+    InvalidParams,
+    UnknownMessage,
+    WrongState,
+)
 from whatsappd.logs import LEVELS
 from whatsappd.model.message import OnUncertain, OutboxState, Row
 from whatsappd.rules.bounds import CONNECTIONS, STREAMS, Holder, Places, report
@@ -179,7 +185,7 @@ def test_a_backup_that_is_not_what_was_sent_leaves_no_file(daemon: Daemon, tmp_p
 
 def test_a_backup_goes_where_its_caller_says(daemon: Daemon, tmp_path: Path):
     empty = hashlib.sha256(b"").hexdigest()
-    answer = {"bytes": 0, "sha256": empty, "companies": ["acme"]}
+    answer = {"bytes": 0, "sha256": empty, "companies": ["acme"], "left_out": {}}
     daemon.answers = {"daemon.backup": answer}
     file = tmp_path / "copy.tar"
     made = daemon.invoke("backup", "--with-accounts", str(file), "--json")
@@ -189,6 +195,13 @@ def test_a_backup_goes_where_its_caller_says(daemon: Daemon, tmp_path: Path):
     refused = daemon.invoke("backup", str(file))
     assert "exists already" in refused.stderr
     assert daemon.invoke("backup", "--replace", str(file)).stdout == f"{file}\n"
+
+    # One without an account is a backup, and whoever relies on it is told.
+    daemon.answers = {"daemon.backup": {**answer, "left_out": {"globex": "it is damaged"}}}
+    partly = daemon.invoke("backup", "--with-accounts", "--replace", str(file))
+    assert partly.exit_code == EXIT_FAILED
+    assert partly.stdout == f"{file}\n"
+    assert partly.stderr == "not in it: the account of globex: it is damaged\n"
 
 
 def test_the_names_are_those_of_the_daemon():
