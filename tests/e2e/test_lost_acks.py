@@ -136,7 +136,9 @@ async def test_a_message_on_its_way_is_not_sent_again_after_the_account_was_link
             "message.send", company="acme", to=RECEIVER, text="after", wait="delivered"
         )
         assert after["state"] == "delivered"
-        assert (await world.client.call("message.get", id=row["id"]))["state"] == "uncertain"
+        # Its recipient has it: a receipt may come to the device that was linked since.
+        fate = (await world.client.call("message.get", id=row["id"]))["state"]
+        assert fate in ("uncertain", "delivered")
         assert await world.arrivals("after") == ["once", "after"]
         assert [fate["accepted"] for fate in await world.fates()] == [1, 1]
 

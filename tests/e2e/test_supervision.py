@@ -178,7 +178,9 @@ async def test_a_removal_is_whole_though_nobody_waits_for_it() -> None:
         with trio.fail_after(PATIENCE):
             while "acme" in {c["company"] for c in (await client.call("session.list"))["sessions"]}:
                 await trio.sleep(0.02)
-        assert not directory.exists()
+            # What is left of it goes behind that, whatever becomes of the caller.
+            while directory.exists():
+                await trio.sleep(0.02)
         # The name is free: whoever gets it begins from nothing.
         start = len(events.seen)
         await client.call("session.start", company="acme")

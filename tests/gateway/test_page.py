@@ -56,7 +56,7 @@ class Browsing:
     def link(self, company: str, phone: str) -> None:
         """As somebody would: name it, look at the code, hold the phone to it."""
         self.page.get_by_label("New company").fill(company)
-        self.page.get_by_role("button", name="Link").click()
+        self.page.get_by_role("button", name="Link", exact=True).click()
         self.expect(self.page.locator("#company-title")).to_have_text(company)
         code = self.page.get_by_alt_text("QR code to scan with the phone")
         self.expect(code).to_be_visible()
@@ -204,7 +204,7 @@ async def test_an_older_answer_never_replaces_a_newer_one(stack: Stack) -> None:
         browsing.sign_in(made["key"])
         expect(page.locator("#live")).to_have_text("Live")
         page.get_by_label("New company").fill("older")
-        page.get_by_role("button", name="Link").click()
+        page.get_by_role("button", name="Link", exact=True).click()
         expect(page.get_by_alt_text("QR code to scan with the phone")).to_be_visible()
         asking: list[Any] = []
 
@@ -272,7 +272,7 @@ async def test_without_keys_nobody_signs_in_and_long_names_fit_a_small_phone() -
             expect(page.locator("#live")).to_have_text("Live")
             expect(page.get_by_role("button", name="Sign out")).to_be_hidden()
             page.get_by_label("New company").fill("a" * 50)
-            page.get_by_role("button", name="Link").click()
+            page.get_by_role("button", name="Link", exact=True).click()
             expect(page.get_by_alt_text("QR code to scan with the phone")).to_be_visible()
             assert page.evaluate("document.documentElement.scrollWidth") == 320
 

@@ -14,8 +14,11 @@ from whatsappd.store.companies import Companies
 from whatsappd.store.contacts import Contacts
 from whatsappd.store.database import Database, open_database
 from whatsappd.store.events import open_event_log
+from whatsappd.store.keys import open_keys
 from whatsappd.store.migrations import migrations
 from whatsappd.store.outbox import open_outbox
+from whatsappd.store.removal import Removals
+from whatsappd.store.webhooks import Webhooks
 
 OWN = BoundAccount("15550100@s.whatsapp.net", "100@lid")
 OTHER = BoundAccount("15550300@s.whatsapp.net", "300@lid")
@@ -59,15 +62,31 @@ async def test_either_identity_of_an_account_is_taken(
     assert (claim.standing, claim.owner) == (Standing.TAKEN, "acme")
 
 
+async def remove(database: Database, contacts: Contacts, company: str) -> None:
+    """Remove a company, as the daemon does."""
+    log = await open_event_log(database)
+    removals = Removals(
+        database,
+        log=log,
+        outbox=await open_outbox(database, log),
+        contacts=contacts,
+        keys=await open_keys(database),
+        webhooks=Webhooks(database, log),
+        directory=lambda company: Path("/nonexistent") / company,
+    )
+    await removals.begin(company)
+    await removals.finish(company)
+
+
 async def test_an_account_is_free_when_it_is_given_up_or_its_company_is_removed(
-    companies: Companies,
+    companies: Companies, database: Database
 ) -> None:
     await companies.claim_account("acme", OWN)
     await companies.give_account_up("acme")
     assert (await companies.claim_account("globex", OWN)).standing is Standing.OURS
     # The first company knows whose messages it has, all the same.
     assert (await companies.look_at_account("acme", OWN)).owner == "globex"
-    await companies.remove("globex")
+    await remove(database, Contacts(database), "globex")
     assert (await companies.claim_account("acme", OWN)).standing is Standing.OURS
 
 
@@ -115,8 +134,8 @@ async def test_whom_a_company_knows_is_kept_by_account(
     await companies.claim_account("acme", OWN)
     assert await knows()
     # And it is forgotten with the company.
-    await contacts.remove_company("acme")
-    await companies.leave_account("acme")
+    await remove(database, contacts, "acme")
+    await companies.put_wanted("acme", True)
     await companies.claim_account("acme", OWN)
     assert not await knows()
 
