@@ -481,6 +481,8 @@ async def test_what_is_sent_takes_its_time_and_keeps_its_order(
     sandbox.fault("latency", seconds=0.2)
     began = trio.current_time()
     await acme.send(*(acme.message(acme.lid.account, f"M{n}") for n in range(3)))
+    while sandbox.stats()["accepted"] < 3:  # their acks are on the way
+        await trio.sleep(0.005)
     sandbox.fault("latency", seconds=0)
     await acme.send(acme.message(acme.lid.account, "M3"))
     acks = [(await acme.expect("ack")).text("id") for _ in range(4)]
