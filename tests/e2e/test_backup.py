@@ -53,6 +53,13 @@ async def linked(daemon: Daemon) -> AsyncIterator[Any]:
         yield client
 
 
+#: This is not about pace.
+NO_LIMITS = [
+    *("--set", "limits.per_company_per_minute=0"),
+    *("--set", "limits.per_phone_per_minute=0"),
+]
+
+
 async def send(client: Any, text: str, **more: Any) -> dict[str, Any]:
     answer: dict[str, Any] = await client.call(
         "message.send", company="acme", to="+15550200", text=text, **more
@@ -70,7 +77,7 @@ async def test_a_daemon_goes_on_from_a_backup_made_under_load(
     place.mkdir()
     target = place / ("whatsappd.tar" if accounts else "whatsappd.db")
     options = ["--with-accounts"] if accounts else []
-    async with running_daemon("--sandbox") as daemon:
+    async with running_daemon("--sandbox", *NO_LIMITS) as daemon:
         await daemon.stop()
         if os.geteuid() == 0:
             view = [sys.executable, str(VIEW), str(daemon.directory), str(place)]
