@@ -12,6 +12,7 @@ import httpx
 import pytest
 import trio
 from certificates import certificate
+from daemons import PATIENCE
 from gateways import Gateway, Stack
 
 from whatsappd.errors import EXIT_ALREADY_RUNNING
@@ -55,7 +56,10 @@ async def test_a_unix_socket_leads_to_the_same_routes_and_goes_with_its_gateway(
             assert (await http.get("/livez")).json()["gateway"] == "ok"
             forwarded = {"X-Forwarded-For": "6.6.6.6, 192.0.2.9"}
             assert (await http.get("/v1/sessions", headers=forwarded)).status_code == 401
-        [refused] = [line for line in gateway.lines() if line["event"] == "request_refused"]
+        with trio.fail_after(PATIENCE):  # the log is written by a thread of its own
+            while not (told := [x for x in gateway.lines() if x["event"] == "request_refused"]):
+                await trio.sleep(0.02)
+        [refused] = told
         assert refused["address"] == "192.0.2.9"  # what our proxy wrote, not what it was told
     finally:
         assert await gateway.stop() == 0
