@@ -22,14 +22,11 @@ from whatsappd.api.table import ApiParts
 from whatsappd.api.webhook_delivery import WebhookDelivery
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
-from whatsappd.derive import (
-    alert_thresholds,
-    recycle_limits,
-    retention,
-    send_limits,
-    session_settings,
-)
 from whatsappd.ending import CLOSE_WITHIN, Ending
+from whatsappd.engines.child_process import become_subreaper, reap_strays
+from whatsappd.engines.neonize.spawn import Confinement, ForkServer
+from whatsappd.engines.neonize.worker_environment import ports_through, worker_environment
+from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import BadConfiguration, OwnershipLost, StoreFailed
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimiterHealth
@@ -43,28 +40,31 @@ from whatsappd.rpc.listener import Listener, check_path, inherited_listener
 from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.serving import serve
 from whatsappd.sessions.clock_watch import ClockWatch
-from whatsappd.sessions.forkserver import Confinement, ForkServer
 from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import Shared
 from whatsappd.sessions.pool import Pool
-from whatsappd.sessions.process import become_subreaper, reap_strays
-from whatsappd.sessions.settings import WhatsAppAccess
-from whatsappd.sessions.worker_environment import ports_through, worker_environment
+from whatsappd.settings_for_parts import (
+    alert_thresholds,
+    recycle_limits,
+    retention,
+    send_limits,
+    session_settings,
+)
 from whatsappd.signals import Wishes, reload_whenever_asked
 from whatsappd.state import REAL, SANDBOX, Place, StateDirectory
-from whatsappd.store.alerts import Alerts
-from whatsappd.store.audit import AuditTrail
-from whatsappd.store.backup import Backups
-from whatsappd.store.companies import Companies
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.intake import Intake
-from whatsappd.store.keys import Keys, open_keys
-from whatsappd.store.outbox import open_outbox
-from whatsappd.store.removal import Removals
-from whatsappd.store.webhooks import Webhooks
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.alerts import Alerts
+from whatsappd.store.sqlite.audit import AuditTrail
+from whatsappd.store.sqlite.backup import Backups
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.intake import Intake
+from whatsappd.store.sqlite.keys import Keys, open_keys
+from whatsappd.store.sqlite.outbox import open_outbox
+from whatsappd.store.sqlite.removal import Removals
+from whatsappd.store.sqlite.webhooks import Webhooks
 from whatsappd.supervision import Supervision
 from whatsappd.systemd import Launch, keep_alive, show_stopping, take_launch
 

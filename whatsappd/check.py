@@ -23,8 +23,8 @@ from whatsappd.model.access import AccessRule
 from whatsappd.restore import is_cut_off
 from whatsappd.rpc.listener import check_path
 from whatsappd.state import REAL, SANDBOX, StateDirectory
-from whatsappd.store.safekeeping import check as check_database
-from whatsappd.store.safekeeping import check_account
+from whatsappd.store.sqlite.integrity import check as check_database
+from whatsappd.store.sqlite.integrity import check_account
 
 
 class Finding(NamedTuple):

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
+from whatsappd.engines.protocol import Kind
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
-from whatsappd.rpc.tally import BOUNDS
-from whatsappd.wire.worker import Kind
+from whatsappd.rpc.method_stats import BOUNDS
 
 if TYPE_CHECKING:
     from whatsappd.monitoring.snapshot import CompanyFigures, Snapshot, TaskFigures, WebhookFigures

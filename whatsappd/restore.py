@@ -25,10 +25,10 @@ from typing import BinaryIO, NamedTuple
 from whatsappd.errors import BadBackup, BadStateDirectory
 from whatsappd.lock import hold_lock
 from whatsappd.state import StateDirectory
-from whatsappd.store.archive import unpack
-from whatsappd.store.connect import connect_still
-from whatsappd.store.migrations import schema_version
-from whatsappd.store.safekeeping import check, check_account
+from whatsappd.store.backup_archive import unpack
+from whatsappd.store.sqlite.connect import connect_still
+from whatsappd.store.sqlite.integrity import check, check_account
+from whatsappd.store.sqlite.migrations import schema_version
 
 _SQLITE = b"SQLite format 3\0"
 _CHUNK = 1 << 20

@@ -22,7 +22,7 @@ from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.server import RpcServer, serve_rpc
 from whatsappd.sandbox.info import write_info
-from whatsappd.sandbox.server import Sandbox
+from whatsappd.sandbox.server.sandbox import Sandbox
 
 CONTROL_SOCKET = "control.sock"
 

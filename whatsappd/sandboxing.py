@@ -17,11 +17,11 @@ from pathlib import Path
 import structlog
 import trio
 
+from whatsappd.engines.child_output import log_output
+from whatsappd.engines.neonize.worker_environment import proxy_port
+from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import SandboxFailed
 from whatsappd.sandbox.info import SandboxInfo, read_info
-from whatsappd.sessions.output import log_output
-from whatsappd.sessions.settings import WhatsAppAccess
-from whatsappd.sessions.worker_environment import proxy_port
 from whatsappd.supervision import Supervision, in_words
 
 log = structlog.get_logger()

@@ -24,13 +24,13 @@ from typing import Any, TextIO
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT))
 
-from whatsappd.sandbox.trust import replace_noise_root  # noqa: E402
-from whatsappd.worker.preload import (  # noqa: E402
+from whatsappd.engines.neonize.fork.preload import (  # noqa: E402
     DeferredLibrary,
     import_deferred,
     library_path,
     start_log_thread,
 )
+from whatsappd.sandbox.trust import replace_noise_root  # noqa: E402
 
 #: WAL, as anybody would want it who looked.
 OPTIONS = "?_journal_mode=WAL&_busy_timeout=5000&_foreign_keys=on&x="

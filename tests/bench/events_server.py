@@ -22,8 +22,8 @@ from whatsappd.api.params import Params
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.rpc.method import Call, Concerns, Method, MethodTable
 from whatsappd.rpc.server import serve_rpc
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
 
 DATA = {
     "message_id": "3EB00395BFF11CD026AFE6",

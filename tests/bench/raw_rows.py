@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 import trio
 
-from whatsappd.store.database import open_database
+from whatsappd.store.sqlite.database import open_database
 
 #: Seconds that each figure is taken for.
 SECONDS = 3.0

@@ -22,7 +22,7 @@ sys.path.append(str(UNIT))
 
 from wire_client import WireClient  # noqa: E402
 
-from whatsappd.sandbox.server import Sandbox  # noqa: E402
+from whatsappd.sandbox.server.sandbox import Sandbox  # noqa: E402
 
 MESSAGES = 1500
 

@@ -29,7 +29,7 @@ from daemons import Daemon, RunningSandbox, following, link, running_daemon, run
 from processes import Usage, children, cpu_s, total, usage, work, work_between
 from trends import Trend, trend
 
-from whatsappd.worker.preload import library_path
+from whatsappd.engines.neonize.fork.preload import library_path
 
 pytestmark = pytest.mark.bench
 

@@ -28,9 +28,9 @@ from raw_rows import SECONDS, TEXT, Rate, rate_of, raw_rate, say_rates
 from whatsappd.clock import now_ms
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.outbox import open_outbox
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.outbox import open_outbox
 
 pytestmark = pytest.mark.bench
 

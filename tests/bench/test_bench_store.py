@@ -20,9 +20,9 @@ from raw_rows import TEXT, raw_rate, repeat, say_rates
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
 from whatsappd.model.message import NewMessage
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.outbox import Outbox, open_outbox
 
 pytestmark = pytest.mark.bench
 

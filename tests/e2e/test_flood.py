@@ -15,8 +15,8 @@ import trio
 from contacts import Contact, Place, a_place
 from daemons import Events, following
 
-from whatsappd.sandbox.accounts import Device
-from whatsappd.sandbox.stanza import Node
+from whatsappd.sandbox.protocol.stanza import Node
+from whatsappd.sandbox.state.accounts import Device
 
 Figure = Callable[[str], None]
 Send = Callable[[Contact, Device, int], object]

@@ -17,9 +17,9 @@ from daemons import Events, following
 
 from whatsappd.model.jid import Jid
 from whatsappd.rpc.client import RpcClient
-from whatsappd.sandbox.accounts import Device
-from whatsappd.sandbox.stanza import Node
-from whatsappd.sandbox.switchboard import now
+from whatsappd.sandbox.protocol.stanza import Node
+from whatsappd.sandbox.state.accounts import Device
+from whatsappd.sandbox.state.switchboard import now
 from whatsappd.wire.shortening import MAX_TEXT
 
 

@@ -19,7 +19,7 @@ from neonize_process import NeonizeProcess
 
 from whatsappd.errors import InvalidParams, SandboxFailed
 from whatsappd.sandbox.info import SandboxInfo, read_info, write_info
-from whatsappd.sandbox.server import Sandbox
+from whatsappd.sandbox.server.sandbox import Sandbox
 
 ACME = "+15550100"
 GLOBEX = "+15550101"

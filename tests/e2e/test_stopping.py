@@ -85,7 +85,7 @@ async def test_a_frozen_sandbox_is_killed_and_callers_that_do_not_read_are_left(
 #: What hangs, put into the daemon as it is started; each for much longer than a stop may take.
 HANGS = {
     "a disk": """
-        import sqlite3, threading, whatsappd.store.writer as writer
+        import sqlite3, threading, whatsappd.store.sqlite.writer as writer
         class Slow(sqlite3.Connection):
             pass
         plain = writer.Writer._transaction

@@ -28,12 +28,12 @@ from whatsappctl.connection import Connection
 from whatsappctl.interrupts import Interrupts
 from whatsappctl.sending import Outcome, Sender
 from whatsappctl.stream import subscribe
+from whatsappd.engines.neonize.spawn import Confinement, ForkServer
+from whatsappd.engines.protocol import AUTO, Confined, WorkerRequest, pack_hello, parse_request
 from whatsappd.errors import Malformed, WhatsappdError, WorkerFailed, error_from_wire
 from whatsappd.model.event import Event
 from whatsappd.rpc.client import open_client
-from whatsappd.sessions.forkserver import Confinement, ForkServer
 from whatsappd.wire.frames import READ_SIZE
-from whatsappd.wire.worker import AUTO, Confined, WorkerRequest, pack_hello, parse_request
 
 # --- the daemon to its clients ----------------------------------------------------------------
 

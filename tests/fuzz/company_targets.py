@@ -22,8 +22,8 @@ from targets import Target
 
 from whatsappd.model.jid import Jid
 from whatsappd.rpc.client import RpcClient
-from whatsappd.sandbox.accounts import Device
-from whatsappd.sandbox.stanza import Node
+from whatsappd.sandbox.protocol.stanza import Node
+from whatsappd.sandbox.state.accounts import Device
 
 COMPANY, MALLORY, FRIEND = "+15550100", "+15550300", "+15550301"
 

@@ -27,6 +27,8 @@ from whatsappd.config.definitions import DEFINITIONS
 from whatsappd.config.kinds import quoted
 from whatsappd.config.load import load
 from whatsappd.config.sources import Sources
+from whatsappd.engines.neonize.worker.spool import Spool
+from whatsappd.engines.protocol import Kind, WorkerEvent, parse_worker_event
 from whatsappd.errors import (
     EXIT_OK,
     EXIT_UNREACHABLE,
@@ -41,12 +43,10 @@ from whatsappd.model.jid import parse_jid, parse_recipient, shortened
 from whatsappd.rules.webhooks import validate_url
 from whatsappd.sandbox.info import SandboxInfo, read_info
 from whatsappd.state import StateDirectory
-from whatsappd.store.events import MAX_EVENT_BYTES
+from whatsappd.store.sqlite.events import MAX_EVENT_BYTES
 from whatsappd.systemd import take_launch
 from whatsappd.wire.frames import FrameReader
 from whatsappd.wire.rpc import named_arguments, pack_request, parse_message
-from whatsappd.wire.worker import Kind, WorkerEvent, parse_worker_event
-from whatsappd.worker.spool import Spool
 
 
 @cache

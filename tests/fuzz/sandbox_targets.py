@@ -11,13 +11,13 @@ from hypothesis import strategies as st
 from targets import Target, pieces
 
 from whatsappd.model.jid import Jid
-from whatsappd.sandbox import protobuf, websocket
-from whatsappd.sandbox.dictionary import Dictionary
-from whatsappd.sandbox.frames import FrameReader, frame
-from whatsappd.sandbox.noise import Handshake, NoiseIdentity, Transport
-from whatsappd.sandbox.stanza import Codec, Node
-from whatsappd.sandbox.violation import ProtocolViolation
-from whatsappd.sandbox.xeddsa import Signer
+from whatsappd.sandbox.protocol import protobuf, websocket
+from whatsappd.sandbox.protocol.dictionary import Dictionary
+from whatsappd.sandbox.protocol.frames import FrameReader, frame
+from whatsappd.sandbox.protocol.noise import Handshake, NoiseIdentity, Transport
+from whatsappd.sandbox.protocol.stanza import Codec, Node
+from whatsappd.sandbox.protocol.violations import ProtocolViolation
+from whatsappd.sandbox.protocol.xeddsa import Signer
 
 # Any tables of the real shape do for the codec; the real ones need the Go library.
 WORDS = ("xmlstreamstart", "xmlstreamend", "s.whatsapp.net", "type", "to", "message", "lid", "iq")

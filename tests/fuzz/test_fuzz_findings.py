@@ -16,7 +16,7 @@ from input_targets import INFO
 from registry import TARGETS
 from wire_targets import EVENTS
 
-from whatsappd.wire.worker import Confined, Kind, pack_hello
+from whatsappd.engines.protocol import Confined, Kind, pack_hello
 
 OWN = str(os.getpid())
 RECEIPT = {"company": "acme", "kind": "receipt", "number": 3}

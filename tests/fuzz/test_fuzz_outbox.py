@@ -25,9 +25,9 @@ from whatsappd.errors import KeyConflict, QueueFull, WrongState
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState
 from whatsappd.rules.delivery import RECEIPTS, TRANSITIONS, Cause
-from whatsappd.store.database import open_database
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.outbox import Outbox, open_outbox
 
 QUEUE_LIMIT = 6
 START_MS = 1_700_000_000_000

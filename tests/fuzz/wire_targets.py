@@ -15,6 +15,7 @@ from targets import Target, pieces, refusing
 
 import whatsappd.api
 from whatsappd.api.params import Params
+from whatsappd.engines.protocol import INBOUND, Kind, WorkerEvent, parse_worker_event
 from whatsappd.errors import (
     InvalidParams,
     Malformed,
@@ -30,7 +31,6 @@ from whatsappd.wire.rpc import (
     named_arguments,
     parse_message,
 )
-from whatsappd.wire.worker import INBOUND, Kind, WorkerEvent, parse_worker_event
 
 # --- frames -----------------------------------------------------------------------------------
 

@@ -11,7 +11,7 @@ from receivers import running_receiver
 from whatsappd.errors import StoreFailed
 from whatsappd.gateway.webhooks.deliverer import DEFAULT_POLICY, ConfirmedTurn, LogFeed
 from whatsappd.gateway.webhooks.delivery import Delivering, Delivery, Recoveries
-from whatsappd.store.webhooks import new_secret
+from whatsappd.store.sqlite.webhooks import new_secret
 
 EVENTS = [
     {"seq": seq, "time_ms": 5, "company": "acme", "type": "alert", "data": {}}

@@ -27,7 +27,7 @@ from whatsappd.gateway.webhooks.deliverer import run_deliverer
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rules import webhooks as rules
 from whatsappd.rules.webhooks import TURN_S, Policy
-from whatsappd.store.webhooks import MAX_DESCRIPTION, MAX_WEBHOOKS
+from whatsappd.store.sqlite.webhooks import MAX_DESCRIPTION, MAX_WEBHOOKS
 
 #: Short waits; patience where a test does not want the event to be given up.
 BRISK = Policy(timeout_ms=20_000, attempts=3, base_ms=5, cap_ms=20, pause_after_ms=60_000)

@@ -9,7 +9,7 @@ import pytest
 import trio
 from session_world import World, make_world
 
-from whatsappd.store.database import Database, open_database
+from whatsappd.store.sqlite.database import Database, open_database
 
 
 @pytest.fixture

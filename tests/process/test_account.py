@@ -7,8 +7,8 @@ from session_world import World
 
 from whatsappd.model.session import SessionState
 from whatsappd.rules.binding import BoundAccount
-from whatsappd.store.companies import Companies
-from whatsappd.store.database import Database
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import Database
 
 LINKED = BoundAccount("15550100@s.whatsapp.net", None)  # as the world's session is
 

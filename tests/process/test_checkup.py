@@ -17,13 +17,13 @@ from contextlib import asynccontextmanager
 import pytest
 import trio
 
+from whatsappd.engines.child_process import ChildProcess
+from whatsappd.engines.neonize.spawn import Spawned
+from whatsappd.engines.protocol import WorkerEvent, WorkerMethod
+from whatsappd.engines.worker_process import OnEvents, Worker
 from whatsappd.errors import TimedOut, WorkerGone
 from whatsappd.rules.health import Asked
 from whatsappd.sessions.checkup import ask
-from whatsappd.sessions.forkserver import Spawned
-from whatsappd.sessions.process import ChildProcess
-from whatsappd.sessions.worker import OnEvents, Worker
-from whatsappd.wire.worker import WorkerEvent, WorkerMethod
 
 #: Answers every request after an event, in one write.
 _CHATTY = """

@@ -12,11 +12,11 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from whatsappd.engines.neonize.fork.server import _fork_worker
+from whatsappd.engines.neonize.spawn import Confinement, ForkServer
+from whatsappd.engines.protocol import WorkerRequest
 from whatsappd.errors import WorkerFailed
-from whatsappd.sessions.forkserver import Confinement, ForkServer
 from whatsappd.wire.frames import pack
-from whatsappd.wire.worker import WorkerRequest
-from whatsappd.worker.forkserver import _fork_worker
 
 CONFINED = {"landlock": 0, "seccomp": False, "counted": False, "lacking": None}
 WORKER = {"pid": 77, "confined": CONFINED}  # without the descriptors that should be beside it
@@ -41,8 +41,8 @@ def running(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Running:
     """`async with running(hello, answer) as fork_server:`, with words of the test's own; and with
     as many descriptors beside the answer as are asked for."""
     (tmp_path / "scripted.py").write_text(_PROGRAM)
-    monkeypatch.setattr("whatsappd.sessions.forkserver._MODULE", "scripted")
-    monkeypatch.setattr("whatsappd.sessions.forkserver._RESTART_CAP_MS", 1)
+    monkeypatch.setattr("whatsappd.engines.neonize.spawn._MODULE", "scripted")
+    monkeypatch.setattr("whatsappd.engines.neonize.spawn._RESTART_CAP_MS", 1)
 
     @asynccontextmanager
     async def running(
@@ -148,7 +148,7 @@ async def test_where_none_can_be_started_it_is_tried_again(
     """No memory, no descriptors, no program: all of that passes, and must not end the daemon."""
     descriptors = open_descriptors()
     with monkeypatch.context() as patch, capture_logs() as logs:
-        patch.setattr("whatsappd.sessions.forkserver.sys.executable", "/nonexistent/python")
+        patch.setattr("whatsappd.engines.neonize.spawn.sys.executable", "/nonexistent/python")
         async with running(HELLO, pack({"error": "no memory"})) as fork_server:
             await restarted(fork_server, 20)
             # What one attempt has open, which may be under way; twenty would have left eighty.
@@ -163,7 +163,7 @@ def test_a_refused_fork_leaves_no_descriptors(monkeypatch: pytest.MonkeyPatch) -
     def refuse() -> int:
         raise BlockingIOError(11, "Resource temporarily unavailable")
 
-    monkeypatch.setattr("whatsappd.worker.forkserver.os.fork", refuse)
+    monkeypatch.setattr("whatsappd.engines.neonize.fork.server.os.fork", refuse)
     ours, theirs = socket.socketpair()
     with ours, theirs:
         before = open_descriptors()
@@ -186,7 +186,7 @@ async def test_without_descriptors_for_a_channel_none_are_left_behind(
             await fork_server.spawn("acme", directory=Path("/"), ports=())
         before = open_descriptors()
         with monkeypatch.context() as patch:
-            patch.setattr("whatsappd.sessions.forkserver.os.pipe", refuse)
+            patch.setattr("whatsappd.engines.neonize.spawn.os.pipe", refuse)
             for _ in range(20):
                 with pytest.raises(WorkerFailed, match="Too many open files"):
                     await fork_server.spawn("acme", directory=Path("/"), ports=())

@@ -14,8 +14,8 @@ from session_world import OPEN_DEADLINE_S, World
 from whatsappd.errors import StoreFailed
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState
 from whatsappd.model.session import SessionState
-from whatsappd.store.database import Database
-from whatsappd.store.outbox import Handover, Outbox
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.outbox import Handover, Outbox
 
 
 async def left_behind(outbox: Outbox) -> str:

@@ -7,8 +7,8 @@ import sys
 
 _PROGRAM = """
 import sys
-from whatsappd.worker.preload import import_deferred
-from whatsappd.worker.unused import UNUSED
+from whatsappd.engines.neonize.fork.preload import import_deferred
+from whatsappd.engines.neonize.fork.import_stubs import UNUSED
 import_deferred()
 import neonize.client
 print(sorted({name.partition(".")[0] for name in sys.modules} & set(UNUSED)))

@@ -20,7 +20,7 @@ from whatsappd.errors import AlreadyRunning, BadBackup, BadStateDirectory
 from whatsappd.lock import hold_lock
 from whatsappd.restore import finish_restore, is_cut_off, restore
 from whatsappd.state import REAL, StateDirectory
-from whatsappd.store.archive import (
+from whatsappd.store.backup_archive import (
     DATABASE,
     END,
     MANIFEST,
@@ -30,8 +30,8 @@ from whatsappd.store.archive import (
     header,
     padding,
 )
-from whatsappd.store.connect import connect_writer
-from whatsappd.store.migrations import migrations
+from whatsappd.store.sqlite.connect import connect_writer
+from whatsappd.store.sqlite.migrations import migrations
 
 SCHEMA = migrations()[-1].number
 

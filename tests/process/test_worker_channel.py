@@ -15,16 +15,16 @@ import pytest
 import trio
 import trio.testing
 
+from whatsappd.engines.child_process import ChildProcess
+from whatsappd.engines.neonize.spawn import Spawned
+from whatsappd.engines.protocol import MAX_REASON, Kind, WorkerEvent, WorkerMethod
+from whatsappd.engines.worker_process import CONFIRM_EVERY, Worker
 from whatsappd.errors import WorkerFailed, WorkerGone
 from whatsappd.rules.bounds import WORKER_NEWS
 from whatsappd.rules.health import Asked
 from whatsappd.sessions.checkup import ask
-from whatsappd.sessions.forkserver import Spawned
-from whatsappd.sessions.process import ChildProcess
-from whatsappd.sessions.worker import CONFIRM_EVERY, Worker
 from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import pack_notification, pack_result
-from whatsappd.wire.worker import MAX_REASON, Kind, WorkerEvent, WorkerMethod
 
 #: A process that says some bytes on its channel, and then does as a hung worker does.
 _PROGRAM = """

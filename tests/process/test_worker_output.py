@@ -10,7 +10,7 @@ import sys
 #: Logs and prints in two threads, and a little as Go does, which goes past Python.
 WORKER = """
 import logging, os, sys, threading
-from whatsappd.worker.output import print_without_waiting
+from whatsappd.engines.neonize.worker.output import print_without_waiting
 print_without_waiting()
 logging.getLogger().setLevel(logging.INFO)
 def log():

@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from daemons import PATIENCE, Daemon, running_daemon
 
-from whatsappd.sandbox import protobuf
-from whatsappd.sandbox.accounts import Account, Device
 from whatsappd.sandbox.info import write_info
-from whatsappd.sandbox.server import Sandbox
-from whatsappd.sandbox.stanza import Attrs, Node
-from whatsappd.sandbox.switchboard import Switchboard, now
+from whatsappd.sandbox.protocol import protobuf
+from whatsappd.sandbox.protocol.stanza import Attrs, Node
+from whatsappd.sandbox.server.sandbox import Sandbox
+from whatsappd.sandbox.state.accounts import Account, Device
+from whatsappd.sandbox.state.switchboard import Switchboard, now
 
 _CURVE25519 = b"\x05"
 _VERSION = b"\x33"  # Signal messages of version 3

@@ -6,8 +6,8 @@ from contextlib import suppress
 
 from whatsappd.errors import StoreFailed
 from whatsappd.model.event import SESSION_STATE, Draft
-from whatsappd.store.database import Database
-from whatsappd.store.events import EventLog
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.events import EventLog
 
 
 async def fill_up(database: Database, events: EventLog) -> None:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import sys
 
 from whatsappd.cli import main
-from whatsappd.sessions import forkserver
+from whatsappd.engines.neonize import spawn
 
-forkserver._MODULE = "hostile_worker"
+spawn._MODULE = "hostile_worker"
 sys.argv = ["whatsappd", *sys.argv[4:]]  # behind this: python -m whatsappd
 main()

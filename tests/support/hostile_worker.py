@@ -14,8 +14,8 @@ import traceback
 from typing import Any, NoReturn
 
 from whatsappd.confinement import landlock, seccomp
-from whatsappd.worker import confine, forkserver
-from whatsappd.worker import main as worker_main
+from whatsappd.engines.neonize.fork import server
+from whatsappd.engines.neonize.worker import confine, main
 
 #: Pipes in a company's directory, which the test has made. A line of JSON and Python code go in,
 #: the code's `result` comes out.
@@ -25,7 +25,7 @@ ORDERS, RESULTS = "orders", "results"
 WITHOUT = "PYTHONTESTWITHOUT"
 
 
-class TakenOver(worker_main.Worker):
+class TakenOver(main.Worker):
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
         answer = super()._open(arguments)
         threading.Thread(target=obey, daemon=True).start()
@@ -59,14 +59,14 @@ def leave_out(piece: str) -> None:
         seccomp.install = nothing  # type: ignore[assignment]
         confine._restrict_calls = lambda _lacking: confine._NONE
     elif piece == "preload":
-        forkserver.import_deferred = no_preload
+        server.import_deferred = no_preload
 
 
 def no_preload() -> NoReturn:
-    raise forkserver.PreloadError("a test wants it so")
+    raise server.PreloadError("a test wants it so")
 
 
 if __name__ == "__main__":
     leave_out(os.environ.get(WITHOUT, ""))
-    worker_main.Worker = TakenOver  # type: ignore[misc]
-    forkserver.main()
+    main.Worker = TakenOver  # type: ignore[misc]
+    server.main()

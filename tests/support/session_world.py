@@ -15,21 +15,22 @@ from typing import Any, NamedTuple
 
 import trio
 
+from whatsappd.engines.child_process import ChildProcess
+from whatsappd.engines.neonize.spawn import Spawned
+from whatsappd.engines.protocol import WorkerMethod
+from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
-from whatsappd.sessions.forkserver import Spawned
 from whatsappd.sessions.inbound import InboundLog
-from whatsappd.sessions.process import ChildProcess
 from whatsappd.sessions.session import Session
-from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
-from whatsappd.store.companies import Companies
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import Database
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.intake import Intake
-from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.intake import Intake
+from whatsappd.store.sqlite.outbox import Outbox, open_outbox
 from whatsappd.wire.frames import READ_SIZE, FrameReader
 from whatsappd.wire.rpc import pack_error, pack_result
-from whatsappd.wire.worker import WorkerMethod
 
 OPEN_DEADLINE_S = 0.5
 

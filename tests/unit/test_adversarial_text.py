@@ -15,11 +15,11 @@ import pytest
 
 from whatsappd.api.messages import SendParams
 from whatsappd.config.kinds import masked
+from whatsappd.engines.neonize.send_errors import classify
 from whatsappd.errors import InvalidParams, WhatsappdError
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_jid, parse_recipient
 from whatsappd.rpc.params import params_from
-from whatsappd.rules.send_errors import classify
 from whatsappd.wire.escape import printable, safe_json
 
 SIZE = 65_536

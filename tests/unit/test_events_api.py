@@ -20,10 +20,10 @@ from whatsappd.model.event import Draft
 from whatsappd.rpc.method import Call
 from whatsappd.rpc.peer import Peer
 from whatsappd.rules.bounds import SUBSCRIPTIONS, Places
-from whatsappd.store import consumers
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.webhooks import Wanted, Webhooks
+from whatsappd.store.sqlite import consumers
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.webhooks import Wanted, Webhooks
 
 OWNER = Peer(1, os.geteuid(), os.getegid())
 GUEST = Peer(2, os.geteuid() + 1, os.getegid())

@@ -13,9 +13,9 @@ import trio.testing
 from whatsappd.api.keys import KeysApi
 from whatsappd.rpc.method import Call, NoParams
 from whatsappd.rpc.peer import Peer
-from whatsappd.store.audit import AuditTrail
-from whatsappd.store.database import open_database
-from whatsappd.store.keys import Scope, open_keys
+from whatsappd.store.sqlite.audit import AuditTrail
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.keys import Scope, open_keys
 
 
 async def test_a_connection_follows_the_keys_once_however_often_it_asks(tmp_path: Path) -> None:

@@ -12,9 +12,9 @@ import trio
 from whatsappd.api.messages import MessagesApi, SendParams
 from whatsappd.errors import UnknownCompany
 from whatsappd.model.session import SessionState
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.outbox import open_outbox
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.outbox import open_outbox
 
 
 class SlowPacing:

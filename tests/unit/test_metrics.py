@@ -11,6 +11,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
+from whatsappd.engines.protocol import Kind
 from whatsappd.metrics import COUNTER, METRICS
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
@@ -23,11 +24,10 @@ from whatsappd.monitoring.snapshot import (
     TaskFigures,
     WebhookFigures,
 )
-from whatsappd.rpc.tally import BOUNDS, Tally
+from whatsappd.rpc.method_stats import BOUNDS, Tally
 from whatsappd.rules.alerts import Rule
 from whatsappd.rules.lifecycle import Cause
 from whatsappd.wire.frames import MAX_MESSAGE
-from whatsappd.wire.worker import Kind
 
 ACME = CompanyFigures(
     company="acme",

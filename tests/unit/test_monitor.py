@@ -19,7 +19,7 @@ from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.rules.alerts import AlertKey, AlertThresholds, Change, Finding, Rule
 from whatsappd.rules.recycling import RecycleLimits
-from whatsappd.store.webhooks import Webhook
+from whatsappd.store.sqlite.webhooks import Webhook
 from whatsappd.supervision import Supervision
 
 STORE = AlertKey(Rule.STORE_FAILING)

@@ -10,6 +10,7 @@ from types import SimpleNamespace
 import pytest
 import trio
 
+from whatsappd.engines.child_process import ProcessView
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.metrics import METRICS
 from whatsappd.monitoring import health, procfs
@@ -18,9 +19,8 @@ from whatsappd.monitoring.procfs import Disk, Memory, MemoryReader
 from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS
 from whatsappd.rules.health import Judgement
-from whatsappd.sessions.process import ProcessView
 from whatsappd.state import Place
-from whatsappd.store.webhooks import Wanted, Webhook
+from whatsappd.store.sqlite.webhooks import Wanted, Webhook
 
 THRESHOLDS = AlertThresholds()
 WEBHOOK = Webhook(

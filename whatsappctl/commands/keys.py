@@ -9,7 +9,7 @@ import click
 from whatsappctl.common import client, common_options, options
 from whatsappctl.output import age, print_json, say, table
 
-#: As in `whatsappd.store.keys.Scope`, which is the daemon's.
+#: As in `whatsappd.store.sqlite.keys.Scope`, which is the daemon's.
 SCOPES = ("read", "send", "admin")
 
 

@@ -18,8 +18,8 @@ from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rpc.peer import Peer
 from whatsappd.rules.access import Rights, refusal, rights_of
 from whatsappd.rules.bounds import Holder
-from whatsappd.store.audit import Line
-from whatsappd.store.keys import Key, Scope
+from whatsappd.store.sqlite.audit import Line
+from whatsappd.store.sqlite.keys import Key, Scope
 
 log = structlog.get_logger()
 

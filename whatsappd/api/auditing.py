@@ -14,7 +14,7 @@ from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, WhatsappdError
 from whatsappd.rpc.method import Call, Method
 from whatsappd.rpc.peer import Peer
-from whatsappd.store.audit import AuditTrail, Line, Note, insert
+from whatsappd.store.sqlite.audit import AuditTrail, Line, Note, insert
 
 _NOT_AUDITED = frozenset(
     {

@@ -9,7 +9,7 @@ from whatsappd.api.params import Params
 from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rpc.shares import by_user
 from whatsappd.rules.bounds import BACKUPS, Places
-from whatsappd.store.backup import Backups
+from whatsappd.store.sqlite.backup import Backups
 
 
 class BackupParams(Params):

@@ -11,11 +11,11 @@ from whatsappd import __version__
 from whatsappd.api.access import AccessControl
 from whatsappd.api.params import Params
 from whatsappd.clock import now_ms
+from whatsappd.engines.neonize.spawn import ForkServer
+from whatsappd.engines.protocol import Confined
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
-from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
-from whatsappd.store.events import EventLog
-from whatsappd.wire.worker import Confined
+from whatsappd.store.sqlite.events import EventLog
 
 #: Of the methods' names and meanings. Additions do not change it.
 PROTOCOL = 1

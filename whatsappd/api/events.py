@@ -23,9 +23,9 @@ from whatsappd.model.consumer import is_webhook, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rules.bounds import SUBSCRIPTIONS, Places
-from whatsappd.store.audit import Line
-from whatsappd.store.events import EventLog
-from whatsappd.store.tail import StoredEvent
+from whatsappd.store.recent_events import StoredEvent
+from whatsappd.store.sqlite.audit import Line
+from whatsappd.store.sqlite.events import EventLog
 from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import NOTIFICATION
 

@@ -16,8 +16,8 @@ from whatsappd.api.params import CompanyId, Params
 from whatsappd.errors import InvalidParams
 from whatsappd.model.company import validate_company
 from whatsappd.rpc.method import Call, Method, NoParams
-from whatsappd.store.audit import AuditTrail
-from whatsappd.store.keys import Keys, Scope
+from whatsappd.store.sqlite.audit import AuditTrail
+from whatsappd.store.sqlite.keys import Keys, Scope
 from whatsappd.wire.rpc import pack_notification
 
 #: Lines of one answer; each has at most some 500 bytes.

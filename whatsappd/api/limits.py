@@ -16,9 +16,9 @@ from whatsappd.api.access import AccessControl
 from whatsappd.api.params import Params
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams, Notifier
 from whatsappd.rules.bounds import BOUNDS, CONSUMERS, PACES, REPORTED, WEBHOOKS, Bound, report
-from whatsappd.store import consumers
-from whatsappd.store.database import Database
-from whatsappd.store.webhooks import letters_by_webhook
+from whatsappd.store.sqlite import consumers
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.webhooks import letters_by_webhook
 
 #: What reports some of the bounds: see `Places.report`.
 Reporter = Callable[[], list[dict[str, Any]]]

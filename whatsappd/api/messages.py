@@ -27,7 +27,7 @@ from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rules.delivery import SENT_OR_BEYOND
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.outbox import Outbox
+from whatsappd.store.sqlite.outbox import Outbox
 
 #: Rows of one answer. A row has at most 64 KiB of text, and an answer at most 1 MiB.
 MAX_LIST = 200

@@ -35,7 +35,7 @@ class UnlinkParams(Params):
 
 
 class FaultParams(Params):
-    """A fault and its arguments; `sandbox.control` knows which belong to which, and their types."""
+    """A fault and its arguments; `fault_control` knows them all, with their types."""
 
     kind: str
     phone: Any = msgspec.UNSET
@@ -60,7 +60,7 @@ class Described(Protocol):
 
 
 class Controllable(Protocol):
-    """What `sandbox.server.Sandbox` can be told."""
+    """What `sandbox.server.sandbox.Sandbox` can be told."""
 
     def info(self) -> Described: ...
 

@@ -19,19 +19,19 @@ from whatsappd.api.sandbox import forwarded_methods
 from whatsappd.api.sessions import SessionsApi
 from whatsappd.api.webhook_delivery import WebhookDelivery
 from whatsappd.api.webhooks import WebhooksApi
+from whatsappd.engines.neonize.spawn import ForkServer
 from whatsappd.monitoring.monitor import Monitor
 from whatsappd.monitoring.scrape import Scrape
 from whatsappd.rpc.method import MethodTable
-from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.audit import AuditTrail
-from whatsappd.store.backup import Backups
-from whatsappd.store.database import Database
-from whatsappd.store.events import EventLog
-from whatsappd.store.keys import Keys
-from whatsappd.store.outbox import Outbox
-from whatsappd.store.webhooks import Webhooks
+from whatsappd.store.sqlite.audit import AuditTrail
+from whatsappd.store.sqlite.backup import Backups
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.keys import Keys
+from whatsappd.store.sqlite.outbox import Outbox
+from whatsappd.store.sqlite.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from whatsappd.sandboxing import SandboxHandle

@@ -18,9 +18,9 @@ from whatsappd.errors import Denied, InvalidParams, TimedOut, Unreachable, Wrong
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 from whatsappd.rpc.method import Call, Method, NoParams, Notifier
 from whatsappd.rules.webhooks import TURN_S
-from whatsappd.store.dead_letters import Refused
-from whatsappd.store.events import EventLog
-from whatsappd.store.webhooks import Progress, Webhook, Webhooks
+from whatsappd.store.sqlite.dead_letters import Refused
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.webhooks import Progress, Webhook, Webhooks
 
 log = structlog.get_logger()
 

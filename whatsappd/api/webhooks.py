@@ -19,8 +19,8 @@ from whatsappd.model.company import validate_company
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rpc.method import Call, Method, NoParams
 from whatsappd.rules.webhooks import validate_url
-from whatsappd.store.events import EventLog
-from whatsappd.store.webhooks import (
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.webhooks import (
     MAX_DESCRIPTION,
     Wanted,
     Webhook,

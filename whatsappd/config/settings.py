@@ -30,7 +30,7 @@ from whatsappd.workdir import from_start
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")
-#: `wire.worker` has the same words.
+#: `engines.protocol` has the same words.
 CONFINEMENTS = ("auto", "required", "off")
 
 #: The most a send limit can be set to (`rules.outreach.MAX_LIMIT`).

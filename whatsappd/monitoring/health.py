@@ -10,16 +10,16 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from whatsappd.engines.neonize.spawn import ForkServer
+from whatsappd.engines.protocol import REQUIRED, Confined
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.monitoring.procfs import Disk
 from whatsappd.rules.alerts import FEW_FILES, AlertThresholds
 from whatsappd.rules.health import Judgement
-from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.session import Session
 from whatsappd.state import Place
-from whatsappd.store.webhooks import Webhook
+from whatsappd.store.sqlite.webhooks import Webhook
 from whatsappd.supervision import Supervised, summary
-from whatsappd.wire.worker import REQUIRED, Confined
 
 #: Of the open-file limit; above it, the next thing to be opened may be one too many.
 _DESCRIPTORS_USED = 0.9

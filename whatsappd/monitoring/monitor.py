@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from whatsappd.clock import now_ms, steady_ms
+from whatsappd.engines.neonize.spawn import ForkServer
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.log_writer import LogWriter
@@ -34,14 +35,13 @@ from whatsappd.rules.alerts import (
     findings,
 )
 from whatsappd.rules.recycling import RecycleLimits
-from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import Session
 from whatsappd.state import Place
-from whatsappd.store.alerts import Alerts
-from whatsappd.store.database import Database
-from whatsappd.store.outbox import Outbox
-from whatsappd.store.webhooks import Webhook, Webhooks
+from whatsappd.store.sqlite.alerts import Alerts
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.outbox import Outbox
+from whatsappd.store.sqlite.webhooks import Webhook, Webhooks
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()

@@ -13,11 +13,11 @@ import trio
 
 from whatsappd.clock import steady_ms
 from whatsappd.confinement.resolver import resolver_file
+from whatsappd.engines.worker_process import Worker
 from whatsappd.monitoring import procfs
 from whatsappd.rules.recycling import RecycleLimits, WorkerUse, choose
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import Session
-from whatsappd.sessions.worker import Worker
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()

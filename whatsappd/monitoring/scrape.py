@@ -14,6 +14,7 @@ import trio
 
 from whatsappd import __version__
 from whatsappd.clock import now_ms
+from whatsappd.engines.child_process import ProcessView
 from whatsappd.errors import StoreFailed
 from whatsappd.model.consumer import is_webhook
 from whatsappd.monitoring import procfs
@@ -29,13 +30,12 @@ from whatsappd.monitoring.snapshot import (
 )
 from whatsappd.rpc.descent import Descent
 from whatsappd.rpc.method import MethodTable
+from whatsappd.rpc.method_stats import Tally
 from whatsappd.rpc.server import RpcServer
-from whatsappd.rpc.tally import Tally
 from whatsappd.rules.alerts import Rule
 from whatsappd.rules.webhooks import WebhookAlert
-from whatsappd.sessions.process import ProcessView
 from whatsappd.sessions.session import Session
-from whatsappd.store.events import EventLog
+from whatsappd.store.sqlite.events import EventLog
 
 
 class Served(NamedTuple):

@@ -9,13 +9,13 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
+from whatsappd.engines.protocol import Kind
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.monitoring.procfs import Disk, Memory
 from whatsappd.rules.alerts import Rule
 from whatsappd.rules.lifecycle import Cause
 from whatsappd.rules.webhooks import WebhookAlert
-from whatsappd.wire.worker import Kind
 
 
 class CompanyFigures(NamedTuple):
@@ -60,7 +60,7 @@ class WebhookFigures(NamedTuple):
 
 
 class MethodFigures(NamedTuple):
-    """Of one RPC method: requests by bucket of `rpc.tally.BOUNDS`, not cumulated."""
+    """Of one RPC method: requests by bucket of `rpc.method_stats.BOUNDS`, not cumulated."""
 
     method: str
     counts: Sequence[int]

@@ -1,8 +1,9 @@
 """Whether a caller is one of the daemon's own descendants, which have no business at its socket.
 
 Workers are of the daemon's user, so the socket's permissions let them in. What keeps them out first
-is their seccomp filter, which takes Unix sockets from them (`worker.confine`). This is the second
-fence, and the only one on a host without seccomp. `serving` asks it for each new connection.
+is their seccomp filter, which takes Unix sockets from them (`engines.neonize.worker.confine`). This
+is the second fence, and the only one on a host without seccomp. `serving` asks it for each new
+connection.
 
 A process that is orphaned becomes a child of the daemon, its subreaper, so descent cannot be shaken
 off. It can be hidden: /proc may not tell of processes whose memory is private (hidepid). Direct

@@ -15,9 +15,9 @@ from typing import Any, NamedTuple, Protocol
 import msgspec
 
 from whatsappd.errors import UnknownMethod
+from whatsappd.rpc.method_stats import Tally
 from whatsappd.rpc.params import check_params_type, params_from
 from whatsappd.rpc.peer import Peer
-from whatsappd.rpc.tally import Tally
 
 
 class Notifier(Protocol):

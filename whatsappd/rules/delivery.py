@@ -1,6 +1,6 @@
 """What can become of an accepted message: one literal table.
 
-The outbox (`store.outbox`) asks it before each change of a row, in the writer thread. Rules:
+The outbox (`store.sqlite.outbox`) asks it before each change of a row, in the writer thread. Rules:
 
 1. Only `begun` hands a row to WhatsApp, and only from `queued`.
 2. A row whose hand-over has an unknown fate is `uncertain`; nothing but knowledge (an ack, a

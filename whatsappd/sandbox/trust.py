@@ -14,7 +14,7 @@ import ctypes
 from pathlib import Path
 
 from whatsappd.errors import SandboxFailed
-from whatsappd.sandbox.libmaps import mappings_of
+from whatsappd.sandbox.protocol.loaded_libraries import mappings_of
 
 #: The public key that signs the intermediate certificates of WhatsApp's Noise servers.
 WHATSAPP_NOISE_ROOT = bytes.fromhex(

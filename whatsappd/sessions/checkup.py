@@ -11,12 +11,12 @@ import structlog
 import trio
 
 from whatsappd.clock import now_ms
+from whatsappd.engines.protocol import WorkerMethod
+from whatsappd.engines.worker_process import Worker
 from whatsappd.errors import TimedOut, WorkerFailed, WorkerGone
 from whatsappd.rules.health import Asked, HealthLimits, Judgement, Observation, judge
 from whatsappd.sessions.counters import Counters
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.sessions.worker import Worker
-from whatsappd.wire.worker import WorkerMethod
 
 log = structlog.get_logger()
 

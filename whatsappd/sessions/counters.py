@@ -8,9 +8,9 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 
+from whatsappd.engines.protocol import Kind
 from whatsappd.model.session import SessionState
 from whatsappd.rules.lifecycle import Action, Cause, Next, counts_as_crash
-from whatsappd.wire.worker import Kind
 
 #: Enough for every sensible threshold of "too many restarts".
 _CRASHES_KEPT = 100

@@ -17,6 +17,8 @@ import structlog
 import trio
 
 from whatsappd.clock import settled_ms
+from whatsappd.engines.neonize.send_errors import REACHOUT_TIMELOCK, Fate, classify
+from whatsappd.engines.protocol import WorkerMethod
 from whatsappd.errors import (
     InvalidParams,
     StoreFailed,
@@ -30,15 +32,13 @@ from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.delivery import SENT_OR_BEYOND
 from whatsappd.rules.priority import REPLIES_IN_A_ROW
-from whatsappd.rules.send_errors import REACHOUT_TIMELOCK, Fate, classify
-from whatsappd.sessions.batch import Batch, LookUp
 from whatsappd.sessions.handover import settle_refusal
-from whatsappd.sessions.holds import Holds
 from whatsappd.sessions.pacing import Pacing
+from whatsappd.sessions.rate_holds import Holds
+from whatsappd.sessions.send_turn import Batch, LookUp
 from whatsappd.sessions.session import Session
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.outbox import Handover, Outbox
-from whatsappd.wire.worker import WorkerMethod
+from whatsappd.store.sqlite.outbox import Handover, Outbox
 
 log = structlog.get_logger()
 

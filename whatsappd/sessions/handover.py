@@ -12,12 +12,12 @@ import structlog
 import trio
 
 from whatsappd.clock import booted_ms, settled_ms
+from whatsappd.engines.neonize.send_errors import Fate, Verdict
+from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
 from whatsappd.errors import StoreFailed, UnknownMessage, WrongState
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.backoff import full_jitter
-from whatsappd.rules.send_errors import Fate, Verdict
-from whatsappd.sessions.attempts import Evidence, find_attempts
-from whatsappd.store.outbox import Handover, Outbox
+from whatsappd.store.sqlite.outbox import Handover, Outbox
 
 log = structlog.get_logger()
 

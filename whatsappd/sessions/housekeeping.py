@@ -13,9 +13,9 @@ import trio
 from whatsappd.clock import settled_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.model.message import OutboxState
-from whatsappd.store.events import EventLog
-from whatsappd.store.outbox import Outbox
-from whatsappd.store.retention import EventBounds
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.outbox import Outbox
+from whatsappd.store.sqlite.retention import EventBounds
 
 log = structlog.get_logger()
 

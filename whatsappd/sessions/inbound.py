@@ -1,8 +1,9 @@
 """What arrives from WhatsApp, on its way into the durable log.
 
 whatsmeow acknowledges a message to WhatsApp beside handing it on, so the worker has the only copy
-until the log has committed it. It keeps each event until its number is confirmed (`worker.spool`),
-and what was taken before is left out by that number: `take` returns the one to confirm.
+until the log has committed it. It keeps each event until its number is confirmed
+(`engines.neonize.worker.spool`), and what was taken before is left out by that number: `take`
+returns the one to confirm.
 
 There is no other search for duplicates: what WhatsApp delivers again, because an acknowledgement
 got lost, whatsmeow recognises by the counter of the encryption and does not hand on. The tests that
@@ -16,6 +17,7 @@ from typing import Any
 import structlog
 import trio
 
+from whatsappd.engines.protocol import Kind, WorkerEvent
 from whatsappd.errors import StoreFailed
 from whatsappd.model.event import (
     MESSAGE_RECEIPT,
@@ -26,9 +28,8 @@ from whatsappd.model.event import (
 )
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
 from whatsappd.rules.asked_again import RECEIPT_GRACE_MS
-from whatsappd.store.events import EventLog
-from whatsappd.store.intake import Arrival, AskedAgain, Intake, Receipt
-from whatsappd.wire.worker import Kind, WorkerEvent
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.intake import Arrival, AskedAgain, Intake, Receipt
 
 log = structlog.get_logger()
 

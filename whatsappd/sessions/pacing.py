@@ -20,11 +20,11 @@ from whatsappd.model.event import SESSION_OUTREACH, Draft
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
 from whatsappd.model.message import Row
 from whatsappd.rules.outreach import DAY_MS, HOUR_MS, MINUTE_MS, Pause, SendLimits
-from whatsappd.sessions.holds import Scope
-from whatsappd.store.companies import Companies
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.events import EventLog
-from whatsappd.store.outbox import Outbox
+from whatsappd.sessions.rate_holds import Scope
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.outbox import Outbox
 
 log = structlog.get_logger()
 

@@ -13,22 +13,23 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 
+from whatsappd.engines.neonize.spawn import ForkServer
+from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.binding import Queued, Standing, bound_account
 from whatsappd.rules.lifecycle import PARKED, start_refusal
 from whatsappd.sessions.dispatcher import Dispatcher
-from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import Pacing, Shared
 from whatsappd.sessions.session import Session
-from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
+from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state import StateDirectory
-from whatsappd.store.audit import Note, unnoted
-from whatsappd.store.companies import Companies
-from whatsappd.store.outbox import Outbox
-from whatsappd.store.removal import Removals
+from whatsappd.store.sqlite.audit import Note, unnoted
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.outbox import Outbox
+from whatsappd.store.sqlite.removal import Removals
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()

@@ -18,6 +18,12 @@ import structlog
 import trio
 
 from whatsappd.clock import now_ms, steady_ms
+from whatsappd.engines.child_process import ProcessView
+from whatsappd.engines.neonize.send_evidence import trace_attempt
+from whatsappd.engines.neonize.spawn import ForkServer
+from whatsappd.engines.protocol import INBOUND, SPOOL, Kind, WorkerEvent, WorkerMethod
+from whatsappd.engines.whatsapp_access import WhatsAppAccess
+from whatsappd.engines.worker_process import Worker
 from whatsappd.errors import Malformed, StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
@@ -33,23 +39,18 @@ from whatsappd.rules.lifecycle import (
     start_refusal,
     step,
 )
-from whatsappd.sessions.attempts import trace_attempt
 from whatsappd.sessions.checkup import Answer, Checkups, ask
 from whatsappd.sessions.counters import Counters
-from whatsappd.sessions.forkserver import ForkServer
 from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.sessions.inbound import InboundLog, is_own
 from whatsappd.sessions.linked_account import LinkedAccount
-from whatsappd.sessions.news import meaning_of
 from whatsappd.sessions.pairing import Pairing
-from whatsappd.sessions.process import ProcessView
-from whatsappd.sessions.retries import Retries
-from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
-from whatsappd.sessions.worker import Worker
+from whatsappd.sessions.restarts import Retries
+from whatsappd.sessions.settings import SessionSettings
+from whatsappd.sessions.worker_event_causes import meaning_of
 from whatsappd.state import Place
-from whatsappd.store.companies import AccountClaim, Companies
-from whatsappd.store.outbox import Outbox
-from whatsappd.wire.worker import INBOUND, SPOOL, Kind, WorkerEvent, WorkerMethod
+from whatsappd.store.sqlite.companies import AccountClaim, Companies
+from whatsappd.store.sqlite.outbox import Outbox
 
 log = structlog.get_logger()
 

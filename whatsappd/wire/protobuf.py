@@ -1,8 +1,8 @@
 """Protocol Buffers on the wire, without schemas: the fields of a message as they stand.
 
 For what must be looked at without neonize: which keys a logged message holds (`wire.account_keys`),
-and what can be saved of an event that protobuf itself refuses (`worker.client`). The published
-encoding, "wire format" in the Protocol Buffers documentation.
+and what can be saved of an event that protobuf itself refuses (`engines.neonize.worker.client`).
+The published encoding, "wire format" in the Protocol Buffers documentation.
 """
 
 from __future__ import annotations

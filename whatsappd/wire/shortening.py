@@ -1,8 +1,9 @@
 """How large an event may be: what is beyond goes, and the event says so.
 
 A contact can write megabytes into a name, and ten thousand ids into a receipt. The worker applies
-this to each event before it hands it on (`worker.spool`), and the daemon to what it is told
-(`wire.worker`): a worker runs native code on what strangers send. What fits is left as it is.
+this to each event before it hands it on (`engines.neonize.worker.spool`), and the daemon to what it
+is told (`engines.protocol`): a worker runs native code on what strangers send. What fits is left as
+it is.
 
 In the event, `shortened` has the fields that were cut or left out with their original sizes (bytes
 of a text, items of a list), and `odd` the names of those whose value could not be and was replaced.
@@ -23,7 +24,8 @@ ADDRESSES = frozenset({"chat", "sender", "sender_alt", "recipient_alt", "jid", "
 IDS = frozenset({"message_id", "message_ids"})
 #: The most bytes of a value that is no text.
 MAX_BYTES = 256 * 1024
-#: The most items of a list. Receipts with more ids come as several (`worker.events`).
+#: The most items of a list. Receipts with more ids come as several
+#: (`engines.neonize.worker.decode_events`).
 MAX_ITEMS = 1000
 #: The most values within each other; what lies deeper is left out.
 MAX_DEPTH = 8

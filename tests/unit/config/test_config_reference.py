@@ -10,19 +10,19 @@ from whatsappd.config.load import load
 from whatsappd.config.reference import renewed, sample
 from whatsappd.config.settings import LOG_LEVELS
 from whatsappd.config.sources import Sources
-from whatsappd.derive import (
-    alert_thresholds,
-    recycle_limits,
-    retention,
-    send_limits,
-    session_settings,
-)
 from whatsappd.logs import LEVELS
 from whatsappd.rules.alerts import AlertThresholds
 from whatsappd.rules.outreach import MAX_LIMIT, SendLimits
 from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.sessions.housekeeping import Retention
 from whatsappd.sessions.settings import SessionSettings
+from whatsappd.settings_for_parts import (
+    alert_thresholds,
+    recycle_limits,
+    retention,
+    send_limits,
+    session_settings,
+)
 
 README = Path(__file__).parents[3] / "README.md"
 

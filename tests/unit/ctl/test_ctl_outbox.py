@@ -22,7 +22,7 @@ from whatsappd.logs import LEVELS
 from whatsappd.model.message import OnUncertain, OutboxState, Row
 from whatsappd.rules.bounds import CONNECTIONS, STREAMS, Holder, Places, report
 from whatsappd.rules.outreach import SendLimits
-from whatsappd.store.outbox import DECISIONS
+from whatsappd.store.sqlite.outbox import DECISIONS
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:

@@ -15,7 +15,7 @@ pytest.importorskip("httpcore", reason="the extra `gateway` is not installed")
 
 from whatsappd.gateway.webhooks.signing import body_of, headers_for, id_of, signature
 from whatsappd.gateway.webhooks.window import Window
-from whatsappd.store.webhooks import new_secret
+from whatsappd.store.sqlite.webhooks import new_secret
 
 
 def event(seq: int, company: str) -> dict[str, Any]:

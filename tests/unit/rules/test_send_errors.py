@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whatsappd.rules.send_errors import REACHOUT_TIMELOCK, Fate, classify
+from whatsappd.engines.neonize.send_errors import REACHOUT_TIMELOCK, Fate, classify
 
 PERMANENT = [
     "no LID found for 15550100@s.whatsapp.net from server",

@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire_client import websocket_frame
 
-from whatsappd.sandbox import frames, protobuf, websocket
-from whatsappd.sandbox.violation import ProtocolViolation
-from whatsappd.sandbox.xeddsa import Signer, verify
+from whatsappd.sandbox.protocol import frames, protobuf, websocket
+from whatsappd.sandbox.protocol.violations import ProtocolViolation
+from whatsappd.sandbox.protocol.xeddsa import Signer, verify
 
 # --- protobuf ---------------------------------------------------------------------------------
 

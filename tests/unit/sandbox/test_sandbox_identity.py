@@ -12,12 +12,12 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from wire_client import HEADER, NoiseClient
 
 from whatsappd.errors import SandboxFailed
-from whatsappd.sandbox import adv, protobuf
-from whatsappd.sandbox.certificates import load_authority, server_context
-from whatsappd.sandbox.noise import Handshake, load_identity
+from whatsappd.sandbox.protocol import adv, protobuf
+from whatsappd.sandbox.protocol.certificates import load_authority, server_context
+from whatsappd.sandbox.protocol.noise import Handshake, load_identity
+from whatsappd.sandbox.protocol.violations import ProtocolViolation
+from whatsappd.sandbox.protocol.xeddsa import Signer, verify
 from whatsappd.sandbox.trust import replace_noise_root
-from whatsappd.sandbox.violation import ProtocolViolation
-from whatsappd.sandbox.xeddsa import Signer, verify
 
 
 def test_a_handshake_with_an_independent_client(tmp_path: Path) -> None:

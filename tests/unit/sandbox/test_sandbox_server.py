@@ -22,18 +22,18 @@ from wire_client import HEADER, NoiseClient, WireClient, websocket_frame
 
 from whatsappd.errors import InvalidParams, SandboxFailed
 from whatsappd.model.jid import Jid, parse_jid
-from whatsappd.sandbox import protobuf
-from whatsappd.sandbox.accounts import Registry
-from whatsappd.sandbox.control import apply_fault
-from whatsappd.sandbox.directory import device_hash
-from whatsappd.sandbox.frames import MAX_FRAME, frame
-from whatsappd.sandbox.keys import FIRST_COUNT, LOW_COUNT
-from whatsappd.sandbox.messages import MAX_ID
-from whatsappd.sandbox.server import Sandbox
-from whatsappd.sandbox.stanza import MAX_STANZA, Node
-from whatsappd.sandbox.store import Store
-from whatsappd.sandbox.switchboard import MAX_IN_FLIGHT
-from whatsappd.sandbox.xeddsa import Signer
+from whatsappd.sandbox.protocol import protobuf
+from whatsappd.sandbox.protocol.frames import MAX_FRAME, frame
+from whatsappd.sandbox.protocol.stanza import MAX_STANZA, Node
+from whatsappd.sandbox.protocol.xeddsa import Signer
+from whatsappd.sandbox.server.device_lists import device_hash
+from whatsappd.sandbox.server.fault_control import apply_fault
+from whatsappd.sandbox.server.messages import MAX_ID
+from whatsappd.sandbox.server.prekeys import FIRST_COUNT, LOW_COUNT
+from whatsappd.sandbox.server.sandbox import Sandbox
+from whatsappd.sandbox.state.accounts import Registry
+from whatsappd.sandbox.state.store import Store
+from whatsappd.sandbox.state.switchboard import MAX_IN_FLIGHT
 
 ACME = "+15550100"
 GLOBEX = "+15550101"
@@ -228,7 +228,7 @@ async def test_a_code_can_be_scanned_once_and_not_for_ever(
         with pytest.raises(SandboxFailed, match="scanned before"):
             await sandbox.scan(qr, ACME)
         await client.confirm()
-    monkeypatch.setattr("whatsappd.sandbox.phone._FIRST_SECONDS", -10)
+    monkeypatch.setattr("whatsappd.sandbox.phones.pairing._FIRST_SECONDS", -10)
     with pytest.raises(SandboxFailed, match="expired"):
         await sandbox.scan(await new().offer(), ACME)
 
@@ -236,7 +236,7 @@ async def test_a_code_can_be_scanned_once_and_not_for_ever(
 async def test_a_client_that_does_not_confirm_is_not_linked(
     sandbox: Sandbox, new: Callable[[], WireClient], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whatsappd.sandbox.phone.CONFIRM_DEADLINE", 0.05)
+    monkeypatch.setattr("whatsappd.sandbox.phones.pairing.CONFIRM_DEADLINE", 0.05)
     qr = await new().offer()
     with pytest.raises(SandboxFailed, match="did not confirm"):
         await sandbox.scan(qr, ACME)
@@ -289,7 +289,7 @@ async def test_a_login_with_another_noise_key_is_refused(
 async def test_a_handshake_that_stops_is_ended(
     sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whatsappd.sandbox.connection.OPENING_DEADLINE", 0.05)
+    monkeypatch.setattr("whatsappd.sandbox.server.connection.OPENING_DEADLINE", 0.05)
     async with await trio.open_tcp_stream("127.0.0.1", sandbox.info().port) as stream:
         await stream.send_all(
             b"GET /ws/chat HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\r\n"
@@ -646,7 +646,7 @@ async def test_stats_are_plain_values(sandbox: Sandbox, link: Linker) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from whatsappd.sandbox.store import Store
+from whatsappd.sandbox.state.store import Store
 
 store = Store(Path(sys.argv[1]))
 kept = store.enqueue(1, b"kept")

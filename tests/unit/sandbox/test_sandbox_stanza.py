@@ -11,9 +11,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatsappd.model.jid import Jid
-from whatsappd.sandbox.dictionary import Dictionary
-from whatsappd.sandbox.stanza import MAX_DEPTH, MAX_STANZA, Codec, Node
-from whatsappd.sandbox.violation import ProtocolViolation
+from whatsappd.sandbox.protocol.dictionary import Dictionary
+from whatsappd.sandbox.protocol.stanza import MAX_DEPTH, MAX_STANZA, Codec, Node
+from whatsappd.sandbox.protocol.violations import ProtocolViolation
 
 # The real dictionary needs the Go library; any tables of the same shape do for the codec.
 KNOWN = ["xmlstreamstart", "xmlstreamend", "s.whatsapp.net", "type", "to", "message", "lid", "iq"]

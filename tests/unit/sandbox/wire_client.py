@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from whatsappd.model.jid import Jid
-from whatsappd.sandbox import protobuf
-from whatsappd.sandbox.dictionary import cache_file, library_path, read_cache
-from whatsappd.sandbox.frames import FrameReader, frame
-from whatsappd.sandbox.server import Sandbox
-from whatsappd.sandbox.stanza import Attrs, Codec, Node
-from whatsappd.sandbox.switchboard import SERVER
-from whatsappd.sandbox.xeddsa import Signer
+from whatsappd.sandbox.protocol import protobuf
+from whatsappd.sandbox.protocol.dictionary import cache_file, library_path, read_cache
+from whatsappd.sandbox.protocol.frames import FrameReader, frame
+from whatsappd.sandbox.protocol.stanza import Attrs, Codec, Node
+from whatsappd.sandbox.protocol.xeddsa import Signer
+from whatsappd.sandbox.server.sandbox import Sandbox
+from whatsappd.sandbox.state.switchboard import SERVER
 
 HEADER = b"WA\x06\x03"
 

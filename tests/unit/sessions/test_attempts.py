@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 import trio
 
-from whatsappd.sessions import attempts
-from whatsappd.sessions.attempts import Evidence, find_attempts
+from whatsappd.engines.neonize import send_evidence
+from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
 
 SECRET = b"s" * 32
 JID = "15550100:3@s.whatsapp.net"
@@ -59,7 +59,7 @@ async def test_what_an_honest_worker_left_is_believed(tmp_path: Path) -> None:
 async def test_one_that_was_made_to_do_harm_tells_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str
 ) -> None:
-    monkeypatch.setattr(attempts, "_WITHIN_S", 0.05)
+    monkeypatch.setattr(send_evidence, "_WITHIN_S", 0.05)
     path = database(tmp_path / "session.db", script)
     with trio.fail_after(5):
         found = await find_attempts(path, [SECRET], jid=JID)

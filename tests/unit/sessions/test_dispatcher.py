@@ -17,6 +17,8 @@ import trio
 import trio.testing
 
 from whatsappd.clock import now_ms
+from whatsappd.engines.protocol import WorkerMethod
+from whatsappd.engines.worker_process import _first_of
 from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
@@ -25,21 +27,19 @@ from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.model.session import SessionState
 from whatsappd.rules.outreach import MINUTE_MS, SendLimits
 from whatsappd.rules.priority import REPLY_WINDOW_MS
-from whatsappd.sessions import dispatcher as dispatching
-from whatsappd.sessions.batch import Batch, LookUp
+from whatsappd.sessions import dispatcher
 from whatsappd.sessions.counters import Counters
 from whatsappd.sessions.dispatcher import Dispatcher
-from whatsappd.sessions.holds import Holds
 from whatsappd.sessions.pacing import Pacing, Shared, Verdict
+from whatsappd.sessions.rate_holds import Holds
+from whatsappd.sessions.send_turn import Batch, LookUp
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.sessions.worker import _first_of
-from whatsappd.store.companies import Companies
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.intake import Arrival, Intake
-from whatsappd.store.outbox import Outbox, open_outbox
-from whatsappd.wire.worker import WorkerMethod
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.intake import Arrival, Intake
+from whatsappd.store.sqlite.outbox import Outbox, open_outbox
 
 CHAT = "15550200@s.whatsapp.net"
 FRIEND, OTHERS = "15550300@s.whatsapp.net", "15550400@s.whatsapp.net"
@@ -190,7 +190,7 @@ async def world(
 
 def chance(monkeypatch: pytest.MonkeyPatch, delay_ms: float) -> None:
     """The first retry after a passing refusal is due after about this long."""
-    monkeypatch.setattr(dispatching.random, "random", lambda: (delay_ms + 0.5) / 4000)
+    monkeypatch.setattr(dispatcher.random, "random", lambda: (delay_ms + 0.5) / 4000)
 
 
 def first_raises(error: Exception) -> Script:

@@ -14,14 +14,14 @@ import trio
 from full_disk import fill_up, make_room
 from structlog.testing import capture_logs
 
+from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
 from whatsappd.errors import StoreFailed
 from whatsappd.model.message import NewMessage, OnUncertain
 from whatsappd.model.message import OutboxState as S
 from whatsappd.sessions import handover
-from whatsappd.sessions.attempts import Evidence, find_attempts
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.outbox import Handover, Outbox, open_outbox
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.outbox import Handover, Outbox, open_outbox
 
 JID = "15550100:1@s.whatsapp.net"
 

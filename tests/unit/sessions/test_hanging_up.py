@@ -14,6 +14,7 @@ import pytest
 import trio
 import trio.testing
 
+from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import UnknownCompany, WorkerFailed
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.rules.outreach import SendLimits
@@ -21,17 +22,17 @@ from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import Shared
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import Session
-from whatsappd.sessions.settings import SessionSettings, WhatsAppAccess
+from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state import StateDirectory
-from whatsappd.store.companies import Companies
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.intake import Intake
-from whatsappd.store.keys import open_keys
-from whatsappd.store.outbox import open_outbox
-from whatsappd.store.removal import Removals
-from whatsappd.store.webhooks import Webhooks
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.intake import Intake
+from whatsappd.store.sqlite.keys import open_keys
+from whatsappd.store.sqlite.outbox import open_outbox
+from whatsappd.store.sqlite.removal import Removals
+from whatsappd.store.sqlite.webhooks import Webhooks
 from whatsappd.supervision import Supervision
 
 

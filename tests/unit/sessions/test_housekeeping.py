@@ -10,10 +10,10 @@ import trio
 from whatsappd.clock import now_ms
 from whatsappd.model.event import Draft
 from whatsappd.sessions.housekeeping import Housekeeping, Retention
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.outbox import open_outbox
-from whatsappd.store.retention import EventBounds
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.outbox import open_outbox
+from whatsappd.store.sqlite.retention import EventBounds
 
 DAY_MS = 24 * 3600 * 1000
 KEPT = Retention(EventBounds(max_age_ms=DAY_MS // 2))

@@ -11,7 +11,7 @@ import trio
 from structlog.testing import LogCapture
 from trio.testing import MockClock
 
-from whatsappd.sessions.output import LINE_COSTS, QUIET, _Output, _readable
+from whatsappd.engines.child_output import LINE_COSTS, QUIET, _Output, _readable
 
 
 @pytest.fixture
@@ -38,7 +38,7 @@ def test_numbers_in_addresses_are_shortened(line: str, shown: str):
 
 @pytest.mark.parametrize("unit", ["12345.", "1:", "1", "12345@", ".", "\xff", "1.@"])
 def test_a_line_takes_time_in_proportion_to_its_length(unit: str, monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr("whatsappd.sessions.output.MAX_LINE", 1 << 20)
+    monkeypatch.setattr("whatsappd.engines.child_output.MAX_LINE", 1 << 20)
     line = (unit * 65536)[:65536].encode("latin-1")
     began = process_time()
     _readable(line)

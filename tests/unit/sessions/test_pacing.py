@@ -13,11 +13,11 @@ from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.rules.outreach import SendLimits
 from whatsappd.sessions.pacing import Pacing, Shared
-from whatsappd.store.companies import Companies
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.outbox import Outbox, open_outbox
 
 CHAT = "15550200@s.whatsapp.net"
 LIMITS = SendLimits(per_minute=2, per_phone_per_minute=0, cold_per_hour=0, cold_per_day=0)

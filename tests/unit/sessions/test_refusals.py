@@ -8,7 +8,7 @@ import pytest
 import trio
 
 from whatsappd.confinement.seccomp import Refused
-from whatsappd.sessions.refusals import AT_ONCE, WITHIN_S, answer_refused
+from whatsappd.engines.refused_calls import AT_ONCE, WITHIN_S, answer_refused
 
 
 async def test_a_flood_of_refused_calls_is_answered_at_a_bounded_rate(
@@ -24,7 +24,7 @@ async def test_a_flood_of_refused_calls_is_answered_at_a_bounded_rate(
         left -= 1
         return Refused(1, "socket", ())
 
-    monkeypatch.setattr("whatsappd.sessions.refusals.next_refused", always)
+    monkeypatch.setattr("whatsappd.engines.refused_calls.next_refused", always)
     readable, writer = os.pipe()
     os.write(writer, b"x")  # there is always more
     try:

@@ -12,8 +12,8 @@ import pytest
 import trio
 import trio.testing
 
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import EventLog, open_event_log
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import EventLog, open_event_log
 
 
 class Clock:

@@ -10,15 +10,15 @@ import trio
 
 from whatsappd.model.message import NewMessage
 from whatsappd.rules.binding import BoundAccount, Standing
-from whatsappd.store.companies import Companies
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.keys import open_keys
-from whatsappd.store.migrations import migrations
-from whatsappd.store.outbox import open_outbox
-from whatsappd.store.removal import Removals
-from whatsappd.store.webhooks import Webhooks
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.keys import open_keys
+from whatsappd.store.sqlite.migrations import migrations
+from whatsappd.store.sqlite.outbox import open_outbox
+from whatsappd.store.sqlite.removal import Removals
+from whatsappd.store.sqlite.webhooks import Webhooks
 
 OWN = BoundAccount("15550100@s.whatsapp.net", "100@lid")
 OTHER = BoundAccount("15550300@s.whatsapp.net", "300@lid")
@@ -159,7 +159,7 @@ async def test_where_two_companies_had_one_account_the_oldest_keeps_it(
         )
 
     with monkeypatch.context() as before:
-        before.setattr("whatsappd.store.migrations.migrations", lambda: known[: number - 1])
+        before.setattr("whatsappd.store.sqlite.migrations.migrations", lambda: known[: number - 1])
         async with open_database(path) as database:
             await database.write(fill)
     async with open_database(path) as database:

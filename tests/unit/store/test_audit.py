@@ -8,9 +8,9 @@ import trio
 import trio.testing
 
 from whatsappd.errors import StoreFailed
-from whatsappd.store import audit
-from whatsappd.store.audit import AuditTrail, Line
-from whatsappd.store.database import Database
+from whatsappd.store.sqlite import audit
+from whatsappd.store.sqlite.audit import AuditTrail, Line
+from whatsappd.store.sqlite.database import Database
 
 
 def line(number: int, company: str | None = "acme") -> Line:

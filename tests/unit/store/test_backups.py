@@ -12,8 +12,8 @@ import pytest
 
 from whatsappd.restore import restore
 from whatsappd.state import REAL, StateDirectory
-from whatsappd.store.backup import Backups
-from whatsappd.store.connect import connect_writer
+from whatsappd.store.sqlite.backup import Backups
+from whatsappd.store.sqlite.connect import connect_writer
 
 
 def damaged(account: Path) -> None:

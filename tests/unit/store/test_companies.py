@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from whatsappd.errors import UnknownCompany
-from whatsappd.store.companies import Companies
-from whatsappd.store.database import Database, open_database
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import Database, open_database
 
 
 async def test_what_is_wanted_survives_a_restart(path: Path) -> None:

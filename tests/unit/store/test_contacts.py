@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import Database
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.database import Database
 
 FRIEND = "15550200@s.whatsapp.net"
 

@@ -13,19 +13,19 @@ import pytest
 
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import OutboxState as S
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.outbox import open_outbox
-from whatsappd.store.safekeeping import check
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.integrity import check
+from whatsappd.store.sqlite.outbox import open_outbox
 
 # Prints each answer as one line of JSON the moment it has it.
 _BUSY = """
 import json, os, random, sys, trio
 from pathlib import Path
 from whatsappd.model.message import NewMessage
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.outbox import open_outbox
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.outbox import open_outbox
 
 def tell(row):
     os.write(1, (json.dumps([row.id, str(row.state)]) + "\\n").encode())

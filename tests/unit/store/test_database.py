@@ -17,11 +17,11 @@ import trio.testing
 from structlog.testing import capture_logs
 
 from whatsappd.errors import BadStateDirectory, Stopping, StoreFailed, TimedOut
-from whatsappd.store.backup import copy_database
-from whatsappd.store.connect import connect_writer
-from whatsappd.store.database import QUERIES, Database, open_database
-from whatsappd.store.migrations import migrations
-from whatsappd.store.safekeeping import check
+from whatsappd.store.sqlite.backup import copy_database
+from whatsappd.store.sqlite.connect import connect_writer
+from whatsappd.store.sqlite.database import QUERIES, Database, open_database
+from whatsappd.store.sqlite.integrity import check
+from whatsappd.store.sqlite.migrations import migrations
 
 
 def put(name: str):
@@ -73,7 +73,7 @@ async def test_queries_of_callers_hold_up_no_read_of_the_daemons_own(database: D
 async def test_a_query_without_end_is_given_up(
     database: Database, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("whatsappd.store.database.QUERY_S", 0.05)
+    monkeypatch.setattr("whatsappd.store.sqlite.database.QUERY_S", 0.05)
     endless = "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n) SELECT max(i) FROM n"
     with pytest.raises(TimedOut, match="longer than 0"):
         await database.query(lambda conn: conn.execute(endless).fetchone())
@@ -265,9 +265,9 @@ _FULL_DISK = """
 import os, sys, trio
 from pathlib import Path
 from whatsappd.errors import StoreFailed
-from whatsappd.store.backup import copy_database
-from whatsappd.store.database import open_database
-from whatsappd.store.safekeeping import check
+from whatsappd.store.sqlite.backup import copy_database
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.integrity import check
 
 def put(name, size):
     return lambda conn: conn.execute(
@@ -356,9 +356,9 @@ def test_a_read_only_disk_is_refused_with_a_remedy(tmp_path: Path) -> None:
         f"""
 from pathlib import Path
 from whatsappd.errors import BadStateDirectory
-from whatsappd.store.backup import copy_database
-from whatsappd.store.connect import connect_writer
-from whatsappd.store.safekeeping import check
+from whatsappd.store.sqlite.backup import copy_database
+from whatsappd.store.sqlite.connect import connect_writer
+from whatsappd.store.sqlite.integrity import check
 path = Path({str(tmp_path)!r}) / "whatsappd.db"
 try:
     connect_writer(path)
@@ -385,7 +385,9 @@ async def test_a_newer_database_is_refused(path: Path) -> None:
 async def test_migrations_resume_where_a_crash_left_off(path: Path, monkeypatch) -> None:
     known = migrations()
     broken = known[-1]._replace(sql=known[-1].sql + "\nSELECT no_such_function();")
-    monkeypatch.setattr("whatsappd.store.migrations.migrations", lambda: [*known[:-1], broken])
+    monkeypatch.setattr(
+        "whatsappd.store.sqlite.migrations.migrations", lambda: [*known[:-1], broken]
+    )
     with pytest.raises(sqlite3.OperationalError):
         connect_writer(path)
     monkeypatch.undo()
@@ -503,7 +505,7 @@ def test_a_killed_process_loses_nothing_that_was_answered(path: Path) -> None:
     script = """
 import os, sys, trio
 from pathlib import Path
-from whatsappd.store.database import open_database
+from whatsappd.store.sqlite.database import open_database
 
 async def main():
     async with open_database(Path(sys.argv[1])) as database, trio.open_nursery() as nursery:

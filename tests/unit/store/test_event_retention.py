@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, SESSION_STATE, Draft
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.holdings import COUNT_EVERY, load_holdings
-from whatsappd.store.retention import EventBounds
-from whatsappd.store.safekeeping import check
-from whatsappd.store.tail import Tail
+from whatsappd.store.recent_events import Tail
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.holdings import COUNT_EVERY, load_holdings
+from whatsappd.store.sqlite.integrity import check
+from whatsappd.store.sqlite.retention import EventBounds
 
 TYPES = (ALERT, MESSAGE_RECEIVED, SESSION_STATE)
 
@@ -270,7 +270,7 @@ async def test_no_filter_costs_more_with_more_events(database: Database, clock) 
 
 async def test_a_database_of_before_knows_what_it_deleted(path: Path) -> None:
     """Migration 11, from a log whose first three events retention had deleted."""
-    from whatsappd.store.migrations import migrations
+    from whatsappd.store.sqlite.migrations import migrations
 
     conn = sqlite3.connect(path, isolation_level=None)
     for migration in migrations()[:10]:

@@ -14,12 +14,12 @@ from hypothesis import strategies as st
 
 from whatsappd.errors import InvalidParams, TooLarge, UnknownConsumer
 from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, SESSION_STATE, Draft, Event
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import MAX_EVENT_BYTES, EventLog, open_event_log
-from whatsappd.store.replay import MAX_READ_BYTES, MAX_SCAN
-from whatsappd.store.retention import EventBounds
-from whatsappd.store.safekeeping import check
-from whatsappd.store.tail import StoredEvent, Tail
+from whatsappd.store.recent_events import StoredEvent, Tail
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import MAX_EVENT_BYTES, EventLog, open_event_log
+from whatsappd.store.sqlite.integrity import check
+from whatsappd.store.sqlite.replay import MAX_READ_BYTES, MAX_SCAN
+from whatsappd.store.sqlite.retention import EventBounds
 from whatsappd.wire.frames import FrameReader
 
 

@@ -10,12 +10,12 @@ import pytest
 from whatsappd.errors import TooLarge
 from whatsappd.model.event import MESSAGE_RECEIPT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState
-from whatsappd.store.companies import Companies
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import open_database
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.intake import Arrival, Intake, Receipt
-from whatsappd.store.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.intake import Arrival, Intake, Receipt
+from whatsappd.store.sqlite.outbox import Outbox, open_outbox
 
 FRIEND = "15550200@s.whatsapp.net"
 

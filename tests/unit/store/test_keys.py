@@ -9,10 +9,10 @@ import pytest
 import trio
 
 from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
-from whatsappd.store.audit import AuditTrail, Line, insert
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import EventLog
-from whatsappd.store.keys import MAX_KEYS, Scope, open_keys
+from whatsappd.store.sqlite.audit import AuditTrail, Line, insert
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.keys import MAX_KEYS, Scope, open_keys
 
 
 async def test_a_key_is_known_after_a_restart_and_its_text_is_nowhere_on_disk(path: Path) -> None:
@@ -117,7 +117,7 @@ async def test_names_and_numbers_of_keys_are_bounded(
         with pytest.raises(InvalidParams) as refused:
             await keys.create(name, Scope.READ, None)
         assert refused.value.data["field"] == "name"
-    monkeypatch.setattr("whatsappd.store.keys.MAX_KEYS", 1)
+    monkeypatch.setattr("whatsappd.store.sqlite.keys.MAX_KEYS", 1)
     await keys.create("one", Scope.READ, None)
     with pytest.raises(InvalidParams):
         await keys.create("two", Scope.READ, None)

@@ -11,11 +11,11 @@ from typing import Any
 import pytest
 from neonize_protos import e2e
 
-from whatsappd.store.connect import connect_writer
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.migrations import migrations
-from whatsappd.store.safekeeping import check
+from whatsappd.store.sqlite.connect import connect_writer
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.integrity import check
+from whatsappd.store.sqlite.migrations import migrations
 from whatsappd.wire.frames import pack, unpack
 
 KEY = b"the app-state key of an account!"
@@ -141,7 +141,8 @@ async def test_a_disk_without_room_postpones_the_rest_to_the_next_start(
 
     connect = sqlite3.connect
     monkeypatch.setattr(
-        "whatsappd.store.connect.sqlite3.connect", lambda *a, **k: connect(*a, factory=Full, **k)
+        "whatsappd.store.sqlite.connect.sqlite3.connect",
+        lambda *a, **k: connect(*a, factory=Full, **k),
     )
     connect_writer(old).close()
     with contextlib.closing(connect(old)) as conn:

@@ -24,15 +24,15 @@ from whatsappd.errors import (
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.model.message import OutboxState as S
-from whatsappd.store import queue, upkeep
-from whatsappd.store.backup import copy_database
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.ledger import MAX_EARLY_RECEIPTS
-from whatsappd.store.outbox import Outbox, open_outbox
-from whatsappd.store.safekeeping import check
-from whatsappd.store.upkeep import EARLY_RECEIPT_MS
+from whatsappd.store.sqlite import outbox_maintenance, outbox_reads
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.backup import copy_database
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.integrity import check
+from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.outbox_maintenance import EARLY_RECEIPT_MS
+from whatsappd.store.sqlite.outbox_writes import MAX_EARLY_RECEIPTS
 
 LIMIT = 1000
 
@@ -867,7 +867,7 @@ async def test_answers_are_found_among_many_rows_without_looking_at_all(
     def pending(conn: sqlite3.Connection, **more: bool) -> list[int]:
         steps[0] = 0
         conn.set_progress_handler(counted, 1)
-        found = queue.pending(
+        found = outbox_reads.pending(
             conn, "company0", 10, 1, only=None, without=(), known_only=False, **more
         )
         conn.set_progress_handler(None, 1)
@@ -962,13 +962,13 @@ async def test_retention_holds_no_rows_in_memory_and_passes_those_that_stay(
     outbox: Outbox, database: Database, clock, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     looked: list[int] = []
-    find = upkeep._find
+    find = outbox_maintenance._find
 
     def finding(*arguments) -> list[Row]:
         looked.append(len(find(*arguments)))
         return find(*arguments)
 
-    monkeypatch.setattr(upkeep, "_find", finding)
+    monkeypatch.setattr(outbox_maintenance, "_find", finding)
     async with trio.open_nursery() as nursery:
         for number in range(900):
             nursery.start_soon(outbox.accept, message(str(number)), LIMIT)

@@ -20,20 +20,20 @@ from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.alerts import AlertKey, Change, Rule
 from whatsappd.sessions.pool import Pool
-from whatsappd.store.alerts import Alerts
-from whatsappd.store.audit import AuditTrail, Line, insert
-from whatsappd.store.companies import Companies
-from whatsappd.store.contacts import Contacts
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.dead_letters import Refused
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.intake import Arrival, Intake, Receipt
-from whatsappd.store.keys import Keys, Scope, open_keys
-from whatsappd.store.outbox import Outbox, open_outbox
-from whatsappd.store.removal import Removals, _delete_tree
-from whatsappd.store.retention import EventBounds
-from whatsappd.store.safekeeping import check
-from whatsappd.store.webhooks import Progress, Wanted, Webhooks
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.alerts import Alerts
+from whatsappd.store.sqlite.audit import AuditTrail, Line, insert
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.dead_letters import Refused
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.intake import Arrival, Intake, Receipt
+from whatsappd.store.sqlite.integrity import check
+from whatsappd.store.sqlite.keys import Keys, Scope, open_keys
+from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.removal import Removals, _delete_tree
+from whatsappd.store.sqlite.retention import EventBounds
+from whatsappd.store.sqlite.webhooks import Progress, Wanted, Webhooks
 
 SECRET = "an order of which nobody may know"
 URL = "https://example.org/hook"
@@ -235,7 +235,7 @@ async def test_a_directory_that_cannot_be_deleted_is_told_and_tried_again(
             def refuse(path: Path) -> None:
                 raise PermissionError(13, "Permission denied", str(path))
 
-            patch.setattr("whatsappd.store.removal._delete_tree", refuse)
+            patch.setattr("whatsappd.store.sqlite.removal._delete_tree", refuse)
             with pytest.raises(StoreFailed, match="cannot be deleted"):
                 await store.removals.finish("acme")
         assert await store.removals.pending() == ["acme"]

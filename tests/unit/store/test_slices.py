@@ -10,9 +10,9 @@ import pytest
 import trio
 
 from whatsappd.errors import StoreFailed
-from whatsappd.store import slices
-from whatsappd.store.database import Database
-from whatsappd.store.slices import FEWEST_ROWS, FIRST_ROWS, MOST_ROWS, Slice, in_slices
+from whatsappd.store.sqlite import slices
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.slices import FEWEST_ROWS, FIRST_ROWS, MOST_ROWS, Slice, in_slices
 
 
 async def test_it_goes_on_behind_the_last_one_until_nothing_is_left(database: Database) -> None:

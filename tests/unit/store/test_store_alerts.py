@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 from whatsappd.rules.alerts import AlertKey, Change, Finding, Rule
-from whatsappd.store.alerts import Alerts
-from whatsappd.store.companies import Companies
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
+from whatsappd.store.sqlite.alerts import Alerts
+from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
 
 DOWN = AlertKey(Rule.SESSION_DOWN, "acme")
 DISK = AlertKey(Rule.DISK_NEARLY_FULL)

@@ -8,10 +8,10 @@ import pytest
 
 from whatsappd.errors import QueueFull
 from whatsappd.model.message import NewMessage
-from whatsappd.store.database import open_database
-from whatsappd.store.events import open_event_log
-from whatsappd.store.outbox import Outbox, open_outbox
-from whatsappd.store.stored_bytes import OVERHEAD
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.stored_bytes import OVERHEAD
 
 LIMIT = 100_000
 TEXT = "x" * 9000

@@ -13,11 +13,11 @@ from whatsappd.api.webhook_delivery import _types
 from whatsappd.errors import InvalidParams, QueueFull, UnknownDeadLetter, UnknownWebhook
 from whatsappd.model.event import SESSION_QR, Draft
 from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS, WEBHOOKS
-from whatsappd.store.database import Database, open_database
-from whatsappd.store.dead_letters import Refused
-from whatsappd.store.events import EventLog, open_event_log
-from whatsappd.store.keys import Scope, open_keys
-from whatsappd.store.webhooks import (
+from whatsappd.store.sqlite.database import Database, open_database
+from whatsappd.store.sqlite.dead_letters import Refused
+from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.keys import Scope, open_keys
+from whatsappd.store.sqlite.webhooks import (
     MAX_WEBHOOKS,
     Progress,
     Wanted,

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatsappd.model.event import MESSAGE_RECEIVED, Event
-from whatsappd.store.events import MAX_EVENT_BYTES
+from whatsappd.store.sqlite.events import MAX_EVENT_BYTES
 from whatsappd.wire import shortening
 from whatsappd.wire.frames import pack, unpack
 from whatsappd.wire.shortening import bounded

@@ -11,10 +11,14 @@ import pytest
 from whatsappd.config.settings import CONFINEMENTS
 from whatsappd.confinement import resolver
 from whatsappd.confinement.calls import AARCH64, FORK_SERVER, WORKER, X86_64, numbers_for
+from whatsappd.engines.neonize.worker.confine import without
+from whatsappd.engines.neonize.worker_environment import (
+    ports_through,
+    proxy_port,
+    worker_environment,
+)
+from whatsappd.engines.protocol import AUTO, OFF, REQUIRED
 from whatsappd.rules.recycling import RecycleLimits, WorkerUse, excess
-from whatsappd.sessions.worker_environment import ports_through, proxy_port, worker_environment
-from whatsappd.wire.worker import AUTO, OFF, REQUIRED
-from whatsappd.worker.confine import without
 
 #: SCMP_ARCH_* of <seccomp.h>.
 LIBSECCOMP = {X86_64: 0xC000003E, AARCH64: 0xC00000B7}

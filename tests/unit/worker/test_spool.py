@@ -10,11 +10,11 @@ from typing import Any
 import pytest
 from neonize_protos import e2e
 
+from whatsappd.engines.neonize.worker.spool import Spool
+from whatsappd.engines.protocol import Kind, WorkerEvent, parse_worker_event
 from whatsappd.wire.frames import FrameReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
 from whatsappd.wire.shortening import MAX_EVENT
-from whatsappd.wire.worker import Kind, WorkerEvent, parse_worker_event
-from whatsappd.worker.spool import Spool
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "inbox.spool"
 
 
-#: A message as `worker.events` makes it.
+#: A message as `engines.neonize.worker.decode_events` makes it.
 MESSAGE: dict[str, Any] = {
     **{"message_id": "A", "timestamp_ms": 1, "push_name": None, "content": "conversation"},
     **{"edit": None, "retry_count": 0, "chat": "1@lid", "sender": "1@lid", "sender_alt": None},
@@ -106,7 +106,7 @@ def test_a_disk_that_is_full_costs_the_journal_and_no_event(
         raise OSError(errno.ENOSPC, "No space left on device")
 
     with pytest.MonkeyPatch.context() as patched:
-        patched.setattr("whatsappd.worker.spool.os.write", refuse)
+        patched.setattr("whatsappd.engines.neonize.worker.spool.os.write", refuse)
         assert unpacked(spool.add(event("a"))).number == 1
         assert unpacked(spool.add(event("b"))).number == 2
     assert caplog.text.count("cannot be written") == 1

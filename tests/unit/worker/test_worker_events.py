@@ -10,10 +10,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from neonize_protos import e2e, neonize
 
+from whatsappd.engines.neonize.worker import decode_events
+from whatsappd.engines.protocol import Kind, parse_worker_event
 from whatsappd.wire.frames import pack, unpack
 from whatsappd.wire.shortening import MAX_ITEMS
-from whatsappd.wire.worker import Kind, parse_worker_event
-from whatsappd.worker import events
 
 BROKEN = b"ok \xf0\x9f"
 
@@ -54,7 +54,7 @@ def message(
 
 def told(event: Any) -> dict[str, Any]:
     """What the daemon makes of it."""
-    data = events.message(event)
+    data = decode_events.message(event)
     assert data is not None
     arguments = {"company": "acme", "kind": "message", "data": unpack(pack(data)), "number": 1}
     taken = parse_worker_event(arguments)
@@ -98,11 +98,11 @@ def test_the_accounts_own_keys_are_no_message() -> None:
     share = e2e.Message()
     share.protocolMessage.type = e2e.ProtocolMessage.APP_STATE_SYNC_KEY_SHARE
     share.protocolMessage.appStateSyncKeyShare.keys.add().keyData.keyData = b"k" * 32
-    assert events.message(message(share.SerializeToString())) is None
+    assert decode_events.message(message(share.SerializeToString())) is None
     both = e2e.Message(conversation="Hello")
     both.MergeFrom(share)
-    assert events.message(message(both.SerializeToString())) is None
-    assert events.message(message(_bytes(1, "anything"), category="peer")) is None
+    assert decode_events.message(message(both.SerializeToString())) is None
+    assert decode_events.message(message(_bytes(1, "anything"), category="peer")) is None
 
 
 def test_what_is_kept_of_a_message_holds_no_key_but_its_medias() -> None:
@@ -131,16 +131,16 @@ def test_a_message_of_every_kind_is_told() -> None:
         assert field.message_type is not None or field.name == "conversation"
         content = _bytes(field.number, "")
         everything += content
-        data = events.message(message(content))
+        data = decode_events.message(message(content))
         if data is not None:
             pack(data)
-    assert events.message(message(everything)) is not None
+    assert decode_events.message(message(everything)) is not None
 
 
 def receipt(*ids: bytes, kind: int = 4, time_s: int = 1_700_000_000) -> list[dict[str, Any]]:
     packed = _bytes(1, source()) + b"".join(_bytes(2, each) for each in ids)
     return list(
-        events.receipt(neonize.Receipt.FromString(packed + _numbers((3, time_s), (4, kind))))
+        decode_events.receipt(neonize.Receipt.FromString(packed + _numbers((3, time_s), (4, kind))))
     )
 
 
@@ -177,7 +177,7 @@ def test_whatever_a_message_holds_it_is_told_or_refused_by_protobuf(content: byt
     except Exception as error:
         assert type(error).__name__ == "DecodeError"  # noqa: PT017 -- the others are the finding
         return
-    data = events.message(event)
+    data = decode_events.message(event)
     if data is not None:
         told(event)
 

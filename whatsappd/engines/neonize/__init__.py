@@ -1,0 +1,1 @@
+"""All that knows neonize and whatsmeow; `fork` and `worker` run in processes of their own."""

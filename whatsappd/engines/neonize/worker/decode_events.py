@@ -1,0 +1,214 @@
+"""neonize's protobuf events as plain maps: no protobuf object leaves the worker.
+
+This is the one door where protobuf ends. What comes through it was written by strangers: texts may
+be no UTF-8, times may lie before Christ, messages may be nested without end. Each function's result
+is the `data` of the `engines.protocol.Kind` it serves; times are integer milliseconds since the
+epoch, JIDs strings. What is merely too large is the business of `wire.shortening`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from typing import Any
+
+from whatsappd.errors import Malformed
+from whatsappd.model.jid import Jid
+from whatsappd.wire.account_keys import is_plumbing, without_keys
+from whatsappd.wire.shortening import MAX_BYTES, MAX_ITEMS, MAX_NAME, SHORTENED, marked
+
+#: The receipt types that whatsmeow tells apart, by neonize's enum number. "inactive" is a delivery
+#: to a device whose user is away: it was delivered all the same.
+_RECEIPTS = {
+    1: "delivered",
+    2: "sender",
+    3: "retry",
+    4: "read",
+    5: "read-self",
+    6: "played",
+    7: "played-self",
+    8: "server-error",
+    9: "inactive",
+    10: "peer_msg",
+    11: "hist_sync",
+}
+#: Receipts of what an account's own devices tell each other.
+_PLUMBING_RECEIPTS = frozenset({"peer_msg", "hist_sync"})
+#: What the own phone sends to its linked devices: see `wire.account_keys`.
+_PEER = "peer"
+
+#: Messages that carry only key material between clients; a person never sees them.
+_SILENT = {"senderKeyDistributionMessage", "messageContextInfo"}
+_PLAIN_TEXTS = {"conversation", "extendedTextMessage"}
+
+#: The end of year 9999, which is where calendars end; from 1 on, as `0` says that there is none.
+_LAST_MS = 253_402_300_799_999
+
+
+def text(value: Any) -> str:
+    """A protobuf string. One whose bytes are no UTF-8 comes out of protobuf as bytes."""
+    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
+
+
+def jid_text(jid: Any) -> str | None:
+    """A neonize JID as text; None where there is none."""
+    if jid is None or jid.IsEmpty or not jid.Server:
+        return None
+    return str(Jid(text(jid.User), text(jid.Server), jid.Device))
+
+
+def message(event: Any) -> dict[str, Any] | None:
+    """A received (or own, sent elsewhere) message. None for what no person sees: keys that clients
+    distribute, and what the account's own devices tell each other.
+
+    `content` is the protobuf field that holds it, without "Message" (`conversation`,
+    `extendedText`, `image`, ...); `text` is its text or caption. `raw` holds the serialized
+    message for everything but plain text, because media keys exist nowhere else; other keys are
+    taken out of it.
+    """
+    fields = [field.name for field, _ in event.Message.ListFields() if field.name not in _SILENT]
+    info = event.Info
+    if not fields or text(info.Category) == _PEER:
+        return None
+    content = fields[0].removesuffix("Message")
+    data = {
+        "message_id": text(info.ID),
+        "push_name": text(info.Pushname) or None,
+        "content": content,
+        "text": _text(event.Message),
+        "edit": text(info.Edit) or None,
+        "retry_count": event.RetryCount,
+        **_source(info.MessageSource),
+    }
+    if len(fields) > 1 or fields[0] not in _PLAIN_TEXTS:
+        raw = _raw(event.Message)
+        if raw is None:
+            return None
+        if fields[0] not in _PLAIN_TEXTS:
+            data |= raw
+    return _timed(data, info.Timestamp)
+
+
+def receipt(event: Any) -> Iterator[dict[str, Any]]:
+    """A receipt, as several where it is for more messages than one event should hold."""
+    kind = _RECEIPTS.get(event.Type, f"type-{event.Type}")
+    if kind in _PLUMBING_RECEIPTS:
+        return
+    told = [text(each) for each in event.MessageIDs]
+    # No message of ours has an id of this length.
+    ids = [each for each in told if len(each) <= MAX_NAME]
+    about = {"receipt": kind, **_source(event.MessageSource)}
+    if len(ids) < len(told):
+        about[SHORTENED] = {"message_ids": len(told)}
+    for start in range(0, len(ids), MAX_ITEMS):
+        data = {"message_ids": ids[start : start + MAX_ITEMS], **about}
+        yield _timed(data, event.Timestamp * 1000)
+
+
+def undecryptable(event: Any) -> dict[str, Any] | None:
+    info = event.Info
+    if text(info.Category) == _PEER:
+        return None
+    data = {
+        "message_id": text(info.ID),
+        "unavailable": event.IsUnavailable,
+        **_source(info.MessageSource),
+    }
+    return _timed(data, info.Timestamp)
+
+
+def unreadable(of: str, error: str, source: Any, message_id: Any, size: int) -> dict[str, Any]:
+    """An event that could not be taken over; what is known of it all the same.
+
+    Args:
+        of: its kind.
+        error: what was wrong.
+        source: its MessageSource; None if that cannot be read, either.
+        message_id: None likewise.
+        size: the event's, in bytes.
+    """
+    data: dict[str, Any] = {
+        "of": of,
+        "error": error,
+        "size": size,
+        "message_id": None if message_id is None else text(message_id),
+    }
+    return data if source is None else {**data, **_source(source)}
+
+
+#: neonize numbers its ConnectFailureReason enum from 1; these are WhatsApp's numbers.
+_FAILURES = {
+    1: 400,
+    2: 401,
+    3: 402,
+    4: 403,
+    5: 406,
+    6: 405,
+    7: 409,
+    8: 500,
+    9: 501,
+    10: 503,
+}
+
+
+def connect_failure(event: Any) -> dict[str, Any]:
+    """`reason` is the number in `<failure reason=…>`. (A number that neonize has no name for never
+    arrives here: its event cannot be encoded, and `connect` ends with that error.)"""
+    return {"reason": _FAILURES.get(event.Reason, event.Reason), "message": text(event.Message)}
+
+
+def logged_out(event: Any) -> dict[str, Any]:
+    return {
+        "on_connect": event.OnConnect,
+        "reason": _FAILURES.get(event.Reason, event.Reason),
+    }
+
+
+#: neonize numbers its TempBanReason enum from 1; these are WhatsApp's numbers.
+_BANS = {1: 101, 2: 102, 3: 103, 4: 104, 5: 106}
+
+
+def temporary_ban(event: Any) -> dict[str, Any]:
+    return {"code": _BANS.get(event.Code, event.Code), "expire_s": event.Expire}
+
+
+def _timed(data: dict[str, Any], time_ms: int) -> dict[str, Any]:
+    """`data` with its time; with ours, and a mark, where it names none that can be."""
+    if 0 < time_ms <= _LAST_MS:
+        return {**data, "timestamp_ms": time_ms}
+    now_ms = time.time_ns() // 1_000_000
+    return marked({**data, "timestamp_ms": now_ms}, {}, {"timestamp_ms"})
+
+
+def _source(source: Any) -> dict[str, Any]:
+    return {
+        "chat": jid_text(source.Chat),
+        "sender": jid_text(source.Sender),
+        "sender_alt": jid_text(source.SenderAlt),
+        "recipient_alt": jid_text(source.RecipientAlt),
+        "from_me": source.IsFromMe,
+        "is_group": source.IsGroup,
+    }
+
+
+def _raw(content: Any) -> dict[str, Any] | None:
+    """What an event has of a serialized message; None if it is no message between people."""
+    serialized = content.SerializeToString()
+    try:
+        if is_plumbing(serialized):
+            return None
+        raw = without_keys(serialized)
+    except Malformed:  # nobody knows which keys are in it
+        return {SHORTENED: {"raw": len(serialized)}}
+    return {"raw": raw} if len(raw) <= MAX_BYTES else {SHORTENED: {"raw": len(raw)}}
+
+
+def _text(content: Any) -> str:
+    if content.conversation:
+        return text(content.conversation)
+    if content.HasField("extendedTextMessage"):
+        return text(content.extendedTextMessage.text)
+    for field, value in content.ListFields():
+        if field.message_type is not None and "caption" in field.message_type.fields_by_name:
+            return text(value.caption)
+    return ""

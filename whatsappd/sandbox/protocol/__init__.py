@@ -1,0 +1,1 @@
+"""WhatsApp's wire formats, which know nothing of the sandbox: Noise, frames, stanzas, ADV."""

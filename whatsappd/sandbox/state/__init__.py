@@ -1,0 +1,1 @@
+"""What the sandbox knows: accounts, groups, undelivered stanzas, armed faults, statistics."""

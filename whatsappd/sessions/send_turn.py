@@ -1,0 +1,92 @@
+"""The rows of one look through a company's queue, and which of them may go next.
+
+The dispatcher takes one after the other. Order is kept per chat: a row that may not go yet holds
+back the later ones of its chat, and no others.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Awaitable, Callable, Collection, Sequence
+from enum import Enum, auto
+
+import trio
+
+from whatsappd.model.message import Row
+from whatsappd.sessions.pacing import GO, Pacing
+from whatsappd.sessions.rate_holds import Holds, Scope
+
+
+class LookUp(Enum):
+    """What a look-up of a stranger's address came to."""
+
+    EXISTS = auto()
+    ENDED = auto()  # nobody has the address, or it cannot be told now: the row does not go
+    MOVED = auto()  # it means another account, or somebody known: rows are to be looked at anew
+
+
+class Batch:
+    """`look_up` tells whether a stranger's address is on WhatsApp; it is asked in its turn only.
+
+    `is_overtaken` tells whether others are to go before what is left.
+    """
+
+    def __init__(
+        self,
+        rows: Sequence[Row],
+        strangers: Collection[str],
+        *,
+        pacing: Pacing,
+        holds: Holds,
+        look_up: Callable[[Row], Awaitable[LookUp]],
+        is_overtaken: Callable[[], bool] = lambda: False,
+    ) -> None:
+        self._rows = deque(rows)
+        self._strangers = set(strangers)
+        self._stopped: set[str] = set()  # chats whose order forbids their next row
+        self._pacing = pacing
+        self._holds = holds
+        self._look_up = look_up
+        self._is_overtaken = is_overtaken
+
+    async def next(self, *, to_known: bool = False) -> Row | None:
+        """The next row that may go, counted by the limits; None: none of these may now.
+
+        Args:
+            to_known: none either if it is the turn of a stranger, who must be looked up first.
+        """
+        while self._rows and not self._is_overtaken():
+            row = self._rows[0]
+            is_cold = row.chat in self._strangers
+            if is_cold and to_known:
+                return None
+            self._rows.popleft()
+            if row.chat in self._stopped:
+                continue
+            # Nobody's number is looked up before its turn has come, or written to without.
+            verdict = self._pacing.check(row.chat, is_cold=True) if is_cold else GO
+            if verdict.wait_ms == 0:
+                found = await self._look_up(row) if is_cold else LookUp.EXISTS
+                if found is LookUp.ENDED:
+                    self.stop(row.chat)
+                    continue
+                if found is LookUp.MOVED:
+                    self._rows.clear()
+                    return None
+                verdict = await self._pacing.admit(row.chat, is_cold=is_cold)
+                if verdict.wait_ms == 0:
+                    return row
+            self._holds.add(verdict.scope, row.chat, trio.current_time() + verdict.wait_ms / 1000)
+            if verdict.scope is Scope.COMPANY:
+                self._rows.clear()
+            else:
+                self.stop(row.chat)
+        return None
+
+    def stop(self, chat: str) -> None:
+        """No later row of `chat` may go."""
+        self._stopped.add(chat)
+
+    def met(self, chat: str) -> None:
+        """A message went to `chat`, who is no stranger any more."""
+        self._strangers.discard(chat)

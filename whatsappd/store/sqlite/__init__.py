@@ -1,0 +1,1 @@
+"""The store in one SQLite database: outbox, event log, companies, keys, webhooks."""

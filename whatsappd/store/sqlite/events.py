@@ -1,0 +1,447 @@
+"""The event log: everything that happened, under one global sequence number without a hole.
+
+Sessions, outbox and workers append; subscribers read with a cursor each, from the tail in memory
+or from the disk, and are woken once per commit. An event is durable before anybody sees it.
+
+Two threads meet here. What begins with `stage` and the participant's methods run in the writer
+thread and own `_last_staged`, `_end` and `_pending`; all else belongs to trio.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Callable, Collection
+from typing import NamedTuple
+
+import trio
+
+from whatsappd.clock import now_ms, settled_ms
+from whatsappd.errors import InvalidParams, TooLarge
+from whatsappd.model.event import Draft, Event
+from whatsappd.store.recent_events import StoredEvent, Tail
+from whatsappd.store.sqlite import consumers
+from whatsappd.store.sqlite.consumers import Consumer
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.holdings import Deleted, Holdings, Pair, load_holdings
+from whatsappd.store.sqlite.replay import MAX_READ_BYTES, MAX_SCAN, Batch, Filter, choose, read_disk
+from whatsappd.store.sqlite.retention import (
+    REMOVED,
+    EventBounds,
+    delete,
+    forget_company,
+    forgotten_up_to,
+    older_than,
+    oldest_of,
+    that_make,
+)
+from whatsappd.store.sqlite.slices import Slice, in_slices, overwrite_deleted
+from whatsappd.wire.frames import pack
+
+#: The largest event, packed. It must fit into an RPC message with room for what is around it.
+MAX_EVENT_BYTES = 512 * 1024
+#: Events that a transaction which logs some may delete beside twice as many as it logs.
+TRIM_FEWEST = 20
+
+
+class _State(NamedTuple):
+    last_seq: int
+    first_seq: int
+    end: int
+    newest_ms: int
+    holdings: Holdings
+
+
+class _Committed(NamedTuple):
+    """What one transaction did to the log."""
+
+    events: list[StoredEvent]
+    deleted_up_to: int  # 0: nothing was deleted
+    first_seq: int
+
+
+class EventLog:
+    """Made by `open_event_log`, once per database."""
+
+    def __init__(
+        self, database: Database, state: _State, tail: Tail, clock: Callable[[], int] | None
+    ) -> None:
+        self._database = database
+        self._clock = clock or now_ms
+        self._deciding_clock = clock or settled_ms
+        # the writer thread's
+        self._last_staged = state.last_seq
+        self._end = state.end
+        self._pending: list[tuple[int, StoredEvent]] = []
+        self._deleted: list[Deleted] = []
+        self._holdings = state.holdings
+        self._oldest = state.first_seq
+        # trio's, which the writer thread reads
+        self._bounds = EventBounds()
+        # trio's
+        self._last_seq = state.last_seq
+        self._first_seq = state.first_seq
+        self._pairs = set(state.holdings.pairs())
+        self._tail = tail
+        #: When the newest event was logged, as of opening the log; epoch milliseconds, 0: none.
+        self.newest_at_opening_ms = state.newest_ms
+        #: Grows whenever events are deleted: what was read before may hold some that are gone.
+        self.deletions = 0
+        self._grown = trio.Event()
+
+    @property
+    def last_seq(self) -> int:
+        """The newest event's number; 0 if there never was one."""
+        return self._last_seq
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest event that still exists; `last_seq + 1` if there is none.
+
+        Behind it, some of a company's may be gone that others' outlived.
+        """
+        return self._first_seq
+
+    @property
+    def tail_events(self) -> int:
+        """Events held in memory."""
+        return len(self._tail)
+
+    @property
+    def tail_bytes(self) -> int:
+        return self._tail.bytes
+
+    # --- writing ------------------------------------------------------------------------------
+
+    async def append(self, *drafts: Draft) -> list[Event]:
+        """Logs `drafts` in this order, with nothing between them; returns them when durable.
+
+        Raises:
+            TooLarge: one exceeds MAX_EVENT_BYTES.
+            StoreFailed: the disk did not take them. None was logged.
+        """
+        return await self._database.write(lambda _conn: self.stage(drafts))
+
+    def stage(self, drafts: Collection[Draft]) -> list[Event]:
+        """In a function given to `Database.write`: logs `drafts` with what that function writes,
+        all or nothing. Raises as `append` does."""
+        time_ms = self._clock()
+        events = []
+        for draft in drafts:
+            event = Event(self._last_staged + 1, time_ms, *draft)
+            packed = pack(event.as_wire())
+            if len(packed) > MAX_EVENT_BYTES:
+                raise TooLarge(
+                    f"an event of type {event.type} has {len(packed)} bytes; "
+                    f"the limit is {MAX_EVENT_BYTES}",
+                    limit=MAX_EVENT_BYTES,
+                )
+            stored = StoredEvent(event.seq, event.company, event.type, self._end, packed)
+            self._pending.append((time_ms, stored))
+            self._holdings.add(Pair(stored.company, stored.type), len(packed))
+            self._last_staged = stored.seq
+            self._end = stored.end
+            events.append(event)
+        return events
+
+    def mark(self) -> tuple[int, int]:
+        return len(self._pending), len(self._deleted)
+
+    def rewind(self, mark: tuple[int, int]) -> None:
+        staged, deleted = mark
+        if len(self._pending) > staged:
+            _, first = self._pending[staged]
+            self._last_staged = first.seq - 1
+            self._end = first.position
+            for _, stored in self._pending[staged:]:
+                self._holdings.add(Pair(stored.company, stored.type), -len(stored.packed), -1)
+            del self._pending[staged:]
+        for each in self._deleted[deleted:]:
+            self._holdings.add(each.pair, each.bytes)
+        del self._deleted[deleted:]
+        self._holdings.settle(is_committed=False)
+
+    def flush(self, conn: sqlite3.Connection) -> None:
+        if self._pending:
+            conn.executemany(
+                "INSERT INTO events (seq, time_ms, company, type, position, packed)"
+                " VALUES (?, ?, ?, ?, ?, ?)",
+                ((stored.seq, time_ms, *stored[1:]) for time_ms, stored in self._pending),
+            )
+            # What is too much goes with what made it too much: the bounds hold at all times, and
+            # whoever logs pays for it.
+            self._trim(
+                conn,
+                {stored.company for _, stored in self._pending},
+                TRIM_FEWEST + 2 * len(self._pending),
+            )
+            self._holdings.count(conn, self._last_staged)
+        if self._deleted:
+            self._oldest = _first_seq(conn, self._last_staged)
+
+    def committed(self) -> _Committed:
+        events = [stored for _, stored in self._pending]
+        deleted_up_to = max((each.seq for each in self._deleted), default=0)
+        self._pending, self._deleted = [], []
+        self._holdings.settle(is_committed=True)
+        return _Committed(events, deleted_up_to, self._oldest)
+
+    def publish(self, payload: _Committed) -> None:
+        if payload.events:
+            self._tail.extend(payload.events)
+            self._pairs.update(Pair(stored.company, stored.type) for stored in payload.events)
+            self._last_seq = payload.events[-1].seq
+            self._grown.set()
+            self._grown = trio.Event()
+        if payload.deleted_up_to:
+            self._first_seq = payload.first_seq
+            self._tail.forget(payload.deleted_up_to)
+            self.deletions += 1
+
+    # --- reading ------------------------------------------------------------------------------
+
+    async def wait_beyond(self, seq: int) -> int:
+        """Waits until the log has an event behind `seq`; returns `last_seq`.
+
+        A checkpoint also when there is one already.
+        """
+        if self._last_seq > seq:
+            await trio.lowlevel.checkpoint()
+        while self._last_seq <= seq:
+            await self._grown.wait()
+        return self._last_seq
+
+    async def read(
+        self,
+        after: int,
+        limit: int,
+        *,
+        companies: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+        codes: Collection[str] | None = None,
+    ) -> Batch:
+        """The events behind the cursor `after`, in order: at most `limit`, and MAX_READ_BYTES.
+
+        Go on with `Batch.last`. No event is missed so, and it always moves: a batch without events
+        means that there is no more, up to the newest of now. From memory where the tail reaches
+        back that far, without leaving trio; else from the disk, by the index: it costs what it
+        returns, whatever the filter leaves out.
+
+        Args:
+            after: 0 begins with the oldest that exists.
+            companies: those companies' events only. None: all.
+            types: those types' events only. None: all.
+            codes: of `session.qr`, those companies' only. None: all.
+
+        Raises:
+            InvalidParams: `after` lies beyond the newest event: the cursor is of another log (or
+                the database was restored from a backup).
+            TimedOut: see `Database.query`.
+            StoreFailed: the disk cannot be read.
+        """
+        cursor = after
+        while True:
+            found = self.read_tail(cursor, limit, companies=companies, types=types, codes=codes)
+            if found is None:
+                break
+            await trio.lowlevel.checkpoint()
+            if found.events or found.last == self._last_seq:
+                return found
+            cursor = found.last
+        chosen = Filter(companies, types, codes)
+        pairs = None
+        if not chosen.is_all:
+            pairs = {pair for pair in self._pairs if chosen.has(*pair)}
+        until = self._last_seq
+        return await self._database.query(
+            lambda conn: read_disk(conn, cursor, until, limit, companies, pairs)
+        )
+
+    def read_tail(
+        self,
+        after: int,
+        limit: int,
+        *,
+        companies: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+        codes: Collection[str] | None = None,
+    ) -> Batch | None:
+        """What is in memory behind `after`, at once; None if that is not in memory.
+
+        As `read`, but the batch may be empty although there is more: at most MAX_SCAN events are
+        looked at.
+        """
+        if not 0 <= after <= self._last_seq:
+            raise InvalidParams(
+                f"after: there is no event {after}: the log ends at {self._last_seq}. Was the "
+                "database restored, or is the cursor another daemon's?",
+                field="after",
+                last=self._last_seq,
+            )
+        if after == self._last_seq:
+            return Batch([], after, None)
+        chosen: Filter | None = Filter(companies, types, codes)
+        if chosen is not None and chosen.is_all:
+            chosen = None
+        # What was deleted lies before the tail: whoever is in it has no gap.
+        found = self._tail.after(after, limit if chosen is None else MAX_SCAN, MAX_READ_BYTES)
+        return None if found is None else choose(found, limit, chosen)
+
+    # --- named consumers ----------------------------------------------------------------------
+
+    async def consumer(self, name: str, after: int | None = None) -> int:
+        """The cursor of the consumer `name`.
+
+        A new one begins behind `after`, or at the present end; a known one keeps its cursor.
+
+        Raises:
+            InvalidParams: the name or `after` cannot be, or there are too many consumers.
+        """
+        consumers.validate_name(name)
+        start = self._last_seq if after is None else self._existing(after, "after")
+        found = await self._database.read(lambda conn: consumers.find(conn, name))
+        if found is None:
+            found = await self._database.write(
+                lambda conn: consumers.find_or_create(conn, name, start, self._clock())
+            )
+        return found.cursor
+
+    async def ack(self, name: str, seq: int) -> int:
+        """Moves the cursor of `name` to `seq`, never back; returns where it is.
+
+        Raises:
+            UnknownConsumer: nobody made it.
+            InvalidParams: `seq` lies beyond the newest event.
+        """
+        self._existing(seq, "seq")
+        return await self._database.write(
+            lambda conn: consumers.acknowledge(conn, name, seq, self._clock())
+        )
+
+    async def list_consumers(self) -> list[Consumer]:
+        return await self._database.read(consumers.list_all)
+
+    async def forget(self, name: str) -> None:
+        """Removes the consumer. Raises UnknownConsumer if there is none."""
+        await self._database.write(lambda conn: consumers.forget(conn, name))
+
+    def _existing(self, seq: int, field: str) -> int:
+        if 0 <= seq <= self._last_seq:
+            return seq
+        raise InvalidParams(
+            f"{field}: there is no event {seq}: the log ends at {self._last_seq}",
+            field=field,
+            last=self._last_seq,
+        )
+
+    # --- retention ----------------------------------------------------------------------------
+
+    def keep(self, bounds: EventBounds) -> None:
+        """Keep so much from now on: what is logged makes room for itself. What is too much
+        already, or too old, goes with the next `retain`."""
+        self._bounds = bounds
+
+    async def retain(self) -> int:
+        """Deletes the events beyond the bounds, the oldest first; returns how many.
+
+        Works in slices, between which others write; cancelled, it has deleted some. Readers that
+        had not read them are told by `Batch.gap`. The space is used again; the file does not
+        shrink.
+        """
+        bounds, now = self._bounds, self._deciding_clock()
+
+        def old(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
+            assert bounds.max_age_ms is not None
+            found = older_than(conn, now - bounds.max_age_ms, most)
+            self._delete(conn, found)
+            return Slice(len(found), len(found))
+
+        def too_much(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
+            gone = self._trim(conn, self._holdings.companies(), most)
+            return Slice(most if gone else 0, gone)
+
+        deleted = 0
+        if bounds.max_age_ms is not None:
+            deleted += await in_slices(self._database, old)
+        return deleted + await in_slices(self._database, too_much)
+
+    async def erase(self, company: str) -> int:
+        """Deletes all events of a company that is being removed; returns how many.
+
+        For those who read all companies it is a gap; a new company of that name begins with none.
+        """
+
+        def work(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
+            overwrite_deleted(conn)
+            found = oldest_of(conn, self._holdings.pairs(company), most)
+            self._delete(conn, found, whose=REMOVED)
+            return Slice(len(found), len(found))
+
+        def forget(_done: None) -> None:
+            self._pairs = {pair for pair in self._pairs if pair.company != company}
+
+        deleted = await in_slices(self._database, work)
+        await self._database.write(lambda conn: forget_company(conn, company), forget)
+        return deleted
+
+    def _trim(self, conn: sqlite3.Connection, companies: Collection[str], most: int) -> int:
+        """Deletes what is beyond the bounds of `companies`, and of all; about `most` events at the
+        most. Returns how many. Runs in the writer thread."""
+        holdings, bounds, gone = self._holdings, self._bounds, 0
+        if bounds.max_company_bytes is not None:
+            for company in companies:
+                over = holdings.of(company) - bounds.max_company_bytes
+                if over > 0 and gone < most:
+                    gone += self._delete_oldest(conn, company, over, most - gone)
+        while bounds.max_bytes is not None and gone < most:
+            over = holdings.total - bounds.max_bytes
+            if over <= 0:
+                break
+            # Whoever has most comes down to the next one, and no further.
+            company, lead = holdings.largest()
+            gone += self._delete_oldest(conn, company, min(over, max(lead, 1)), most - gone)
+        return gone
+
+    def _delete_oldest(self, conn: sqlite3.Connection, company: str, size: int, most: int) -> int:
+        """Deletes the company's oldest events, `size` bytes or `most` of them; how many."""
+        found = that_make(oldest_of(conn, self._holdings.pairs(company), most), size)
+        self._delete(conn, found)
+        return len(found)
+
+    def _delete(
+        self, conn: sqlite3.Connection, found: list[Deleted], *, whose: str | None = None
+    ) -> None:
+        delete(conn, found, whose=whose)
+        self._holdings.uncount(conn, found)
+        for each in found:
+            self._holdings.add(each.pair, -each.bytes, -1)
+        self._deleted += found
+
+
+async def open_event_log(
+    database: Database, *, clock: Callable[[], int] | None = None, tail: Tail | None = None
+) -> EventLog:
+    """The log of `database`. Call it once per database, before anybody writes events.
+
+    Args:
+        clock: epoch milliseconds. Without one, events tell people the wall clock's time, and what
+            is old goes by `settled_ms`.
+        tail: for tests: one with other bounds.
+    """
+    log = EventLog(database, await database.read(_load), tail or Tail(), clock)
+    database.attach(log)
+    return log
+
+
+def _load(conn: sqlite3.Connection) -> _State:
+    newest = conn.execute(
+        "SELECT seq, position + length(packed), time_ms FROM events ORDER BY seq DESC LIMIT 1"
+    ).fetchone()
+    last, end, newest_ms = newest or (0, 0, 0)
+    # Numbers go on behind those that were deleted, too.
+    last = max(last, forgotten_up_to(conn, None))
+    return _State(last, _first_seq(conn, last), end, newest_ms, load_holdings(conn))
+
+
+def _first_seq(conn: sqlite3.Connection, last_seq: int) -> int:
+    (first,) = conn.execute("SELECT min(seq) FROM events").fetchone()
+    return last_seq + 1 if first is None else int(first)

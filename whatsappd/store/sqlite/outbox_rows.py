@@ -1,0 +1,123 @@
+"""The outbox table's statements: rows to columns and back.
+
+For `store.sqlite.outbox_writes`, `store.sqlite.outbox` and `store.sqlite.outbox_reads`. A row's
+`id` is an integer on disk (it is the table's order) and 16 hex digits everywhere else.
+"""
+
+from __future__ import annotations
+
+import re
+import sqlite3
+from typing import Any
+
+from whatsappd.errors import unknown_message
+from whatsappd.model.message import OnUncertain, OutboxState, Row
+
+COLUMNS = ", ".join(Row._fields)
+_VALUES = ", ".join("?" * len(Row._fields))
+_ID = re.compile(r"[0-9a-f]{16}\Z")
+#: Bits of chance below the milliseconds of an id: room for a million rows in one millisecond.
+_CHANCE_BITS = 20
+
+_SELECT = f"SELECT {COLUMNS} FROM outbox"  # noqa: S608 - our own column names
+SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
+SELECT_BY_KEY = f"{_SELECT} WHERE company = ? AND key = ?"
+SELECT_BY_MESSAGE = f"{_SELECT} WHERE company = ? AND message_id = ?"
+SELECT_BY_FORMER = f"{_SELECT} WHERE company = ? AND former_message_id = ?"
+SELECT_OPEN_OF_CHAT = (
+    f"{_SELECT} WHERE company = ? AND chat = ? AND state IN ('queued', 'sending', 'uncertain')"
+)
+SELECT_BY_STATE = f"{_SELECT} WHERE company = ? AND state = ? ORDER BY id"
+INSERT = (
+    f"INSERT INTO outbox ({COLUMNS}) VALUES ({_VALUES})"  # noqa: S608 - our own
+    " ON CONFLICT (company, key) WHERE key IS NOT NULL DO NOTHING"
+)
+
+
+def new_id(last: int, time_ms: int, chance: float) -> int:
+    """An id above `last`: the time, then chance (in [0, 1)).
+
+    Should the clock have gone back, the next number is taken: order matters more than time.
+    """
+    return max(last + 1, (time_ms << _CHANCE_BITS) + int(chance * (1 << (_CHANCE_BITS - 1))))
+
+
+def first_id_at(time_ms: int) -> int:
+    """The smallest id of a row accepted at or after `time_ms`."""
+    return time_ms << _CHANCE_BITS
+
+
+def id_as_text(number: int) -> str:
+    return f"{number:016x}"
+
+
+def id_as_number(row_id: str) -> int:
+    """The number on disk. Raises UnknownMessage if the text is no row's id."""
+    if not _ID.match(row_id):
+        raise unknown_message(row_id)
+    number = int(row_id, 16)
+    if number >= 1 << 63:
+        raise unknown_message(row_id)
+    return number
+
+
+def as_row(columns: tuple[Any, ...]) -> Row:
+    row = Row._make(columns)
+    return row._replace(
+        id=id_as_text(columns[0]),
+        state=OutboxState(row.state),
+        on_uncertain=OnUncertain(row.on_uncertain),
+        is_reply=bool(row.is_reply),
+    )
+
+
+def find(conn: sqlite3.Connection, query: str, *values: Any) -> Row | None:
+    """The one row that `query` (one of the SELECTs above) finds."""
+    columns = conn.execute(query, values).fetchone()
+    return None if columns is None else as_row(columns)
+
+
+def find_open(conn: sqlite3.Connection, company: str, chat: str) -> list[Row]:
+    """The rows to a chat of which something is left to do or to decide, oldest first."""
+    found = conn.execute(f"{SELECT_OPEN_OF_CHAT} ORDER BY id", (company, chat))
+    return [as_row(columns) for columns in found]
+
+
+def get(conn: sqlite3.Connection, row_id: str) -> Row:
+    """The row. Raises UnknownMessage."""
+    row = find(conn, SELECT_BY_ID, id_as_number(row_id))
+    if row is None:
+        raise unknown_message(row_id)
+    return row
+
+
+def insert(conn: sqlite3.Connection, row: Row) -> bool:
+    """Whether the row is new: not if its key was used before."""
+    return conn.execute(INSERT, (int(row.id, 16), *row[1:])).rowcount == 1
+
+
+def update(conn: sqlite3.Connection, row: Row, changes: dict[str, Any]) -> Row:
+    """Writes `changes` (by column) to the row; returns it changed."""
+    assignments = ", ".join(f"{column} = ?" for column in changes)
+    conn.execute(
+        f"UPDATE outbox SET {assignments} WHERE id = ?",  # noqa: S608 - our own column names
+        (*changes.values(), int(row.id, 16)),
+    )
+    return row._replace(**changes)
+
+
+def doubt_open_rows(copy: sqlite3.Connection) -> None:
+    """In a backup: what waited to be sent will have been sent by the time of a restore.
+
+    So a daemon that goes on from it asks, rather than sends again: but for rows whose senders chose
+    a duplicate. The attempts' secrets go, because later attempts had others.
+    """
+    reason = "restored from a backup: it may have been sent since"
+    copy.execute(
+        "UPDATE outbox SET state = 'uncertain', reason = ?, not_before_ms = 0,"
+        " lost_attempts = lost_attempts + 1 WHERE state IN ('queued', 'sending')"
+        " AND on_uncertain = 'ask'",
+        (reason,),
+    )
+    copy.execute("UPDATE outbox SET state = 'queued' WHERE state = 'sending'")
+    copy.execute("UPDATE outbox SET secret = NULL WHERE secret IS NOT NULL")

@@ -1,0 +1,413 @@
+"""The outbox in the writer thread: each change of a row by the table, with its event.
+
+`store.sqlite.outbox` calls it inside functions given to `Database.write`. A change, its event and
+the counts that follow from it are one transaction.
+"""
+
+from __future__ import annotations
+
+import random
+import sqlite3
+from collections import Counter
+from collections.abc import Callable, Collection
+from typing import Any
+
+from whatsappd.errors import KeyConflict, QueueFull
+from whatsappd.model.event import OUTBOX_STATE, Draft
+from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
+from whatsappd.rules.asked_again import answer_asking
+from whatsappd.rules.delivery import (
+    KNOWLEDGE,
+    OPEN,
+    RECEIPTS,
+    SENT_OR_BEYOND,
+    Cause,
+    advances,
+    next_state,
+)
+from whatsappd.rules.priority import is_answer
+from whatsappd.store.outbox_counts import Change
+from whatsappd.store.sqlite import aliases, outbox_rows
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.stored_bytes import COUNTED, StoredBytes
+
+#: Receipts of one company that wait for their row: the newest. An ack is some messages away.
+MAX_EARLY_RECEIPTS = 10_000
+
+
+class Ledger:
+    """Owned by the writer thread, all but `publish`."""
+
+    def __init__(
+        self,
+        log: EventLog,
+        *,
+        clock: Callable[[], int],
+        last_id: int,
+        waiting: dict[str, int],
+        publish: Callable[[list[Change]], None],
+        stored: StoredBytes | None = None,
+    ) -> None:
+        self._stored = stored or StoredBytes()
+        self._log = log
+        self._clock = clock
+        self._last_id = last_id
+        self._waiting = Counter(waiting)  # rows queued or being sent, by company
+        self._early: dict[str, int] = {}  # receipts without a row, or a few more
+        self._pending: list[Change] = []
+        self.publish = publish
+
+    # --- what follows the transaction ---------------------------------------------------------
+
+    def mark(self) -> int:
+        return len(self._pending)
+
+    def rewind(self, mark: int) -> None:
+        while len(self._pending) > mark:
+            self._count(self._pending.pop(), -1)
+
+    def flush(self, conn: sqlite3.Connection) -> None:
+        """Nothing is left to write."""
+
+    def committed(self) -> list[Change]:
+        changes, self._pending = self._pending, []
+        return changes
+
+    def _note(self, change: Change) -> None:
+        self._pending.append(change)
+        self._count(change, +1)
+
+    def _count(self, change: Change, sign: int) -> None:
+        if change.before in _WAITING:
+            self._waiting[change.row.company] -= sign
+        if change.row.state in _WAITING and not change.is_gone:
+            self._waiting[change.row.company] += sign
+        counted = int(change.row.state in COUNTED and not change.is_gone)
+        counted -= int(change.before in COUNTED)
+        if counted:
+            self._stored.change(change.row, counted * sign)
+
+    # --- changes ------------------------------------------------------------------------------
+
+    def accept(
+        self, conn: sqlite3.Connection, new: NewMessage, queue_limit: int
+    ) -> tuple[Row, bool]:
+        """The row of `new`, and whether it was made just now. Raises KeyConflict, QueueFull."""
+        waiting = self._waiting[new.company]
+        if waiting >= queue_limit:
+            known = self.find(conn, new)
+            if known is not None:
+                return known, False
+            raise QueueFull(
+                f"{waiting} messages of {new.company} wait to be sent, and the limit is "
+                f"{queue_limit}: wait until some were sent, or cancel some",
+                queued=waiting,
+                limit=queue_limit,
+            )
+        now = self._clock()
+        self._last_id = outbox_rows.new_id(self._last_id, now, random.random())
+        chat = aliases.account_of(conn, new.company, new.chat, now)
+        row = Row(
+            id=outbox_rows.id_as_text(self._last_id),
+            company=new.company,
+            chat=chat,
+            text=new.text,
+            key=new.key,
+            state=OutboxState.QUEUED,
+            reason=None,
+            attempts=0,
+            not_before_ms=0,
+            expires_ms=new.expires_ms,
+            on_uncertain=new.on_uncertain,
+            message_id=None,
+            created_ms=now,
+            updated_ms=now,
+            sent_ms=None,
+            owner=new.owner,
+            asked=None if chat == new.chat else new.chat,
+            is_reply=is_answer(_wrote_ms(conn, new.company, chat), now),
+        )
+        if not outbox_rows.insert(conn, row):
+            known = self.find(conn, new)
+            assert known is not None
+            return known, False
+        self._log.stage([_event(None, "accepted", row)])
+        self._note(Change(None, row))
+        self._stored.check(row)
+        return row, True
+
+    def find(self, conn: sqlite3.Connection, new: NewMessage) -> Row | None:
+        """The row that was made of `new` before. Raises KeyConflict. Runs in any thread."""
+        if new.key is None:
+            return None
+        known = outbox_rows.find(conn, outbox_rows.SELECT_BY_KEY, new.company, new.key)
+        is_same = known is None or (
+            known.text == new.text and new.chat in (known.recipient, known.chat)
+        )
+        if known is not None and not is_same:
+            raise KeyConflict(
+                f"key {new.key!r:.80} was used for another message ({known.id}): "
+                "give each message a key of its own",
+                key=new.key,
+                id=known.id,
+            )
+        return known
+
+    def move(
+        self,
+        conn: sqlite3.Connection,
+        row: Row,
+        cause: Cause,
+        *,
+        reason: str | None = None,
+        not_before_ms: int = 0,
+        **changes: Any,
+    ) -> Row:
+        """Changes the row's state as the table says. Raises WrongState if it says nothing.
+
+        `reason` and `not_before_ms` belong to the new state, and replace the old ones.
+        """
+        if row.lost_attempts and row.state in _BETWEEN and cause in KNOWLEDGE:
+            changes["lost_attempts"] = row.lost_attempts - 1  # one fate less that nobody knows
+        changed = outbox_rows.update(
+            conn,
+            row,
+            {
+                "state": next_state(row.state, cause),
+                "reason": reason,
+                "not_before_ms": not_before_ms,
+                "updated_ms": self._clock(),
+                **changes,
+            },
+        )
+        self._log.stage([_event(row.state, str(cause), changed)])
+        self._note(Change(row.state, changed))
+        return changed
+
+    def addressed(
+        self, conn: sqlite3.Connection, company: str, address: str, account: str
+    ) -> list[Row]:
+        """`address` means `account`: what is open and goes to it goes to the account from now on.
+
+        Returns the rows that this changed.
+        """
+        aliases.put(conn, company, address, account, self._clock())
+        is_reply = is_answer(_wrote_ms(conn, company, account), self._clock())
+        changed = []
+        for row in outbox_rows.find_open(conn, company, address):
+            changes = {"chat": account, "asked": row.recipient, "is_reply": is_reply}
+            changed.append(self._noted(outbox_rows.update(conn, row, changes), "addressed"))
+        if is_reply:
+            self.answers(conn, company, [account])
+        return changed
+
+    def answers(self, conn: sqlite3.Connection, company: str, chats: Collection[str]) -> None:
+        """These people just wrote: what is open and goes to them goes before the others."""
+        for chat in chats:
+            for row in outbox_rows.find_open(conn, company, chat):
+                if not row.is_reply:
+                    # No event: nothing happened to the message.
+                    self._note(Change(row.state, outbox_rows.update(conn, row, {"is_reply": True})))
+
+    def acknowledged(
+        self, conn: sqlite3.Connection, row: Row, message_id: str, sent_ms: int
+    ) -> Row:
+        """The server took it: `sent`, and what receipts that came before the ack make of it."""
+        known: dict[str, Any] = {"message_id": message_id, "sent_ms": sent_ms}
+        if row.state not in SENT_OR_BEYOND:
+            row = self.move(conn, row, Cause.ACKNOWLEDGED, **known)
+        elif row.message_id in (None, message_id):
+            # A receipt or a person was faster. Nothing new, but the id and the time.
+            row = outbox_rows.update(conn, row, known)
+        else:
+            return row  # the ack of another attempt than the one that is known to have arrived
+        return self._early_receipt(conn, row)
+
+    def lost(
+        self,
+        conn: sqlite3.Connection,
+        row: Row,
+        reason: str,
+        message_id: str | None = None,
+        not_before_ms: int = 0,
+    ) -> Row:
+        """Nobody knows the attempt's fate: `uncertain`, and `queued` again if that was chosen."""
+        row = self.move(conn, row, Cause.LOST, reason=reason, lost_attempts=row.lost_attempts + 1)
+        if message_id is not None:
+            row = self.identified(conn, row, message_id)
+        if row.state is OutboxState.UNCERTAIN and row.on_uncertain is OnUncertain.RESEND:
+            row = self.move(
+                conn,
+                row,
+                Cause.DECIDED_RESEND,
+                reason=f"to be sent again, as the sender chose: {reason}",
+                not_before_ms=not_before_ms,
+            )
+        return row
+
+    def identified(self, conn: sqlite3.Connection, row: Row, message_id: str) -> Row:
+        """An attempt's message id became known without an ack: receipts can find the row now."""
+        if row.state not in _UNSETTLED:
+            return row  # the question was settled meanwhile
+        row = outbox_rows.update(conn, row, {"message_id": message_id})
+        return self._early_receipt(conn, row)
+
+    def receipt(
+        self, conn: sqlite3.Connection, company: str, message_id: str, cause: Cause, time_ms: int
+    ) -> Row | None:
+        """Applies a receipt, or keeps it for an ack that is still to come.
+
+        Returns the row if the receipt changed it.
+        """
+        row = self.find_sent(conn, company, message_id)
+        if row is None:
+            self._keep_receipt(conn, company, message_id, cause, time_ms)
+            return None
+        return self._apply(conn, row, cause)
+
+    def find_sent(self, conn: sqlite3.Connection, company: str, message_id: str) -> Row | None:
+        """The row that was sent under WhatsApp's id `message_id`, the last time or before it."""
+        return outbox_rows.find(
+            conn, outbox_rows.SELECT_BY_MESSAGE, company, message_id
+        ) or outbox_rows.find(conn, outbox_rows.SELECT_BY_FORMER, company, message_id)
+
+    def asked_again(
+        self,
+        conn: sqlite3.Connection,
+        company: str,
+        message_id: str,
+        chat: str,
+        device: str,
+        wait_ms: int,
+    ) -> Row | None:
+        """A device could not read a message, and WhatsApp's library has forgotten it.
+
+        It is sent anew, `wait_ms` from now, if nobody is known to have it: see `rules.asked_again`.
+        Otherwise the row says who does not. None: no row was sent to `chat` under that id; anybody
+        may send receipts, and name any id.
+        """
+        row = self.find_sent(conn, company, message_id)
+        now = self._clock()
+        if row is None or row.chat not in (chat, aliases.account_of(conn, company, chat, now)):
+            return None
+        if row.state in (OutboxState.SENDING, OutboxState.UNCERTAIN):
+            # Who cannot read it has it, so the server took it.
+            row = self.move(conn, row, Cause.ACKNOWLEDGED, sent_ms=row.handed_ms)
+        answer = answer_asking(row, message_id, device, now)
+        if answer.sends_anew:
+            return self.move(
+                conn,
+                row,
+                Cause.ASKED_AGAIN,
+                reason=answer.reason,
+                not_before_ms=now + wait_ms,
+                former_message_id=message_id,
+                message_id=None,
+            )
+        if answer.reason in (None, row.reason):
+            return row
+        changes = {"reason": answer.reason, "updated_ms": now}
+        return self._noted(outbox_rows.update(conn, row, changes), str(Cause.ASKED_AGAIN))
+
+    def remove(self, conn: sqlite3.Connection, row: Row) -> None:
+        """Deletes a row that is finished. No event: it happened long ago."""
+        assert row.state not in OPEN
+        self.erase(conn, row)
+
+    def erase(self, conn: sqlite3.Connection, row: Row) -> None:
+        """Deletes a row in any state: its company is being removed."""
+        conn.execute("DELETE FROM outbox WHERE id = ?", (int(row.id, 16),))
+        self._note(Change(row.state, row, is_gone=True))
+
+    def _noted(self, row: Row, cause: str) -> Row:
+        """Tell of a change that leaves the row in its state."""
+        self._log.stage([_event(row.state, cause, row)])
+        self._note(Change(row.state, row))
+        return row
+
+    def _apply(self, conn: sqlite3.Connection, row: Row, cause: Cause) -> Row | None:
+        # Otherwise it is older than the one known, or the row was given up.
+        return self.move(conn, row, cause) if advances(row.state, cause) else None
+
+    def _early_receipt(self, conn: sqlite3.Connection, row: Row) -> Row:
+        where = (row.company, row.message_id)
+        found = conn.execute(
+            "SELECT cause FROM receipts WHERE company = ? AND message_id = ?", where
+        ).fetchone()
+        if found is None:
+            return row
+        conn.execute("DELETE FROM receipts WHERE company = ? AND message_id = ?", where)
+        return self._apply(conn, row, Cause(found[0])) or row
+
+    def _keep_receipt(
+        self, conn: sqlite3.Connection, company: str, message_id: str, cause: Cause, time_ms: int
+    ) -> None:
+        known = conn.execute(
+            "SELECT cause FROM receipts WHERE company = ? AND message_id = ?",
+            (company, message_id),
+        ).fetchone()
+        if known is None or RECEIPTS.index(cause) > RECEIPTS.index(Cause(known[0])):
+            conn.execute(
+                "INSERT OR REPLACE INTO receipts VALUES (?, ?, ?, ?, ?)",
+                (company, message_id, cause, time_ms, self._clock()),
+            )
+            self._bound_receipts(conn, company)
+
+    def _bound_receipts(self, conn: sqlite3.Connection, company: str) -> None:
+        """One more is kept. Anybody can send receipts for messages that there never were."""
+        if company not in self._early:
+            self._early[company] = _count_receipts(conn, company)
+        else:
+            self._early[company] += 1
+        if self._early[company] <= MAX_EARLY_RECEIPTS:
+            return
+        # Some more than must go, so that this is seldom.
+        conn.execute(
+            "DELETE FROM receipts WHERE company = ?1 AND message_id IN (SELECT message_id FROM"
+            " receipts WHERE company = ?1 ORDER BY received_ms LIMIT ?2)",
+            (company, self._early[company] - MAX_EARLY_RECEIPTS * 9 // 10),
+        )
+        self._early[company] = _count_receipts(conn, company)
+
+
+def _count_receipts(conn: sqlite3.Connection, company: str) -> int:
+    [count] = conn.execute("SELECT count(*) FROM receipts WHERE company = ?", (company,)).fetchone()
+    return int(count)
+
+
+_WAITING = frozenset({OutboxState.QUEUED, OutboxState.SENDING})
+
+# Where a row is while no attempt runs: knowledge that comes then is about a lost one.
+_BETWEEN = frozenset({OutboxState.QUEUED, OutboxState.UNCERTAIN})
+_UNSETTLED = _BETWEEN | {OutboxState.SENDING}
+
+
+def _wrote_ms(conn: sqlite3.Connection, company: str, chat: str) -> int:
+    """When the company's contact last wrote, in epoch milliseconds; 0: never, as far as known."""
+    found = conn.execute(
+        "SELECT wrote_ms FROM contacts WHERE company = ? AND chat = ?", (company, chat)
+    ).fetchone()
+    return 0 if found is None else int(found[0])
+
+
+def _event(previous: OutboxState | None, cause: str, row: Row) -> Draft:
+    """The text stays out: events are kept, shown and forwarded more widely than messages."""
+    return Draft(
+        row.company,
+        OUTBOX_STATE,
+        {
+            "id": row.id,
+            "key": row.key,
+            "chat": row.chat,
+            "asked": row.asked,
+            "state": str(row.state),
+            "previous": None if previous is None else str(previous),
+            "cause": cause,
+            "reason": row.reason,
+            "message_id": row.message_id,
+            "former_message_id": row.former_message_id,
+            "attempts": row.attempts,
+            "not_before_ms": row.not_before_ms,
+            "sent_ms": row.sent_ms,
+        },
+    )

@@ -1,0 +1,246 @@
+"""Removing a company: all that is kept of it goes, and a new one of its name finds nothing.
+
+Messages with their keys, events, receipts, inbound numbers, contacts, open alerts, dead letters,
+and the company's directory go. So do API keys and webhooks that were for it alone; those that were
+for others too lose it from their lists. The numbers of its events are given to no others: the log's
+numbering has no hole, and readers of all companies are told of a gap.
+
+The audit trail stays: it tells who did what, and holds no texts, phone numbers or secrets.
+
+It begins with one transaction, after which the company is none any more: the keys that were for it
+alone are revoked in it, and its webhooks are told nothing more. The rest goes in slices; killed in
+between, the daemon goes on after its next start. Deleted rows are overwritten in the
+database's file and its write-ahead log. The directory's files are unlinked: what a disk or a file
+system keeps of those is its own business.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import shutil
+import sqlite3
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import trio
+
+from whatsappd.clock import now_ms
+from whatsappd.errors import StoreFailed, UnknownWebhook
+from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.audit import Note, unnoted
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.keys import Keys, delete_only_for
+from whatsappd.store.sqlite.outbox import Outbox
+from whatsappd.store.sqlite.slices import Slice, in_slices, overwrite_deleted
+from whatsappd.store.sqlite.webhooks import Wanted, Webhooks, stop_only_for
+
+#: Tables with a column `company` whose rows go in another way, and the audit trail.
+_NOT_PLAIN = frozenset(
+    {
+        *("outbox", "events", "event_totals", "forgotten_events", "webhook_dead_letters"),
+        *("companies", "removals", "audit"),
+    }
+)
+
+
+class Removals:
+    """Made by the composition root. `directory(company)` is where the company's files are."""
+
+    def __init__(
+        self,
+        database: Database,
+        *,
+        log: EventLog,
+        outbox: Outbox,
+        contacts: Contacts,
+        keys: Keys,
+        webhooks: Webhooks,
+        directory: Callable[[str], Path],
+    ) -> None:
+        self._database = database
+        self._log = log
+        self._outbox = outbox
+        self._contacts = contacts
+        self._keys = keys
+        self._webhooks = webhooks
+        self._directory = directory
+
+    async def pending(self) -> list[str]:
+        """The companies of which something may be left."""
+        found = await self._database.read(
+            lambda conn: conn.execute("SELECT company FROM removals ORDER BY company").fetchall()
+        )
+        return [company for (company,) in found]
+
+    async def begin(self, company: str, note: Note = unnoted) -> None:
+        """The company is none any more, whatever happens from here on; call `finish`.
+
+        Its worker must be gone, and nobody may write anything of it again.
+
+        Args:
+            note: writes the audit trail's line in the same transaction.
+
+        Raises:
+            StoreFailed: it is as it was.
+        """
+
+        def write(conn: sqlite3.Connection) -> list[str]:
+            conn.execute("INSERT OR IGNORE INTO removals VALUES (?, ?)", (company, now_ms()))
+            conn.execute("DELETE FROM companies WHERE company = ?", (company,))
+            stop_only_for(conn, company)
+            note(conn, None)
+            return delete_only_for(conn, company)
+
+        def tell(revoked: list[str]) -> None:
+            self._keys.deleted(revoked)
+            self._webhooks.look_again()
+
+        await self._database.write(write, tell)
+
+    async def finish(self, company: str) -> None:
+        """Delete what is left. May be called again, also if nothing is.
+
+        Raises:
+            StoreFailed: the disk refused something; the rest is still there.
+        """
+        # The account's keys first: a company of the same name must never find them.
+        await self._remove_directory(company)
+        await self._narrow_keys(company)
+        # In slices, before the webhooks go, and what they had left with them.
+        await in_slices(self._database, _dead_letters(company))
+        await self._end_webhooks(company)
+        for table, columns in (await self._database.read(_plain_tables)).items():
+            await in_slices(self._database, _of_table(table, columns, company))
+        await self._outbox.erase(company)
+        newest = await self._database.read(partial(_newest_event, company=company))
+        # After all that may log something of it.
+        await self._log.erase(company)
+        # Whoever delivers has read some of it, and would go on trying as long as it takes.
+        await self._webhooks.read_anew(newest)
+        # Those that came meanwhile. From now on none comes any more: see `dead_letters.insert`.
+        await in_slices(self._database, _dead_letters(company))
+
+        def write(conn: sqlite3.Connection) -> None:
+            conn.execute("DELETE FROM removals WHERE company = ?", (company,))
+
+        def forget(_done: None) -> None:
+            self._contacts.forget(company)
+            self._outbox.forget(company)
+
+        await self._database.write(write, forget)
+        await self._database.fold()
+
+    async def _remove_directory(self, company: str) -> None:
+        directory = self._directory(company)
+        try:
+            if directory.exists() or directory.is_symlink():
+                await trio.to_thread.run_sync(_delete_tree, directory)
+        except OSError as error:
+            raise StoreFailed(
+                f"{error.filename} cannot be deleted: {error.strerror}", path=str(directory)
+            ) from error
+
+    async def _narrow_keys(self, company: str) -> None:
+        for key in self._keys.list_all():
+            if key.companies is None or company not in key.companies:
+                continue
+            left = tuple(each for each in key.companies if each != company)
+            if left:
+                await self._keys.narrow(key.id, left)
+            else:  # made since `begin`
+                await self._keys.revoke(key.id)
+
+    async def _end_webhooks(self, company: str) -> None:
+        for webhook in await self._webhooks.all():
+            wanted = webhook.wanted.companies
+            if wanted is None or company not in wanted:
+                continue
+            try:
+                if len(wanted) == 1:
+                    await self._webhooks.remove(webhook.id)
+                else:
+                    await self._webhooks.update(webhook.id, partial(_without, company=company))
+            except UnknownWebhook:
+                continue  # somebody else removed it meanwhile
+
+
+def _newest_event(conn: sqlite3.Connection, *, company: str) -> int:
+    (newest,) = conn.execute("SELECT max(seq) FROM events WHERE company = ?", (company,)).fetchone()
+    return newest or 0
+
+
+def _delete_tree(directory: Path) -> None:
+    """Delete it, whatever modes its worker gave to what is in it: a worker that strangers took over
+    must not be able to make itself stay.
+
+    A company may have a disk of its own, mounted here or behind a link: that is emptied.
+    """
+    place = directory.resolve()
+    place.chmod(0o700)
+    for at, directories, _files in os.walk(place):
+        for name in directories:
+            path = Path(at, name)
+            if not path.is_symlink():
+                path.chmod(0o700)
+    for child in place.iterdir():
+        if child.is_dir() and not child.is_symlink():
+            shutil.rmtree(child)
+        else:
+            child.unlink()
+    if directory.is_symlink():
+        directory.unlink()
+        return
+    try:
+        directory.rmdir()
+    except OSError as error:
+        if error.errno != errno.EBUSY:  # a disk is mounted there
+            raise
+
+
+def _without(wanted: Wanted, *, company: str) -> Wanted:
+    assert wanted.companies is not None
+    return wanted._replace(companies=tuple(each for each in wanted.companies if each != company))
+
+
+def _plain_tables(conn: sqlite3.Connection) -> dict[str, list[str]]:
+    """The tables whose rows of a company are simply deleted, with their keys: all that have a
+    column `company`, so that one that is added one day is not forgotten."""
+    found: dict[str, list[str]] = {}
+    tables = conn.execute("SELECT name FROM sqlite_master WHERE type = 'table'").fetchall()
+    for (table,) in tables:
+        columns = conn.execute("SELECT name, pk FROM pragma_table_info(?)", (table,)).fetchall()
+        if "company" in (name for name, _ in columns) and table not in _NOT_PLAIN:
+            found[table] = [name for name, place in columns if place] or ["rowid"]
+    return found
+
+
+def _of_table(table: str, columns: list[str], company: str) -> Callable[..., Slice]:
+    names, same = ", ".join(columns), " AND ".join(f"{column} = ?" for column in columns)
+    select = f"SELECT {names} FROM {table} WHERE company = ? LIMIT ?"  # noqa: S608 - the schema's
+    delete = f"DELETE FROM {table} WHERE {same}"  # noqa: S608 - as above
+
+    def work(conn: sqlite3.Connection, most: int, _after: Any) -> Slice:
+        overwrite_deleted(conn)
+        found = conn.execute(select, (company, most)).fetchall()
+        conn.executemany(delete, found)
+        return Slice(len(found), len(found))
+
+    return work
+
+
+def _dead_letters(company: str) -> Callable[..., Slice]:
+    def work(conn: sqlite3.Connection, most: int, after: Any) -> Slice:
+        overwrite_deleted(conn)
+        looked = conn.execute(
+            "SELECT id, company FROM webhook_dead_letters WHERE id > ? ORDER BY id LIMIT ?",
+            (after or 0, most),
+        ).fetchall()
+        gone = [(identity,) for identity, whose in looked if whose == company]
+        conn.executemany("DELETE FROM webhook_dead_letters WHERE id = ?", gone)
+        return Slice(len(looked), len(gone), looked[-1][0] if looked else after)
+
+    return work
