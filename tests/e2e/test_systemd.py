@@ -22,6 +22,7 @@ import trio
 from daemons import PATIENCE, Daemon, alive, following, link, running_daemon
 from systemd_analyze import analyze
 
+from whatsappd.clock import BOOT_ID_VARIABLE
 from whatsappd.config.sources import SYSTEM_FILE
 from whatsappd.confinement import landlock
 from whatsappd.errors import EXIT_FAILED
@@ -382,6 +383,12 @@ def test_the_units_places_are_those_of_roots_commands() -> None:
     assert SYSTEM_FILE.parent == Path("/etc/whatsappd")
     assert "CONFIGURATION_DIRECTORY=%E/whatsappd\n" in text
     assert f"ListenStream={socket}\n" in (SYSTEMD / "whatsappd.socket").read_text()
+
+
+def test_the_unit_names_the_boot_that_it_hides_from_the_daemon() -> None:
+    text = UNIT.read_text()
+    assert "\nProcSubset=pid\n" in text
+    assert f"\nEnvironment={BOOT_ID_VARIABLE}=%b\n" in text
 
 
 def landlock_here() -> int:

@@ -293,7 +293,7 @@ class Dispatcher:
 
     async def _hand_over(self, handover: Handover) -> Settle:
         """Let the worker send; what to record then."""
-        row, secret = handover
+        row, secret, _ = handover
         outbox = self._outbox
         try:
             worker = self._session.connected_worker("sending")
@@ -339,7 +339,7 @@ class Dispatcher:
 
     async def _is_proved(self, handover: Handover) -> bool:
         """Wait for a receipt of an attempt under way; False if its id is not known yet."""
-        row, secret = handover
+        row, secret, _ = handover
         message_id = await self._session.trace(secret)
         if message_id is None:
             return False
@@ -353,7 +353,7 @@ class Dispatcher:
         return True
 
     async def _refused(self, handover: Handover, error: str) -> Settle:
-        row, secret = handover
+        row, secret, _ = handover
         verdict = classify(error)
         if verdict.code == REACHOUT_TIMELOCK:
             await self._pacing.struck()

@@ -11,7 +11,7 @@ from pathlib import Path
 import structlog
 import trio
 
-from whatsappd.clock import booted_ms, settled_ms
+from whatsappd.clock import settled_ms
 from whatsappd.engines.neonize.send_errors import Fate, Verdict
 from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
 from whatsappd.errors import StoreFailed, UnknownMessage, WrongState
@@ -67,7 +67,7 @@ async def settle_cut_off(
         jid: the linked device's; None: there is none any more.
         retry_s: between two tries.
     """
-    secrets = {secret for _, secret in attempts}
+    secrets = {attempt.secret for attempt in attempts}
     complained = False
     while secrets:
         try:
@@ -75,7 +75,7 @@ async def settle_cut_off(
             left = [each for each in await outbox.interrupted(company) if each.secret in secrets]
             evidence = await find_attempts(database, secrets, jid=jid)
             for attempt in left:
-                await _settle(attempt, evidence, outbox, boot_ms=booted_ms())
+                await _settle(attempt, evidence, outbox)
             return
         except StoreFailed as error:
             if not complained:
@@ -84,11 +84,11 @@ async def settle_cut_off(
         await trio.sleep(retry_s)
 
 
-async def _settle(attempt: Handover, evidence: Evidence, outbox: Outbox, *, boot_ms: int) -> None:
+async def _settle(attempt: Handover, evidence: Evidence, outbox: Outbox) -> None:
     """Record what became of one attempt; if somebody was faster, that counts."""
     row = attempt.row
     try:
-        row_now = await _settle_by(evidence, outbox, attempt, boot_ms=boot_ms)
+        row_now = await _settle_by(evidence, outbox, attempt)
     except (WrongState, UnknownMessage) as error:
         log.info("attempt_settled_already", company=row.company, id=row.id, reason=error.message)
         return
@@ -96,20 +96,18 @@ async def _settle(attempt: Handover, evidence: Evidence, outbox: Outbox, *, boot
         log.info("attempt_settled", company=row.company, id=row.id, state=str(row_now.state))
 
 
-async def _settle_by(
-    evidence: Evidence, outbox: Outbox, attempt: Handover, *, boot_ms: int
-) -> Row | None:
+async def _settle_by(evidence: Evidence, outbox: Outbox, attempt: Handover) -> Row | None:
     """An attempt whose absence is proved is queued again.
 
-    Unless the host went down since (it came up at `boot_ms`), which may have taken the database's
-    last writes along. None: the row stays as it is.
+    Unless the host went down since, which may have taken the database's last writes along. None:
+    the row stays as it is.
     """
-    row, secret = attempt
-    message_id = evidence.message_ids.get(secret)
+    row = attempt.row
+    message_id = evidence.message_ids.get(attempt.secret)
     was_sending = row.state is OutboxState.SENDING
     if message_id is None and not evidence.proves_absence:
         return await outbox.untraceable(row.id, evidence.why_not)
-    if message_id is None and (row.handed_ms or 0) < boot_ms:
+    if message_id is None and not attempt.of_this_boot:
         if not was_sending:
             return None
         return await outbox.uncertain(row.id, "the host went down while it was being sent")

@@ -125,7 +125,7 @@ class Pool:
     async def _recover(self, wanted: set[str]) -> None:
         """Rows whose attempt the last daemon's end cut off: the next worker of their company finds
         out what became of them; where none will be started, nobody can know."""
-        for row, _secret in await self._outbox.interrupted():
+        for row, *_ in await self._outbox.interrupted():
             if row.company not in wanted and row.state is OutboxState.SENDING:
                 await self._outbox.uncertain(row.id, "the daemon ended while it was being sent")
 
@@ -437,7 +437,7 @@ class Pool:
     async def _abandon_messages(self, company: str, reason: str) -> None:
         """What is queued must not go out from another account that gets the same name one day."""
         await self._outbox.cancel_queued(company, reason)
-        for row, _secret in await self._outbox.interrupted(company):
+        for row, *_ in await self._outbox.interrupted(company):
             await self._outbox.untraceable(row.id, reason)
         await self._outbox.cancel_queued(company, reason)  # on_uncertain=resend queues again
 

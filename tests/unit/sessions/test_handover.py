@@ -3,6 +3,7 @@ others, and as soon as the disk takes it."""
 
 from __future__ import annotations
 
+import re
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection
 from contextlib import closing
@@ -14,6 +15,7 @@ import trio
 from full_disk import fill_up, make_room
 from structlog.testing import capture_logs
 
+from whatsappd.clock import BOOT_ID_VARIABLE, boot_id, now_ms
 from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
 from whatsappd.errors import StoreFailed
 from whatsappd.model.message import NewMessage, OnUncertain
@@ -24,6 +26,7 @@ from whatsappd.store.sqlite.events import EventLog, open_event_log
 from whatsappd.store.sqlite.outbox import Handover, Outbox, open_outbox
 
 JID = "15550100:1@s.whatsapp.net"
+YEAR_MS = 365 * 86_400_000
 
 
 class World(NamedTuple):
@@ -44,7 +47,7 @@ class World(NamedTuple):
             )
 
     async def states(self, attempts: Collection[Handover]) -> list[S]:
-        return [(await self.outbox.get(row.id)).state for row, _ in attempts]
+        return [(await self.outbox.get(row.id)).state for row, *_ in attempts]
 
 
 @pytest.fixture
@@ -58,6 +61,19 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with open_database(tmp_path / "whatsappd.db") as database:
         events = await open_event_log(database)
         yield World(database, events, await open_outbox(database, events), account)
+
+
+@pytest.fixture
+def boot(world: World) -> Callable[[str, int], Awaitable[World]]:
+    """Open the same files on a host of that boot, whose clock is ahead by so many milliseconds."""
+
+    async def opened(boot_id: str, ahead_ms: int) -> World:
+        outbox = await open_outbox(
+            world.database, world.events, clock=lambda: now_ms() + ahead_ms, boot=boot_id
+        )
+        return world._replace(outbox=outbox)
+
+    return opened
 
 
 @pytest.fixture
@@ -139,3 +155,37 @@ async def test_what_was_settled_meanwhile_is_not_settled_again(world: World, whi
     await world.settle([attempt, other])
     assert await world.states([attempt, other]) == [S.SENDING, S.QUEUED]
     assert len(await world.outbox.interrupted("acme")) == 1
+
+
+@pytest.mark.parametrize("ahead_ms", [0, YEAR_MS, -YEAR_MS])
+@pytest.mark.parametrize(
+    ("boot_now", "settled"), [("before", S.QUEUED), ("after", S.UNCERTAIN)], ids=["same", "other"]
+)
+async def test_absence_proves_nothing_once_the_host_went_down_whatever_its_clock_said(
+    boot: Callable[[str, int], Awaitable[World]], boot_now: str, settled: S, ahead_ms: int
+) -> None:
+    attempt = await (await boot("before", ahead_ms)).sending("1")
+    now = await boot(boot_now, 0)
+    await now.settle(await now.outbox.interrupted("acme"))
+    assert await now.states([attempt]) == [settled]
+
+
+async def test_an_attempt_of_an_older_version_counts_as_one_of_another_boot(world: World) -> None:
+    attempt = await world.sending("1")
+    await world.database.write(lambda conn: conn.execute("UPDATE outbox SET boot_id = NULL"))
+    await world.settle(await world.outbox.interrupted("acme"))
+    assert await world.states([attempt]) == [S.UNCERTAIN]
+
+
+def test_the_kernel_and_the_systemd_unit_name_the_boot_alike(monkeypatch: pytest.MonkeyPatch):
+    try:
+        monkeypatch.delenv(BOOT_ID_VARIABLE, raising=False)
+        boot_id.cache_clear()
+        told = boot_id()
+        assert told
+        assert re.fullmatch("[0-9a-f]{32}", told)
+        monkeypatch.setenv(BOOT_ID_VARIABLE, "12ab" * 8)
+        boot_id.cache_clear()
+        assert boot_id() == "12ab" * 8
+    finally:
+        boot_id.cache_clear()

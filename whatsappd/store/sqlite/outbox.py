@@ -23,7 +23,7 @@ import sqlite3
 from collections.abc import Callable, Collection, Sequence, Set
 from typing import NamedTuple
 
-from whatsappd.clock import now_ms, settled_ms
+from whatsappd.clock import boot_id, now_ms, settled_ms
 from whatsappd.errors import InvalidParams, UnknownMessage, WrongState
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.delivery import RECEIPTS, Cause
@@ -45,10 +45,14 @@ DECISIONS = {
 
 
 class Handover(NamedTuple):
-    """One attempt: the row, and the secret that identifies the attempt afterwards."""
+    """One attempt: the row, and the secret that identifies the attempt afterwards.
+
+    `of_this_boot`: the host did not go down since, as far as is known.
+    """
 
     row: Row
     secret: bytes
+    of_this_boot: bool
 
 
 class Outbox:
@@ -65,8 +69,10 @@ class Outbox:
         watch: Watch,
         clock: Callable[[], int],
         stored: StoredBytes,
+        boot: str | None,
     ) -> None:
         self.stored = stored
+        self._boot = boot
         self._database = database
         self._ledger = ledger
         self._watch = watch
@@ -218,8 +224,11 @@ class Outbox:
             return None
         secret = os.urandom(32)
         row = self._ledger.move(conn, row, Cause.BEGUN, attempts=row.attempts + 1, handed_ms=now)
-        conn.execute("UPDATE outbox SET secret = ? WHERE id = ?", (secret, int(row.id, 16)))
-        return Handover(row, secret)
+        conn.execute(
+            "UPDATE outbox SET secret = ?, boot_id = ? WHERE id = ?",
+            (secret, self._boot, int(row.id, 16)),
+        )
+        return Handover(row, secret, of_this_boot=True)
 
     async def acknowledged(self, row_id: str, message_id: str, sent_ms: int) -> Row:
         """WhatsApp's server took it. Receipts that came earlier are applied at once."""
@@ -365,7 +374,10 @@ class Outbox:
         secrets: whom to look up in the session's database after a crash."""
 
         found = await self._database.read(lambda conn: outbox_reads.interrupted(conn, company))
-        return [Handover(row, secret) for row, secret in found]
+        return [
+            Handover(row, secret, of_this_boot=boot is not None and boot == self._boot)
+            for row, secret, boot in found
+        ]
 
     async def recover(
         self, reason: str = "the daemon ended while it was being sent"
@@ -563,13 +575,18 @@ class Outbox:
 
 
 async def open_outbox(
-    database: Database, log: EventLog, *, clock: Callable[[], int] | None = None
+    database: Database,
+    log: EventLog,
+    *,
+    clock: Callable[[], int] | None = None,
+    boot: str | None = None,
 ) -> Outbox:
     """The outbox of `database`. Call it once per database, after `open_event_log`.
 
     Args:
         clock: epoch milliseconds. Without one, rows tell people the wall clock's time, and what
             is decided goes by `settled_ms`.
+        boot: names the boot of the host; without one, `clock.boot_id` does.
     """
     loaded = await database.read(outbox_reads.load)
     watch = Watch(loaded.counts)
@@ -588,4 +605,4 @@ async def open_outbox(
         stored=stored,
     )
     database.attach(ledger)
-    return Outbox(database, ledger, watch, clock or settled_ms, stored)
+    return Outbox(database, ledger, watch, clock or settled_ms, stored, boot or boot_id())

@@ -205,14 +205,16 @@ def cold_times(conn: sqlite3.Connection, company: str, since_ms: int, limit: int
     ]
 
 
-def interrupted(conn: sqlite3.Connection, company: str | None) -> list[tuple[Row, bytes]]:
-    """Rows with an attempt whose fate and message id are unknown, with that attempt's secret."""
+def interrupted(
+    conn: sqlite3.Connection, company: str | None
+) -> list[tuple[Row, bytes, str | None]]:
+    """Rows with an attempt whose fate and message id are unknown, with its secret and boot."""
     # By company also for all of them: the index begins with it.
     companies = "SELECT DISTINCT company FROM outbox" if company is None else "SELECT ?"
     found = conn.execute(
-        f"SELECT {outbox_rows.COLUMNS}, secret FROM outbox"  # noqa: S608 - our own column names
+        f"SELECT {outbox_rows.COLUMNS}, secret, boot_id FROM outbox"  # noqa: S608 - our own column names
         f" WHERE company IN ({companies}) AND state IN ('sending', 'uncertain')"
         " AND (state = 'sending' OR message_id IS NULL) AND secret IS NOT NULL ORDER BY id",
         () if company is None else (company,),
     )
-    return [(outbox_rows.as_row(columns[:-1]), columns[-1]) for columns in found]
+    return [(outbox_rows.as_row(columns[:-2]), *columns[-2:]) for columns in found]
