@@ -72,8 +72,12 @@ ALLOWED: dict[str, set[str]] = {
         "limits",
         "state",
     },
-    "api": {
-        *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
+    # What can be asked; clients, the gateway and the manual know it too.
+    "api": {"errors", "model", "rules"},
+    # What answers in the daemon.
+    "handlers": {
+        *("", "api", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions"),
+        "rpc",
         *("metrics", "monitoring", "supervision", "engines"),
     },
     "metrics": {"model", "wire", "rpc.method_stats", "engines.protocol"},
@@ -84,7 +88,7 @@ ALLOWED: dict[str, set[str]] = {
         "state",
     },
     "serving": {
-        *("ending", "supervision", "errors", "api", "config", "monitoring", "rpc", "rules"),
+        *("ending", "supervision", "errors", "handlers", "config", "monitoring", "rpc", "rules"),
         "systemd",
     },
     # Who hears the signals, and sees to it that the process ends.

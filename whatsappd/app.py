@@ -17,9 +17,6 @@ import structlog
 import trio
 
 from whatsappd import __version__
-from whatsappd.api.access import AccessControl
-from whatsappd.api.table import ApiParts
-from whatsappd.api.webhook_delivery import WebhookDelivery
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
 from whatsappd.ending import CLOSE_WITHIN, Ending
@@ -28,6 +25,9 @@ from whatsappd.engines.neonize.spawn import Confinement, ForkServer
 from whatsappd.engines.neonize.worker_environment import ports_through, worker_environment
 from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import BadConfiguration, OwnershipLost, StoreFailed
+from whatsappd.handlers.access import AccessControl
+from whatsappd.handlers.table import ApiParts
+from whatsappd.handlers.webhook_delivery import WebhookDelivery
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimiterHealth
 from whatsappd.lock import hold_lock

@@ -15,7 +15,7 @@ from pathlib import Path
 
 import trio
 
-from whatsappd.api.sandbox import local_methods
+from whatsappd.handlers.sandbox import local_methods
 from whatsappd.log_writer import LogHandler
 from whatsappd.logs import log_writer
 from whatsappd.rpc.listener import close_listener, open_listener

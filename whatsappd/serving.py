@@ -16,13 +16,13 @@ from functools import partial
 import structlog
 import trio
 
-from whatsappd.api.access import AccessControl
-from whatsappd.api.table import ApiParts, build_table
 from whatsappd.config.access import group_id
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
 from whatsappd.ending import STOP_WITHIN
 from whatsappd.errors import Denied, Revoked
+from whatsappd.handlers.access import AccessControl
+from whatsappd.handlers.table import ApiParts, build_table
 from whatsappd.monitoring.scrape import Served
 from whatsappd.rpc.descent import Descent
 from whatsappd.rpc.listener import Listener, close_listener, open_listener

@@ -16,9 +16,9 @@ from typing import Any
 import structlog
 import trio
 
-from whatsappd.api.access import AccessControl
-from whatsappd.api.events import EventsApi
 from whatsappd.api.params import Params
+from whatsappd.handlers.access import AccessControl
+from whatsappd.handlers.events import EventsApi
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.rpc.method import Call, Concerns, Method, MethodTable
 from whatsappd.rpc.server import serve_rpc

@@ -22,7 +22,6 @@ from wire_targets import EVENTS, streams
 
 from whatsappctl.batch import BadLine, Defaults, Line, lines
 from whatsappctl.cli import SECTIONS, cli
-from whatsappd.api.messages import SendParams
 from whatsappd.config.definitions import DEFINITIONS
 from whatsappd.config.kinds import quoted
 from whatsappd.config.load import load
@@ -38,6 +37,7 @@ from whatsappd.errors import (
     InvalidParams,
     SandboxFailed,
 )
+from whatsappd.handlers.messages import SendParams
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_jid, parse_recipient, shortened
 from whatsappd.rules.webhooks import validate_url

@@ -13,10 +13,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from whatsappd.api.messages import SendParams
 from whatsappd.config.kinds import masked
 from whatsappd.engines.neonize.send_errors import classify
 from whatsappd.errors import InvalidParams, WhatsappdError
+from whatsappd.handlers.messages import SendParams
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_jid, parse_recipient
 from whatsappd.rpc.params import params_from

@@ -12,9 +12,9 @@ import pytest
 import trio
 import trio.testing
 
-from whatsappd.api.access import AccessControl
-from whatsappd.api.events import MAX_SUBSCRIPTIONS, EventsApi
 from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownConsumer
+from whatsappd.handlers.access import AccessControl
+from whatsappd.handlers.events import MAX_SUBSCRIPTIONS, EventsApi
 from whatsappd.model.access import AccessRule, Subject
 from whatsappd.model.event import Draft
 from whatsappd.rpc.method import Call

@@ -10,7 +10,7 @@ from typing import Any
 import trio
 import trio.testing
 
-from whatsappd.api.keys import KeysApi
+from whatsappd.handlers.keys import KeysApi
 from whatsappd.rpc.method import Call, NoParams
 from whatsappd.rpc.peer import Peer
 from whatsappd.store.sqlite.audit import AuditTrail

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 import trio
 
-from whatsappd.api.messages import MessagesApi, SendParams
 from whatsappd.errors import UnknownCompany
+from whatsappd.handlers.messages import MessagesApi, SendParams
 from whatsappd.model.session import SessionState
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log

@@ -1,8 +1,8 @@
 """What can be called: methods, their typed parameters, and what a handler is given.
 
-`api/` builds one `MethodTable`; `connection` looks methods up in it. A handler is a plain function
-when it answers at once, and then costs no task; it is an async function when it really waits, and
-then runs in a task of its connection, which ends with the connection.
+`handlers.table` builds one `MethodTable`; `connection` looks methods up in it. A handler is a plain
+function when it answers at once, and then costs no task; it is an async function when it really
+waits, and then runs in a task of its connection, which ends with the connection.
 """
 
 from __future__ import annotations
@@ -83,7 +83,7 @@ class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Concerns(StrEnum):
-    """What a method is about, so that whoever decides on access can tell (`api.access`)."""
+    """What a method is about, so that whoever decides on access can tell (`handlers.access`)."""
 
     COMPANY = "company"  # the one that its parameter `company` names
     SEVERAL = "several"  # the handler itself leaves out, or refuses, what is not its caller's

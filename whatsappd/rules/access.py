@@ -1,7 +1,8 @@
 """What a user of the host may do, by the configured rules.
 
 Rules only grant, and add up. Without any rule everybody may do everything whom the socket's
-permissions let in; with rules, root and the daemon's own user still may. Called by `api.access`.
+permissions let in; with rules, root and the daemon's own user still may. Called by
+`handlers.access`.
 """
 
 from __future__ import annotations

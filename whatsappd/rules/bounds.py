@@ -10,7 +10,7 @@ How to add a bound:
 1. Add a line to the table below: a name, what is counted, how many.
 2. Make one `Places(THAT_BOUND)` (or `Pace`) where the thing is made, and `take` before it is made.
    Call `give` in a `finally`, or use `place`, which does both.
-3. Pass the `Places` on to whoever shows them (`api.limits` in the daemon).
+3. Pass the `Places` on to whoever shows them (`handlers.limits` in the daemon).
 
 The caller is told by the raised error: "uid 1001 holds 512 of 512 connections: ...". Nothing else
 is needed: `whatsappctl limits` reads the same table.

@@ -16,19 +16,19 @@ import trio
 from click.testing import CliRunner, Result
 
 from whatsappctl.cli import cli
-from whatsappd.api.backup import BackupParams
-from whatsappd.api.daemon import ConfigureParams as DaemonParams
-from whatsappd.api.events import AckParams, ForgetParams, ReadParams, SubscribeParams
-from whatsappd.api.keys import CreateParams as KeyParams
-from whatsappd.api.keys import KeyId
-from whatsappd.api.messages import ListParams, MessageId, ResolveParams, SendParams
-from whatsappd.api.monitoring import MetricsParams
 from whatsappd.api.params import OneCompany
-from whatsappd.api.sandbox import FaultParams, ScanParams
-from whatsappd.api.sessions import ConfigureParams, RemoveParams, StartParams
-from whatsappd.api.webhook_delivery import WebhookId
-from whatsappd.api.webhooks import CreateParams as WebhookParams
-from whatsappd.api.webhooks import DeadLettersParams, LettersParams, UpdateParams
+from whatsappd.handlers.backup import BackupParams
+from whatsappd.handlers.daemon import ConfigureParams as DaemonParams
+from whatsappd.handlers.events import AckParams, ForgetParams, ReadParams, SubscribeParams
+from whatsappd.handlers.keys import CreateParams as KeyParams
+from whatsappd.handlers.keys import KeyId
+from whatsappd.handlers.messages import ListParams, MessageId, ResolveParams, SendParams
+from whatsappd.handlers.monitoring import MetricsParams
+from whatsappd.handlers.sandbox import FaultParams, ScanParams
+from whatsappd.handlers.sessions import ConfigureParams, RemoveParams, StartParams
+from whatsappd.handlers.webhook_delivery import WebhookId
+from whatsappd.handlers.webhooks import CreateParams as WebhookParams
+from whatsappd.handlers.webhooks import DeadLettersParams, LettersParams, UpdateParams
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
 from whatsappd.rpc.server import RpcServer, serve_rpc

@@ -9,8 +9,8 @@ from typing import Any
 
 import pytest
 
-from whatsappd.api.webhook_delivery import _types
 from whatsappd.errors import InvalidParams, QueueFull, UnknownDeadLetter, UnknownWebhook
+from whatsappd.handlers.webhook_delivery import _types
 from whatsappd.model.event import SESSION_QR, Draft
 from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS, WEBHOOKS
 from whatsappd.store.sqlite.database import Database, open_database

@@ -1,12 +1,12 @@
 """The audit trail: who sent, who changed sessions, keys and webhooks, who looked at QR codes, and
 who was refused.
 
-`api.auditing` records a line for each such call, and `api.access` one for each call that the rules
-deny; `daemon.audit` reads them. A line costs its caller no wait: lines gather for a moment, so it
-is on disk some 50 milliseconds after the answer, and only a crash of the host or a SIGKILL in that
-moment loses it. What changes rights (keys and webhooks), and the removal of a company, writes its
-line in its own transaction instead (`insert`): both are on disk, or neither is. No message text,
-phone number or secret is in a line.
+`handlers.auditing` records a line for each such call, and `handlers.access` one for each call that
+the rules deny; `daemon.audit` reads them. A line costs its caller no wait: lines gather for a
+moment, so it is on disk some 50 milliseconds after the answer, and only a crash of the host or a
+SIGKILL in that moment loses it. What changes rights (keys and webhooks), and the removal of a
+company, writes its line in its own transaction instead (`insert`): both are on disk, or neither is.
+No message text, phone number or secret is in a line.
 
 Calls that fail, and looks at codes, cost nothing to repeat. So the first is a line, and what is
 repeated within a minute is counted into one more; and lines of each kind have a budget of their

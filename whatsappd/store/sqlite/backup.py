@@ -1,8 +1,8 @@
 """Backups: consistent copies of databases while they are in use, and the bytes of a whole backup.
 
 A copy is made beside the database first, in a file without a name, and read from there: so a reader
-may be as slow as it likes, and nothing is left of a copy whose process was killed. `api.backup`
-hands the bytes to whoever asked.
+may be as slow as it likes, and nothing is left of a copy whose process was killed.
+`handlers.backup` hands the bytes to whoever asked.
 """
 
 from __future__ import annotations

@@ -10,11 +10,11 @@ from typing import Annotated, Any
 
 import msgspec
 
-from whatsappd.api.access import AccessControl
-from whatsappd.api.auditing import note
 from whatsappd.api.params import CompanyId, Params
-from whatsappd.api.webhook_delivery import Seq, WebhookDelivery, WebhookId, method
 from whatsappd.errors import InvalidParams
+from whatsappd.handlers.access import AccessControl
+from whatsappd.handlers.auditing import note
+from whatsappd.handlers.webhook_delivery import Seq, WebhookDelivery, WebhookId, method
 from whatsappd.model.company import validate_company
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rpc.method import Call, Method, NoParams

@@ -11,9 +11,9 @@ from typing import Annotated, Any
 import msgspec
 import trio
 
-from whatsappd.api.auditing import note
 from whatsappd.api.params import CompanyId, Params
 from whatsappd.errors import InvalidParams
+from whatsappd.handlers.auditing import note
 from whatsappd.model.company import validate_company
 from whatsappd.rpc.method import Call, Method, NoParams
 from whatsappd.store.sqlite.audit import AuditTrail

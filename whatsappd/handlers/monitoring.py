@@ -10,9 +10,9 @@ from typing import Any
 
 import trio
 
-from whatsappd.api.access import AccessControl
 from whatsappd.api.params import Params
 from whatsappd.errors import TooLarge
+from whatsappd.handlers.access import AccessControl
 from whatsappd.metrics import CONTENT_TYPE
 from whatsappd.monitoring.monitor import Monitor
 from whatsappd.monitoring.scrape import Scrape

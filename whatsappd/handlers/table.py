@@ -6,20 +6,20 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from whatsappd.api.access import AccessControl
-from whatsappd.api.auditing import audited
-from whatsappd.api.backup import BackupApi
-from whatsappd.api.daemon import DaemonApi
-from whatsappd.api.events import EventsApi
-from whatsappd.api.keys import KeysApi
-from whatsappd.api.limits import LimitsApi
-from whatsappd.api.messages import MessagesApi
-from whatsappd.api.monitoring import MonitoringApi
-from whatsappd.api.sandbox import forwarded_methods
-from whatsappd.api.sessions import SessionsApi
-from whatsappd.api.webhook_delivery import WebhookDelivery
-from whatsappd.api.webhooks import WebhooksApi
 from whatsappd.engines.neonize.spawn import ForkServer
+from whatsappd.handlers.access import AccessControl
+from whatsappd.handlers.auditing import audited
+from whatsappd.handlers.backup import BackupApi
+from whatsappd.handlers.daemon import DaemonApi
+from whatsappd.handlers.events import EventsApi
+from whatsappd.handlers.keys import KeysApi
+from whatsappd.handlers.limits import LimitsApi
+from whatsappd.handlers.messages import MessagesApi
+from whatsappd.handlers.monitoring import MonitoringApi
+from whatsappd.handlers.sandbox import forwarded_methods
+from whatsappd.handlers.sessions import SessionsApi
+from whatsappd.handlers.webhook_delivery import WebhookDelivery
+from whatsappd.handlers.webhooks import WebhooksApi
 from whatsappd.monitoring.monitor import Monitor
 from whatsappd.monitoring.scrape import Scrape
 from whatsappd.rpc.method import MethodTable

@@ -8,7 +8,6 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from whatsappd.api.access import AccessControl
 from whatsappd.api.params import MAX_KEY, MAX_TEXT, CompanyId, Params
 from whatsappd.clock import settled_ms
 from whatsappd.errors import (
@@ -19,6 +18,7 @@ from whatsappd.errors import (
     WhatsappdError,
     unknown_message,
 )
+from whatsappd.handlers.access import AccessControl
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row

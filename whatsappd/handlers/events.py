@@ -14,10 +14,10 @@ from typing import Annotated, Any, NamedTuple
 import msgspec
 import trio
 
-from whatsappd.api.access import AccessControl
-from whatsappd.api.auditing import QR, line_of
 from whatsappd.api.params import CompanyId, Params
 from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownSubscription
+from whatsappd.handlers.access import AccessControl
+from whatsappd.handlers.auditing import QR, line_of
 from whatsappd.model.company import validate_company
 from whatsappd.model.consumer import is_webhook, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR

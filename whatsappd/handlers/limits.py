@@ -12,8 +12,8 @@ from typing import Annotated, Any
 
 import msgspec
 
-from whatsappd.api.access import AccessControl
 from whatsappd.api.params import Params
+from whatsappd.handlers.access import AccessControl
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams, Notifier
 from whatsappd.rules.bounds import BOUNDS, CONSUMERS, PACES, REPORTED, WEBHOOKS, Bound, report
 from whatsappd.store.sqlite import consumers

@@ -11,8 +11,8 @@ from typing import Any
 
 import structlog
 
-from whatsappd.api.auditing import company_of, line_of, subject_of
 from whatsappd.errors import Denied, Revoked
+from whatsappd.handlers.auditing import company_of, line_of, subject_of
 from whatsappd.model.access import AccessRule
 from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rpc.peer import Peer

@@ -8,11 +8,11 @@ from pathlib import Path
 from typing import Any, Literal
 
 from whatsappd import __version__
-from whatsappd.api.access import AccessControl
 from whatsappd.api.params import Params
 from whatsappd.clock import now_ms
 from whatsappd.engines.neonize.spawn import ForkServer
 from whatsappd.engines.protocol import Confined
+from whatsappd.handlers.access import AccessControl
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
 from whatsappd.sessions.pool import Pool
 from whatsappd.store.sqlite.events import EventLog

@@ -2,7 +2,7 @@
 
 The one place that knows which calls go into the audit trail: everything that `writes`, but moving
 a consumer's cursor (its owner's bookkeeping, thousands a minute) and the sandbox's own methods; and
-each answer that shows a QR code. Calls that the access rules deny, `api.access` records.
+each answer that shows a QR code. Calls that the access rules deny, `handlers.access` records.
 """
 
 from __future__ import annotations
@@ -146,7 +146,7 @@ def _audited(method: Method, trail: AuditTrail) -> Method:
 def _failure(error: WhatsappdError) -> tuple[str | None, str | None]:
     """The outcome, and the company that it was about. No outcome: it is recorded already."""
     if isinstance(error, Denied) and "method" in error.data:
-        return None, None  # by `api.access`
+        return None, None  # by `handlers.access`
     return error.name, error.company or _text(error.data.get("company"))
 
 

@@ -6,11 +6,11 @@ from typing import Any
 
 import msgspec
 
-from whatsappd.api.access import AccessControl
-from whatsappd.api.auditing import note
-from whatsappd.api.events import EventsApi
 from whatsappd.api.params import CompanyId, OneCompany, Params
 from whatsappd.errors import WrongState
+from whatsappd.handlers.access import AccessControl
+from whatsappd.handlers.auditing import note
+from whatsappd.handlers.events import EventsApi
 from whatsappd.model.company import validate_company
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
 from whatsappd.rules.binding import Queued
