@@ -42,7 +42,7 @@ from whatsappd.serving import serve
 from whatsappd.sessions.clock_watch import ClockWatch
 from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
-from whatsappd.sessions.pacing import Shared
+from whatsappd.sessions.pacing import PacingParts
 from whatsappd.sessions.pool import Pool
 from whatsappd.settings_for_parts import (
     alert_thresholds,
@@ -193,7 +193,7 @@ async def _run_parts(
             ),
             access=sandbox.access if sandbox else lambda: direct,
             settings=supervision_settings,
-            pacing=Shared(
+            pacing=PacingParts(
                 limiter=limiter,
                 companies=companies,
                 contacts=contacts,

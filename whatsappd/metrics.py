@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Iterator
 from itertools import accumulate
 from typing import TYPE_CHECKING, Any, NamedTuple
 
-from whatsappd.engines.protocol import Kind
+from whatsappd.engines.protocol import EventKind
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.rpc.method_stats import BOUNDS
@@ -339,22 +339,22 @@ METRICS: tuple[Metric, ...] = (
     ),
     Metric(
         "whatsappd_messages_received_total", COUNTER, "Messages that arrived.",
-        _COMPANY, _each(lambda c: c.inbound.get(Kind.MESSAGE, 0)),
+        _COMPANY, _each(lambda c: c.inbound.get(EventKind.MESSAGE, 0)),
     ),
     Metric(
         "whatsappd_messages_undecryptable_total", COUNTER,
         "Messages that arrived and could not be decrypted (yet: their senders are asked again).",
-        _COMPANY, _each(lambda c: c.inbound.get(Kind.UNDECRYPTABLE, 0)),
+        _COMPANY, _each(lambda c: c.inbound.get(EventKind.UNDECRYPTABLE, 0)),
     ),
     Metric(
         "whatsappd_events_unreadable_total", COUNTER,
         "Messages, receipts and news of a worker's that arrived and could not be taken over: too "
         "deep, damaged, or unlike anything that is known. The log and `last_error` say which.",
-        _COMPANY, _each(lambda c: c.inbound.get(Kind.UNREADABLE, 0)),
+        _COMPANY, _each(lambda c: c.inbound.get(EventKind.UNREADABLE, 0)),
     ),
     Metric(
         "whatsappd_receipts_received_total", COUNTER, "Receipts that arrived.",
-        _COMPANY, _each(lambda c: c.inbound.get(Kind.RECEIPT, 0)),
+        _COMPANY, _each(lambda c: c.inbound.get(EventKind.RECEIPT, 0)),
     ),
     Metric(
         "whatsappd_limiter_waits_total", COUNTER,

@@ -27,7 +27,7 @@ from whatsappd.config.kinds import quoted
 from whatsappd.config.load import load
 from whatsappd.config.sources import Sources
 from whatsappd.engines.neonize.worker.spool import Spool
-from whatsappd.engines.protocol import Kind, WorkerEvent, parse_worker_event
+from whatsappd.engines.protocol import EventKind, WorkerEvent, parse_worker_event
 from whatsappd.errors import (
     EXIT_OK,
     EXIT_UNREACHABLE,
@@ -246,7 +246,7 @@ def check_batch(content: bytes) -> None:
 
 
 def _spooled(number: int) -> bytes:
-    event = WorkerEvent("acme", Kind.MESSAGE, EVENTS[Kind.MESSAGE], number)
+    event = WorkerEvent("acme", EventKind.MESSAGE, EVENTS[EventKind.MESSAGE], number)
     return msgpack.packb([2, "event", [event.as_arguments()]])
 
 
@@ -271,7 +271,7 @@ def check_spool(content: bytes) -> None:
     numbers = [_number(packed) for packed in spool.waiting]
     assert numbers == sorted(set(numbers))
     assert all(2 < number < 2**63 for number in numbers)
-    added = _number(spool.add(WorkerEvent("acme", Kind.MESSAGE, EVENTS[Kind.MESSAGE])))
+    added = _number(spool.add(WorkerEvent("acme", EventKind.MESSAGE, EVENTS[EventKind.MESSAGE])))
     assert added > max([2, *numbers])
     spool.save()
     again = Spool(file, taken=2)

@@ -16,7 +16,7 @@ from input_targets import INFO
 from registry import TARGETS
 from wire_targets import EVENTS
 
-from whatsappd.engines.protocol import Confined, Kind, pack_hello
+from whatsappd.engines.protocol import Confined, EventKind, pack_hello
 
 OWN = str(os.getpid())
 RECEIPT = {"company": "acme", "kind": "receipt", "number": 3}
@@ -25,7 +25,7 @@ SUBSCRIBED = msgpack.packb([1, 1, None, {"subscription": 1}])
 RECEIVED = {"company": "acme", "kind": "message", "number": 3}
 
 
-def without(kind: Kind, name: str) -> dict[str, Any]:
+def without(kind: EventKind, name: str) -> dict[str, Any]:
     return {key: value for key, value in EVENTS[kind].items() if key != name}
 
 
@@ -81,30 +81,30 @@ FINDINGS: list[tuple[str, str, Any]] = [
     (
         "a receipt that lacks its messages",
         "workers' events",
-        {**RECEIPT, "data": without(Kind.RECEIPT, "message_ids")},
+        {**RECEIPT, "data": without(EventKind.RECEIPT, "message_ids")},
     ),
     (
         "a receipt at no time",
         "workers' events",
-        {**RECEIPT, "data": {**EVENTS[Kind.RECEIPT], "timestamp_ms": 2**63}},
+        {**RECEIPT, "data": {**EVENTS[EventKind.RECEIPT], "timestamp_ms": 2**63}},
     ),
     (
         "a message from an address of a new kind",
         "workers' events",
-        {**RECEIVED, "data": {**EVENTS[Kind.MESSAGE], "sender": "1:x@lid"}},
+        {**RECEIVED, "data": {**EVENTS[EventKind.MESSAGE], "sender": "1:x@lid"}},
     ),
     (
         "a number that SQLite cannot store",
         "workers' events",
-        {**RECEIVED, "data": EVENTS[Kind.MESSAGE], "number": 2**64 - 1},
+        {**RECEIVED, "data": EVENTS[EventKind.MESSAGE], "number": 2**64 - 1},
     ),
     ("a truth value as number", "workers' events",
-     {**RECEIVED, "data": EVENTS[Kind.MESSAGE], "number": True}),
+     {**RECEIVED, "data": EVENTS[EventKind.MESSAGE], "number": True}),
     ("arguments that are none", "spool files", msgpack.packb([2, "event", [None]])),
     (
         "the same number twice",
         "spool files",
-        msgpack.packb([2, "event", [{**RECEIVED, "data": EVENTS[Kind.MESSAGE]}]]) * 2,
+        msgpack.packb([2, "event", [{**RECEIVED, "data": EVENTS[EventKind.MESSAGE]}]]) * 2,
     ),
     (
         "a description without control",

@@ -15,7 +15,7 @@ from targets import Target, pieces, refusing
 
 import whatsappd.api
 from whatsappd.api.params import Params
-from whatsappd.engines.protocol import INBOUND, Kind, WorkerEvent, parse_worker_event
+from whatsappd.engines.protocol import INBOUND, EventKind, WorkerEvent, parse_worker_event
 from whatsappd.errors import (
     InvalidParams,
     Malformed,
@@ -148,29 +148,29 @@ def check_params(call: tuple[type[msgspec.Struct], dict[Any, Any]]) -> None:
 # --- workers ----------------------------------------------------------------------------------
 
 #: An event as a worker sends it, by its kind.
-EVENTS: dict[Kind, dict[str, Any]] = {
-    Kind.QR: {"code": "2@x"},
-    Kind.LOGIN: {"outcome": "timeout", "detail": ""},
-    Kind.PAIRED: {"jid": "1@lid", "business_name": "", "platform": "android"},
-    Kind.PAIR_ERROR: {"error": "no"},
-    Kind.CONNECTED: {"jid": "15550100:1@s.whatsapp.net", "lid": "1:1@lid", "push_name": None},
-    Kind.KEEPALIVE_TIMEOUT: {"error_count": 1, "last_success_ms": 1},
-    Kind.LOGGED_OUT: {"on_connect": True, "reason": 401},
-    Kind.TEMPORARY_BAN: {"code": 101, "expire_s": 60},
-    Kind.CONNECT_FAILURE: {"reason": 503, "message": ""},
-    Kind.STREAM_ERROR: {"code": "503"},
-    Kind.ENDED: {"error": None},
-    Kind.MESSAGE: {
+EVENTS: dict[EventKind, dict[str, Any]] = {
+    EventKind.QR: {"code": "2@x"},
+    EventKind.LOGIN: {"outcome": "timeout", "detail": ""},
+    EventKind.PAIRED: {"jid": "1@lid", "business_name": "", "platform": "android"},
+    EventKind.PAIR_ERROR: {"error": "no"},
+    EventKind.CONNECTED: {"jid": "15550100:1@s.whatsapp.net", "lid": "1:1@lid", "push_name": None},
+    EventKind.KEEPALIVE_TIMEOUT: {"error_count": 1, "last_success_ms": 1},
+    EventKind.LOGGED_OUT: {"on_connect": True, "reason": 401},
+    EventKind.TEMPORARY_BAN: {"code": 101, "expire_s": 60},
+    EventKind.CONNECT_FAILURE: {"reason": 503, "message": ""},
+    EventKind.STREAM_ERROR: {"code": "503"},
+    EventKind.ENDED: {"error": None},
+    EventKind.MESSAGE: {
         "message_id": "A", "timestamp_ms": 1, "push_name": None, "content": "conversation",
         "text": "Hello", "edit": None, "retry_count": 0, "chat": "1@lid", "sender": "1:2@lid",
         "sender_alt": None, "recipient_alt": None, "from_me": False, "is_group": False,
     },
-    Kind.RECEIPT: {
+    EventKind.RECEIPT: {
         "message_ids": ["A"], "receipt": "read", "timestamp_ms": 1, "chat": "1@lid",
         "sender": "1@lid", "sender_alt": None, "recipient_alt": None, "from_me": False,
         "is_group": False,
     },
-    Kind.UNDECRYPTABLE: {
+    EventKind.UNDECRYPTABLE: {
         "message_id": "A", "timestamp_ms": 1, "unavailable": False, "chat": "1@lid",
         "sender": "1@lid", "sender_alt": None, "recipient_alt": None, "from_me": False,
         "is_group": False,
@@ -180,7 +180,7 @@ EVENTS: dict[Kind, dict[str, Any]] = {
 
 @st.composite
 def worker_events(draw: st.DrawFn) -> Any:
-    kind = draw(st.sampled_from(Kind))
+    kind = draw(st.sampled_from(EventKind))
     data = dict(EVENTS.get(kind, {}))
     for name in draw(st.lists(st.sampled_from(list(data)), max_size=3)) if data else ():
         if draw(st.booleans()):

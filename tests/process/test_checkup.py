@@ -20,7 +20,7 @@ import trio
 from whatsappd.engines.child_process import ChildProcess
 from whatsappd.engines.neonize.spawn import Spawned
 from whatsappd.engines.protocol import WorkerEvent, WorkerMethod
-from whatsappd.engines.worker_process import OnEvents, Worker
+from whatsappd.engines.worker_process import OnEvents, WorkerProcess
 from whatsappd.errors import TimedOut, WorkerGone
 from whatsappd.rules.health import Asked
 from whatsappd.sessions.checkup import ask
@@ -47,7 +47,7 @@ while data := channel.recv(65536):
 
 
 @asynccontextmanager
-async def worker_with(on_events: OnEvents) -> AsyncIterator[Worker]:
+async def worker_with(on_events: OnEvents) -> AsyncIterator[WorkerProcess]:
     ours, theirs = socket.socketpair()
     output, output_writer = os.pipe()
     process = subprocess.Popen(
@@ -55,7 +55,7 @@ async def worker_with(on_events: OnEvents) -> AsyncIterator[Worker]:
     )
     theirs.close()
     os.close(output_writer)
-    worker = Worker("acme", Spawned(ChildProcess(process.pid), ours, output))
+    worker = WorkerProcess("acme", Spawned(ChildProcess(process.pid), ours, output))
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(worker.run, on_events)

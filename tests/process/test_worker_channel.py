@@ -17,8 +17,8 @@ import trio.testing
 
 from whatsappd.engines.child_process import ChildProcess
 from whatsappd.engines.neonize.spawn import Spawned
-from whatsappd.engines.protocol import MAX_REASON, Kind, WorkerEvent, WorkerMethod
-from whatsappd.engines.worker_process import CONFIRM_EVERY, Worker
+from whatsappd.engines.protocol import MAX_REASON, EventKind, WorkerEvent, WorkerMethod
+from whatsappd.engines.worker_process import CONFIRM_EVERY, WorkerProcess
 from whatsappd.errors import WorkerFailed, WorkerGone
 from whatsappd.rules.bounds import WORKER_NEWS
 from whatsappd.rules.health import Asked
@@ -41,7 +41,7 @@ def event(**changed: object) -> bytes:
 
 
 @contextmanager
-def a_worker(says: bytes, program: str = _PROGRAM, *arguments: str) -> Iterator[Worker]:
+def a_worker(says: bytes, program: str = _PROGRAM, *arguments: str) -> Iterator[WorkerProcess]:
     """One that says this, and nothing else, whatever it is asked."""
     ours, theirs = socket.socketpair()
     output, output_writer = os.pipe()
@@ -53,7 +53,7 @@ def a_worker(says: bytes, program: str = _PROGRAM, *arguments: str) -> Iterator[
     )
     theirs.close()
     os.close(output_writer)
-    yield Worker("acme", Spawned(ChildProcess(child.pid), ours, output))
+    yield WorkerProcess("acme", Spawned(ChildProcess(child.pid), ours, output))
     child.returncode = 0  # it was reaped already
 
 
@@ -123,7 +123,11 @@ async def test_of_one_event_that_cannot_be_only_that_is_told(
             await enough.wait()
             assert worker.broken is None
             nursery.cancel_scope.cancel()
-    assert [each.kind for each in taken] == [Kind.MESSAGE, Kind.UNREADABLE, Kind.MESSAGE]
+    assert [each.kind for each in taken] == [
+        EventKind.MESSAGE,
+        EventKind.UNREADABLE,
+        EventKind.MESSAGE,
+    ]
     assert taken[1].data["of"] == kind
     assert taken[1].number == number
     assert taken[1].is_inbound is (number is not None)

@@ -25,7 +25,7 @@ ORDERS, RESULTS = "orders", "results"
 WITHOUT = "PYTHONTESTWITHOUT"
 
 
-class TakenOver(main.Worker):
+class TakenOver(main.WorkerServer):
     def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
         answer = super()._open(arguments)
         threading.Thread(target=obey, daemon=True).start()
@@ -68,5 +68,5 @@ def no_preload() -> NoReturn:
 
 if __name__ == "__main__":
     leave_out(os.environ.get(WITHOUT, ""))
-    main.Worker = TakenOver  # type: ignore[misc]
+    main.WorkerServer = TakenOver  # type: ignore[misc]
     server.main()

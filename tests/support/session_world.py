@@ -21,7 +21,7 @@ from whatsappd.engines.protocol import WorkerMethod
 from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
 from whatsappd.sessions.inbound import InboundLog
-from whatsappd.sessions.session import Session
+from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.companies import Companies
@@ -80,7 +80,7 @@ class World(NamedTuple):
     outbox: Outbox
     inbound: InboundLog
     workers: Workers
-    session: Session
+    session: CompanySession
 
 
 async def make_world(database: Database, directory: Path, nursery: trio.Nursery) -> World:
@@ -91,7 +91,7 @@ async def make_world(database: Database, directory: Path, nursery: trio.Nursery)
     await companies.put_wanted("acme", True)
     workers: Any = Workers(nursery)
     inbound = InboundLog(events, Intake(database, events, outbox, Contacts(database)), retry_s=0.01)
-    session = Session(
+    session = CompanySession(
         "acme",
         directory=directory / "acme",
         fork_server=workers,

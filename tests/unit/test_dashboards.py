@@ -13,7 +13,7 @@ import pytest
 
 from whatsappd.metrics import HISTOGRAM, METRICS
 from whatsappd.model.session import SessionState
-from whatsappd.rules.lifecycle import Cause
+from whatsappd.rules.lifecycle import SessionCause
 
 DIRECTORY = files("whatsappd.monitoring")
 NAME = "prometheus-rules.yml"
@@ -68,7 +68,7 @@ def test_states_and_causes_are_spelt_as_they_are() -> None:
     [states] = re.findall(r'whatsappd_session_state\{state=~"([a-z_|]+)"\}', RULES)
     assert set(states.split("|")) <= set(map(str, SessionState))
     [causes] = re.findall(r'cause=~"([a-z_|]+)"', RULES)
-    assert set(causes.split("|")) <= set(map(str, Cause))
+    assert set(causes.split("|")) <= set(map(str, SessionCause))
 
 
 def test_panels_do_not_overlap() -> None:

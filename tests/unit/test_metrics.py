@@ -11,7 +11,7 @@ import pytest
 from prometheus_client import Metric
 from prometheus_client.parser import text_string_to_metric_families
 
-from whatsappd.engines.protocol import Kind
+from whatsappd.engines.protocol import EventKind
 from whatsappd.metrics import COUNTER, METRICS
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
@@ -25,8 +25,8 @@ from whatsappd.monitoring.snapshot import (
     WebhookFigures,
 )
 from whatsappd.rpc.method_stats import BOUNDS, Tally
-from whatsappd.rules.alerts import Rule
-from whatsappd.rules.lifecycle import Cause
+from whatsappd.rules.alerts import AlertRule
+from whatsappd.rules.lifecycle import SessionCause
 from whatsappd.wire.frames import MAX_MESSAGE
 
 ACME = CompanyFigures(
@@ -38,13 +38,13 @@ ACME = CompanyFigures(
     health_failed=1,
     connections=3,
     reconnections=2,
-    restarts={Cause.EXITED: 4, Cause.HUNG: 1},
+    restarts={SessionCause.EXITED: 4, SessionCause.HUNG: 1},
     errors=5,
     last_error_ms=1_700_000_000_500,
     last_inbound_ms=None,
     qr_codes=6,
     refused_calls={"socket": 8},
-    inbound={Kind.MESSAGE: 11, Kind.RECEIPT: 12, Kind.UNDECRYPTABLE: 13},
+    inbound={EventKind.MESSAGE: 11, EventKind.RECEIPT: 12, EventKind.UNDECRYPTABLE: 13},
     accepted=20,
     entered={OutboxState.QUEUED: 21, OutboxState.SENDING: 21, OutboxState.SENT: 19},
     rows={OutboxState.QUEUED: 1, OutboxState.SENT: 19},
@@ -59,7 +59,7 @@ SNAPSHOT = Snapshot(
     started_ms=1_700_000_000_000,
     versions={"version": "1", "neonize": "2", "python": "3", "mode": "real"},
     companies=[ACME],
-    alerts=dict.fromkeys(Rule, 0),
+    alerts=dict.fromkeys(AlertRule, 0),
     checks={"store": True, "disk": False},
     methods=[MethodFigures("daemon.hello", [1] * (len(BOUNDS) + 1), 40.0, {"denied": 2})],
     connections=1,

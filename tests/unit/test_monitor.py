@@ -17,14 +17,14 @@ from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
-from whatsappd.rules.alerts import AlertKey, AlertThresholds, Change, Finding, Rule
+from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule, AlertThresholds
 from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.store.sqlite.webhooks import Webhook
 from whatsappd.supervision import Supervision
 
-STORE = AlertKey(Rule.STORE_FAILING)
-REMOVED = AlertKey(Rule.SESSION_DOWN, "removed")
-OLD = AlertKey(Rule.QUEUE_OLD, "acme")
+STORE = AlertKey(AlertRule.STORE_FAILING)
+REMOVED = AlertKey(AlertRule.SESSION_DOWN, "removed")
+OLD = AlertKey(AlertRule.QUEUE_OLD, "acme")
 
 
 class World:
@@ -36,8 +36,8 @@ class World:
         self.store_answers = True
         self.companies: list[str] = []
         self.hangs = False
-        self.opened: dict[AlertKey, Finding] = {}
-        self.recorded: list[Change] = []
+        self.opened: dict[AlertKey, AlertFinding] = {}
+        self.recorded: list[AlertChange] = []
         self.rounds = 0
         self.again = trio.Event()
 
@@ -102,10 +102,10 @@ class World:
         return []
 
     # the alerts
-    async def all(self) -> dict[AlertKey, Finding]:
+    async def all(self) -> dict[AlertKey, AlertFinding]:
         return self.opened
 
-    async def record(self, changes: Sequence[Change]) -> None:
+    async def record(self, changes: Sequence[AlertChange]) -> None:
         if not self.log_takes:
             raise StoreFailed("full")
         self.recorded += changes
@@ -134,7 +134,7 @@ async def test_an_alert_about_the_store_is_logged_when_the_store_takes_it(
     world.trouble, world.log_takes = "the disk is full", False
     await world.some_rounds()
     assert world.recorded == []
-    assert monitor.open_alerts()[Rule.STORE_FAILING] == 1  # but health and metrics tell it
+    assert monitor.open_alerts()[AlertRule.STORE_FAILING] == 1  # but health and metrics tell it
     report = await monitor.report()
     assert not report.healthy
     world.trouble = None
@@ -169,7 +169,7 @@ async def test_who_is_bound_to_some_companies_is_told_no_other_one_and_no_path(
 async def test_what_was_open_before_the_start_is_not_raised_again(
     world: World, nursery: trio.Nursery
 ) -> None:
-    world.opened = {STORE: Finding(5, "full"), REMOVED: Finding(6, "down")}
+    world.opened = {STORE: AlertFinding(5, "full"), REMOVED: AlertFinding(6, "down")}
     world.trouble = "the disk is full"
     nursery.start_soon(Monitor(world.watched(0.005), LoopClock()).run)
     await world.some_rounds()
@@ -183,14 +183,14 @@ async def test_what_was_open_before_the_start_is_not_raised_again(
 async def test_an_alert_about_a_queue_that_cannot_be_read_is_not_over(
     world: World, nursery: trio.Nursery
 ) -> None:
-    world.opened = {OLD: Finding(5, "2 messages wait")}
+    world.opened = {OLD: AlertFinding(5, "2 messages wait")}
     world.companies = ["acme"]
     world.store_answers = False
     monitor = Monitor(world.watched(0.005), LoopClock())
     nursery.start_soon(monitor.run)
     await world.some_rounds()
     assert world.told() == []
-    assert monitor.open_alerts()[Rule.QUEUE_OLD] == 1
+    assert monitor.open_alerts()[AlertRule.QUEUE_OLD] == 1
     world.store_answers = True
     await world.some_rounds()
     assert world.told() == [(OLD, False)]

@@ -193,9 +193,9 @@ def test_each_check_that_fails_has_a_remedy() -> None:
     for check in failed:
         assert not check.ok
         assert check.remedy
-    assert not health.Report(failed, []).healthy
-    assert not health.Report([], [ill]).healthy
-    assert health.Report([], []).healthy
+    assert not health.HealthReport(failed, []).healthy
+    assert not health.HealthReport([], [ill]).healthy
+    assert health.HealthReport([], []).healthy
 
 
 def test_webhooks_that_nobody_waits_for_are_well() -> None:

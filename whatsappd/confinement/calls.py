@@ -29,7 +29,7 @@ def numbers_for(machine: str) -> Mapping[str, int]:
     return found
 
 
-class Rights(NamedTuple):
+class CallRights(NamedTuple):
     """Which calls a process may make; those that depend on their arguments are in `seccomp`."""
 
     allowed: frozenset[str]
@@ -74,7 +74,7 @@ _NETWORK = """
 """
 #: A worker's. Whoever adds to it: what the call can do to other processes of the same user, and to
 #: files that are not opened (Landlock looks at opening), decides.
-WORKER = Rights(
+WORKER = CallRights(
     allowed=frozenset(" ".join((_FILES, _MEMORY, _THREADS, _TIME, _NETWORK)).split()),
     unneeded=frozenset({"fchown"}),  # SQLite's, as root, on files that have the right owner
     absent=frozenset({"clone3"}),  # its flags are in memory, where a filter cannot look

@@ -47,7 +47,7 @@ _ABSTRACT_SOCKETS, _SIGNALS = 1 << 0, 1 << 1  # scoped, ABI 6
 ABI_PORTS, ABI_SCOPES = 4, 6
 
 
-class Rule(NamedTuple):
+class PathRule(NamedTuple):
     """What may be done with `path`, and with all that is below it."""
 
     path: str
@@ -72,7 +72,9 @@ def why_not(error: OSError) -> str:
     return f"Landlock cannot be used here: {error.strerror}"
 
 
-def restrict_self(rules: Iterable[Rule], *, connect_ports: Collection[int] | None = None) -> int:
+def restrict_self(
+    rules: Iterable[PathRule], *, connect_ports: Collection[int] | None = None
+) -> int:
     """Leave this thread only what `rules` allow; the ABI version that was used.
 
     With ABI 4, no TCP socket can be bound, and none connected but to `connect_ports` (None: to any

@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable
 from typing import NamedTuple
 
-from whatsappd.confinement.calls import FORK_SERVER, WORKER, Rights, numbers_for
+from whatsappd.confinement.calls import FORK_SERVER, WORKER, CallRights, numbers_for
 from whatsappd.confinement.libc import syscall
 
 _MACHINE = os.uname().machine
@@ -64,7 +64,7 @@ _PRCTL_ALLOWED = (3, 15, 16, 21, 23, 29, 39, 0x53564D41)
 _Instruction = tuple[int, int, int, int]  # code, jump if true, jump if false, operand
 
 
-class Refused(NamedTuple):
+class RefusedCall(NamedTuple):
     """A system call that a filter did not allow."""
 
     thread: int
@@ -158,7 +158,7 @@ def install_with_listener(program: bytes) -> int:
     return _install(program, _NEW_LISTENER)  # before Linux 5.19
 
 
-def next_refused(listener: int) -> Refused | None:
+def next_refused(listener: int) -> RefusedCall | None:
     """The next call that is being refused, which ends it with EPERM; None if there is none now.
 
     Does not block.
@@ -182,7 +182,7 @@ def next_refused(listener: int) -> Refused | None:
         if error.errno in (errno.ENOENT, errno.EINTR):
             return None  # its thread ended, or was interrupted and asks anew
         raise
-    return Refused(thread, _name(call, architecture), tuple(arguments))
+    return RefusedCall(thread, _name(call, architecture), tuple(arguments))
 
 
 def _name(number: int, architecture: int) -> str:
@@ -264,7 +264,7 @@ def _check_ioctl(refuse: int) -> list[_Instruction]:
     ]
 
 
-def _assemble(rights: Rights, checks: dict[str, list[_Instruction]], refuse: int) -> bytes:
+def _assemble(rights: CallRights, checks: dict[str, list[_Instruction]], refuse: int) -> bytes:
     """A filter: what machine, then a search for the number, then the checks of arguments."""
     numbers = numbers_for(_MACHINE)
     blocks: list[list[_Instruction]] = [

@@ -52,7 +52,7 @@ async def log_output(
     Args:
         on_crash: told Go's own words for why it ends the process.
     """
-    output = _Output(log.bind(**tags), on_crash)
+    output = _ChildLines(log.bind(**tags), on_crash)
     async with trio.lowlevel.FdStream(descriptor) as stream:
         while data := await stream.receive_some(_READ):
             output.take(data)
@@ -61,7 +61,7 @@ async def log_output(
         output.end()
 
 
-class _Output:
+class _ChildLines:
     """Makes lines of what one child prints, and log lines of those that there is room for."""
 
     def __init__(self, bound: Any, on_crash: Callable[[str], None] | None) -> None:

@@ -13,8 +13,8 @@ filter's listener if `confined.counted`.
 
 Both ends are ours and of one version; a surprise here is a defect, not an input to be polite to.
 But a worker runs native code on what strangers send, so the daemon checks what it tells. Of one
-event that cannot be, it is told as `Kind.UNREADABLE`, and reading goes on: the events beside it are
-innocent. What is no event at all means that the worker is broken, which is its own end.
+event that cannot be, it is told as `EventKind.UNREADABLE`, and reading goes on: the events beside
+it are innocent. What is no event at all means that the worker is broken, which is its own end.
 """
 
 from __future__ import annotations
@@ -57,7 +57,7 @@ class WorkerMethod(StrEnum):
     STOP = "client.stop"
 
 
-class Kind(StrEnum):
+class EventKind(StrEnum):
     """What a worker tells of its client. `_FIELDS` has the data of each."""
 
     QR = "qr"
@@ -100,19 +100,19 @@ _SOURCE: _Fields = {
     "is_group": _FLAG,
 }
 #: What the data of an event must hold; it may hold more (`raw`, the marks of `wire.shortening`).
-_FIELDS: dict[Kind, _Fields] = {
-    Kind.QR: {"code": _TEXT},
-    Kind.LOGIN: {"outcome": _TEXT, "detail": _OPTIONAL},
-    Kind.PAIRED: {"jid": _OPTIONAL, "business_name": _OPTIONAL, "platform": _OPTIONAL},
-    Kind.PAIR_ERROR: {"error": _OPTIONAL},
-    Kind.CONNECTED: {"jid": _OPTIONAL, "lid": _OPTIONAL, "push_name": _OPTIONAL},
-    Kind.KEEPALIVE_TIMEOUT: {"error_count": _NUMBER, "last_success_ms": _NUMBER},
-    Kind.LOGGED_OUT: {"on_connect": _FLAG, "reason": _NUMBER},
-    Kind.TEMPORARY_BAN: {"code": _NUMBER, "expire_s": _NUMBER},
-    Kind.CONNECT_FAILURE: {"reason": _NUMBER, "message": _TEXT},
-    Kind.STREAM_ERROR: {"code": _TEXT},
-    Kind.ENDED: {"error": _OPTIONAL},
-    Kind.MESSAGE: {
+_FIELDS: dict[EventKind, _Fields] = {
+    EventKind.QR: {"code": _TEXT},
+    EventKind.LOGIN: {"outcome": _TEXT, "detail": _OPTIONAL},
+    EventKind.PAIRED: {"jid": _OPTIONAL, "business_name": _OPTIONAL, "platform": _OPTIONAL},
+    EventKind.PAIR_ERROR: {"error": _OPTIONAL},
+    EventKind.CONNECTED: {"jid": _OPTIONAL, "lid": _OPTIONAL, "push_name": _OPTIONAL},
+    EventKind.KEEPALIVE_TIMEOUT: {"error_count": _NUMBER, "last_success_ms": _NUMBER},
+    EventKind.LOGGED_OUT: {"on_connect": _FLAG, "reason": _NUMBER},
+    EventKind.TEMPORARY_BAN: {"code": _NUMBER, "expire_s": _NUMBER},
+    EventKind.CONNECT_FAILURE: {"reason": _NUMBER, "message": _TEXT},
+    EventKind.STREAM_ERROR: {"code": _TEXT},
+    EventKind.ENDED: {"error": _OPTIONAL},
+    EventKind.MESSAGE: {
         "message_id": _TEXT,
         "timestamp_ms": _NUMBER,
         "push_name": _OPTIONAL,
@@ -122,8 +122,8 @@ _FIELDS: dict[Kind, _Fields] = {
         "retry_count": _NUMBER,
         **_SOURCE,
     },
-    Kind.RECEIPT: {"message_ids": _LIST, "receipt": _TEXT, "timestamp_ms": _NUMBER, **_SOURCE},
-    Kind.UNDECRYPTABLE: {
+    EventKind.RECEIPT: {"message_ids": _LIST, "receipt": _TEXT, "timestamp_ms": _NUMBER, **_SOURCE},
+    EventKind.UNDECRYPTABLE: {
         "message_id": _TEXT,
         "timestamp_ms": _NUMBER,
         "unavailable": _FLAG,
@@ -131,8 +131,8 @@ _FIELDS: dict[Kind, _Fields] = {
     },
     # `of` is its kind, `error` what is wrong with it, `size` its bytes. Who sent it, as in a
     # message, where that is known.
-    Kind.UNREADABLE: {"of": _TEXT, "error": _TEXT, "size": _NUMBER, "message_id": _OPTIONAL},
-    Kind.FORGOTTEN: {"message_id": _TEXT, "chat": _TEXT, "sender": _TEXT},
+    EventKind.UNREADABLE: {"of": _TEXT, "error": _TEXT, "size": _NUMBER, "message_id": _OPTIONAL},
+    EventKind.FORGOTTEN: {"message_id": _TEXT, "chat": _TEXT, "sender": _TEXT},
 }
 #: What the answer to a request must hold.
 _ANSWERS: dict[WorkerMethod, _Fields] = {
@@ -150,13 +150,19 @@ _MAX_NUMBER = 2**63 - 1
 
 #: What comes from WhatsApp once and never again: numbered, and confirmed when it is on disk.
 INBOUND = frozenset(
-    {Kind.MESSAGE, Kind.RECEIPT, Kind.UNDECRYPTABLE, Kind.UNREADABLE, Kind.FORGOTTEN}
+    {
+        EventKind.MESSAGE,
+        EventKind.RECEIPT,
+        EventKind.UNDECRYPTABLE,
+        EventKind.UNREADABLE,
+        EventKind.FORGOTTEN,
+    }
 )
 
 
 class WorkerEvent(NamedTuple):
     company: str
-    kind: Kind
+    kind: EventKind
     data: dict[str, Any]
     number: int | None = None  # of an INBOUND event; grows by one, from worker to worker
 
@@ -171,12 +177,12 @@ class WorkerEvent(NamedTuple):
     @property
     def is_inbound(self) -> bool:
         """Whether it belongs into the log: else it is news about the session."""
-        if self.kind is Kind.UNREADABLE:
+        if self.kind is EventKind.UNREADABLE:
             return self.number is not None
         return self.kind in INBOUND
 
 
-def blank(kind: Kind) -> dict[str, Any]:
+def blank(kind: EventKind) -> dict[str, Any]:
     """The data of an event of which nothing but its kind is known."""
     return {name: _BLANK[types] for name, types in _FIELDS.get(kind, {}).items()}
 
@@ -200,14 +206,14 @@ def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
             "number": number,
         } if number is None or (_fits(number, _NUMBER) and number > 0):
             try:
-                event = WorkerEvent(company, Kind(kind), bounded(data), number)
+                event = WorkerEvent(company, EventKind(kind), bounded(data), number)
             except ValueError:
                 pass
             else:
                 try:
                     _check(event.data, _FIELDS.get(event.kind, {}), "told of a wrong", event.kind)
                 except Malformed as error:
-                    return event._replace(kind=Kind.UNREADABLE, data=_refused(event, error))
+                    return event._replace(kind=EventKind.UNREADABLE, data=_refused(event, error))
                 return event
     raise Malformed(f"a worker sent no event: {arguments!r:.200}")
 
@@ -215,7 +221,7 @@ def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
 def unpackable(event: WorkerEvent, error: Malformed) -> WorkerEvent:
     """What is told in the place of an event that cannot be packed."""
     about = {"of": str(event.kind), "error": error.message, "size": 0, "message_id": None}
-    return event._replace(kind=Kind.UNREADABLE, data=about)
+    return event._replace(kind=EventKind.UNREADABLE, data=about)
 
 
 def _refused(event: WorkerEvent, error: Malformed) -> dict[str, Any]:
@@ -248,7 +254,9 @@ def reason_in_error(error: Any) -> str:
     return str(message or "no reason given")[:MAX_REASON]
 
 
-def _check(values: dict[str, Any], fields: _Fields, wrong: str, of: Kind | WorkerMethod) -> None:
+def _check(
+    values: dict[str, Any], fields: _Fields, wrong: str, of: EventKind | WorkerMethod
+) -> None:
     for name, types in fields.items():
         if name not in values or not _fits(values[name], types):
             raise Malformed(f"a worker {wrong} {of}: {name} is {values.get(name)!r:.80}")

@@ -10,14 +10,14 @@ from collections.abc import Callable
 
 import trio
 
-from whatsappd.confinement.seccomp import Refused, next_refused
+from whatsappd.confinement.seccomp import RefusedCall, next_refused
 
 #: Answered in so many seconds at the most: 640 a second, which takes the daemon 2 % of a core.
 AT_ONCE = 32
 WITHIN_S = 0.05
 
 
-async def answer_refused(listener: int, take: Callable[[Refused], None]) -> None:
+async def answer_refused(listener: int, take: Callable[[RefusedCall], None]) -> None:
     """Refuse, and give to `take`, each call until nobody is under the filter any more."""
     began, answered = trio.current_time(), 0
     while True:

@@ -17,7 +17,7 @@ import trio
 
 from whatsappd.clock import steady_ms
 from whatsappd.confinement.resolver import resolver_file
-from whatsappd.confinement.seccomp import Refused
+from whatsappd.confinement.seccomp import RefusedCall
 from whatsappd.engines.child_output import log_output
 from whatsappd.engines.child_process import ExitStatus
 from whatsappd.engines.neonize.spawn import Spawned
@@ -66,7 +66,7 @@ _LARGEST_SHOWN = 2**32
 _SAVE_WITHIN = 2.5
 
 
-class Worker:
+class WorkerProcess:
     """One worker process. `run` must be running for `call` to be answered."""
 
     def __init__(
@@ -94,7 +94,7 @@ class Worker:
         self._channel = trio.SocketStream(trio.socket.from_stdlib_socket(spawned.channel))
         self._incoming = spawned.channel  # the same one; see `_receive`
         self._send_lock = trio.Lock()
-        self._waiting: dict[int, _Answer] = {}
+        self._waiting: dict[int, _AwaitedAnswer] = {}
         self._forgotten: set[int] = set()  # requests whose answers nobody waits for any more
         self._news = Pace(WORKER_NEWS)
         self._next_msgid = 0
@@ -177,7 +177,7 @@ class Worker:
             raise WorkerGone("the worker is gone")
         msgid = self._next_msgid
         self._next_msgid = (msgid + 1) & MAX_MSGID
-        answer = self._waiting[msgid] = _Answer()
+        answer = self._waiting[msgid] = _AwaitedAnswer()
         try:
             async with self._send_lock:
                 request = pack_request(msgid, method, arguments)
@@ -208,7 +208,9 @@ class Worker:
             raise WorkerGone("the worker answered what it never should, and is ended") from error
         return answer.response.result
 
-    async def _wait_for(self, answer: _Answer, method: WorkerMethod, patience_s: float) -> None:
+    async def _wait_for(
+        self, answer: _AwaitedAnswer, method: WorkerMethod, patience_s: float
+    ) -> None:
         while not answer.arrived.is_set():
             with trio.move_on_after(patience_s) as patience:
                 await answer.arrived.wait()
@@ -287,7 +289,7 @@ class Worker:
             with self._refusing:
                 await answer_refused(self._listener, self._count_refused)
 
-    def _count_refused(self, refused: Refused) -> None:
+    def _count_refused(self, refused: RefusedCall) -> None:
         self._refused_in_all[refused.call] += 1
         self.refused_calls[refused.call] += 1
         count = self.refused_calls[refused.call]
@@ -386,7 +388,7 @@ class Worker:
             answer.arrived.set()
 
 
-class _Answer:
+class _AwaitedAnswer:
     def __init__(self) -> None:
         self.arrived = trio.Event()
         self.response: Response | None = None

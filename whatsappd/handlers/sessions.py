@@ -13,7 +13,7 @@ from whatsappd.handlers.auditing import note
 from whatsappd.handlers.events import EventsApi
 from whatsappd.model.company import validate_company
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
-from whatsappd.rules.binding import Queued
+from whatsappd.rules.binding import QueuedMessages
 from whatsappd.rules.outreach import SendLimits, check_limit
 from whatsappd.sessions.pool import Pool
 
@@ -23,7 +23,7 @@ class StartParams(Params):
     watch: bool = False
     take_over: bool = False
     new_account: bool = False
-    queued: Queued = Queued.CANCEL
+    queued: QueuedMessages = QueuedMessages.CANCEL
 
 
 Limit = int | None | msgspec.UnsetType

@@ -16,7 +16,7 @@ from whatsappd.limits.port import LimiterHealth
 from whatsappd.monitoring.procfs import Disk
 from whatsappd.rules.alerts import FEW_FILES, AlertThresholds
 from whatsappd.rules.health import Judgement
-from whatsappd.sessions.session import Session
+from whatsappd.sessions.session import CompanySession
 from whatsappd.state import Place
 from whatsappd.store.sqlite.webhooks import Webhook
 from whatsappd.supervision import Supervised, summary
@@ -64,7 +64,7 @@ class SessionHealth(NamedTuple):
         }
 
 
-class Report(NamedTuple):
+class HealthReport(NamedTuple):
     checks: Sequence[Check]
     sessions: Sequence[SessionHealth]
 
@@ -82,7 +82,7 @@ class Report(NamedTuple):
         }
 
 
-def health_of(session: Session) -> SessionHealth:
+def health_of(session: CompanySession) -> SessionHealth:
     checkup = session.checkups.last
     return SessionHealth(
         company=session.company,
@@ -117,7 +117,7 @@ def check_fork_server(fork_server: ForkServer) -> Check:
     return Check("fork_server", True, f"pid {fork_server.pid}")
 
 
-def check_confinement(fork_server: ForkServer, sessions: Sequence[Session]) -> Check:
+def check_confinement(fork_server: ForkServer, sessions: Sequence[CompanySession]) -> Check:
     """Whether workers are kept from what is not theirs, and whether one tried to get at it."""
     confined = fork_server.confined
     tried = [session for session in sessions if session.refused_calls]

@@ -20,23 +20,23 @@ from whatsappd.limits.port import LimiterHealth
 from whatsappd.log_writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.monitoring import health, procfs
-from whatsappd.monitoring.health import Check, Report, health_of
+from whatsappd.monitoring.health import Check, HealthReport, health_of
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.recycler import Recycler
 from whatsappd.rules.alerts import (
     LOOP_WINDOWS,
+    AlertChange,
     AlertKey,
+    AlertRule,
     AlertThresholds,
-    Change,
     HostFacts,
-    Rule,
     SessionFacts,
     changes,
     findings,
 )
 from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.sessions.pool import Pool
-from whatsappd.sessions.session import Session
+from whatsappd.sessions.session import CompanySession
 from whatsappd.state import Place
 from whatsappd.store.sqlite.alerts import Alerts
 from whatsappd.store.sqlite.database import Database
@@ -116,7 +116,7 @@ class Monitor:
         self._round_at = trio.current_time()
         self._open: dict[AlertKey, int] | None = None  # None: not read yet
         self._waiting: dict[str, _Waiting] = {}
-        self._unrecorded: deque[Change] = deque(maxlen=_MAX_UNRECORDED)
+        self._unrecorded: deque[AlertChange] = deque(maxlen=_MAX_UNRECORDED)
 
     async def run(self) -> None:
         """Look at everything once in an interval, until cancelled.
@@ -150,12 +150,12 @@ class Monitor:
         """The longest time that everything had to wait, in this and the last round."""
         return max(round(self._clock.longest_s * 1000), *[0, *self._delays_ms][-1:])
 
-    def open_alerts(self) -> Mapping[Rule, int]:
+    def open_alerts(self) -> Mapping[AlertRule, int]:
         """How many alerts of each rule are open."""
         counts = Counter(key.rule for key in self._open or ())
-        return {rule: counts[rule] for rule in Rule}
+        return {rule: counts[rule] for rule in AlertRule}
 
-    async def report(self, companies: frozenset[str] | None = None) -> Report:
+    async def report(self, companies: frozenset[str] | None = None) -> HealthReport:
         """How everything is now.
 
         Args:
@@ -192,7 +192,7 @@ class Monitor:
             health.check_webhooks(webhooks, watched.deliverer_away_ms()),
             health.check_sessions(sessions),
         ]
-        return Report(checks, sessions)
+        return HealthReport(checks, sessions)
 
     async def _webhooks(self) -> list[Webhook] | None:
         try:
@@ -253,7 +253,7 @@ class Monitor:
             self._take(change, was_open)
         await self._record()
 
-    def _facts(self, session: Session, now: _Now) -> SessionFacts:
+    def _facts(self, session: CompanySession, now: _Now) -> SessionFacts:
         """Times of this daemon's own life are told as if the wall clock had never been set."""
         company, down_ms = session.company, session.down_ms
         waiting = self._waiting.get(company)
@@ -268,7 +268,7 @@ class Monitor:
             crashes_ms=[now.ago(now.steady - at_ms) for at_ms in session.counters.crashes_ms],
         )
 
-    def _take(self, change: Change, is_open: dict[AlertKey, int]) -> None:
+    def _take(self, change: AlertChange, is_open: dict[AlertKey, int]) -> None:
         key = change.key
         if change.is_raised:
             is_open[key] = change.since_ms

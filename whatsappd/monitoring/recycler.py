@@ -13,11 +13,11 @@ import trio
 
 from whatsappd.clock import steady_ms
 from whatsappd.confinement.resolver import resolver_file
-from whatsappd.engines.worker_process import Worker
+from whatsappd.engines.worker_process import WorkerProcess
 from whatsappd.monitoring import procfs
 from whatsappd.rules.recycling import RecycleLimits, WorkerUse, choose
 from whatsappd.sessions.pool import Pool
-from whatsappd.sessions.session import Session
+from whatsappd.sessions.session import CompanySession
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
@@ -58,11 +58,13 @@ class Recycler:
                     )
                 )
 
-    async def _recycle(self, session: Session, words: str) -> None:
+    async def _recycle(self, session: CompanySession, words: str) -> None:
         if not await session.recycle(words):
             log.info("worker_not_recycled_yet", company=session.company, why=words)
 
-    def _ask_kernel(self, workers: Mapping[str, Worker], are_off: bool) -> dict[str, WorkerUse]:
+    def _ask_kernel(
+        self, workers: Mapping[str, WorkerProcess], are_off: bool
+    ) -> dict[str, WorkerUse]:
         resolver = resolver_file()
         outdated = {
             company: _RESOLVER_REPLACED

@@ -32,9 +32,9 @@ from whatsappd.rpc.descent import Descent
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.method_stats import Tally
 from whatsappd.rpc.server import RpcServer
-from whatsappd.rules.alerts import Rule
+from whatsappd.rules.alerts import AlertRule
 from whatsappd.rules.webhooks import WebhookAlert
-from whatsappd.sessions.session import Session
+from whatsappd.sessions.session import CompanySession
 from whatsappd.store.sqlite.events import EventLog
 
 
@@ -120,7 +120,7 @@ class Scrape:
         webhooks: Sequence[WebhookFigures],
     ) -> Snapshot:
         watched, served = self._watched, self.served
-        alerts: dict[Rule | WebhookAlert, int] = dict(self._monitor.open_alerts().items())
+        alerts: dict[AlertRule | WebhookAlert, int] = dict(self._monitor.open_alerts().items())
         alerts[WebhookAlert.FAILING] = sum(figures.is_paused for figures in webhooks)
         return Snapshot(
             now_ms=now_ms(),
@@ -187,7 +187,7 @@ class Scrape:
             if webhook.wanted.enabled and (companies is None or webhook.is_for(companies))
         ]
 
-    def _company(self, session: Session, oldest_ms: int | None) -> CompanyFigures:
+    def _company(self, session: CompanySession, oldest_ms: int | None) -> CompanyFigures:
         company, counters = session.company, session.counters
         outbox = self._watched.outbox
         return CompanyFigures(

@@ -9,12 +9,12 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from whatsappd.engines.protocol import Kind
+from whatsappd.engines.protocol import EventKind
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.monitoring.procfs import Disk, Memory
-from whatsappd.rules.alerts import Rule
-from whatsappd.rules.lifecycle import Cause
+from whatsappd.rules.alerts import AlertRule
+from whatsappd.rules.lifecycle import SessionCause
 from whatsappd.rules.webhooks import WebhookAlert
 
 
@@ -29,13 +29,13 @@ class CompanyFigures(NamedTuple):
     health_failed: int
     connections: int
     reconnections: int
-    restarts: Mapping[Cause, int]
+    restarts: Mapping[SessionCause, int]
     errors: int
     last_error_ms: int | None
     last_inbound_ms: int | None
     qr_codes: int
     refused_calls: Mapping[str, int]  # system calls of its workers, by name
-    inbound: Mapping[Kind, int]
+    inbound: Mapping[EventKind, int]
     accepted: int
     entered: Mapping[OutboxState, int]
     rows: Mapping[OutboxState, int]  # as they are now
@@ -84,7 +84,7 @@ class Snapshot(NamedTuple):
     started_ms: int
     versions: Mapping[str, str]
     companies: Sequence[CompanyFigures]
-    alerts: Mapping[Rule | WebhookAlert, int]  # open ones
+    alerts: Mapping[AlertRule | WebhookAlert, int]  # open ones
     checks: Mapping[str, bool]  # of the daemon and its host
     methods: Sequence[MethodFigures]
     connections: int

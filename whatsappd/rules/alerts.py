@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from whatsappd.model.session import SessionState
 
 
-class Rule(StrEnum):
+class AlertRule(StrEnum):
     SESSION_DOWN = "session_down"  # wanted, and not connected for too long
     QUEUE_OLD = "queue_old"  # a message waits for too long
     RESTARTS_FREQUENT = "restarts_frequent"  # of one company's worker, because it misbehaved
@@ -43,18 +43,18 @@ _LOOP_RAISES = 2
 
 
 class AlertKey(NamedTuple):
-    rule: Rule
+    rule: AlertRule
     company: str | None = None  # None: the daemon or its host
 
 
-class Finding(NamedTuple):
+class AlertFinding(NamedTuple):
     """A condition that holds. `since_ms`: epoch milliseconds."""
 
     since_ms: int
     detail: str
 
 
-class Change(NamedTuple):
+class AlertChange(NamedTuple):
     """An alert to be raised or cleared, with what the event tells."""
 
     key: AlertKey
@@ -101,9 +101,9 @@ def findings(
     sessions: Collection[SessionFacts],
     thresholds: AlertThresholds,
     is_open: Collection[AlertKey],
-) -> dict[AlertKey, Finding]:
+) -> dict[AlertKey, AlertFinding]:
     """Every condition that holds, given which alerts are open: those let go later."""
-    found: dict[AlertKey, Finding] = {}
+    found: dict[AlertKey, AlertFinding] = {}
     for facts in sessions:
         for rule, check in _SESSION_RULES.items():
             key = AlertKey(rule, facts.company)
@@ -118,15 +118,15 @@ def findings(
 
 
 def changes(
-    was_open: Mapping[AlertKey, int], found: Mapping[AlertKey, Finding]
-) -> Iterator[Change]:
+    was_open: Mapping[AlertKey, int], found: Mapping[AlertKey, AlertFinding]
+) -> Iterator[AlertChange]:
     """What to raise and what to clear. `was_open`: each open alert with its `since_ms`."""
     for key, finding in found.items():
         if key not in was_open:
-            yield Change(key, True, *finding)
+            yield AlertChange(key, True, *finding)
     for key, since_ms in was_open.items():
         if key not in found:
-            yield Change(key, False, since_ms, "it is over")
+            yield AlertChange(key, False, since_ms, "it is over")
 
 
 # --- one company ------------------------------------------------------------------------------
@@ -134,7 +134,7 @@ def changes(
 
 def _session_down(
     facts: SessionFacts, host: HostFacts, thresholds: AlertThresholds, is_open: bool
-) -> Finding | None:
+) -> AlertFinding | None:
     limit = thresholds.session_down_ms
     if not limit or not facts.wanted or facts.down_since_ms is None:
         return None
@@ -142,22 +142,22 @@ def _session_down(
     # `down_since_ms` counts anew, mends nothing.
     if not is_open and host.now_ms - facts.down_since_ms < limit:
         return None
-    return Finding(facts.down_since_ms, f"not connected but {facts.state}: {facts.cause}")
+    return AlertFinding(facts.down_since_ms, f"not connected but {facts.state}: {facts.cause}")
 
 
 def _queue_old(
     facts: SessionFacts, host: HostFacts, thresholds: AlertThresholds, is_open: bool
-) -> Finding | None:
+) -> AlertFinding | None:
     limit = thresholds.queue_age_ms
     if host.queue_unread:
         # Nobody could tell: what was, is.
-        return Finding(host.now_ms, "the queue cannot be read") if limit and is_open else None
+        return AlertFinding(host.now_ms, "the queue cannot be read") if limit and is_open else None
     if not limit or facts.oldest_queued_ms is None:
         return None
     age_ms = host.now_ms - facts.oldest_queued_ms
     if age_ms < (limit // 2 if is_open else limit):
         return None
-    return Finding(
+    return AlertFinding(
         facts.oldest_queued_ms,
         f"{facts.queued} messages wait, the oldest for {age_ms // 1000} s; "
         f"the session is {facts.state}",
@@ -166,7 +166,7 @@ def _queue_old(
 
 def _restarts_frequent(
     facts: SessionFacts, host: HostFacts, thresholds: AlertThresholds, is_open: bool
-) -> Finding | None:
+) -> AlertFinding | None:
     window_ms = thresholds.restarts_window_ms
     if not thresholds.restarts or not window_ms:
         return None
@@ -175,18 +175,18 @@ def _restarts_frequent(
     knows_all = host.now_ms - host.started_ms >= window_ms
     if len(recent) <= thresholds.restarts and not (is_open and (recent or not knows_all)):
         return None
-    return Finding(
+    return AlertFinding(
         recent[0] if recent else host.started_ms,
         f"{len(recent)} workers crashed or hung in the last {window_ms // 1000} s; "
         f"the session is {facts.state}: {facts.cause}",
     )
 
 
-_SessionRule = Callable[[SessionFacts, HostFacts, AlertThresholds, bool], Finding | None]
-_SESSION_RULES: dict[Rule, _SessionRule] = {
-    Rule.SESSION_DOWN: _session_down,
-    Rule.QUEUE_OLD: _queue_old,
-    Rule.RESTARTS_FREQUENT: _restarts_frequent,
+_SessionRule = Callable[[SessionFacts, HostFacts, AlertThresholds, bool], AlertFinding | None]
+_SESSION_RULES: dict[AlertRule, _SessionRule] = {
+    AlertRule.SESSION_DOWN: _session_down,
+    AlertRule.QUEUE_OLD: _queue_old,
+    AlertRule.RESTARTS_FREQUENT: _restarts_frequent,
 }
 
 
@@ -195,43 +195,45 @@ _SESSION_RULES: dict[Rule, _SessionRule] = {
 
 def _disk_nearly_full(
     host: HostFacts, thresholds: AlertThresholds, is_open: bool
-) -> Finding | None:
+) -> AlertFinding | None:
     limit = thresholds.disk_free_bytes
     if host.disk_free_bytes is None:
         # Nobody could tell: what was, is.
-        return Finding(host.now_ms, "the free space is unknown") if limit and is_open else None
+        return AlertFinding(host.now_ms, "the free space is unknown") if limit and is_open else None
     if limit and host.disk_files_free is not None:
         few = 2 * FEW_FILES if is_open else FEW_FILES
         if host.disk_files_free < few:
             files = f"only {host.disk_files_free} more files can be made"
-            return Finding(host.now_ms, f"{files} where the state directory is")
+            return AlertFinding(host.now_ms, f"{files} where the state directory is")
     if host.disk_free_bytes >= (limit + limit // 4 if is_open else limit):
         return None
     free_mb = host.disk_free_bytes >> 20
-    return Finding(host.now_ms, f"{free_mb} MiB are free where the state directory is")
+    return AlertFinding(host.now_ms, f"{free_mb} MiB are free where the state directory is")
 
 
-def _store_failing(host: HostFacts, _thresholds: AlertThresholds, _is_open: bool) -> Finding | None:
+def _store_failing(
+    host: HostFacts, _thresholds: AlertThresholds, _is_open: bool
+) -> AlertFinding | None:
     if host.store_trouble is None:
         return None
-    return Finding(host.now_ms, host.store_trouble)
+    return AlertFinding(host.now_ms, host.store_trouble)
 
 
 def _event_loop_lagging(
     host: HostFacts, thresholds: AlertThresholds, is_open: bool
-) -> Finding | None:
+) -> AlertFinding | None:
     limit = thresholds.event_loop_delay_ms
     if not limit:
         return None
     late = [delay for delay in host.loop_delays_ms[-LOOP_WINDOWS:] if delay >= limit]
     if len(late) < (1 if is_open else _LOOP_RAISES):
         return None
-    return Finding(host.now_ms, f"everything waited for up to {max(late)} ms")
+    return AlertFinding(host.now_ms, f"everything waited for up to {max(late)} ms")
 
 
-_HostRule = Callable[[HostFacts, AlertThresholds, bool], Finding | None]
-_HOST_RULES: dict[Rule, _HostRule] = {
-    Rule.DISK_NEARLY_FULL: _disk_nearly_full,
-    Rule.STORE_FAILING: _store_failing,
-    Rule.EVENT_LOOP_LAGGING: _event_loop_lagging,
+_HostRule = Callable[[HostFacts, AlertThresholds, bool], AlertFinding | None]
+_HOST_RULES: dict[AlertRule, _HostRule] = {
+    AlertRule.DISK_NEARLY_FULL: _disk_nearly_full,
+    AlertRule.STORE_FAILING: _store_failing,
+    AlertRule.EVENT_LOOP_LAGGING: _event_loop_lagging,
 }

@@ -39,7 +39,7 @@ class Standing(Enum):
     TAKEN = auto()  # another company's
 
 
-class Queued(StrEnum):
+class QueuedMessages(StrEnum):
     """What becomes of messages that wait, when their company is linked with another number."""
 
     CANCEL = "cancel"

@@ -9,7 +9,7 @@ import re
 from typing import Any
 
 from whatsappd.model.jid import USER_SERVER
-from whatsappd.rules.lifecycle import Cause
+from whatsappd.rules.lifecycle import SessionCause
 
 #: whatsmeow's logged-out reasons (`<failure reason=…>`, or 401 in a stream error).
 _LOGGED_OUT = {
@@ -36,73 +36,73 @@ LONGEST_BAN_MS = 10 * 366 * 24 * 3600 * 1000
 _UNENCODABLE = re.compile(r"required field neonize\.([A-Za-z.]{1,80}) not set")
 
 _PLAIN = {
-    Cause.START: "started",
-    Cause.TAKE_OVER: "started, taking the account back",
-    Cause.STOP: "stopped",
-    Cause.RETRY_DUE: "trying again",
-    Cause.OPENED: "connecting to WhatsApp",
-    Cause.QR: "waiting for the QR code to be scanned",
-    Cause.PAIRED: "the phone accepted; logging in",
-    Cause.PAIR_TIMEOUT: "nobody scanned the QR code in time; start again for a new one",
-    Cause.PAIR_INTERRUPTED: "the connection was lost during pairing",
-    Cause.PASSKEY_ASKED: (
+    SessionCause.START: "started",
+    SessionCause.TAKE_OVER: "started, taking the account back",
+    SessionCause.STOP: "stopped",
+    SessionCause.RETRY_DUE: "trying again",
+    SessionCause.OPENED: "connecting to WhatsApp",
+    SessionCause.QR: "waiting for the QR code to be scanned",
+    SessionCause.PAIRED: "the phone accepted; logging in",
+    SessionCause.PAIR_TIMEOUT: "nobody scanned the QR code in time; start again for a new one",
+    SessionCause.PAIR_INTERRUPTED: "the connection was lost during pairing",
+    SessionCause.PASSKEY_ASKED: (
         "this account asks for a passkey to link a device, which is not supported: it cannot be "
         "linked"
     ),
-    Cause.CONNECTED: "connected",
-    Cause.DISCONNECTED: "the connection was lost; reconnecting",
-    Cause.KEEPALIVE_TIMEOUT: "WhatsApp does not answer pings",
-    Cause.KEEPALIVE_RESTORED: "WhatsApp answers pings again",
-    Cause.STREAM_REPLACED: (
+    SessionCause.CONNECTED: "connected",
+    SessionCause.DISCONNECTED: "the connection was lost; reconnecting",
+    SessionCause.KEEPALIVE_TIMEOUT: "WhatsApp does not answer pings",
+    SessionCause.KEEPALIVE_RESTORED: "WhatsApp answers pings again",
+    SessionCause.STREAM_REPLACED: (
         "another process connected with this account; end it, then start with --take-over"
     ),
-    Cause.UNLINK: "connecting, to unlink the device",
-    Cause.CLIENT_OUTDATED: (
+    SessionCause.UNLINK: "connecting, to unlink the device",
+    SessionCause.CLIENT_OUTDATED: (
         "WhatsApp refuses this client version (405): upgrade neonize, then start again"
     ),
-    Cause.HUNG: "the worker does not answer; it was replaced",
-    Cause.DEFECT: "an error in whatsappd ended it; the daemon's log has the traceback",
-    Cause.SILENT: "WhatsApp was not reached for too long; the worker was replaced",
+    SessionCause.HUNG: "the worker does not answer; it was replaced",
+    SessionCause.DEFECT: "an error in whatsappd ended it; the daemon's log has the traceback",
+    SessionCause.SILENT: "WhatsApp was not reached for too long; the worker was replaced",
 }
 
 
-def describe(cause: Cause, data: dict[str, Any]) -> str:
+def describe(cause: SessionCause, data: dict[str, Any]) -> str:
     """The sentence for `cause`; `data` is the worker event's."""
     match cause:
-        case Cause.LOGGED_OUT:
+        case SessionCause.LOGGED_OUT:
             reason = data.get("reason")
             words = _LOGGED_OUT.get(reason or 0, "WhatsApp logged the account out")
             return f"{words} ({reason}); start again to link it"
-        case Cause.OTHER_ACCOUNT | Cause.ACCOUNT_TAKEN:
+        case SessionCause.OTHER_ACCOUNT | SessionCause.ACCOUNT_TAKEN:
             return _not_ours(cause, data)
-        case Cause.TEMPORARY_BAN:
+        case SessionCause.TEMPORARY_BAN:
             words = _BANS.get(data.get("code", 0), "a violation of the terms of service")
             return f"temporarily banned for {data.get('expire_s')} s: {words}"
-        case Cause.CONNECT_FAILURE:
+        case SessionCause.CONNECT_FAILURE:
             message = data.get("message") or "no explanation given"
             return f"WhatsApp refused the login ({data.get('reason')}: {message})"
-        case Cause.PAIR_REFUSED:
+        case SessionCause.PAIR_REFUSED:
             return f"pairing failed: {data.get('error')}; start again for a new QR code"
-        case Cause.ENDED:
+        case SessionCause.ENDED:
             return f"cannot connect: {_essence(data.get('error'))}"
-        case Cause.EXITED:
+        case SessionCause.EXITED:
             return _how_it_ended(data)
-        case Cause.RECYCLED:
+        case SessionCause.RECYCLED:
             return f"recycled: {data.get('why')}; a new worker takes over"
-        case Cause.SPAWN_FAILED:
+        case SessionCause.SPAWN_FAILED:
             return f"no worker could be started: {data.get('error')}"
-        case Cause.BROKEN_OFF:
+        case SessionCause.BROKEN_OFF:
             return (
                 f"the WhatsApp library cannot hand on an event ({data.get('field')} is unknown to "
                 "it), nor any after it; a new worker takes over"
             )
-        case Cause.CRASHING:
+        case SessionCause.CRASHING:
             return (
                 f"the WhatsApp library crashed {data.get('crashes')} times in a short time, "
                 "perhaps on a message that WhatsApp delivers again after each restart; `start` "
                 f"tries at once, a new version may help; last: {data.get('last')}"
             )
-        case Cause.GIVE_UP:
+        case SessionCause.GIVE_UP:
             return f"the worker ended {data.get('crashes')} times in a short time; last: " + str(
                 data.get("last")
             )
@@ -117,8 +117,8 @@ def _how_it_ended(data: dict[str, Any]) -> str:
     return f"the worker ended: {data.get('status')}"
 
 
-def _not_ours(cause: Cause, data: dict[str, Any]) -> str:
-    if cause is Cause.ACCOUNT_TAKEN:
+def _not_ours(cause: SessionCause, data: dict[str, Any]) -> str:
+    if cause is SessionCause.ACCOUNT_TAKEN:
         return (
             f"linked with the account of company {data.get('owner')}: nothing is sent or received "
             "here. `logout` one of the two, then start the other"
@@ -142,7 +142,7 @@ def account_refused(linked: str | None, owner: str) -> str:
 UNLINKED_ON_REQUEST = "unlinked on request; start again to link anew"
 
 
-def cause_of_end(error: str | None) -> tuple[Cause, dict[str, Any]]:
+def cause_of_end(error: str | None) -> tuple[SessionCause, dict[str, Any]]:
     """What it means that neonize's `connect` ended.
 
     neonize cannot encode a ban or a refusal whose number it does not know, and ends with the name
@@ -150,12 +150,15 @@ def cause_of_end(error: str | None) -> tuple[Cause, dict[str, Any]]:
     """
     text = error or ""
     if "neonize.TemporaryBan" in text:
-        return Cause.TEMPORARY_BAN, {"code": 0, "expire_s": UNKNOWN_BAN_S}
+        return SessionCause.TEMPORARY_BAN, {"code": 0, "expire_s": UNKNOWN_BAN_S}
     if "neonize.ConnectFailure" in text:
-        return Cause.CONNECT_FAILURE, {"reason": "unknown", "message": "a number neonize lacks"}
+        return SessionCause.CONNECT_FAILURE, {
+            "reason": "unknown",
+            "message": "a number neonize lacks",
+        }
     if unknown := _UNENCODABLE.search(text):
-        return Cause.BROKEN_OFF, {"field": unknown[1]}
-    return Cause.ENDED, {"error": error}
+        return SessionCause.BROKEN_OFF, {"field": unknown[1]}
+    return SessionCause.ENDED, {"error": error}
 
 
 def ban_ms(data: dict[str, Any]) -> int:

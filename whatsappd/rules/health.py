@@ -12,7 +12,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 from whatsappd.model.session import SessionState as S
-from whatsappd.rules.lifecycle import ALIVE, Cause
+from whatsappd.rules.lifecycle import ALIVE, SessionCause
 
 
 class Asked(StrEnum):
@@ -53,7 +53,7 @@ class Observation(NamedTuple):
 class Replacement(NamedTuple):
     """The worker must go: `cause` for the table of transitions, `words` for people."""
 
-    cause: Cause
+    cause: SessionCause
     words: str
 
 
@@ -118,16 +118,16 @@ def _replacement(seen: Observation, limits: HealthLimits) -> tuple[Replacement |
         return None, 0  # a worker that starts has a deadline of its own
     in_state_ms = seen.now_ms - seen.since_ms
     if seen.asked is Asked.SILENT:
-        return Replacement(Cause.HUNG, "the worker does not answer; it was replaced"), 0
+        return Replacement(SessionCause.HUNG, "the worker does not answer; it was replaced"), 0
     if seen.state is S.CONNECTING and in_state_ms > limits.connect_ms:
         # A dial that fails ends in an error, one that succeeds in a login: whatsmeow can get
         # stuck between (a stream that closes right behind its last stanza), and stays there.
         # But while WhatsApp is away, whatsmeow dials on, and is here just as long: no crash.
         words = f"no progress in connecting for {in_state_ms // 1000} s; the worker was replaced"
-        return Replacement(Cause.SILENT, words), 0
+        return Replacement(SessionCause.SILENT, words), 0
     if seen.state is S.RECONNECTING and in_state_ms > limits.silence_ms:
         words = f"reconnecting in vain for {in_state_ms // 1000} s; the worker was replaced"
-        return Replacement(Cause.SILENT, words), 0
+        return Replacement(SessionCause.SILENT, words), 0
     if seen.state is S.CONNECTED and _contradicts(seen):
         count = seen.disagreements + 1
         if count >= limits.disagreements:
@@ -135,7 +135,7 @@ def _replacement(seen: Observation, limits: HealthLimits) -> tuple[Replacement |
                 f"{_contradiction(seen)} although the session counted as connected, "
                 f"in {count} checks in a row; the worker was replaced"
             )
-            return Replacement(Cause.SILENT, words), 0
+            return Replacement(SessionCause.SILENT, words), 0
         return None, count
     return None, 0
 

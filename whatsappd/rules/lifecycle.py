@@ -24,7 +24,7 @@ from typing import NamedTuple
 from whatsappd.model.session import SessionState as S
 
 
-class Cause(StrEnum):
+class SessionCause(StrEnum):
     # from a person or the boot
     START = "start"
     TAKE_OVER = "take_over"  # a start that may end another owner's connection
@@ -64,7 +64,7 @@ class Cause(StrEnum):
     UNLINK = "unlink"  # a start only to unlink the device of a held session
 
 
-class Action(StrEnum):
+class WorkerAction(StrEnum):
     NONE = "none"
     SPAWN = "spawn"
     REPLACE = "replace"  # end it in peace, then spawn at once
@@ -74,9 +74,9 @@ class Action(StrEnum):
     KILL_AND_REST = "kill_and_rest"  # spawn again after a long pause
 
 
-class Next(NamedTuple):
+class Transition(NamedTuple):
     state: S
-    action: Action
+    action: WorkerAction
 
 
 #: States in which a worker process exists (or is being made).
@@ -86,73 +86,76 @@ WAITING = frozenset({S.BACKING_OFF, S.BANNED})
 #: States that only a person ends.
 PARKED = frozenset({S.STOPPED, S.LOGGED_OUT, S.CONFLICT, S.OUTDATED, S.FAILED, S.HELD})
 
-_SPAWN = Next(S.STARTING, Action.SPAWN)
-_RETRY = Next(S.BACKING_OFF, Action.KILL_AND_RETRY)
+_SPAWN = Transition(S.STARTING, WorkerAction.SPAWN)
+_RETRY = Transition(S.BACKING_OFF, WorkerAction.KILL_AND_RETRY)
 
 #: What a worker's news means, whichever state it arrives in.
-_NEWS: dict[Cause, Next] = {
-    Cause.QR: Next(S.PAIRING, Action.NONE),
-    Cause.PAIRED: Next(S.CONNECTING, Action.NONE),
-    Cause.PAIR_TIMEOUT: Next(S.LOGGED_OUT, Action.KILL),
-    Cause.PAIR_INTERRUPTED: _RETRY,
-    Cause.PAIR_REFUSED: Next(S.LOGGED_OUT, Action.KILL),
-    Cause.PASSKEY_ASKED: Next(S.LOGGED_OUT, Action.KILL),
-    Cause.CONNECTED: Next(S.CONNECTED, Action.NONE),
-    Cause.DISCONNECTED: Next(S.RECONNECTING, Action.NONE),
-    Cause.LOGGED_OUT: Next(S.LOGGED_OUT, Action.KILL),
-    Cause.OTHER_ACCOUNT: Next(S.HELD, Action.KILL),
-    Cause.ACCOUNT_TAKEN: Next(S.HELD, Action.KILL),
-    Cause.STREAM_REPLACED: Next(S.CONFLICT, Action.KILL),
-    Cause.TEMPORARY_BAN: Next(S.BANNED, Action.KILL_AND_WAIT),
-    Cause.CONNECT_FAILURE: _RETRY,
-    Cause.CLIENT_OUTDATED: Next(S.OUTDATED, Action.KILL),
-    Cause.ENDED: _RETRY,
-    Cause.BROKEN_OFF: _RETRY,
-    Cause.EXITED: _RETRY,
-    Cause.HUNG: _RETRY,
-    Cause.SILENT: _RETRY,
-    Cause.SPAWN_FAILED: _RETRY,
-    Cause.DEFECT: _RETRY,
-    Cause.GIVE_UP: Next(S.FAILED, Action.KILL),
+_NEWS: dict[SessionCause, Transition] = {
+    SessionCause.QR: Transition(S.PAIRING, WorkerAction.NONE),
+    SessionCause.PAIRED: Transition(S.CONNECTING, WorkerAction.NONE),
+    SessionCause.PAIR_TIMEOUT: Transition(S.LOGGED_OUT, WorkerAction.KILL),
+    SessionCause.PAIR_INTERRUPTED: _RETRY,
+    SessionCause.PAIR_REFUSED: Transition(S.LOGGED_OUT, WorkerAction.KILL),
+    SessionCause.PASSKEY_ASKED: Transition(S.LOGGED_OUT, WorkerAction.KILL),
+    SessionCause.CONNECTED: Transition(S.CONNECTED, WorkerAction.NONE),
+    SessionCause.DISCONNECTED: Transition(S.RECONNECTING, WorkerAction.NONE),
+    SessionCause.LOGGED_OUT: Transition(S.LOGGED_OUT, WorkerAction.KILL),
+    SessionCause.OTHER_ACCOUNT: Transition(S.HELD, WorkerAction.KILL),
+    SessionCause.ACCOUNT_TAKEN: Transition(S.HELD, WorkerAction.KILL),
+    SessionCause.STREAM_REPLACED: Transition(S.CONFLICT, WorkerAction.KILL),
+    SessionCause.TEMPORARY_BAN: Transition(S.BANNED, WorkerAction.KILL_AND_WAIT),
+    SessionCause.CONNECT_FAILURE: _RETRY,
+    SessionCause.CLIENT_OUTDATED: Transition(S.OUTDATED, WorkerAction.KILL),
+    SessionCause.ENDED: _RETRY,
+    SessionCause.BROKEN_OFF: _RETRY,
+    SessionCause.EXITED: _RETRY,
+    SessionCause.HUNG: _RETRY,
+    SessionCause.SILENT: _RETRY,
+    SessionCause.SPAWN_FAILED: _RETRY,
+    SessionCause.DEFECT: _RETRY,
+    SessionCause.GIVE_UP: Transition(S.FAILED, WorkerAction.KILL),
     # What crashes the library may be a message that WhatsApp delivers again after each restart.
     # Only time, or another version, ends that; and a person need not be asked to wait.
-    Cause.CRASHING: Next(S.BACKING_OFF, Action.KILL_AND_REST),
-    Cause.STOP: Next(S.STOPPED, Action.KILL),
+    SessionCause.CRASHING: Transition(S.BACKING_OFF, WorkerAction.KILL_AND_REST),
+    SessionCause.STOP: Transition(S.STOPPED, WorkerAction.KILL),
 }
 
-TABLE: dict[tuple[S, Cause], Next] = {
+TABLE: dict[tuple[S, SessionCause], Transition] = {
     **{(state, cause): step for state in ALIVE for cause, step in _NEWS.items()},
     # Starting what runs is no error and no change.
     **{
-        (state, cause): Next(state, Action.NONE)
+        (state, cause): Transition(state, WorkerAction.NONE)
         for state in ALIVE
-        for cause in (Cause.START, Cause.TAKE_OVER)
+        for cause in (SessionCause.START, SessionCause.TAKE_OVER)
     },
-    (S.STARTING, Cause.OPENED): Next(S.CONNECTING, Action.NONE),
+    (S.STARTING, SessionCause.OPENED): Transition(S.CONNECTING, WorkerAction.NONE),
     # Nothing was connected before: a lost dial is news about the attempt, not a reconnection.
-    (S.STARTING, Cause.DISCONNECTED): Next(S.CONNECTING, Action.NONE),
-    (S.CONNECTING, Cause.DISCONNECTED): Next(S.CONNECTING, Action.NONE),
+    (S.STARTING, SessionCause.DISCONNECTED): Transition(S.CONNECTING, WorkerAction.NONE),
+    (S.CONNECTING, SessionCause.DISCONNECTED): Transition(S.CONNECTING, WorkerAction.NONE),
     # Without an account whatsmeow does not dial again; the QR channel's end follows.
-    (S.PAIRING, Cause.DISCONNECTED): _RETRY,
+    (S.PAIRING, SessionCause.DISCONNECTED): _RETRY,
     # "Connected, but nothing answers": messages must wait, and people must see it.
-    (S.CONNECTED, Cause.KEEPALIVE_TIMEOUT): Next(S.RECONNECTING, Action.NONE),
-    (S.RECONNECTING, Cause.KEEPALIVE_TIMEOUT): Next(S.RECONNECTING, Action.NONE),
-    (S.RECONNECTING, Cause.KEEPALIVE_RESTORED): Next(S.CONNECTED, Action.NONE),
-    (S.CONNECTED, Cause.RECYCLED): Next(S.STARTING, Action.REPLACE),
+    (S.CONNECTED, SessionCause.KEEPALIVE_TIMEOUT): Transition(S.RECONNECTING, WorkerAction.NONE),
+    (S.RECONNECTING, SessionCause.KEEPALIVE_TIMEOUT): Transition(S.RECONNECTING, WorkerAction.NONE),
+    (S.RECONNECTING, SessionCause.KEEPALIVE_RESTORED): Transition(S.CONNECTED, WorkerAction.NONE),
+    (S.CONNECTED, SessionCause.RECYCLED): Transition(S.STARTING, WorkerAction.REPLACE),
     # A contact can bring it about with one receipt: nothing is wrong with the account.
-    (S.CONNECTED, Cause.BROKEN_OFF): Next(S.STARTING, Action.REPLACE),
+    (S.CONNECTED, SessionCause.BROKEN_OFF): Transition(S.STARTING, WorkerAction.REPLACE),
     # Without a worker: only people and time act.
-    **{(state, Cause.STOP): Next(S.STOPPED, Action.NONE) for state in WAITING | PARKED},
-    **{(state, Cause.TAKE_OVER): _SPAWN for state in WAITING | PARKED},
+    **{
+        (state, SessionCause.STOP): Transition(S.STOPPED, WorkerAction.NONE)
+        for state in WAITING | PARKED
+    },
+    **{(state, SessionCause.TAKE_OVER): _SPAWN for state in WAITING | PARKED},
     # A plain start never takes an account back from whoever took it: see `start_refusal`.
-    **{(state, Cause.START): _SPAWN for state in (WAITING | PARKED) - {S.CONFLICT}},
-    (S.HELD, Cause.UNLINK): _SPAWN,
-    **{(state, Cause.RETRY_DUE): _SPAWN for state in WAITING},
-    **{(state, Cause.GIVE_UP): Next(S.FAILED, Action.NONE) for state in WAITING},
+    **{(state, SessionCause.START): _SPAWN for state in (WAITING | PARKED) - {S.CONFLICT}},
+    (S.HELD, SessionCause.UNLINK): _SPAWN,
+    **{(state, SessionCause.RETRY_DUE): _SPAWN for state in WAITING},
+    **{(state, SessionCause.GIVE_UP): Transition(S.FAILED, WorkerAction.NONE) for state in WAITING},
 }
 
 
-def step(state: S, cause: Cause) -> Next | None:
+def step(state: S, cause: SessionCause) -> Transition | None:
     """What `cause` does in `state`; None where it means nothing (late news of a dead worker)."""
     return TABLE.get((state, cause))
 
@@ -167,9 +170,9 @@ def start_refusal(state: S) -> str | None:
     return None
 
 
-def counts_as_crash(cause: Cause) -> bool:
+def counts_as_crash(cause: SessionCause) -> bool:
     """Whether `cause` counts towards the restart intensity.
 
     A host without network may try for ever; a worker that keeps dying needs a person.
     """
-    return cause in (Cause.EXITED, Cause.HUNG, Cause.DEFECT)
+    return cause in (SessionCause.EXITED, SessionCause.HUNG, SessionCause.DEFECT)

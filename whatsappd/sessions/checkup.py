@@ -12,16 +12,16 @@ import trio
 
 from whatsappd.clock import now_ms
 from whatsappd.engines.protocol import WorkerMethod
-from whatsappd.engines.worker_process import Worker
+from whatsappd.engines.worker_process import WorkerProcess
 from whatsappd.errors import TimedOut, WorkerFailed, WorkerGone
 from whatsappd.rules.health import Asked, HealthLimits, Judgement, Observation, judge
-from whatsappd.sessions.counters import Counters
+from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.settings import SessionSettings
 
 log = structlog.get_logger()
 
 
-class Answer(NamedTuple):
+class HealthAnswer(NamedTuple):
     """What a worker said, or why it said nothing."""
 
     asked: Asked = Asked.NOT_ASKED
@@ -36,12 +36,12 @@ class Checkup(NamedTuple):
     time_ms: int  # when, in epoch milliseconds
     at_ms: int  # the same by `clock.steady_ms`
     generation: int  # the worker it was about
-    answer: Answer
+    answer: HealthAnswer
     judgement: Judgement
     failures: int
 
 
-async def ask(worker: Worker, patience_s: float) -> Answer:
+async def ask(worker: WorkerProcess, patience_s: float) -> HealthAnswer:
     """How the worker and its connection are, after at most `patience_s` of its own time.
 
     Only while our store holds up what the worker brings, it is `HELD_UP` and not to blame.
@@ -52,17 +52,17 @@ async def ask(worker: Worker, patience_s: float) -> Answer:
             found = await worker.call(WorkerMethod.HEALTH)
         if longest.cancelled_caught:
             asked = Asked.HELD_UP if worker.is_held_up else Asked.SILENT
-            return Answer(asked)
+            return HealthAnswer(asked)
     except (WorkerFailed, WorkerGone, TimedOut):
-        return Answer(Asked.GONE)
+        return HealthAnswer(Asked.GONE)
     took_ms = round((trio.current_time() - began) * 1000)
-    return Answer(Asked.ANSWERED, found["connected"], found["logged_in"], took_ms)
+    return HealthAnswer(Asked.ANSWERED, found["connected"], found["logged_in"], took_ms)
 
 
 class Checkups:
     """One session's. `last` is the last one, of whichever worker."""
 
-    def __init__(self, company: str, settings: SessionSettings, counters: Counters) -> None:
+    def __init__(self, company: str, settings: SessionSettings, counters: SessionCounters) -> None:
         self.last: Checkup | None = None
         self._company = company
         self._counters = counters
@@ -72,7 +72,7 @@ class Checkups:
             silence_ms=settings.silence_limit_ms,
         )
 
-    def take(self, seen: Observation, generation: int, answer: Answer) -> Judgement:
+    def take(self, seen: Observation, generation: int, answer: HealthAnswer) -> Judgement:
         """Judge what a check found, and keep it."""
         last = self.last
         before = last.judgement.disagreements if last and last.generation == generation else 0
@@ -90,10 +90,10 @@ class Checkups:
     def judge(self, seen: Observation) -> Judgement:
         return judge(self._company, seen, self._limits)
 
-    def answer_about(self, generation: int, since_ms: int) -> Answer:
+    def answer_about(self, generation: int, since_ms: int) -> HealthAnswer:
         """The last answer, if it is about this worker in the state that began at `since_ms`
         (of `clock.steady_ms`)."""
         last = self.last
         if last is None or last.generation != generation or last.at_ms < since_ms:
-            return Answer()
+            return HealthAnswer()
         return last.answer

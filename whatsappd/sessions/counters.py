@@ -8,18 +8,23 @@ from __future__ import annotations
 from collections import Counter, deque
 from collections.abc import Sequence
 
-from whatsappd.engines.protocol import Kind
+from whatsappd.engines.protocol import EventKind
 from whatsappd.model.session import SessionState
-from whatsappd.rules.lifecycle import Action, Cause, Next, counts_as_crash
+from whatsappd.rules.lifecycle import SessionCause, Transition, WorkerAction, counts_as_crash
 
 #: Enough for every sensible threshold of "too many restarts".
 _CRASHES_KEPT = 100
 _RESTARTS = frozenset(
-    {Action.KILL_AND_RETRY, Action.KILL_AND_WAIT, Action.KILL_AND_REST, Action.REPLACE}
+    {
+        WorkerAction.KILL_AND_RETRY,
+        WorkerAction.KILL_AND_WAIT,
+        WorkerAction.KILL_AND_REST,
+        WorkerAction.REPLACE,
+    }
 )
 
 
-class Counters:
+class SessionCounters:
     __slots__ = (
         "_crashes",
         "connections",
@@ -38,11 +43,13 @@ class Counters:
     def __init__(self) -> None:
         self.connections = 0  # logins that succeeded, those after a lost connection included
         self.reconnections = 0  # those: whatsmeow's own, with the same worker
-        self.restarts: Counter[Cause] = Counter()  # workers ended to be started again
+        self.restarts: Counter[SessionCause] = Counter()  # workers ended to be started again
         self.errors = 0
         self.refused_calls: Counter[str] = Counter()  # system calls, by name
         self.qr_codes = 0
-        self.inbound: Counter[Kind] = Counter()  # messages, receipts, and what could not be read
+        self.inbound: Counter[EventKind] = (
+            Counter()
+        )  # messages, receipts, and what could not be read
         self.health_ok = 0
         self.health_failed = 0
         self.limiter_waits = 0  # times that nothing could be sent because of a limit
@@ -54,13 +61,15 @@ class Counters:
         """When workers crashed, hung, or lost WhatsApp, by `clock.steady_ms`, ascending."""
         return tuple(self._crashes)
 
-    def transition(self, before: SessionState, cause: Cause, following: Next, at_ms: int) -> None:
+    def transition(
+        self, before: SessionState, cause: SessionCause, following: Transition, at_ms: int
+    ) -> None:
         """Counts what a transition of the session's state means."""
-        if cause is Cause.CONNECTED and before is not SessionState.CONNECTED:
+        if cause is SessionCause.CONNECTED and before is not SessionState.CONNECTED:
             self.connections += 1
             if before is SessionState.RECONNECTING:
                 self.reconnections += 1
         if following.action in _RESTARTS:
             self.restarts[cause] += 1
-            if counts_as_crash(cause) or cause is Cause.SILENT:
+            if counts_as_crash(cause) or cause is SessionCause.SILENT:
                 self._crashes.append(at_ms)

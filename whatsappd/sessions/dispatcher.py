@@ -17,7 +17,7 @@ import structlog
 import trio
 
 from whatsappd.clock import settled_ms
-from whatsappd.engines.neonize.send_errors import REACHOUT_TIMELOCK, Fate, classify
+from whatsappd.engines.neonize.send_errors import REACHOUT_TIMELOCK, SendFate, classify
 from whatsappd.engines.protocol import WorkerMethod
 from whatsappd.errors import (
     InvalidParams,
@@ -34,9 +34,9 @@ from whatsappd.rules.delivery import SENT_OR_BEYOND
 from whatsappd.rules.priority import REPLIES_IN_A_ROW
 from whatsappd.sessions.handover import settle_refusal
 from whatsappd.sessions.pacing import Pacing
-from whatsappd.sessions.rate_holds import Holds
-from whatsappd.sessions.send_turn import Batch, LookUp
-from whatsappd.sessions.session import Session
+from whatsappd.sessions.rate_holds import RateHolds
+from whatsappd.sessions.send_turn import LookUp, SendTurn
+from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.sqlite.outbox import Handover, Outbox
 
@@ -61,7 +61,7 @@ class _Seen(NamedTuple):
     time_ms: int
 
 
-class Ack(NamedTuple):
+class SendAck(NamedTuple):
     """WhatsApp's server took the row; see `Outbox.acknowledged`."""
 
     row_id: str
@@ -70,14 +70,14 @@ class Ack(NamedTuple):
 
 
 #: What to record about a hand-over. None: the next worker will know.
-Settle = Ack | Callable[[], Awaitable[Row | None]]
+Settle = SendAck | Callable[[], Awaitable[Row | None]]
 
 
 class Dispatcher:
     """Runs beside its session, and hands over whenever that is connected."""
 
     def __init__(
-        self, session: Session, outbox: Outbox, pacing: Pacing, settings: SessionSettings
+        self, session: CompanySession, outbox: Outbox, pacing: Pacing, settings: SessionSettings
     ) -> None:
         self._session = session
         self._pacing = pacing
@@ -85,7 +85,7 @@ class Dispatcher:
         self._outbox = outbox
         self._settings = settings
         self._log = log.bind(company=session.company)
-        self._holds = Holds()
+        self._holds = RateHolds()
         self._seen_pacing = pacing.version
         self._is_handing_over = False
         self._replies_in_a_row = 0
@@ -161,7 +161,7 @@ class Dispatcher:
         return self._outbox.replies(self._company) != self._seen_replies
 
     async def _send_batch(self, rows: Sequence[Row]) -> None:
-        batch = Batch(
+        batch = SendTurn(
             rows,
             await self._pacing.strangers({row.chat for row in rows}),
             pacing=self._pacing,
@@ -247,7 +247,7 @@ class Dispatcher:
             return LookUp.MOVED
         return LookUp.EXISTS if account == row.chat else LookUp.MOVED
 
-    async def _send(self, row: Row, batch: Batch) -> None:
+    async def _send(self, row: Row, batch: SendTurn) -> None:
         """Hand `row` over, and behind it those of the batch that may follow at once."""
         async with self._session.handing_over:
             if not self._session.can_send:
@@ -263,7 +263,9 @@ class Dispatcher:
                     chat = handover.row.chat
                     self._count_replies(handover.row)
                     settle = await self._hand_over(handover)
-                    following = await self._following(batch) if isinstance(settle, Ack) else None
+                    following = (
+                        await self._following(batch) if isinstance(settle, SendAck) else None
+                    )
                     settled, handover = await self._record(settle, following, shield)
                     self._is_handing_over = handover is not None
                     if settled is None or settled.state is OutboxState.QUEUED:
@@ -275,7 +277,7 @@ class Dispatcher:
     def _count_replies(self, row: Row) -> None:
         self._replies_in_a_row = self._replies_in_a_row + 1 if row.is_reply else 0
 
-    async def _following(self, batch: Batch) -> Row | None:
+    async def _following(self, batch: SendTurn) -> Row | None:
         """The row to begin in the transaction that records an ack; None: none is.
 
         None is while somebody waits for the moment between two messages.
@@ -322,7 +324,7 @@ class Dispatcher:
             # whatsmeow sends nothing else until it has the ack, or gives it up after 75 s.
             await self._session.replace_stuck_worker()
             return partial(outbox.get, row.id)
-        return Ack(row.id, answer["message_id"], answer["timestamp_ms"])
+        return SendAck(row.id, answer["message_id"], answer["timestamp_ms"])
 
     async def _until_proved(self, handover: Handover) -> None:
         """Return when a receipt has proved that WhatsApp has the message, and its ack is missing.
@@ -359,7 +361,7 @@ class Dispatcher:
             await self._pacing.struck()
             until_ms = self._pacing.paused_until_ms or 0
             return lambda: self._outbox.passing(row.id, verdict.reason, until_ms)
-        message_id = await self._session.trace(secret) if verdict.fate is Fate.UNKNOWN else None
+        message_id = await self._session.trace(secret) if verdict.fate is SendFate.UNKNOWN else None
         chance = random.random()
         return lambda: settle_refusal(
             self._outbox, row, verdict, message_id=message_id, chance=chance
@@ -399,7 +401,7 @@ class Dispatcher:
     async def _settle(
         self, settle: Settle, following: Row | None
     ) -> tuple[Row | None, Handover | None]:
-        if not isinstance(settle, Ack):
+        if not isinstance(settle, SendAck):
             return await settle(), None
         if following is None:
             return await self._outbox.acknowledged(*settle), None

@@ -12,7 +12,7 @@ import structlog
 import trio
 
 from whatsappd.clock import settled_ms
-from whatsappd.engines.neonize.send_errors import Fate, Verdict
+from whatsappd.engines.neonize.send_errors import SendFate, SendRefusal
 from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
 from whatsappd.errors import StoreFailed, UnknownMessage, WrongState
 from whatsappd.model.message import OutboxState, Row
@@ -29,7 +29,7 @@ _CUT_OFF = "the session ended while the message was being handed over"
 
 
 async def settle_refusal(
-    outbox: Outbox, row: Row, verdict: Verdict, *, message_id: str | None, chance: float
+    outbox: Outbox, row: Row, verdict: SendRefusal, *, message_id: str | None, chance: float
 ) -> Row:
     """Record what an attempt that whatsmeow refused came to.
 
@@ -38,14 +38,14 @@ async def settle_refusal(
             tell its fate.
     """
     match verdict.fate:
-        case Fate.PERMANENT:
+        case SendFate.PERMANENT:
             return await outbox.failed(row.id, verdict.reason)
-        case Fate.PASSING:
+        case SendFate.PASSING:
             delay = full_jitter(
                 row.attempts, base_ms=RETRY_BASE_MS, cap_ms=RETRY_CAP_MS, chance=chance
             )
             return await outbox.passing(row.id, verdict.reason, settled_ms() + delay)
-        case Fate.UNKNOWN:
+        case SendFate.UNKNOWN:
             return await outbox.uncertain(row.id, verdict.reason, message_id=message_id)
 
 

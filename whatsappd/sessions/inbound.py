@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 import trio
 
-from whatsappd.engines.protocol import Kind, WorkerEvent
+from whatsappd.engines.protocol import EventKind, WorkerEvent
 from whatsappd.errors import StoreFailed
 from whatsappd.model.event import (
     MESSAGE_RECEIPT,
@@ -34,10 +34,10 @@ from whatsappd.store.sqlite.intake import Arrival, AskedAgain, Intake, Receipt
 log = structlog.get_logger()
 
 _TYPES = {
-    Kind.MESSAGE: MESSAGE_RECEIVED,
-    Kind.RECEIPT: MESSAGE_RECEIPT,
-    Kind.UNDECRYPTABLE: MESSAGE_UNDECRYPTABLE,
-    Kind.UNREADABLE: MESSAGE_UNREADABLE,
+    EventKind.MESSAGE: MESSAGE_RECEIVED,
+    EventKind.RECEIPT: MESSAGE_RECEIPT,
+    EventKind.UNDECRYPTABLE: MESSAGE_UNDECRYPTABLE,
+    EventKind.UNREADABLE: MESSAGE_UNREADABLE,
 }
 
 #: What a receipt tells of an outgoing message. "inactive": on the device, its user is away.
@@ -110,11 +110,11 @@ class InboundLog:
 
 def is_own(event: WorkerEvent) -> bool:
     """Whether it is a message that the account itself sent, from its phone or another device."""
-    return event.kind is Kind.MESSAGE and bool(event.data["from_me"])
+    return event.kind is EventKind.MESSAGE and bool(event.data["from_me"])
 
 
 def arrival(company: str, event: WorkerEvent) -> Arrival:
-    if event.kind is Kind.FORGOTTEN:
+    if event.kind is EventKind.FORGOTTEN:
         # That it was asked for is logged as a receipt, and what becomes of it as the outbox's.
         asked_again = AskedAgain(
             event.data["message_id"],
@@ -123,12 +123,12 @@ def arrival(company: str, event: WorkerEvent) -> Arrival:
             RECEIPT_GRACE_MS,
         )
         return Arrival(None, number=event.number, asked_again=asked_again)
-    is_message = event.kind is Kind.MESSAGE
+    is_message = event.kind is EventKind.MESSAGE
     people = _people(event) if is_message else set()
     return Arrival(
         Draft(company, _TYPES[event.kind], event.data),
         number=event.number,
-        receipt=_receipt(event) if event.kind is Kind.RECEIPT else None,
+        receipt=_receipt(event) if event.kind is EventKind.RECEIPT else None,
         people=people,
         writers=() if is_own(event) else people,
         identity=_identity(event) if is_message else None,

@@ -20,7 +20,7 @@ from whatsappd.model.event import SESSION_OUTREACH, Draft
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
 from whatsappd.model.message import Row
 from whatsappd.rules.outreach import DAY_MS, HOUR_MS, MINUTE_MS, Pause, SendLimits
-from whatsappd.sessions.rate_holds import Scope
+from whatsappd.sessions.rate_holds import HoldScope
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.events import EventLog
@@ -38,18 +38,18 @@ PAUSED = "WhatsApp restricts writing to strangers (463): first messages are paus
 _PAUSE = "outreach_pause"
 
 
-class Verdict(NamedTuple):
+class PacingVerdict(NamedTuple):
     """Wait `wait_ms` (0: go) because of `reason`, which concerns everybody in `scope`."""
 
     wait_ms: int
     reason: str = ""
-    scope: Scope = Scope.CHAT
+    scope: HoldScope = HoldScope.CHAT
 
 
-GO = Verdict(0)
+GO = PacingVerdict(0)
 
 
-class Shared(NamedTuple):
+class PacingParts(NamedTuple):
     """What all companies' pacing works with."""
 
     limiter: Limiter
@@ -63,7 +63,7 @@ class Shared(NamedTuple):
 class Pacing:
     """One company's. `load` must have run."""
 
-    def __init__(self, company: str, shared: Shared) -> None:
+    def __init__(self, company: str, shared: PacingParts) -> None:
         self.company = company
         self._shared = shared
         self._settings: dict[str, Any] = {}
@@ -149,7 +149,7 @@ class Pacing:
         """The chats to which messages may go that were counted before they were accepted."""
         return self._prepaid.keys()
 
-    async def prepay(self, chat: str) -> Verdict:
+    async def prepay(self, chat: str) -> PacingVerdict:
         """Count a message that is yet to be accepted: its row will pass without counting again.
 
         Say then which row it became (`accepted`), or that it became none (`refund`).
@@ -186,7 +186,7 @@ class Pacing:
         for chat, passages in list(self._prepaid.items()):
             self._keep_passages(chat, [row for row in passages if row not in ended])
 
-    def check(self, chat: str, *, is_cold: bool) -> Verdict:
+    def check(self, chat: str, *, is_cold: bool) -> PacingVerdict:
         """What `admit` would say, as far as this process knows; counts nothing."""
         if chat in self._prepaid:
             return GO
@@ -196,7 +196,7 @@ class Pacing:
         keys = self._keys(chat, is_cold=is_cold)
         return self._verdict(self._shared.limiter.check(keys, now), is_cold=is_cold, now=now)
 
-    async def admit(self, chat: str, *, is_cold: bool) -> Verdict:
+    async def admit(self, chat: str, *, is_cold: bool) -> PacingVerdict:
         """Count one message to `chat` now, or say how long to wait and why."""
         if chat in self._prepaid:
             # Order is kept in a chat, so a row before the prepaid one may take its passage: that
@@ -205,7 +205,7 @@ class Pacing:
             return GO
         return await self._count(chat, is_cold=is_cold)
 
-    async def _count(self, chat: str, *, is_cold: bool) -> Verdict:
+    async def _count(self, chat: str, *, is_cold: bool) -> PacingVerdict:
         now = settled_ms()
         if is_cold and self._pause.is_on(now):
             return self._paused(now)
@@ -214,19 +214,21 @@ class Pacing:
         wait_ms = limiter.check(keys, now) or await limiter.acquire(keys, now)
         return self._verdict(wait_ms, is_cold=is_cold, now=now)
 
-    def _paused(self, now: int) -> Verdict:
-        return Verdict(self._pause.until_ms - now, PAUSED, Scope.STRANGERS)
+    def _paused(self, now: int) -> PacingVerdict:
+        return PacingVerdict(self._pause.until_ms - now, PAUSED, HoldScope.STRANGERS)
 
-    def _verdict(self, wait_ms: int, *, is_cold: bool, now: int) -> Verdict:
+    def _verdict(self, wait_ms: int, *, is_cold: bool, now: int) -> PacingVerdict:
         if wait_ms == 0:
             return GO
         wait_ms += int(wait_ms * JITTER * random.random())
         # Of windows that other daemons filled, this one does not know which: it asks chat by chat.
         if self._shared.limiter.check(self._company_keys(), now):
-            return Verdict(wait_ms, "the company's rate limit is reached", Scope.COMPANY)
+            return PacingVerdict(wait_ms, "the company's rate limit is reached", HoldScope.COMPANY)
         if is_cold and self._shared.limiter.check(self._cold_keys(), now):
-            return Verdict(wait_ms, "the limit for first messages is reached", Scope.STRANGERS)
-        return Verdict(wait_ms, "the rate limit is reached", Scope.CHAT)
+            return PacingVerdict(
+                wait_ms, "the limit for first messages is reached", HoldScope.STRANGERS
+            )
+        return PacingVerdict(wait_ms, "the rate limit is reached", HoldScope.CHAT)
 
     def _keep_passages(self, chat: str, passages: list[str | None]) -> None:
         if passages:

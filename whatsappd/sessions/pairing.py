@@ -22,7 +22,7 @@ class ShownCode(NamedTuple):
         return {"qr": self.qr, "expires_ms": self.expires_ms, "number": self.number}
 
 
-class Pairing:
+class PairingCodes:
     """One session's. `code` is what can be scanned now, if anything."""
 
     def __init__(self) -> None:

@@ -18,12 +18,12 @@ from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
-from whatsappd.rules.binding import Queued, Standing, bound_account
+from whatsappd.rules.binding import QueuedMessages, Standing, bound_account
 from whatsappd.rules.lifecycle import PARKED, start_refusal
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.inbound import InboundLog
-from whatsappd.sessions.pacing import Pacing, Shared
-from whatsappd.sessions.session import Session
+from whatsappd.sessions.pacing import Pacing, PacingParts
+from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state import StateDirectory
 from whatsappd.store.sqlite.audit import Note, unnoted
@@ -52,7 +52,7 @@ class Pool:
         removals: Removals,
         access: Callable[[], WhatsAppAccess],
         settings: SessionSettings,
-        pacing: Shared,
+        pacing: PacingParts,
         foreign_children: Callable[[], set[int]],
         supervision: Supervision,
     ) -> None:
@@ -70,7 +70,7 @@ class Pool:
         pacing.contacts.on_new = self._touch
         companies.on_account = self._account_changed
         self._pacing: dict[str, Pacing] = {}
-        self._sessions: dict[str, Session] = {}
+        self._sessions: dict[str, CompanySession] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
         self._gone: dict[str, trio.Event] = {}
         self._nursery: trio.Nursery | None = None  # while `run` is running
@@ -129,7 +129,7 @@ class Pool:
             if row.company not in wanted and row.state is OutboxState.SENDING:
                 await self._outbox.uncertain(row.id, "the daemon ended while it was being sent")
 
-    def get(self, company: str) -> Session:
+    def get(self, company: str) -> CompanySession:
         """The session of a known company.
 
         Raises:
@@ -143,7 +143,7 @@ class Pool:
             )
         return session
 
-    def sessions(self) -> list[Session]:
+    def sessions(self) -> list[CompanySession]:
         """All sessions, by company."""
         return [self._sessions[company] for company in sorted(self._sessions)]
 
@@ -210,8 +210,8 @@ class Pool:
         *,
         take_over: bool,
         new_account: bool = False,
-        queued: Queued = Queued.CANCEL,
-    ) -> Session:
+        queued: QueuedMessages = QueuedMessages.CANCEL,
+    ) -> CompanySession:
         """Start a company's session, and remember that it is wanted. Makes the company if new.
 
         Args:
@@ -220,8 +220,8 @@ class Pool:
             queued: what becomes of messages that wait and were written for the number before.
 
         Raises:
-            WrongState: see `Session.start`; or `new_account` and the company is linked with its own
-                account, or with another company's.
+            WrongState: see `CompanySession.start`; or `new_account` and the company is linked with
+                its own account, or with another company's.
             UnknownCompany: it was removed meanwhile.
             StoreFailed: the wish cannot be stored, so nothing was started.
         """
@@ -235,11 +235,11 @@ class Pool:
     async def _start(
         self,
         company: str,
-        known: Session | None,
+        known: CompanySession | None,
         *,
         take_over: bool,
-        leave: Queued | None = None,
-    ) -> Session:
+        leave: QueuedMessages | None = None,
+    ) -> CompanySession:
         """Start `known`, the company's session; None: the company is yet to be made.
 
         Args:
@@ -260,7 +260,7 @@ class Pool:
                 await session.start(take_over=take_over)
         return session
 
-    async def _leave_account(self, session: Session, queued: Queued) -> None:
+    async def _leave_account(self, session: CompanySession, queued: QueuedMessages) -> None:
         """End the company's tie to its account, so that it may be linked with another one.
 
         First what waits is cancelled, if it is to be: whatever interrupts this, nothing that was
@@ -284,12 +284,12 @@ class Pool:
                     company=company,
                     state=str(session.state),
                 )
-        if queued is Queued.CANCEL:
+        if queued is QueuedMessages.CANCEL:
             await self._abandon_messages(company, "the company was linked with another number")
         await self._companies.leave_account(company)
         session.account = None
 
-    async def stop(self, company: str) -> Session:
+    async def stop(self, company: str) -> CompanySession:
         """Stop a session, and remember that; returns when its process is gone."""
         session = self.get(company)
         with trio.CancelScope(shield=True):
@@ -301,11 +301,11 @@ class Pool:
         await session.settled()
         return session
 
-    async def restart(self, company: str) -> Session:
+    async def restart(self, company: str) -> CompanySession:
         """Stop and start.
 
         Raises:
-            WrongState: the account was taken over by another process; see `Session.start`.
+            WrongState: the account was taken over by another process; see `CompanySession.start`.
         """
         session = self.get(company)
         refusal = start_refusal(session.state)
@@ -317,7 +317,7 @@ class Pool:
             await self._start(company, session, take_over=False)
         return session
 
-    async def logout(self, company: str) -> Session:
+    async def logout(self, company: str) -> CompanySession:
         """Unlink the device at WhatsApp, stop, and give up the account: others may have it.
 
         A held session is unlinked from the account that is not the company's; it keeps its own. One
@@ -367,7 +367,7 @@ class Pool:
             if not is_done:
                 self._is_left.set()
 
-    async def _remove(self, session: Session, *, force: bool, note: Note) -> None:
+    async def _remove(self, session: CompanySession, *, force: bool, note: Note) -> None:
         company = session.company
         if session.jid is not None:
             try:
@@ -387,7 +387,7 @@ class Pool:
             await session.begin_stop()  # somebody may have started it meanwhile
             await self._delete(session, note)
 
-    async def _delete(self, session: Session, note: Note) -> None:
+    async def _delete(self, session: CompanySession, note: Note) -> None:
         """Delete what a stopped company has here.
 
         If that fails before it has begun, the company is as it was before, but for messages that
@@ -456,12 +456,12 @@ class Pool:
         """
         return [session.company for session in self._sessions.values() if session.kill_worker()]
 
-    async def _unwant(self, session: Session) -> None:
+    async def _unwant(self, session: CompanySession) -> None:
         await self._companies.put_unwanted(session.company)
         session.wanted = False
 
-    async def _add(self, company: str) -> Session:
-        session = Session(
+    async def _add(self, company: str) -> CompanySession:
+        session = CompanySession(
             company,
             directory=self._state.company(company),
             fork_server=self._fork_server,
@@ -488,14 +488,16 @@ class Pool:
         self._begin_supervising(session)
         return session
 
-    def _begin_supervising(self, session: Session) -> None:
+    def _begin_supervising(self, session: CompanySession) -> None:
         if self._nursery is None:
             return  # `run` does it, when it begins anew
         scope = self._scopes[session.company] = trio.CancelScope()
         gone = self._gone[session.company] = trio.Event()
         self._nursery.start_soon(self._supervise, session, scope, gone)
 
-    async def _supervise(self, session: Session, scope: trio.CancelScope, gone: trio.Event) -> None:
+    async def _supervise(
+        self, session: CompanySession, scope: trio.CancelScope, gone: trio.Event
+    ) -> None:
         """Keep a company's two tasks running: an error in one leaves the other alone."""
         company = session.company
         dispatcher = Dispatcher(session, self._outbox, self._pacing[company], self._settings)
@@ -508,7 +510,7 @@ class Pool:
         finally:
             gone.set()
 
-    async def _bring_back(self, session: Session, limiter: trio.CapacityLimiter) -> None:
+    async def _bring_back(self, session: CompanySession, limiter: trio.CapacityLimiter) -> None:
         """Start a session that was wanted when the last daemon ended."""
         company = session.company
         await trio.sleep(random.random() * self._settings.start_jitter_s)

@@ -1,4 +1,4 @@
-"""Whom a company's limits hold up just now, and until when: the dispatcher's memory of refusals.
+"""Chats that are rate-limited now, and until when: the dispatcher's memory of refusals.
 
 Without it, every look at a long queue would ask the limiter about each row again.
 """
@@ -10,15 +10,15 @@ from collections.abc import Set
 from enum import Enum
 
 
-class Scope(Enum):
-    """What has to wait: one chat, everybody the company does not know, or all of it."""
+class HoldScope(Enum):
+    """What has to wait: one chat, all people the company does not know, or the whole company."""
 
     CHAT = "chat"
     STRANGERS = "strangers"
     COMPANY = "company"
 
 
-class Holds:
+class RateHolds:
     """Times are seconds of trio's clock."""
 
     def __init__(self) -> None:
@@ -29,10 +29,10 @@ class Holds:
     def __bool__(self) -> bool:
         return self.until < math.inf
 
-    def add(self, scope: Scope, chat: str, until: float) -> None:
-        if scope is Scope.COMPANY:
+    def add(self, scope: HoldScope, chat: str, until: float) -> None:
+        if scope is HoldScope.COMPANY:
             self._company = until
-        elif scope is Scope.STRANGERS:
+        elif scope is HoldScope.STRANGERS:
             self._strangers = until
         else:
             self._chats[chat] = until
@@ -43,7 +43,7 @@ class Holds:
         self._chats.clear()
 
     def expire(self, now: float) -> None:
-        """Forget what is over."""
+        """Forget the holds that are over at `now`."""
         self._company = self._company if self._company > now else 0.0
         self._strangers = self._strangers if self._strangers > now else 0.0
         self._chats = {chat: until for chat, until in self._chats.items() if until > now}
@@ -62,6 +62,6 @@ class Holds:
 
     @property
     def until(self) -> float:
-        """When the first of them is over; infinity if there is none."""
+        """When the first hold is over; infinity without any."""
         times = [*self._chats.values(), self._company, self._strangers]
         return min((time for time in times if time > 0), default=math.inf)

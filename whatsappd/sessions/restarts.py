@@ -8,7 +8,7 @@ from whatsappd.rules.backoff import RestartIntensity, full_jitter
 from whatsappd.sessions.settings import SessionSettings
 
 
-class Retries:
+class RestartPolicy:
     """One session's memory of its failures. Times are milliseconds of `clock.steady_ms`."""
 
     def __init__(self, settings: SessionSettings) -> None:

@@ -14,7 +14,7 @@ import trio
 
 from whatsappd.model.message import Row
 from whatsappd.sessions.pacing import GO, Pacing
-from whatsappd.sessions.rate_holds import Holds, Scope
+from whatsappd.sessions.rate_holds import HoldScope, RateHolds
 
 
 class LookUp(Enum):
@@ -25,7 +25,7 @@ class LookUp(Enum):
     MOVED = auto()  # it means another account, or somebody known: rows are to be looked at anew
 
 
-class Batch:
+class SendTurn:
     """`look_up` tells whether a stranger's address is on WhatsApp; it is asked in its turn only.
 
     `is_overtaken` tells whether others are to go before what is left.
@@ -37,7 +37,7 @@ class Batch:
         strangers: Collection[str],
         *,
         pacing: Pacing,
-        holds: Holds,
+        holds: RateHolds,
         look_up: Callable[[Row], Awaitable[LookUp]],
         is_overtaken: Callable[[], bool] = lambda: False,
     ) -> None:
@@ -77,7 +77,7 @@ class Batch:
                 if verdict.wait_ms == 0:
                     return row
             self._holds.add(verdict.scope, row.chat, trio.current_time() + verdict.wait_ms / 1000)
-            if verdict.scope is Scope.COMPANY:
+            if verdict.scope is HoldScope.COMPANY:
                 self._rows.clear()
             else:
                 self.stop(row.chat)

@@ -21,9 +21,9 @@ from whatsappd.clock import now_ms, steady_ms
 from whatsappd.engines.child_process import ProcessView
 from whatsappd.engines.neonize.send_evidence import trace_attempt
 from whatsappd.engines.neonize.spawn import ForkServer
-from whatsappd.engines.protocol import INBOUND, SPOOL, Kind, WorkerEvent, WorkerMethod
+from whatsappd.engines.protocol import INBOUND, SPOOL, EventKind, WorkerEvent, WorkerMethod
 from whatsappd.engines.whatsapp_access import WhatsAppAccess
-from whatsappd.engines.worker_process import Worker
+from whatsappd.engines.worker_process import WorkerProcess
 from whatsappd.errors import Malformed, StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
@@ -33,19 +33,19 @@ from whatsappd.rules.health import Judgement, Observation
 from whatsappd.rules.lifecycle import (
     ALIVE,
     WAITING,
-    Action,
-    Cause,
+    SessionCause,
+    WorkerAction,
     counts_as_crash,
     start_refusal,
     step,
 )
-from whatsappd.sessions.checkup import Answer, Checkups, ask
-from whatsappd.sessions.counters import Counters
+from whatsappd.sessions.checkup import Checkups, HealthAnswer, ask
+from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.sessions.inbound import InboundLog, is_own
 from whatsappd.sessions.linked_account import LinkedAccount
-from whatsappd.sessions.pairing import Pairing
-from whatsappd.sessions.restarts import Retries
+from whatsappd.sessions.pairing import PairingCodes
+from whatsappd.sessions.restarts import RestartPolicy
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.sessions.worker_event_causes import meaning_of
 from whatsappd.state import Place
@@ -57,10 +57,10 @@ log = structlog.get_logger()
 DATABASE = "session.db"
 
 #: Causes that begin anew: what was before does not count as time down.
-_WISHES = frozenset({Cause.START, Cause.TAKE_OVER})
+_WISHES = frozenset({SessionCause.START, SessionCause.TAKE_OVER})
 
 
-class Session:
+class CompanySession:
     """Supervises one company. `run` must be running for anything to happen."""
 
     def __init__(
@@ -90,9 +90,9 @@ class Session:
         self.lid: str | None = None
         self.push_name: str | None = None
         self.account: str | None = None  # that the company is bound to; see `rules.binding`
-        self.pairing = Pairing()
+        self.pairing = PairingCodes()
         self.wanted = False
-        self.counters = Counters()
+        self.counters = SessionCounters()
         self.checkups = Checkups(company, settings, self.counters)
 
         self._fork_server = fork_server
@@ -114,17 +114,17 @@ class Session:
         self.handing_over = trio.Lock()
         self._lock = trio.Lock()
         self._generation = 0  # of workers: news of an earlier one are ignored
-        self._action: Action | None = None
+        self._action: WorkerAction | None = None
         self._wake = trio.Event()
         self._settled = trio.Event()
         self._settled.set()
         self._changed = trio.Event()
-        self._worker: Worker | None = None
+        self._worker: WorkerProcess | None = None
         self._worker_scope = trio.CancelScope()
         self._worker_done = trio.Event()
         self._worker_done.set()
         self._timer = trio.CancelScope()
-        self._retries = Retries(settings)
+        self._retries = RestartPolicy(settings)
         self._linked = LinkedAccount()
 
     # --- what people ask for -----------------------------------------------------------------
@@ -141,7 +141,7 @@ class Session:
         if self.state not in ALIVE:
             self.restarts = 0
             self._retries.forgive()
-        await self._apply(Cause.TAKE_OVER if take_over else Cause.START)
+        await self._apply(SessionCause.TAKE_OVER if take_over else SessionCause.START)
 
     async def stop(self, *, words: str | None = None) -> None:
         """Bring the session down; returns when its process is gone.
@@ -153,7 +153,7 @@ class Session:
 
     async def begin_stop(self, *, words: str | None = None) -> None:
         """`stop`, without waiting for the process to be gone."""
-        await self._apply(Cause.STOP, words=words)
+        await self._apply(SessionCause.STOP, words=words)
 
     async def settled(self) -> None:
         """Wait until what was begun is done, or the session's task is at its end."""
@@ -183,13 +183,13 @@ class Session:
         except BaseException:
             self._linked.unlink_words = None
             raise
-        await self._apply(Cause.LOGGED_OUT)
+        await self._apply(SessionCause.LOGGED_OUT)
 
     async def _unlink_held(self) -> None:
         self._linked.is_unlinking = True
         self._linked.unlink_words = UNLINKED_ON_REQUEST
         try:
-            await self._apply(Cause.UNLINK)
+            await self._apply(SessionCause.UNLINK)
             with trio.move_on_after(self._settings.unlink_deadline_s):
                 while self.state in ALIVE | WAITING:
                     await self.wait_changed()
@@ -213,21 +213,21 @@ class Session:
 
     async def replace_hung_worker(self) -> None:
         """Kill a worker that answers nothing; a new one follows after the usual pause."""
-        await self._apply(Cause.HUNG)
+        await self._apply(SessionCause.HUNG)
 
     async def replace_worker(self) -> None:
         """Replace the worker after a defect of ours that left unknown what it is at.
 
         The next one finds out what became of messages that were being handed over.
         """
-        await self._apply(Cause.DEFECT)
+        await self._apply(SessionCause.DEFECT)
 
     async def replace_stuck_worker(self) -> None:
         """Let a new worker take over from one that waits in vain for WhatsApp's acknowledgement.
 
         Call it between two messages. The message itself has arrived.
         """
-        await self._apply(Cause.RECYCLED, {"why": "WhatsApp acknowledged a message no more"})
+        await self._apply(SessionCause.RECYCLED, {"why": "WhatsApp acknowledged a message no more"})
 
     async def recycle(self, why: str) -> bool:
         """Let a new worker take over, between two messages; whether it does.
@@ -243,10 +243,10 @@ class Session:
                 with trio.move_on_after(settings.confirm_grace_s):
                     since_ms = now_ms() - round(settings.confirm_grace_s * 1000)
                     await self._outbox.wait_confirmed(self.company, since_ms)
-                await self._apply(Cause.RECYCLED, {"why": why}, generation=generation)
+                await self._apply(SessionCause.RECYCLED, {"why": why}, generation=generation)
         return generation != self._generation
 
-    def connected_worker(self, purpose: str) -> Worker:
+    def connected_worker(self, purpose: str) -> WorkerProcess:
         """The worker, if the session is connected.
 
         Raises:
@@ -272,7 +272,7 @@ class Session:
             cause=self.cause,
             next_try_ms=self.next_try_ms,
             restarts=self.restarts,
-            recycled=self.counters.restarts[Cause.RECYCLED],
+            recycled=self.counters.restarts[SessionCause.RECYCLED],
             last_recycled=self.last_recycled,
             worker_pid=self._worker.pid if self._worker else None,
             jid=self.jid,
@@ -302,7 +302,7 @@ class Session:
         return None if self._down_since is None else steady_ms() - self._down_since
 
     @property
-    def recyclable(self) -> Worker | None:
+    def recyclable(self) -> WorkerProcess | None:
         """The worker, while a new one could take its place."""
         return self._worker if self.state is SessionState.CONNECTED else None
 
@@ -329,7 +329,7 @@ class Session:
 
     async def _apply(
         self,
-        cause: Cause,
+        cause: SessionCause,
         data: dict[str, Any] | None = None,
         *,
         generation: int | None = None,
@@ -345,10 +345,13 @@ class Session:
             if following is None:
                 return
             before = self.state
-            if cause is Cause.LOGGED_OUT:
+            if cause is SessionCause.LOGGED_OUT:
                 words, self._linked.unlink_words = self._linked.unlink_words or words, None
             words = words or describe(cause, data)
-            if (following.state, following.action) == (before, Action.NONE) and words == self.cause:
+            if (following.state, following.action) == (
+                before,
+                WorkerAction.NONE,
+            ) and words == self.cause:
                 return
             self._note(cause, words)
             self.counters.transition(before, cause, following, steady_ms())
@@ -368,32 +371,45 @@ class Session:
             self._changed = trio.Event()
             # Whoever asked for it may be gone by now; that it happened is recorded all the same.
             with trio.CancelScope(shield=True):
-                if cause is Cause.LOGGED_OUT:
+                if cause is SessionCause.LOGGED_OUT:
                     self._linked.drops_spool = self._linked.foreign == self._generation - 1
                     await self._take_identity(jid=None, lid=None, push_name=None)
                 await self._record(before, cause)
 
-    def _intensified(self, cause: Cause, data: dict[str, Any]) -> tuple[Cause, dict[str, Any]]:
+    def _intensified(
+        self, cause: SessionCause, data: dict[str, Any]
+    ) -> tuple[SessionCause, dict[str, Any]]:
         """`cause`, or what it comes to where it is one too many."""
-        if cause is Cause.BROKEN_OFF and self._retries.broke_off_too_often(steady_ms()):
-            return Cause.ENDED, {"error": describe(cause, data)}
+        if cause is SessionCause.BROKEN_OFF and self._retries.broke_off_too_often(steady_ms()):
+            return SessionCause.ENDED, {"error": describe(cause, data)}
         if not counts_as_crash(cause) or self.state not in ALIVE:
             return cause, data
         if not self._retries.crashed_too_often(steady_ms()):
             return cause, data
         last = describe(cause, data)
-        total = Cause.CRASHING if data.get("crash") else Cause.GIVE_UP
+        total = SessionCause.CRASHING if data.get("crash") else SessionCause.GIVE_UP
         return total, {"crashes": self._settings.crash_limit + 1, "last": last}
 
-    def _note(self, cause: Cause, words: str) -> None:
+    def _note(self, cause: SessionCause, words: str) -> None:
         match cause:
-            case Cause.CONNECTED:
+            case SessionCause.CONNECTED:
                 self._retries.connected(steady_ms())
-            case Cause.START | Cause.TAKE_OVER | Cause.STOP | Cause.OPENED | Cause.QR:
+            case (
+                SessionCause.START
+                | SessionCause.TAKE_OVER
+                | SessionCause.STOP
+                | SessionCause.OPENED
+                | SessionCause.QR
+            ):
                 pass
-            case Cause.PAIRED | Cause.RETRY_DUE | Cause.KEEPALIVE_RESTORED | Cause.RECYCLED:
+            case (
+                SessionCause.PAIRED
+                | SessionCause.RETRY_DUE
+                | SessionCause.KEEPALIVE_RESTORED
+                | SessionCause.RECYCLED
+            ):
                 pass
-            case Cause.UNLINK:
+            case SessionCause.UNLINK:
                 pass
             case _:
                 self._note_error(words)
@@ -403,20 +419,20 @@ class Session:
         self.last_error_ms = now_ms()
         self.counters.errors += 1
 
-    def _plan(self, action: Action, cause: Cause, data: dict[str, Any]) -> None:
+    def _plan(self, action: WorkerAction, cause: SessionCause, data: dict[str, Any]) -> None:
         """Hand `action` to the session's task, and set the time of the next try."""
         self.next_try_ms = self._next_try = None
-        if cause is Cause.RECYCLED:
+        if cause is SessionCause.RECYCLED:
             self.last_recycled = data["why"]
-        if action is Action.NONE:
+        if action is WorkerAction.NONE:
             return
-        if action is Action.KILL_AND_WAIT:
+        if action is WorkerAction.KILL_AND_WAIT:
             self._try_in(max(ban_ms(data), self._settings.shortest_ban_ms))
-        elif action is Action.KILL_AND_REST:
+        elif action is WorkerAction.KILL_AND_REST:
             self._try_in(self._settings.crash_rest_ms)
-        elif action is Action.KILL_AND_RETRY:
+        elif action is WorkerAction.KILL_AND_RETRY:
             self._try_in(self._retries.next_delay_ms(steady_ms()))
-        elif action is Action.SPAWN and cause is Cause.RETRY_DUE:
+        elif action is WorkerAction.SPAWN and cause is SessionCause.RETRY_DUE:
             self.restarts += 1
         self._generation += 1
         self._action = action
@@ -427,7 +443,7 @@ class Session:
     def _try_in(self, delay_ms: int) -> None:
         self.next_try_ms, self._next_try = now_ms() + delay_ms, steady_ms() + delay_ms
 
-    async def _record(self, before: SessionState, cause: Cause) -> None:
+    async def _record(self, before: SessionState, cause: SessionCause) -> None:
         data = {
             "state": str(self.state),
             "from": str(before),
@@ -475,19 +491,19 @@ class Session:
         if self._action is not None:
             self._wake.set()
         elif self.state in ALIVE:  # the worker ended with that run
-            await self._apply(Cause.DEFECT)
+            await self._apply(SessionCause.DEFECT)
         else:
             self._set_timer(nursery)
 
-    async def _execute(self, action: Action, nursery: trio.Nursery) -> None:
+    async def _execute(self, action: WorkerAction, nursery: trio.Nursery) -> None:
         self._timer.cancel()
         settings = self._settings
         # One that is recycled is well: it has all the time it needs to leave nothing behind.
-        patient = action is Action.REPLACE
+        patient = action is WorkerAction.REPLACE
         await self._end_worker(settings.recycle_grace_s if patient else settings.stop_grace_s)
         if self._action is not None:
             return  # overtaken while the worker was ending
-        if action in (Action.SPAWN, Action.REPLACE):
+        if action in (WorkerAction.SPAWN, WorkerAction.REPLACE):
             # Shielded: also after an error of ours the worker is ended in order, by `_end_worker`.
             self._worker_scope = trio.CancelScope(shield=True)
             self._worker_done = trio.Event()
@@ -505,7 +521,7 @@ class Session:
     async def _retry_later(self, delay: float, generation: int, timer: trio.CancelScope) -> None:
         with timer:
             await trio.sleep(delay)
-            await self._apply(Cause.RETRY_DUE, generation=generation)
+            await self._apply(SessionCause.RETRY_DUE, generation=generation)
 
     async def _end_worker(self, grace_s: float) -> None:
         worker = self._worker  # it may end by itself meanwhile
@@ -542,7 +558,7 @@ class Session:
             done.set()
 
     async def _spawn_failed(self, reason: str, generation: int) -> None:
-        await self._apply(Cause.SPAWN_FAILED, {"error": reason}, generation=generation)
+        await self._apply(SessionCause.SPAWN_FAILED, {"error": reason}, generation=generation)
 
     async def _work_once(self, generation: int) -> None:
         self.directory.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -558,7 +574,7 @@ class Session:
         spawned = await self._fork_server.spawn(
             self.company, directory=self.directory, ports=access.ports
         )
-        worker = self._worker = Worker(self.company, spawned, self.counters.refused_calls)
+        worker = self._worker = WorkerProcess(self.company, spawned, self.counters.refused_calls)
 
         async def on_events(events: list[WorkerEvent]) -> None:
             taken = await self._take_events(events, generation)
@@ -571,7 +587,7 @@ class Session:
                 task_status.started()
                 status = await worker.run(on_events)
                 data = {"status": str(status), "crash": worker.crash, "broken": worker.broken}
-                await self._apply(Cause.EXITED, data, generation=generation)
+                await self._apply(SessionCause.EXITED, data, generation=generation)
                 nursery.cancel_scope.cancel()
 
             await nursery.start(run_worker)
@@ -592,9 +608,9 @@ class Session:
                     await self._spawn_failed(error.message, generation)
                     return
             if deadline.cancelled_caught:
-                await self._apply(Cause.HUNG, generation=generation)
+                await self._apply(SessionCause.HUNG, generation=generation)
                 return
-            await self._apply(Cause.OPENED, generation=generation)
+            await self._apply(SessionCause.OPENED, generation=generation)
             self._places = await trio.to_thread.run_sync(self._find_places)
             # However long our disk refuses it, which is no fault of the worker's: only the chats
             # of these messages wait.
@@ -630,7 +646,7 @@ class Session:
         jid = identity["jid"] or self.jid or self._linked.paired_jid
         if jid is None:
             data = {"error": "it is linked, and the account's own name for itself cannot be read"}
-            await self._apply(Cause.SPAWN_FAILED, data, generation=generation)
+            await self._apply(SessionCause.SPAWN_FAILED, data, generation=generation)
             return False
         try:
             linked = bound_account(jid, identity["lid"])
@@ -640,7 +656,7 @@ class Session:
             claim = await self._companies.claim_account(self.company, linked)
         except StoreFailed as error:
             reason = f"its account cannot be recorded: {error.message}"
-            await self._apply(Cause.SPAWN_FAILED, {"error": reason}, generation=generation)
+            await self._apply(SessionCause.SPAWN_FAILED, {"error": reason}, generation=generation)
             return False
         if claim.standing is Standing.OURS:
             self._linked.admitted, self.account = generation, linked.jid
@@ -658,12 +674,16 @@ class Session:
 
     async def _hold(self, claim: AccountClaim, linked: str | None, generation: int) -> None:
         if claim.standing is Standing.TAKEN:
-            await self._apply(Cause.ACCOUNT_TAKEN, {"owner": claim.owner}, generation=generation)
+            await self._apply(
+                SessionCause.ACCOUNT_TAKEN, {"owner": claim.owner}, generation=generation
+            )
             return
         data = {"linked": linked, "bound": claim.bound and claim.bound.jid}
-        await self._apply(Cause.OTHER_ACCOUNT, data, generation=generation)
+        await self._apply(SessionCause.OTHER_ACCOUNT, data, generation=generation)
 
-    async def _unlink_when_told(self, worker: Worker, generation: int, told: trio.Event) -> None:
+    async def _unlink_when_told(
+        self, worker: WorkerProcess, generation: int, told: trio.Event
+    ) -> None:
         """Unlink the device, of an account that is not the company's or that nobody wants here."""
         await told.wait()
         words = self._linked.unlink_words
@@ -680,9 +700,9 @@ class Session:
         if reason:
             self._linked.unlink_words = None
             words = f"{words or 'a device that is to be unlinked'}; but it could not be: {reason}"
-            await self._apply(Cause.ACCOUNT_TAKEN, generation=generation, words=words)
+            await self._apply(SessionCause.ACCOUNT_TAKEN, generation=generation, words=words)
             return
-        await self._apply(Cause.LOGGED_OUT, generation=generation, words=words)
+        await self._apply(SessionCause.LOGGED_OUT, generation=generation, words=words)
 
     async def trace(self, secret: bytes) -> str | None:
         """WhatsApp's id of an attempt that had no proper answer; None if it cannot be known."""
@@ -702,7 +722,7 @@ class Session:
                 continue  # not confirmed either: the worker keeps it, for whom it may concern
             if event.kind in INBOUND and not is_own(event):
                 self.counters.inbound[event.kind] += 1
-            if event.kind is Kind.UNREADABLE:
+            if event.kind is EventKind.UNREADABLE:
                 self._note_unreadable(event.data)
             if event.is_inbound:
                 self.last_inbound_ms = now_ms()
@@ -715,7 +735,7 @@ class Session:
 
     def _note_unreadable(self, data: dict[str, Any]) -> None:
         """A contact can send thousands: with each doubling of their number, one line says so."""
-        count = self.counters.inbound[Kind.UNREADABLE]
+        count = self.counters.inbound[EventKind.UNREADABLE]
         if count & (count - 1) == 0:
             self._log.warning("event_unreadable", of=data["of"], reason=data["error"], so_far=count)
 
@@ -723,9 +743,9 @@ class Session:
         news = meaning_of(event, codes_ran_out=self.pairing.ran_out)
         if news.error is not None:
             self._note_error(news.error)
-        if event.kind is Kind.PAIRED:
+        if event.kind is EventKind.PAIRED:
             self._linked.paired, self._linked.paired_jid = generation, event.data["jid"]
-        if event.kind is Kind.CONNECTED:
+        if event.kind is EventKind.CONNECTED:
             known = {name: event.data[name] for name in ("jid", "lid", "push_name")}
             if not await self._admit(known, generation):
                 return
@@ -733,7 +753,7 @@ class Session:
                 await self._take_identity(**known)
         if news.cause is not None:
             await self._apply(news.cause, news.data, generation=generation)
-        if event.kind is Kind.QR:
+        if event.kind is EventKind.QR:
             await self._show_qr(event.data["code"], generation)
 
     async def _show_qr(self, code: str, generation: int) -> None:
@@ -773,11 +793,11 @@ class Session:
         """Ask the worker how it is, and have it replaced if `rules.health` says so."""
         self._files_trouble = await trio.to_thread.run_sync(self._find_trouble)
         worker, generation, since = self._worker, self._generation, self._since
-        answer = Answer()
+        answer = HealthAnswer()
         if worker is not None and self.state in ALIVE and self.state is not SessionState.STARTING:
             answer = await ask(worker, self._settings.health_deadline_s)
         if (generation, since) != (self._generation, self._since):
-            answer = Answer()  # it was about another worker, or another state of it
+            answer = HealthAnswer()  # it was about another worker, or another state of it
         judgement = self.checkups.take(self._observe(answer), self._generation, answer)
         if judgement.replace is not None:
             cause, words = judgement.replace
@@ -788,7 +808,7 @@ class Session:
         answer = self.checkups.answer_about(self._generation, self._since)
         return self.checkups.judge(self._observe(answer))
 
-    def _observe(self, answer: Answer) -> Observation:
+    def _observe(self, answer: HealthAnswer) -> Observation:
         return Observation(
             wanted=self.wanted,
             state=self.state,

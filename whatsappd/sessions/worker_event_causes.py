@@ -7,33 +7,33 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from whatsappd.engines.protocol import Kind, WorkerEvent
+from whatsappd.engines.protocol import EventKind, WorkerEvent
 from whatsappd.rules.causes import cause_of_end
-from whatsappd.rules.lifecycle import Cause
+from whatsappd.rules.lifecycle import SessionCause
 
 
 class Meaning(NamedTuple):
     """`cause` with its data, if the news is one; `error`: what went wrong, if that is all."""
 
-    cause: Cause | None = None
+    cause: SessionCause | None = None
     data: dict[str, Any] | None = None
     error: str | None = None
 
 
 #: News that are causes as they stand.
 _CAUSES = {
-    Kind.QR: Cause.QR,
-    Kind.PAIRED: Cause.PAIRED,
-    Kind.PAIR_ERROR: Cause.PAIR_REFUSED,
-    Kind.CONNECTED: Cause.CONNECTED,
-    Kind.DISCONNECTED: Cause.DISCONNECTED,
-    Kind.KEEPALIVE_TIMEOUT: Cause.KEEPALIVE_TIMEOUT,
-    Kind.KEEPALIVE_RESTORED: Cause.KEEPALIVE_RESTORED,
-    Kind.LOGGED_OUT: Cause.LOGGED_OUT,
-    Kind.STREAM_REPLACED: Cause.STREAM_REPLACED,
-    Kind.TEMPORARY_BAN: Cause.TEMPORARY_BAN,
-    Kind.CONNECT_FAILURE: Cause.CONNECT_FAILURE,
-    Kind.CLIENT_OUTDATED: Cause.CLIENT_OUTDATED,
+    EventKind.QR: SessionCause.QR,
+    EventKind.PAIRED: SessionCause.PAIRED,
+    EventKind.PAIR_ERROR: SessionCause.PAIR_REFUSED,
+    EventKind.CONNECTED: SessionCause.CONNECTED,
+    EventKind.DISCONNECTED: SessionCause.DISCONNECTED,
+    EventKind.KEEPALIVE_TIMEOUT: SessionCause.KEEPALIVE_TIMEOUT,
+    EventKind.KEEPALIVE_RESTORED: SessionCause.KEEPALIVE_RESTORED,
+    EventKind.LOGGED_OUT: SessionCause.LOGGED_OUT,
+    EventKind.STREAM_REPLACED: SessionCause.STREAM_REPLACED,
+    EventKind.TEMPORARY_BAN: SessionCause.TEMPORARY_BAN,
+    EventKind.CONNECT_FAILURE: SessionCause.CONNECT_FAILURE,
+    EventKind.CLIENT_OUTDATED: SessionCause.CLIENT_OUTDATED,
 }
 
 
@@ -44,14 +44,14 @@ def meaning_of(event: WorkerEvent, *, codes_ran_out: bool) -> Meaning:
         codes_ran_out: every QR code of this attempt was shown.
     """
     match event.kind:
-        case Kind.LOGIN:
+        case EventKind.LOGIN:
             return _end_of_login(event.data, codes_ran_out)
-        case Kind.STREAM_ERROR:
+        case EventKind.STREAM_ERROR:
             # The server closes after it, which is the cause that counts.
             return Meaning(error=f"WhatsApp sent stream error {event.data['code']}")
-        case Kind.UNREADABLE:
+        case EventKind.UNREADABLE:
             return Meaning(error=event.data["error"])
-        case Kind.ENDED:
+        case EventKind.ENDED:
             cause, data = cause_of_end(event.data["error"])
             return Meaning(cause, data)
         case kind:
@@ -71,13 +71,13 @@ def _end_of_login(data: dict[str, Any], codes_ran_out: bool) -> Meaning:
         case "err-scanned-without-multidevice":
             return Meaning(error="the phone has no linked devices enabled: update WhatsApp on it")
         case "timeout":
-            cause = Cause.PAIR_TIMEOUT if codes_ran_out else Cause.PAIR_INTERRUPTED
+            cause = SessionCause.PAIR_TIMEOUT if codes_ran_out else SessionCause.PAIR_INTERRUPTED
         case "passkey-request" | "passkey-confirmation":
-            cause = Cause.PASSKEY_ASKED
+            cause = SessionCause.PASSKEY_ASKED
         case "err-client-outdated":
-            cause = Cause.CLIENT_OUTDATED
+            cause = SessionCause.CLIENT_OUTDATED
         case "err-unexpected-state":
-            cause = Cause.CONNECT_FAILURE
+            cause = SessionCause.CONNECT_FAILURE
         case _:
-            cause = Cause.PAIR_REFUSED
+            cause = SessionCause.PAIR_REFUSED
     return Meaning(cause, {"error": detail, "reason": "before pairing", "message": detail})

@@ -12,12 +12,12 @@ from hypothesis import strategies as st
 from whatsappd.model.session import SessionState as S
 from whatsappd.rules.alerts import (
     LOOP_WINDOWS,
+    AlertChange,
+    AlertFinding,
     AlertKey,
+    AlertRule,
     AlertThresholds,
-    Change,
-    Finding,
     HostFacts,
-    Rule,
     SessionFacts,
     changes,
     findings,
@@ -25,12 +25,12 @@ from whatsappd.rules.alerts import (
 
 NOW = 100_000_000
 LIMITS = AlertThresholds()
-DOWN = AlertKey(Rule.SESSION_DOWN, "acme")
-OLD = AlertKey(Rule.QUEUE_OLD, "acme")
-RESTARTS = AlertKey(Rule.RESTARTS_FREQUENT, "acme")
-DISK = AlertKey(Rule.DISK_NEARLY_FULL)
-STORE = AlertKey(Rule.STORE_FAILING)
-LOOP = AlertKey(Rule.EVENT_LOOP_LAGGING)
+DOWN = AlertKey(AlertRule.SESSION_DOWN, "acme")
+OLD = AlertKey(AlertRule.QUEUE_OLD, "acme")
+RESTARTS = AlertKey(AlertRule.RESTARTS_FREQUENT, "acme")
+DISK = AlertKey(AlertRule.DISK_NEARLY_FULL)
+STORE = AlertKey(AlertRule.STORE_FAILING)
+LOOP = AlertKey(AlertRule.EVENT_LOOP_LAGGING)
 NO_LIMITS = AlertThresholds(0, 0, 0, 0, 0, 0)
 
 
@@ -124,7 +124,7 @@ def test_a_disk_that_nobody_can_ask_changes_nothing(is_open: bool) -> None:
 
 def test_a_failing_store_is_told_with_its_own_words() -> None:
     found = findings(host(store_trouble="the disk is full"), [], LIMITS, set())
-    assert found == {STORE: Finding(NOW, "the disk is full")}
+    assert found == {STORE: AlertFinding(NOW, "the disk is full")}
     assert not holds(STORE, host(), is_open=True)
 
 
@@ -151,10 +151,10 @@ def test_thresholds_of_0_switch_rules_off() -> None:
 
 def test_what_is_new_is_raised_and_what_is_gone_is_cleared() -> None:
     was_open = {DOWN: 5, STORE: 6}
-    found = {STORE: Finding(99, "still"), DISK: Finding(7, "12 MiB are free")}
+    found = {STORE: AlertFinding(99, "still"), DISK: AlertFinding(7, "12 MiB are free")}
     assert list(changes(was_open, found)) == [
-        Change(DISK, True, 7, "12 MiB are free"),
-        Change(DOWN, False, 5, "it is over"),
+        AlertChange(DISK, True, 7, "12 MiB are free"),
+        AlertChange(DOWN, False, 5, "it is over"),
     ]
 
 
@@ -165,7 +165,7 @@ def test_a_removed_companys_alerts_are_cleared() -> None:
 
 
 def test_an_event_tells_all_there_is() -> None:
-    assert Change(DOWN, True, 5, "not connected").as_wire() == {
+    assert AlertChange(DOWN, True, 5, "not connected").as_wire() == {
         "rule": "session_down",
         "state": "raised",
         "company": "acme",

@@ -16,7 +16,7 @@ from whatsappd.rules.health import (
     judge,
     remedy,
 )
-from whatsappd.rules.lifecycle import ALIVE, Cause, counts_as_crash, step
+from whatsappd.rules.lifecycle import ALIVE, SessionCause, counts_as_crash, step
 
 LIMITS = HealthLimits()
 NOW = 10_000_000
@@ -90,7 +90,7 @@ def test_a_worker_that_is_gone_or_held_up_by_our_store_is_never_called_hung() ->
 def test_a_worker_that_does_not_answer_is_hung(state: S) -> None:
     judgement = judge("acme", seen(state, asked=Asked.SILENT), LIMITS)
     assert judgement.replace is not None
-    assert judgement.replace.cause is Cause.HUNG
+    assert judgement.replace.cause is SessionCause.HUNG
 
 
 def test_a_worker_that_answers_and_does_not_get_on_counts_as_no_crash() -> None:
@@ -122,7 +122,7 @@ def test_connected_with_a_dead_socket_is_ill_at_once_and_replaced_when_it_lasts(
         assert (judgement.replace is not None) == (number == LIMITS.disagreements)
         count = judgement.disagreements
     assert judgement.replace is not None
-    assert judgement.replace.cause is Cause.SILENT
+    assert judgement.replace.cause is SessionCause.SILENT
 
 
 def test_a_good_answer_between_two_bad_ones_begins_the_count_anew() -> None:
@@ -136,7 +136,7 @@ def test_reconnecting_is_whatsmeows_until_the_limit_of_silence() -> None:
     assert patient.replace is None
     late = judge("acme", seen(S.RECONNECTING, for_ms=600_001, asked=Asked.ANSWERED), LIMITS)
     assert late.replace is not None
-    assert late.replace.cause is Cause.SILENT  # no crash: the network may be away for days
+    assert late.replace.cause is SessionCause.SILENT  # no crash: the network may be away for days
     assert "600 s" in late.replace.words
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whatsappd.engines.neonize.send_errors import REACHOUT_TIMELOCK, Fate, classify
+from whatsappd.engines.neonize.send_errors import REACHOUT_TIMELOCK, SendFate, classify
 
 PERMANENT = [
     "no LID found for 15550100@s.whatsapp.net from server",
@@ -62,18 +62,18 @@ UNKNOWN = [
 @pytest.mark.parametrize("text", PERMANENT)
 def test_permanent(text: str) -> None:
     verdict = classify(text)
-    assert verdict.fate is Fate.PERMANENT
+    assert verdict.fate is SendFate.PERMANENT
     assert verdict.reason
 
 
 @pytest.mark.parametrize("text", PASSING)
 def test_passing(text: str) -> None:
-    assert classify(text).fate is Fate.PASSING
+    assert classify(text).fate is SendFate.PASSING
 
 
 @pytest.mark.parametrize("text", UNKNOWN)
 def test_unknown_fate(text: str) -> None:
-    assert classify(text).fate is Fate.UNKNOWN
+    assert classify(text).fate is SendFate.UNKNOWN
 
 
 def test_the_servers_number_is_told() -> None:
@@ -87,4 +87,4 @@ def test_the_servers_number_is_told() -> None:
 
 def test_an_answer_of_the_server_means_that_it_was_not_sent() -> None:
     for code in range(1, 1000):
-        assert classify(f"server returned error {code}").fate is not Fate.UNKNOWN
+        assert classify(f"server returned error {code}").fate is not SendFate.UNKNOWN

@@ -28,11 +28,11 @@ from whatsappd.model.session import SessionState
 from whatsappd.rules.outreach import MINUTE_MS, SendLimits
 from whatsappd.rules.priority import REPLY_WINDOW_MS
 from whatsappd.sessions import dispatcher
-from whatsappd.sessions.counters import Counters
+from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.dispatcher import Dispatcher
-from whatsappd.sessions.pacing import Pacing, Shared, Verdict
-from whatsappd.sessions.rate_holds import Holds
-from whatsappd.sessions.send_turn import Batch, LookUp
+from whatsappd.sessions.pacing import Pacing, PacingParts, PacingVerdict
+from whatsappd.sessions.rate_holds import RateHolds
+from whatsappd.sessions.send_turn import LookUp, SendTurn
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.companies import Companies
@@ -101,7 +101,7 @@ class ScriptedSession:
         self.company = "acme"
         self.state = SessionState.CONNECTED
         self.handing_over = trio.Lock()
-        self.counters = Counters()
+        self.counters = SessionCounters()
         self.worker = worker
         self.traced: str | None = None
         self.replaced = 0
@@ -181,7 +181,7 @@ async def world(
         contacts = Contacts(database)
         await contacts.add("acme", [CHAT])
         limiter = MemoryLimiter()
-        shared = Shared(limiter, Companies(database), contacts, events, outbox, lambda: limits)
+        shared = PacingParts(limiter, Companies(database), contacts, events, outbox, lambda: limits)
         await contacts.add("acme", [FRIEND, OTHERS])
         made = World(database, outbox, Pacing("acme", shared), script, events, contacts)
         made.limiter = limiter
@@ -353,19 +353,19 @@ async def test_a_worker_that_went_is_given_nothing_more(tmp_path: Path) -> None:
 
 async def test_nobody_is_written_to_without_a_look_up_because_a_window_just_freed() -> None:
     class FreedInBetween:
-        def check(self, _chat: str, *, is_cold: bool) -> Verdict:
+        def check(self, _chat: str, *, is_cold: bool) -> PacingVerdict:
             assert is_cold
-            return Verdict(1, "full")
+            return PacingVerdict(1, "full")
 
-        async def admit(self, _chat: str, *, is_cold: bool) -> Verdict:
+        async def admit(self, _chat: str, *, is_cold: bool) -> PacingVerdict:
             raise AssertionError("its turn has not come")
 
     async def look_up(_row: Row) -> LookUp:
         raise AssertionError("its turn has not come")
 
     row = Row._make([None] * len(Row._fields))._replace(id="1", chat=CHAT)
-    holds = Holds()
-    batch = Batch(
+    holds = RateHolds()
+    batch = SendTurn(
         [row],
         [CHAT],
         pacing=FreedInBetween(),

@@ -19,9 +19,9 @@ from whatsappd.errors import UnknownCompany, WorkerFailed
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.rules.outreach import SendLimits
 from whatsappd.sessions.inbound import InboundLog
-from whatsappd.sessions.pacing import Shared
+from whatsappd.sessions.pacing import PacingParts
 from whatsappd.sessions.pool import Pool
-from whatsappd.sessions.session import Session
+from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state import StateDirectory
 from whatsappd.store.sqlite.acquaintances import Contacts
@@ -103,7 +103,7 @@ async def world(path: Path) -> AsyncIterator[World]:
             ),
             access=WhatsAppAccess,
             settings=SessionSettings(start_jitter_s=1e6),  # it is not brought back in time
-            pacing=Shared(MemoryLimiter(), companies, contacts, log, outbox, SendLimits),
+            pacing=PacingParts(MemoryLimiter(), companies, contacts, log, outbox, SendLimits),
             foreign_children=set,
             supervision=Supervision(),
         )
@@ -158,9 +158,9 @@ async def test_a_removal_is_brought_to_its_end(tmp_path: Path) -> None:
 async def test_a_session_that_was_unlinked_is_not_wanted_any_more(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async def unlinked(_session: Session) -> None: ...
+    async def unlinked(_session: CompanySession) -> None: ...
 
-    monkeypatch.setattr(Session, "begin_logout", unlinked)
+    monkeypatch.setattr(CompanySession, "begin_logout", unlinked)
     async with world(tmp_path) as here:
         assert here.pool.get("acme").wanted
         await here.hang_up(here.pool.logout, "acme")

@@ -11,7 +11,7 @@ import trio
 from structlog.testing import LogCapture
 from trio.testing import MockClock
 
-from whatsappd.engines.child_output import LINE_COSTS, QUIET, _Output, _readable
+from whatsappd.engines.child_output import LINE_COSTS, QUIET, _ChildLines, _readable
 
 
 @pytest.fixture
@@ -49,7 +49,7 @@ async def test_what_is_too_much_is_dropped_counted_and_told_once(
     logged: list[dict[str, object]], autojump_clock: MockClock
 ):
     crashes: list[str] = []
-    output = _Output(structlog.get_logger(), crashes.append)
+    output = _ChildLines(structlog.get_logger(), crashes.append)
     line = b"INFO whatsmeow " + b"x" * 885
     for _ in range(16_000):  # 16 MB
         output.take(line + b"\n")
@@ -71,7 +71,7 @@ async def test_what_is_too_much_is_dropped_counted_and_told_once(
 async def test_the_count_is_told_also_at_the_end(
     logged: list[dict[str, object]], autojump_clock: MockClock
 ):
-    output = _Output(structlog.get_logger(), None)
+    output = _ChildLines(structlog.get_logger(), None)
     output.take(b"x" * 8000 + b"\n" + b"y\n" * 11_000)
     output.end()
     assert logged[-1]["event"] == "output_left_out"

@@ -12,7 +12,7 @@ from whatsappd.clock import now_ms
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.rules.outreach import SendLimits
-from whatsappd.sessions.pacing import Pacing, Shared
+from whatsappd.sessions.pacing import Pacing, PacingParts
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.database import open_database
@@ -51,7 +51,9 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         await companies.put_wanted("acme", True)
         pacing = Pacing(
             "acme",
-            Shared(MemoryLimiter(), companies, Contacts(database), events, outbox, lambda: LIMITS),
+            PacingParts(
+                MemoryLimiter(), companies, Contacts(database), events, outbox, lambda: LIMITS
+            ),
         )
         await pacing.load()
         yield World(outbox, pacing)

@@ -7,7 +7,7 @@ import os
 import pytest
 import trio
 
-from whatsappd.confinement.seccomp import Refused
+from whatsappd.confinement.seccomp import RefusedCall
 from whatsappd.engines.refused_calls import AT_ONCE, WITHIN_S, answer_refused
 
 
@@ -17,18 +17,18 @@ async def test_a_flood_of_refused_calls_is_answered_at_a_bounded_rate(
     windows = 4
     left = AT_ONCE * windows
 
-    def always(_listener: int) -> Refused:
+    def always(_listener: int) -> RefusedCall:
         nonlocal left
         if left == 0:
             raise OSError("its processes have ended")
         left -= 1
-        return Refused(1, "socket", ())
+        return RefusedCall(1, "socket", ())
 
     monkeypatch.setattr("whatsappd.engines.refused_calls.next_refused", always)
     readable, writer = os.pipe()
     os.write(writer, b"x")  # there is always more
     try:
-        taken: list[Refused] = []
+        taken: list[RefusedCall] = []
         began = trio.current_time()
         await answer_refused(readable, taken.append)
         assert len(taken) == AT_ONCE * windows

@@ -18,7 +18,7 @@ import trio.testing
 from whatsappd.errors import StoreFailed
 from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState, Row
-from whatsappd.rules.alerts import AlertKey, Change, Rule
+from whatsappd.rules.alerts import AlertChange, AlertKey, AlertRule
 from whatsappd.sessions.pool import Pool
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.alerts import Alerts
@@ -97,7 +97,7 @@ async def live(store: Store, company: str) -> list[Row]:
             ),
         ],
     )  # fmt: skip
-    raised = Change(AlertKey(Rule.SESSION_DOWN, company), True, 1, SECRET)
+    raised = AlertChange(AlertKey(AlertRule.SESSION_DOWN, company), True, 1, SECRET)
     await Alerts(store.database, store.log).record([raised])
     directory = store.root / "companies" / company
     directory.mkdir(parents=True)
@@ -248,9 +248,9 @@ async def test_an_alert_that_ends_with_its_company_is_no_event_of_a_new_one(tmp_
         await live(store, "acme")
         await store.removals.begin("acme")
         await store.removals.finish("acme")
-        cleared = Change(AlertKey(Rule.SESSION_DOWN, "acme"), False, 1, "it was removed")
+        cleared = AlertChange(AlertKey(AlertRule.SESSION_DOWN, "acme"), False, 1, "it was removed")
         # The store may have refused what was found of it, and take it only now.
-        raised = Change(AlertKey(Rule.SESSION_DOWN, "acme"), True, 1, "it is down")
+        raised = AlertChange(AlertKey(AlertRule.SESSION_DOWN, "acme"), True, 1, "it is down")
         alerts = Alerts(store.database, store.log)
         await alerts.record([cleared])
         await alerts.record([raised])

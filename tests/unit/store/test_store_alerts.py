@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from whatsappd.rules.alerts import AlertKey, Change, Finding, Rule
+from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule
 from whatsappd.store.sqlite.alerts import Alerts
 from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
 
-DOWN = AlertKey(Rule.SESSION_DOWN, "acme")
-DISK = AlertKey(Rule.DISK_NEARLY_FULL)
+DOWN = AlertKey(AlertRule.SESSION_DOWN, "acme")
+DISK = AlertKey(AlertRule.DISK_NEARLY_FULL)
 
 
 async def test_open_alerts_are_known_after_a_restart_and_cleared_ones_are_not(
@@ -22,13 +22,18 @@ async def test_open_alerts_are_known_after_a_restart_and_cleared_ones_are_not(
         await Companies(database).put_wanted("acme", True)
         alerts = Alerts(database, await open_event_log(database))
         assert await alerts.all() == {}
-        await alerts.record([Change(DOWN, True, 5, "not connected"), Change(DISK, True, 6, "full")])
+        await alerts.record(
+            [AlertChange(DOWN, True, 5, "not connected"), AlertChange(DISK, True, 6, "full")]
+        )
     async with open_database(path) as database:
         log = await open_event_log(database)
         alerts = Alerts(database, log)
-        assert await alerts.all() == {DOWN: Finding(5, "not connected"), DISK: Finding(6, "full")}
-        await alerts.record([Change(DOWN, False, 5, "it is over")])
-        assert await alerts.all() == {DISK: Finding(6, "full")}
+        assert await alerts.all() == {
+            DOWN: AlertFinding(5, "not connected"),
+            DISK: AlertFinding(6, "full"),
+        }
+        await alerts.record([AlertChange(DOWN, False, 5, "it is over")])
+        assert await alerts.all() == {DISK: AlertFinding(6, "full")}
         batch = await log.read(0, 10, types={"alert"})
         told = [(stored.event.company, stored.event.data["state"]) for stored in batch.events]
         assert told == [("acme", "raised"), ("", "raised"), ("acme", "cleared")]

@@ -11,7 +11,7 @@ import pytest
 from neonize_protos import e2e
 
 from whatsappd.engines.neonize.worker.spool import Spool
-from whatsappd.engines.protocol import Kind, WorkerEvent, parse_worker_event
+from whatsappd.engines.protocol import EventKind, WorkerEvent, parse_worker_event
 from whatsappd.wire.frames import FrameReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
 from whatsappd.wire.shortening import MAX_EVENT
@@ -31,7 +31,7 @@ MESSAGE: dict[str, Any] = {
 
 
 def event(text: str, **data: Any) -> WorkerEvent:
-    return WorkerEvent("acme", Kind.MESSAGE, {**MESSAGE, "text": text, **data})
+    return WorkerEvent("acme", EventKind.MESSAGE, {**MESSAGE, "text": text, **data})
 
 
 def unpacked(packed: bytes) -> WorkerEvent:

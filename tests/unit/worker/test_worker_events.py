@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from neonize_protos import e2e, neonize
 
 from whatsappd.engines.neonize.worker import decode_events
-from whatsappd.engines.protocol import Kind, parse_worker_event
+from whatsappd.engines.protocol import EventKind, parse_worker_event
 from whatsappd.wire.frames import pack, unpack
 from whatsappd.wire.shortening import MAX_ITEMS
 
@@ -58,7 +58,7 @@ def told(event: Any) -> dict[str, Any]:
     assert data is not None
     arguments = {"company": "acme", "kind": "message", "data": unpack(pack(data)), "number": 1}
     taken = parse_worker_event(arguments)
-    assert taken.kind is Kind.MESSAGE
+    assert taken.kind is EventKind.MESSAGE
     return taken.data
 
 

@@ -27,7 +27,7 @@ from enum import StrEnum
 from typing import NamedTuple
 
 
-class Fate(StrEnum):
+class SendFate(StrEnum):
     """What became of the attempt."""
 
     PERMANENT = "permanent"  # not sent, and trying again gives the same
@@ -39,10 +39,10 @@ class Fate(StrEnum):
 REACHOUT_TIMELOCK = 463
 
 
-class Verdict(NamedTuple):
+class SendRefusal(NamedTuple):
     """`code` is the server's error number, where there is one."""
 
-    fate: Fate
+    fate: SendFate
     reason: str  # for people
     code: int | None = None
 
@@ -50,27 +50,30 @@ class Verdict(NamedTuple):
 # The ack's error numbers (whatsmeow `receipt.go`, Baileys `decode-wa-message.ts`; those below 400
 # or unlisted follow the rule in `_server_error`).
 _SERVER_ERRORS = {
-    400: (Fate.PERMANENT, "WhatsApp calls the message malformed"),
-    401: (Fate.PASSING, "WhatsApp does not accept this session just now"),
-    403: (Fate.PERMANENT, "WhatsApp forbids writing to this chat"),
-    404: (Fate.PERMANENT, "the recipient does not exist on WhatsApp"),
-    405: (Fate.PERMANENT, "WhatsApp does not allow this message in this chat"),
-    406: (Fate.PERMANENT, "WhatsApp does not accept this message"),
-    410: (Fate.PERMANENT, "the chat is gone"),
-    413: (Fate.PERMANENT, "the message is too large for WhatsApp"),
+    400: (SendFate.PERMANENT, "WhatsApp calls the message malformed"),
+    401: (SendFate.PASSING, "WhatsApp does not accept this session just now"),
+    403: (SendFate.PERMANENT, "WhatsApp forbids writing to this chat"),
+    404: (SendFate.PERMANENT, "the recipient does not exist on WhatsApp"),
+    405: (SendFate.PERMANENT, "WhatsApp does not allow this message in this chat"),
+    406: (SendFate.PERMANENT, "WhatsApp does not accept this message"),
+    410: (SendFate.PERMANENT, "the chat is gone"),
+    413: (SendFate.PERMANENT, "the message is too large for WhatsApp"),
     REACHOUT_TIMELOCK: (
-        Fate.PASSING,
+        SendFate.PASSING,
         "WhatsApp restricts writing to people this account does not know",
     ),
-    479: (Fate.PASSING, "WhatsApp rejected the message's addressing; the device list may be stale"),
-    487: (Fate.PERMANENT, "WhatsApp cannot parse the message"),
-    488: (Fate.PERMANENT, "WhatsApp does not know the message's form"),
-    489: (Fate.PERMANENT, "WhatsApp does not know the message's form"),
-    490: (Fate.PERMANENT, "WhatsApp does not know the message's form"),
-    491: (Fate.PERMANENT, "WhatsApp calls the message's content invalid"),
-    495: (Fate.PERMANENT, "WhatsApp misses the message's secret"),
-    550: (Fate.PERMANENT, "WhatsApp does not support this in the group"),
-    551: (Fate.PERMANENT, "WhatsApp does not support this in the group"),
+    479: (
+        SendFate.PASSING,
+        "WhatsApp rejected the message's addressing; the device list may be stale",
+    ),
+    487: (SendFate.PERMANENT, "WhatsApp cannot parse the message"),
+    488: (SendFate.PERMANENT, "WhatsApp does not know the message's form"),
+    489: (SendFate.PERMANENT, "WhatsApp does not know the message's form"),
+    490: (SendFate.PERMANENT, "WhatsApp does not know the message's form"),
+    491: (SendFate.PERMANENT, "WhatsApp calls the message's content invalid"),
+    495: (SendFate.PERMANENT, "WhatsApp misses the message's secret"),
+    550: (SendFate.PERMANENT, "WhatsApp does not support this in the group"),
+    551: (SendFate.PERMANENT, "WhatsApp does not support this in the group"),
 }
 
 _SERVER_ERROR = re.compile(r"server returned error (\d{1,5})\Z")
@@ -117,31 +120,31 @@ _PASSING = (
 )
 
 
-def classify(error: str) -> Verdict:
+def classify(error: str) -> SendRefusal:
     """What `error`, the text of a failed `send_message`, means for the message."""
     text = error.strip()
     if match := _SERVER_ERROR.match(text):
         return _server_error(int(match[1]))
     for pattern, reason in _PERMANENT:
         if pattern.match(text):
-            return Verdict(Fate.PERMANENT, f"{reason} ({text})")
+            return SendRefusal(SendFate.PERMANENT, f"{reason} ({text})")
     for pattern in _PASSING:
         if pattern.match(text):
             return _prepared_only(text)
-    return Verdict(Fate.UNKNOWN, f"nobody knows whether it was sent ({text})")
+    return SendRefusal(SendFate.UNKNOWN, f"nobody knows whether it was sent ({text})")
 
 
-def _server_error(code: int) -> Verdict:
-    fate, reason = _SERVER_ERRORS.get(code, (Fate.PASSING, "WhatsApp did not take the message"))
-    return Verdict(fate, f"{reason} (error {code})", code)
+def _server_error(code: int) -> SendRefusal:
+    fate, reason = _SERVER_ERRORS.get(code, (SendFate.PASSING, "WhatsApp did not take the message"))
+    return SendRefusal(fate, f"{reason} (error {code})", code)
 
 
-def _prepared_only(text: str) -> Verdict:
+def _prepared_only(text: str) -> SendRefusal:
     """Nothing was sent; but some answers to the preparing queries are final."""
     for pattern, reason in _GROUP_PERMANENT:
         if pattern.search(text):
-            return Verdict(Fate.PERMANENT, f"{reason} ({text})")
+            return SendRefusal(SendFate.PERMANENT, f"{reason} ({text})")
     code = None
     if match := _INFO_QUERY.search(text):
         code = int(match[1])
-    return Verdict(Fate.PASSING, f"not sent: {text}", code)
+    return SendRefusal(SendFate.PASSING, f"not sent: {text}", code)

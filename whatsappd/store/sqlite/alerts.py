@@ -9,7 +9,7 @@ import sqlite3
 from collections.abc import Sequence
 
 from whatsappd.model.event import ALERT, Draft
-from whatsappd.rules.alerts import AlertKey, Change, Finding, Rule
+from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule
 from whatsappd.store.sqlite.database import Database
 from whatsappd.store.sqlite.events import EventLog
 
@@ -19,11 +19,11 @@ class Alerts:
         self._database = database
         self._log = log
 
-    async def all(self) -> dict[AlertKey, Finding]:
+    async def all(self) -> dict[AlertKey, AlertFinding]:
         """The open alerts. Those of rules that this version does not know are left out."""
         return await self._database.read(_all)
 
-    async def record(self, changes: Sequence[Change]) -> None:
+    async def record(self, changes: Sequence[AlertChange]) -> None:
         """Log `changes` in order, and what is open then, in one transaction.
 
         What was found of a company that was removed before it could be recorded is left out.
@@ -41,7 +41,7 @@ class Alerts:
         await self._database.write(write)
 
 
-def _draft(conn: sqlite3.Connection, change: Change) -> Draft:
+def _draft(conn: sqlite3.Connection, change: AlertChange) -> Draft:
     """The event of a company's alert is that company's; others belong to none. So do those that
     end because their company was removed: a new one of its name has nothing to do with them."""
     company = change.key.company if _is_there(conn, change.key) else None
@@ -56,7 +56,7 @@ def _is_there(conn: sqlite3.Connection, key: AlertKey) -> bool:
     return found is not None
 
 
-def _apply(conn: sqlite3.Connection, change: Change) -> None:
+def _apply(conn: sqlite3.Connection, change: AlertChange) -> None:
     rule, company = str(change.key.rule), change.key.company or ""
     if change.is_raised:
         conn.execute(
@@ -67,10 +67,10 @@ def _apply(conn: sqlite3.Connection, change: Change) -> None:
         conn.execute("DELETE FROM open_alerts WHERE rule = ? AND company = ?", (rule, company))
 
 
-def _all(conn: sqlite3.Connection) -> dict[AlertKey, Finding]:
-    known = {str(rule): rule for rule in Rule}
+def _all(conn: sqlite3.Connection) -> dict[AlertKey, AlertFinding]:
+    known = {str(rule): rule for rule in AlertRule}
     return {
-        AlertKey(known[rule], company or None): Finding(since_ms, detail)
+        AlertKey(known[rule], company or None): AlertFinding(since_ms, detail)
         for rule, company, since_ms, detail in conn.execute("SELECT * FROM open_alerts")
         if rule in known
     }

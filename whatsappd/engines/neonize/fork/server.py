@@ -49,7 +49,7 @@ from whatsappd.wire.frames import pack
 _PRELOAD_PROBLEM = "WHATSAPPD_PRELOAD_PROBLEM"
 
 
-class _Answer(NamedTuple):
+class _ForkAnswer(NamedTuple):
     packet: bytes
     descriptors: list[int]
 
@@ -79,7 +79,7 @@ def main() -> None:
             prepare(request)
             answer = _fork_worker(request, control, descriptors, load_library)
         except (OSError, Malformed) as error:
-            answer = _Answer(pack({"error": f"cannot fork a worker: {error}"}), [])
+            answer = _ForkAnswer(pack({"error": f"cannot fork a worker: {error}"}), [])
         finally:
             for descriptor in descriptors:
                 os.close(descriptor)
@@ -125,7 +125,7 @@ def _fork_worker(
     control: socket.socket,
     descriptors: list[int],
     load_library: Callable[[], None],
-) -> _Answer:
+) -> _ForkAnswer:
     """Fork the worker by way of a middle process, and reap that; what the worker says of itself.
 
     Raises:
@@ -143,7 +143,7 @@ def _fork_worker(
             os.waitpid(middle, 0)
     if not packet:
         raise OSError("it could not be forked, or ended at once; its output tells more")
-    return _Answer(packet, view)
+    return _ForkAnswer(packet, view)
 
 
 def _middle(

@@ -19,11 +19,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from whatsappd.engines.neonize.worker import decode_events
-from whatsappd.engines.protocol import INBOUND, Kind, blank
+from whatsappd.engines.protocol import INBOUND, EventKind, blank
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, Jid, parse_jid
 from whatsappd.wire.protobuf import fields
 
-Emit = Callable[[Kind, dict[str, Any]], None]
+Emit = Callable[[EventKind, dict[str, Any]], None]
 #: What an event is to the daemon: nothing, one event of its own, or several.
 _Told = dict[str, Any] | Iterator[dict[str, Any]] | None
 
@@ -58,7 +58,7 @@ DRAIN_WITHIN = 1.0
 _MAX_REASON = 200
 
 
-class Client:
+class NeonizeClient:
     """One company's neonize client, with its database in the current directory.
 
     `emit` is called from foreign threads, one event after another, and may block: that is how the
@@ -77,7 +77,7 @@ class Client:
         self._handled = 0  # events
         #: By neonize's number: our kind of an event, its protobuf type, and what makes one of the
         #: other.
-        self._kinds: dict[int, tuple[Kind, Any, Callable[[Any], _Told]]] = {}
+        self._kinds: dict[int, tuple[EventKind, Any, Callable[[Any], _Told]]] = {}
         self._drained = False
         self._proxy = self._neonize.ProxySettings(proxy) if proxy else None
         props = self._neonize.DeviceProps(
@@ -102,7 +102,7 @@ class Client:
             # It hands on nothing more, but its socket would take and acknowledge what comes.
             if self._begun:
                 threading.Thread(target=self._client.disconnect, daemon=True).start()
-        self._emit(Kind.ENDED, {"error": error})
+        self._emit(EventKind.ENDED, {"error": error})
 
     def stop(self) -> None:
         """Disconnect; `connect` then returns, unless the account was never paired."""
@@ -206,11 +206,11 @@ class Client:
             return
         try:
             has_device = self._has_device(to)
-        except SendError as error:
+        except WhatsmeowError as error:
             # In whatsmeow's words for "not sent yet"; others of its texts leave that open.
-            raise SendError(f"failed to get device list: {error}") from error
+            raise WhatsmeowError(f"failed to get device list: {error}") from error
         if not has_device:
-            raise SendError(NO_DEVICE)
+            raise WhatsmeowError(NO_DEVICE)
         if len(self._reachable) >= _REACHABLE:
             self._reachable.clear()
         self._reachable[to] = now
@@ -245,34 +245,34 @@ class Client:
         try:
             return call()
         except self._exceptions.NeonizeError as error:
-            raise SendError(str(error)) from error
+            raise WhatsmeowError(str(error)) from error
 
     def _subscribe(self) -> None:
         proto, client = self._proto, self._client
-        client.event.qr(lambda _, code: self._told(Kind.QR, {"code": _decoded(code)}))
+        client.event.qr(lambda _, code: self._told(EventKind.QR, {"code": _decoded(code)}))
         # neonize prints the login status' address; the instance attribute takes the call instead.
         client._NewClient__onLoginStatus = self._on_login
         # It decodes events of every kind, and loses one that it cannot with a line on stderr.
         client.event.execute = self._take
-        kinds: list[tuple[Kind, Any, Callable[[Any], _Told]]] = [
-            (Kind.PAIRED, proto.PairStatus, self._pair_status),
-            (Kind.CONNECTED, proto.Connected, self._connected),
-            (Kind.DISCONNECTED, proto.Disconnected, _nothing),
-            (Kind.KEEPALIVE_TIMEOUT, proto.KeepAliveTimeout, _keepalive_timeout),
-            (Kind.KEEPALIVE_RESTORED, proto.KeepAliveRestored, _nothing),
-            (Kind.LOGGED_OUT, proto.LoggedOut, decode_events.logged_out),
-            (Kind.STREAM_REPLACED, proto.StreamReplaced, _nothing),
-            (Kind.TEMPORARY_BAN, proto.TemporaryBan, decode_events.temporary_ban),
-            (Kind.CONNECT_FAILURE, proto.ConnectFailure, decode_events.connect_failure),
-            (Kind.CLIENT_OUTDATED, proto.ClientOutdated, _nothing),
+        kinds: list[tuple[EventKind, Any, Callable[[Any], _Told]]] = [
+            (EventKind.PAIRED, proto.PairStatus, self._pair_status),
+            (EventKind.CONNECTED, proto.Connected, self._connected),
+            (EventKind.DISCONNECTED, proto.Disconnected, _nothing),
+            (EventKind.KEEPALIVE_TIMEOUT, proto.KeepAliveTimeout, _keepalive_timeout),
+            (EventKind.KEEPALIVE_RESTORED, proto.KeepAliveRestored, _nothing),
+            (EventKind.LOGGED_OUT, proto.LoggedOut, decode_events.logged_out),
+            (EventKind.STREAM_REPLACED, proto.StreamReplaced, _nothing),
+            (EventKind.TEMPORARY_BAN, proto.TemporaryBan, decode_events.temporary_ban),
+            (EventKind.CONNECT_FAILURE, proto.ConnectFailure, decode_events.connect_failure),
+            (EventKind.CLIENT_OUTDATED, proto.ClientOutdated, _nothing),
             (
-                Kind.STREAM_ERROR,
+                EventKind.STREAM_ERROR,
                 proto.StreamError,
                 lambda event: {"code": decode_events.text(event.Code)},
             ),
-            (Kind.MESSAGE, proto.Message, decode_events.message),
-            (Kind.RECEIPT, proto.Receipt, decode_events.receipt),
-            (Kind.UNDECRYPTABLE, proto.UndecryptableMessage, decode_events.undecryptable),
+            (EventKind.MESSAGE, proto.Message, decode_events.message),
+            (EventKind.RECEIPT, proto.Receipt, decode_events.receipt),
+            (EventKind.UNDECRYPTABLE, proto.UndecryptableMessage, decode_events.undecryptable),
         ]
         numbers = importlib.import_module("neonize.events").EVENT_TO_INT
         for kind, event_type, convert in kinds:
@@ -293,7 +293,7 @@ class Client:
             all_told = [data]
         self._told(kind, *all_told)
 
-    def _told(self, kind: Kind, *all_told: dict[str, Any]) -> None:
+    def _told(self, kind: EventKind, *all_told: dict[str, Any]) -> None:
         # An exception that leaves a callback is only printed by ctypes, and the event is lost
         # without a trace. Here it ends the process instead, which the daemon sees and logs.
         self._begun = True
@@ -307,23 +307,23 @@ class Client:
             )
 
     def _unreadable(
-        self, kind: Kind, packed: bytes, error: Exception
-    ) -> tuple[Kind, dict[str, Any]]:
+        self, kind: EventKind, packed: bytes, error: Exception
+    ) -> tuple[EventKind, dict[str, Any]]:
         """What is told in the place of an event that protobuf or we cannot read."""
         reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
         if kind in INBOUND:
-            return Kind.UNREADABLE, self._saved(kind, packed, reason)
+            return EventKind.UNREADABLE, self._saved(kind, packed, reason)
         logging.getLogger(__name__).error("an event of kind %s cannot be read: %s", kind, reason)
-        if kind is Kind.PAIRED:
-            return Kind.PAIR_ERROR, {"error": f"the phone's answer cannot be read: {reason}"}
+        if kind is EventKind.PAIRED:
+            return EventKind.PAIR_ERROR, {"error": f"the phone's answer cannot be read: {reason}"}
         return kind, blank(kind)
 
-    def _saved(self, kind: Kind, packed: bytes, reason: str) -> dict[str, Any]:
+    def _saved(self, kind: EventKind, packed: bytes, reason: str) -> dict[str, Any]:
         """Who sent it and when may still be readable where what was sent is not."""
         source = message_id = None
         try:
             for number, value, _ in fields(packed):
-                if number == 1 and kind is Kind.RECEIPT:
+                if number == 1 and kind is EventKind.RECEIPT:
                     source = self._proto.MessageSource.FromString(value)
                 elif number == 1:
                     info = self._proto.MessageInfo.FromString(value)
@@ -337,12 +337,12 @@ class Client:
         # The log's records are handed on by a thread; the one that says why must have arrived.
         importlib.import_module("neonize.utils.log")._log_queue.join()
         detail = None if outcome == "success" else self._trouble.last
-        self._told(Kind.LOGIN, {"outcome": outcome, "detail": detail})
+        self._told(EventKind.LOGIN, {"outcome": outcome, "detail": detail})
 
     def _unlinked_at_login(self, reason: int) -> None:
         """whatsmeow deletes the account at once, and neonize hands on no event without one: if it
         had not begun to, the log is all that tells. (If it had, the event comes a second time.)"""
-        self._emit(Kind.LOGGED_OUT, {"on_connect": True, "reason": reason})
+        self._emit(EventKind.LOGGED_OUT, {"on_connect": True, "reason": reason})
 
     def _forgotten(self, chat: str, device: str, message_id: str) -> None:
         """A device could not read a message and asked for it, and whatsmeow has forgotten it.
@@ -359,14 +359,14 @@ class Client:
         if known.server == LID_SERVER:
             try:
                 other = self._number_of(known.account)
-            except SendError:
+            except WhatsmeowError:
                 other = None  # the LID alone has to do
         data = {"message_id": message_id, "chat": str(other or known.account), "sender": device}
-        self._told(Kind.FORGOTTEN, data)
+        self._told(EventKind.FORGOTTEN, data)
 
     def _pair_status(self, event: Any) -> dict[str, Any] | None:
         if event.Status == event.ERROR:
-            self._emit(Kind.PAIR_ERROR, {"error": decode_events.text(event.Error)})
+            self._emit(EventKind.PAIR_ERROR, {"error": decode_events.text(event.Error)})
             return None
         return {
             "jid": decode_events.jid_text(event.ID),
@@ -422,7 +422,7 @@ class _LogListener(logging.Handler):
 NO_DEVICE = "the recipient has no device"
 
 
-class SendError(Exception):
+class WhatsmeowError(Exception):
     """whatsmeow refused or failed a call; the text is its own."""
 
 

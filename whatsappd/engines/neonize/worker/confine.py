@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from whatsappd.confinement import landlock, seccomp
-from whatsappd.confinement.landlock import IOCTL_DEVICE, READ, READ_FILE, WRITE_FILE, Rule
+from whatsappd.confinement.landlock import IOCTL_DEVICE, READ, READ_FILE, WRITE_FILE, PathRule
 from whatsappd.confinement.process import (
     close_all_but,
     drop_capabilities,
@@ -69,10 +69,10 @@ _KERNEL = (
     "/proc/stat",
 )
 _DEVICES = (
-    Rule("/dev/null", READ_FILE | WRITE_FILE | IOCTL_DEVICE),
-    Rule("/dev/zero", READ_FILE),
-    Rule("/dev/random", READ_FILE),
-    Rule("/dev/urandom", READ_FILE),
+    PathRule("/dev/null", READ_FILE | WRITE_FILE | IOCTL_DEVICE),
+    PathRule("/dev/zero", READ_FILE),
+    PathRule("/dev/random", READ_FILE),
+    PathRule("/dev/urandom", READ_FILE),
 )
 
 
@@ -156,7 +156,11 @@ def confine_fork_server(companies: str, confinement: str) -> Confined:
     if confinement == OFF:
         return Confined(lacking="it is switched off (sessions.confinement)")
     lacking: list[str] = []
-    rules = [Rule("/", READ), Rule("/dev/null", WRITE_FILE), Rule(companies, landlock.KEEP_FILES)]
+    rules = [
+        PathRule("/", READ),
+        PathRule("/dev/null", WRITE_FILE),
+        PathRule(companies, landlock.KEEP_FILES),
+    ]
     abi = _landlock(rules, None, lacking)
     has_seccomp = True
     try:
@@ -185,26 +189,26 @@ def _open_view() -> list[int]:
 def _restrict_files(request: WorkerRequest, lacking: list[str]) -> int:
     rules = [
         *_common_rules(tuple(request.apart)),
-        Rule(str(resolver_place()), READ_FILE),
-        Rule("/proc/self", READ),
-        Rule(".", landlock.KEEP_FILES),
+        PathRule(str(resolver_place()), READ_FILE),
+        PathRule("/proc/self", READ),
+        PathRule(".", landlock.KEEP_FILES),
     ]
     return _landlock(rules, request.ports, lacking)
 
 
 @functools.cache
-def _common_rules(apart: tuple[str, ...]) -> tuple[Rule, ...]:
+def _common_rules(apart: tuple[str, ...]) -> tuple[PathRule, ...]:
     """Those that are the same for all workers."""
     places = [Path(each).resolve() for each in apart]
     return (
-        *(Rule(str(path), READ) for tree in _trees() for path in without(tree, places)),
-        *(Rule(path, READ) for path in (*_CERTIFICATES, *_SETTINGS, *_KERNEL)),
-        *(Rule(str(path), READ) for path in _named_certificates(places)),
+        *(PathRule(str(path), READ) for tree in _trees() for path in without(tree, places)),
+        *(PathRule(path, READ) for path in (*_CERTIFICATES, *_SETTINGS, *_KERNEL)),
+        *(PathRule(str(path), READ) for path in _named_certificates(places)),
         *_DEVICES,
     )
 
 
-def _landlock(rules: Iterable[Rule], ports: Collection[int] | None, lacking: list[str]) -> int:
+def _landlock(rules: Iterable[PathRule], ports: Collection[int] | None, lacking: list[str]) -> int:
     """The version that is in force; 0: none."""
     try:
         landlock.abi_version()

@@ -1,6 +1,6 @@
 """The body of a worker process: one channel to the daemon, one neonize client.
 
-The main thread reads requests; each kind of blocking call has a lane (a thread) of its own, so
+The main thread reads requests; each kind of blocking call has a thread of its own, so
 that a health check is answered while a send waits. When the channel closes, the daemon is gone or
 has done with us: what it has not confirmed is saved for the next worker, and the process ends,
 whatever its threads are doing.
@@ -23,16 +23,16 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from whatsappd.engines.neonize.fork.preload import library_path
-from whatsappd.engines.neonize.worker.client import Client, SendError
+from whatsappd.engines.neonize.worker.client import NeonizeClient, WhatsmeowError
 from whatsappd.engines.neonize.worker.output import print_without_waiting
-from whatsappd.engines.neonize.worker.serial_thread import Lane
+from whatsappd.engines.neonize.worker.serial_thread import SerialThread
 from whatsappd.engines.neonize.worker.spool import Spool
 from whatsappd.engines.protocol import (
     EVENT,
     INBOUND,
     SPOOL,
     TAKEN,
-    Kind,
+    EventKind,
     WorkerEvent,
     WorkerMethod,
 )
@@ -73,7 +73,7 @@ def run_worker(company: str, channel: socket.socket, load_library: Callable[[], 
     leave_signals_to_the_daemon()
     print_without_waiting()
     threading.excepthook = _die_of_exception
-    worker = Worker(company, channel, load_library)
+    worker = WorkerServer(company, channel, load_library)
     try:
         worker.serve()
         worker.leave()
@@ -94,7 +94,7 @@ def leave_signals_to_the_daemon() -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-class Worker:
+class WorkerServer:
     def __init__(
         self, company: str, channel: socket.socket, load_library: Callable[[], None]
     ) -> None:
@@ -102,14 +102,14 @@ class Worker:
         self._channel = channel
         self._load_library = load_library
         self._write_lock = threading.Lock()
-        self._client: Client | None = None
+        self._client: NeonizeClient | None = None
         self._spool: Spool | None = None
-        self._lanes = {
-            WorkerMethod.SEND: Lane("send"),
-            WorkerMethod.LOGOUT: Lane("logout"),
-            WorkerMethod.LOOK_UP: Lane("look_up"),
-            WorkerMethod.HEALTH: Lane("health"),
-            WorkerMethod.STOP: Lane("stop"),
+        self._threads = {
+            WorkerMethod.SEND: SerialThread("send"),
+            WorkerMethod.LOGOUT: SerialThread("logout"),
+            WorkerMethod.LOOK_UP: SerialThread("look_up"),
+            WorkerMethod.HEALTH: SerialThread("health"),
+            WorkerMethod.STOP: SerialThread("stop"),
         }
 
     def serve(self) -> None:
@@ -149,14 +149,14 @@ class Worker:
                 WorkerMethod.HEALTH: self._health,
                 WorkerMethod.STOP: self._stop,
             }
-            self._lanes[method].run(lambda: self._answer(request, calls[method]))
+            self._threads[method].run(lambda: self._answer(request, calls[method]))
 
     def _answer(self, request: Request, call: Callable[[dict[str, Any]], Any]) -> None:
         try:
             packed = pack_result(request.msgid, call(named_arguments(request.params)))
         except WhatsappdError as error:
             packed = pack_error(request.msgid, error)
-        except SendError as error:
+        except WhatsmeowError as error:
             packed = pack_error(request.msgid, WorkerFailed(str(error)))
         except (sqlite3.Error, OSError) as error:
             reason = f"the account's database or directory cannot be used: {error}"
@@ -175,7 +175,7 @@ class Worker:
             # Only a daemon started with --sandbox sends a root key.
             replace_noise_root(library_path(), noise_root)
         _quiet_neonize(arguments["log_level"])
-        self._client = Client(
+        self._client = NeonizeClient(
             self._company,
             database=arguments["database"],
             proxy=arguments.get("proxy"),
@@ -214,12 +214,12 @@ class Worker:
             self._client.stop()
         return {}
 
-    def _opened(self) -> Client:
+    def _opened(self) -> NeonizeClient:
         if self._client is None:
             raise InvalidParams("client.open must come first", field="method")
         return self._client
 
-    def _emit(self, kind: Kind, data: dict[str, Any]) -> None:
+    def _emit(self, kind: EventKind, data: dict[str, Any]) -> None:
         event = WorkerEvent(self._company, kind, data)
         if kind in INBOUND:
             assert self._spool is not None

@@ -1,7 +1,7 @@
 """A thread that runs blocking calls one after another.
 
 whatsmeow serialises sends anyway, and a health check must not wait behind one: so each kind of
-call has a lane of its own.
+call has a `SerialThread` of its own.
 """
 
 from __future__ import annotations
@@ -11,10 +11,10 @@ import threading
 from collections.abc import Callable
 
 
-class Lane:
+class SerialThread:
     """Runs what it is given, in order, in a daemon thread that starts with the first call.
 
-    A call that never returns blocks its lane only; the process does not wait for it at exit.
+    A call that never returns blocks this thread only; the process does not wait for it at exit.
     """
 
     def __init__(self, name: str) -> None:

@@ -19,7 +19,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from whatsappd.engines.protocol import EVENT, Kind, WorkerEvent, parse_worker_event, unpackable
+from whatsappd.engines.protocol import EVENT, EventKind, WorkerEvent, parse_worker_event, unpackable
 from whatsappd.errors import InvalidParams, Malformed, TooLarge
 from whatsappd.wire.account_keys import is_plumbing, without_keys
 from whatsappd.wire.frames import READ_SIZE, FrameReader
@@ -192,7 +192,7 @@ def _load(file: Path) -> list[WorkerEvent]:
 def _without_plumbing(event: WorkerEvent) -> WorkerEvent | None:
     """`event` without the keys that older versions left in it; None if nothing else was."""
     raw = event.data.get("raw")
-    if event.kind is not Kind.MESSAGE or raw is None:
+    if event.kind is not EventKind.MESSAGE or raw is None:
         return event
     try:
         if is_plumbing(raw):
