@@ -9,8 +9,6 @@ import msgspec
 #: A company id; `model.company.validate_company` words the complaint.
 CompanyId = Annotated[str, msgspec.Meta(max_length=200)]
 
-#: The longest text of one message, in characters: WhatsApp's own limit.
-MAX_TEXT = 65_536
 MAX_KEY = 200
 
 

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 
-from whatsappd.api.params import MAX_KEY, MAX_TEXT, CompanyId, Params
+from whatsappd.api.params import MAX_KEY, CompanyId, Params
 from whatsappd.clock import settled_ms
 from whatsappd.errors import (
     InvalidParams,
@@ -20,6 +20,7 @@ from whatsappd.errors import (
 )
 from whatsappd.handlers.access import AccessControl
 from whatsappd.model.company import validate_company
+from whatsappd.model.content import MAX_TEXT, Sendable, Text
 from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.model.session import SessionState
@@ -45,9 +46,12 @@ _WAITS: dict[str, frozenset[OutboxState]] = {
 
 
 class SendParams(Params):
+    """`text` is short for `content` of kind `text`: one of the two is given."""
+
     company: CompanyId
     to: str
-    text: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)]
+    text: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)] | None = None
+    content: Sendable | None = None
     key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY)] | None = None
     wait: Literal["queued", "sent", "delivered"] = "queued"
     ttl_ms: Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_MS)] | None = None
@@ -92,7 +96,7 @@ class MessagesApi:
 
     def methods(self) -> list[Method]:
         return [
-            Method("message.send", SendParams, self._send, "Send a text.", writes=True),
+            Method("message.send", SendParams, self._send, "Send a message.", writes=True),
             Method(
                 "message.get", MessageId, self._get, "One message.",
                 writes=False, concerns=Concerns.SEVERAL,
@@ -125,7 +129,7 @@ class MessagesApi:
         new = NewMessage(
             company=params.company,
             chat=str(to),
-            text=params.text,
+            text=_content_of(params).text,
             key=params.key,
             expires_ms=settled_ms() + params.ttl_ms if params.ttl_ms else None,
             on_uncertain=params.on_uncertain,
@@ -247,6 +251,24 @@ class MessagesApi:
         row = await self._readable(call, params)
         self._access.require(call, what, row.company, write=True)
         return row
+
+
+def _content_of(params: SendParams) -> Sendable:
+    """What to send.
+
+    Raises:
+        InvalidParams: `text` and `content` are both given, or neither is.
+    """
+    if params.text is not None and params.content is not None:
+        raise InvalidParams(
+            "text, content: give one of the two; text is short for content of kind text",
+            field="content",
+        )
+    if params.text is not None:
+        return Text(params.text)
+    if params.content is None:
+        raise InvalidParams("text: is missing; give it, or content of another kind", field="text")
+    return params.content
 
 
 @contextmanager

@@ -6,6 +6,7 @@ Every parameter of every method comes through here, whatever door it came in by.
 from __future__ import annotations
 
 from enum import Enum
+from functools import cache
 from types import UnionType
 from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
 
@@ -39,6 +40,14 @@ def params_from(params: Any, wanted: type[msgspec.Struct]) -> Any:
             `data.field` is that name alone.
     """
     arguments = named_arguments(params)
+    for name, (tag_field, *tags) in _tagged(wanted).items():
+        # msgspec takes a structure without its tag where there is no other to choose from.
+        value = arguments.get(name)
+        if isinstance(value, dict) and tag_field not in value:
+            accepted = ", ".join(tags)
+            raise InvalidParams(
+                f"{name}.{tag_field}: is missing (accepted: {accepted})", field=name
+            )
     try:
         return msgspec.convert(arguments, wanted)
     except msgspec.ValidationError as error:
@@ -64,7 +73,10 @@ def _complain(
             ) from error
     reason, path = _reason_and_path(str(error))
     top = path.partition(".")[0].partition("[")[0]
-    choices = _choices(wanted, top) if path in (top, f"{top}[...]") else []
+    tag_field, *tags = _tagged(wanted).get(top, ("",))
+    choices = tags if path == f"{top}.{tag_field}" else []
+    if path in (top, f"{top}[...]"):
+        choices = _choices(wanted, top)
     if choices:
         reason += f" (accepted: {', '.join(choices)})"
     raise InvalidParams(f"{path or 'params'}: {reason}", field=top or "params") from error
@@ -80,18 +92,39 @@ def _reason_and_path(complaint: str) -> tuple[str, str]:
     return reason, path.removesuffix("`").removeprefix(".")
 
 
+@cache
+def _tagged(wanted: type[msgspec.Struct]) -> dict[str, tuple[str, ...]]:
+    """The fields that take tagged structures: the name of the tag's field, and the tags."""
+    found: dict[str, tuple[str, ...]] = {}
+    for field in msgspec.structs.fields(wanted):
+        for hint in _alternatives(wanted, field.encode_name):
+            if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+                config = hint.__struct_config__
+                if config.tag_field is not None:
+                    known = found.get(field.encode_name, (config.tag_field,))
+                    found[field.encode_name] = (*known, str(config.tag))
+    return found
+
+
 def _choices(wanted: type[msgspec.Struct], name: str) -> list[str]:
     """The literal values that a field takes, if it takes a choice of them."""
-    names = {field.encode_name: field.name for field in msgspec.structs.fields(wanted)}
-    hint = get_type_hints(wanted).get(names.get(name, ""))
     found: list[str] = []
-    pending = [hint]
-    while pending:
-        hint = pending.pop(0)
+    for hint in _alternatives(wanted, name):
         if get_origin(hint) is Literal:
             found += [str(value) for value in get_args(hint)]
-        elif get_origin(hint) in (Union, UnionType, list, tuple):
-            pending += get_args(hint)
         elif isinstance(hint, type) and issubclass(hint, Enum):
             found += [str(member.value) for member in hint]
+    return found
+
+
+def _alternatives(wanted: type[msgspec.Struct], name: str) -> list[Any]:
+    """The types that a field takes, and those within a list of them."""
+    names = {field.encode_name: field.name for field in msgspec.structs.fields(wanted)}
+    found, pending = [], [get_type_hints(wanted).get(names.get(name, ""))]
+    while pending:
+        hint = pending.pop(0)
+        if get_origin(hint) in (Union, UnionType, list, tuple):
+            pending += get_args(hint)
+        else:
+            found.append(hint)
     return found

@@ -14,8 +14,9 @@ from scripted_daemon import Daemon, session
 
 from whatsappctl import batch, sending
 from whatsappctl.cli import cli
-from whatsappd.api.params import MAX_KEY, MAX_TEXT
+from whatsappd.api.params import MAX_KEY
 from whatsappd.errors import KeyConflict, QueueFull, StoreFailed, TooManyRequests
+from whatsappd.model.content import MAX_TEXT
 from whatsappd.model.message import OnUncertain
 
 NEWER = 1 << 60

@@ -1,0 +1,50 @@
+"""Persons and chats: both identities, wherever both are known."""
+
+from __future__ import annotations
+
+import pytest
+
+from whatsappd.model.jid import parse_jid
+from whatsappd.model.person import Chat, Person, chat, person
+
+LID, NUMBER = parse_jid("123:7@lid"), parse_jid("15550100:7@s.whatsapp.net")
+
+
+@pytest.mark.parametrize("known", [(LID, NUMBER), (NUMBER, None, LID)])
+def test_a_person_has_both_identities_in_any_order(known: tuple[None, ...]) -> None:
+    found = person(*known, name="Ann")
+    assert found == Person(
+        jid="15550100@s.whatsapp.net", lid="123@lid", phone="+15550100", name="Ann"
+    )
+    assert found.addresses == {"15550100@s.whatsapp.net", "123@lid"}
+    assert found.identity == ("123@lid", "15550100@s.whatsapp.net")
+
+
+def test_what_is_not_known_is_none() -> None:
+    assert person(None, None) is None
+    assert chat(None) is None
+    assert person(LID) == Person(jid="123@lid", lid="123@lid")
+    assert person(NUMBER) == Person(jid="15550100@s.whatsapp.net", phone="+15550100")
+    for one in (person(LID), person(NUMBER)):
+        assert one is not None
+        assert one.identity is None
+    odd = person(parse_jid("a b@s.whatsapp.net"))
+    assert odd == Person(jid="a b@s.whatsapp.net")
+
+
+@pytest.mark.parametrize(
+    ("jid", "type_"),
+    [
+        ("15550100@s.whatsapp.net", "person"),
+        ("123@lid", "person"),
+        ("1234-5678@g.us", "group"),
+        ("status@broadcast", "status"),
+        ("1234@broadcast", "broadcast"),
+        ("1234@newsletter", "channel"),
+        ("a b@example.com", "other"),
+    ],
+)
+def test_a_chat_says_what_it_is(jid: str, type_: str) -> None:
+    found = chat(parse_jid(jid))
+    assert isinstance(found, Chat)
+    assert (found.jid, found.type) == (jid, type_)
