@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 ALLOWED: dict[str, set[str]] = {
     "errors": set(),
     "confinement": set(),
-    "workdir": set(),
+    "working_directory": set(),
     "clock": set(),
     # The boundary around long-lived tasks: every room that has such tasks uses it.
     "supervision": {"clock", "rules"},
@@ -27,7 +27,7 @@ ALLOWED: dict[str, set[str]] = {
     "limits": {"supervision", "errors", "clock", "model", "rules"},
     # The daemon's side of its workers.
     "engines": {
-        *("processes", "confinement", "errors", "clock", "model", "wire", "rules", "state"),
+        *("process_table", "confinement", "errors", "clock", "model", "wire", "rules", "state"),
         *("store.sqlite.connect", "store.sqlite.failures", "store.sqlite.backup", "supervision"),
     },
     # Processes of their own: the fork server, and each worker.
@@ -50,17 +50,17 @@ ALLOWED: dict[str, set[str]] = {
     "sandbox": {"errors", "model", "wire", "files"},
     "files": {"errors"},
     "stdio": set(),
-    "command": {"", "stdio", "errors", "wire"},
+    "command_runner": {"", "stdio", "errors", "wire"},
     "state": {"errors", "model"},
     "lock": {"errors", "clock"},
     "logs": {"log_writer", "wire"},
     "log_writer": {"wire"},
     "systemd": {"errors"},
-    "config": {"errors", "model", "workdir"},
+    "config": {"errors", "model", "working_directory"},
     "settings_for_parts": {"config", "rules", "sessions", "store"},
     "sessions": {
         "engines",
-        "processes",
+        "process_table",
         "supervision",
         "confinement",
         "errors",
@@ -87,19 +87,22 @@ ALLOWED: dict[str, set[str]] = {
         *("metrics", "supervision", "log_writer", "engines"),
         "state",
     },
-    "serving": {
-        *("ending", "supervision", "errors", "handlers", "config", "monitoring", "rpc", "rules"),
+    "daemon_socket": {
+        *("shutdown", "supervision", "errors", "handlers", "config", "monitoring", "rpc", "rules"),
         "systemd",
     },
     # Who hears the signals, and sees to it that the process ends.
-    "ending": {"errors", "processes"},
-    "processes": set(),
-    "signals": {"ending", "supervision", "errors", "config", "systemd"},
+    "shutdown": {"errors", "process_table"},
+    "process_table": set(),
+    "signals": {"shutdown", "supervision", "errors", "config", "systemd"},
     "gateway": {
         *("supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"),
         "rpc.listener",  # it makes the gateway's own Unix socket, too
     },
-    "ctl": {"", "errors", "model", "wire", "files", "stdio", "command", "confinement.landlock"},
+    "ctl": {
+        *("", "errors", "model", "wire", "files", "stdio", "command_runner"),
+        "confinement.landlock",
+    },
 }
 #: The places where parts meet may import everything of the daemon.
 MEETING_PLACES = {

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from typing import Any
 
     from whatsappctl.client import Client as Client
-    from whatsappctl.stream import EventStream as EventStream
+    from whatsappctl.event_stream import EventStream as EventStream
 
 __all__ = ["Client", "EventStream"]
 
@@ -24,7 +24,7 @@ def __getattr__(name: str) -> "Any":
 
         return Client
     if name == "EventStream":
-        from whatsappctl.stream import EventStream
+        from whatsappctl.event_stream import EventStream
 
         return EventStream
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -13,9 +13,9 @@ from typing import Any, NoReturn
 
 import click
 
-from whatsappctl.common import Options, common_options, fail
+from whatsappctl.command_options import Options, common_options, fail
 from whatsappd import __version__, stdio
-from whatsappd.command import EXIT_INTERRUPTED, run
+from whatsappd.command_runner import EXIT_INTERRUPTED, run
 from whatsappd.errors import WhatsappdError
 
 #: Section by section, as `--help` shows them. Each verb is `whatsappctl.commands.VERB`.

@@ -16,7 +16,7 @@ from whatsappd.model.paths import socket_to_reach
 if TYPE_CHECKING:
     from types import TracebackType
 
-    from whatsappctl.stream import EventStream
+    from whatsappctl.event_stream import EventStream
 
 #: Seconds that a call may take unless it says otherwise. Most answers take a millisecond; stopping
 #: or removing a session waits for its worker.
@@ -180,7 +180,7 @@ class Client:
         queued: str | None = None,
     ) -> tuple[dict[str, Any], EventStream]:
         """Start a session (see `start`) and follow its events from before: no code is missed."""
-        from whatsappctl.stream import EventStream
+        from whatsappctl.event_stream import EventStream
 
         connection = Connection(self.path, deadline=self._deadline)
         arguments: dict[str, Any] = {"company": company, "watch": True}
@@ -307,7 +307,7 @@ class Client:
             types: only events of these types (`whatsappd.model.event.EVENT_TYPES`).
             consumer: a name whose place the daemon keeps; move it with `EventStream.ack`.
         """
-        from whatsappctl.stream import subscribe
+        from whatsappctl.event_stream import subscribe
 
         return subscribe(
             self.path,

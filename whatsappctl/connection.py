@@ -20,7 +20,7 @@ from whatsappd.errors import (
     error_from_wire,
     not_running,
 )
-from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import (
     MAX_MSGID,
     Notification,
@@ -48,7 +48,7 @@ class Connection:
     def __init__(self, path: str, *, deadline: float | None) -> None:
         self.path = path
         self._sock = connect(path, deadline)
-        self._frames = FrameReader()
+        self._frames = MessagePackReader()
         self._answers: dict[int, Response] = {}
         self._awaited: set[int] = set()
         self._notifications: deque[tuple[str, dict[str, Any]]] = deque()

@@ -12,12 +12,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from whatsappd.command import OutputEnded, check_output
+from whatsappd.command_runner import OutputEnded, check_output
 from whatsappd.stdio import wait_for
 from whatsappd.wire.escape import printable, safe_json
 
 if TYPE_CHECKING:
-    from whatsappctl.stream import EventStream
+    from whatsappctl.event_stream import EventStream
     from whatsappd.model.event import Event
 
 

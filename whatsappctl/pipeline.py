@@ -12,7 +12,7 @@ from typing import Any
 
 from whatsappctl.connection import connect
 from whatsappd.errors import Malformed, Unreachable, WhatsappdError, error_from_wire
-from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import (
     Notification,
     Response,
@@ -29,7 +29,7 @@ class Pipeline:
         self.path = path
         self._sock = connect(path, deadline)
         self._sock.setblocking(False)
-        self._frames = FrameReader()
+        self._frames = MessagePackReader()
         self._unsent = bytearray()
         self._last_word: WhatsappdError | None = None
 

@@ -19,7 +19,7 @@ import trio
 from whatsappd import __version__
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
-from whatsappd.ending import CLOSE_WITHIN, Ending
+from whatsappd.daemon_socket import serve
 from whatsappd.engines.child_process import become_subreaper, reap_strays
 from whatsappd.engines.neonize.spawn import Confinement, ForkServer
 from whatsappd.engines.neonize.worker_environment import ports_through, worker_environment
@@ -38,7 +38,6 @@ from whatsappd.monitoring.scrape import Scrape
 from whatsappd.restore import finish_restore
 from whatsappd.rpc.listener import Listener, check_path, inherited_listener
 from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
-from whatsappd.serving import serve
 from whatsappd.sessions.clock_watch import ClockWatch
 from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
@@ -51,6 +50,7 @@ from whatsappd.settings_for_parts import (
     send_limits,
     session_settings,
 )
+from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard
 from whatsappd.signals import Wishes, reload_whenever_asked
 from whatsappd.state import REAL, SANDBOX, Place, StateDirectory
 from whatsappd.store.sqlite.acquaintances import Contacts
@@ -71,11 +71,11 @@ from whatsappd.systemd import Launch, keep_alive, show_stopping, take_launch
 log = structlog.get_logger()
 
 
-async def run_daemon(live: LiveSettings, ending: Ending) -> None:
+async def run_daemon(live: LiveSettings, guard: ShutdownGuard) -> None:
     """Be the daemon until SIGTERM or SIGINT; a second one hurries. SIGHUP reloads the settings.
 
     Args:
-        ending: hears the signals, and ends the process should it not end in time.
+        guard: hears the signals, and ends the process should it not end in time.
 
     Raises:
         AlreadyRunning: another daemon holds the state directory or the socket.
@@ -110,7 +110,7 @@ async def run_daemon(live: LiveSettings, ending: Ending) -> None:
         with trio.CancelScope() as hurry:
             async with trio.open_nursery() as signals:
                 wishes = Wishes(hurry)
-                listen = partial(ending.signals, wishes.take)
+                listen = partial(guard.signals, wishes.take)
                 signals.start_soon(supervision.keep, "signals", listen)
                 reload = partial(reload_whenever_asked, wishes, live, launch.notify)
                 signals.start_soon(supervision.keep, "reload", reload)
@@ -125,7 +125,7 @@ async def run_daemon(live: LiveSettings, ending: Ending) -> None:
                     wishes.stopping,
                     started,
                     supervision,
-                    ending,
+                    guard,
                 )
                 signals.cancel_scope.cancel()
     log.info("stopped")
@@ -140,7 +140,7 @@ async def _run_parts(
     stopping: trio.Event,
     started: float,
     supervision: Supervision,
-    ending: Ending,
+    guard: ShutdownGuard,
 ) -> None:
     settings = live.settings
     notify = launch.notify
@@ -266,8 +266,8 @@ async def _run_parts(
                 sessions.start_soon(keep, "pool", pool.run)
                 sessions.start_soon(keep, "monitor", monitor.run)
                 await serve(live, parts, listener, notify, stopping, started, supervision)
-                sessions.start_soon(show_stopping, notify, ending.within_s, pool.count_workers)
-                await _end_sessions(pool, fork_server, ending)
+                sessions.start_soon(show_stopping, notify, guard.within_s, pool.count_workers)
+                await _end_sessions(pool, fork_server, guard)
                 sessions.cancel_scope.cancel()
             outer.cancel_scope.cancel()
 
@@ -289,9 +289,9 @@ def _keep_house(
     nursery.start_soon(keep, "audit", audit.run)
 
 
-async def _end_sessions(pool: Pool, fork_server: ForkServer, ending: Ending) -> None:
+async def _end_sessions(pool: Pool, fork_server: ForkServer, guard: ShutdownGuard) -> None:
     """Stop all sessions; kill the workers of those that do not end in time."""
-    with trio.move_on_after(ending.left_s - CLOSE_WITHIN) as in_time:
+    with trio.move_on_after(guard.left_s - CLOSE_WITHIN) as in_time:
         await pool.shut_down()
     if in_time.cancelled_caught:
         log.warning("sessions_cut_off", companies=pool.cut_off())

@@ -27,7 +27,7 @@ from whatsappd.store.sqlite.integrity import check as check_database
 from whatsappd.store.sqlite.integrity import check_account
 
 
-class Finding(NamedTuple):
+class CheckFinding(NamedTuple):
     """One thing that was looked at."""
 
     subject: str
@@ -35,10 +35,10 @@ class Finding(NamedTuple):
     words: str  # how it is; if it is not well, with the remedy
 
 
-class Report(NamedTuple):
+class CheckReport(NamedTuple):
     configuration: Configuration
     sources: Sources
-    findings: list[Finding]
+    findings: list[CheckFinding]
 
     @property
     def is_ok(self) -> bool:
@@ -85,12 +85,12 @@ class Report(NamedTuple):
         return lines
 
 
-def inspect(configuration: Configuration, sources: Sources) -> Report:
+def inspect(configuration: Configuration, sources: Sources) -> CheckReport:
     """Look at everything that the daemon will need of its host."""
     settings = configuration.settings
     state = StateDirectory(settings.state_dir)
     findings = [*_socket(settings), *_state(state, settings)]
-    return Report(configuration, sources, findings)
+    return CheckReport(configuration, sources, findings)
 
 
 def _written(key: str, settings: Settings) -> str:
@@ -104,17 +104,19 @@ def _rule(rule: AccessRule) -> str:
     return f"{rule.subject} {name}: {'reads' if rule.read_only else 'all of'} {companies}"
 
 
-def _socket(settings: Settings) -> list[Finding]:
+def _socket(settings: Settings) -> list[CheckFinding]:
     subject = f"socket {settings.socket}"
     try:
         check_path(str(settings.socket))
     except BadStateDirectory as error:
-        return [Finding(subject, False, error.message)]
+        return [CheckFinding(subject, False, error.message)]
     mode = f"mode {settings.socket_mode:04o}"
-    return [Finding(subject, True, f"{mode}, group {settings.socket_group or 'of the daemon'}")]
+    return [
+        CheckFinding(subject, True, f"{mode}, group {settings.socket_group or 'of the daemon'}")
+    ]
 
 
-def _state(state: StateDirectory, settings: Settings) -> list[Finding]:
+def _state(state: StateDirectory, settings: Settings) -> list[CheckFinding]:
     subject = f"state directory {state.root}"
     try:
         found = state.root.stat()
@@ -122,10 +124,10 @@ def _state(state: StateDirectory, settings: Settings) -> list[Finding]:
         return [_missing(subject, state.root)]
     except OSError as error:
         words = f"cannot be looked at: {error.strerror}; run this as the daemon's user"
-        return [Finding(subject, False, words)]
+        return [CheckFinding(subject, False, words)]
     trouble = _permissions(state.root, found)
     if trouble:
-        return [Finding(subject, False, trouble)]
+        return [CheckFinding(subject, False, trouble)]
     try:
         return [
             _kind(subject, state, settings, found),
@@ -135,15 +137,15 @@ def _state(state: StateDirectory, settings: Settings) -> list[Finding]:
         ]
     except OSError as error:
         words = f"cannot be read: {error.strerror}; run this as the daemon's user"
-        return [Finding(subject, False, words)]
+        return [CheckFinding(subject, False, words)]
 
 
-def _missing(subject: str, root: Path) -> Finding:
+def _missing(subject: str, root: Path) -> CheckFinding:
     parent = next(each for each in root.parents if each.exists())
     if os.access(parent, os.W_OK):
-        return Finding(subject, True, "is made at the first start")
+        return CheckFinding(subject, True, "is made at the first start")
     words = f"does not exist, and this user may not make it in {parent}; make it, with mode 0700"
-    return Finding(subject, False, words)
+    return CheckFinding(subject, False, words)
 
 
 def _permissions(root: Path, found: os.stat_result) -> str | None:
@@ -162,24 +164,26 @@ def _permissions(root: Path, found: os.stat_result) -> str | None:
 
 def _kind(
     subject: str, state: StateDirectory, settings: Settings, found: os.stat_result
-) -> Finding:
+) -> CheckFinding:
     wanted = SANDBOX if settings.is_sandboxed else REAL
     mode = state.mode.read_text().strip() if state.mode.exists() else wanted
     if mode != wanted:
         other = "with --sandbox" if mode == SANDBOX else "without --sandbox"
         words = f"belongs to {mode} accounts; choose another, or start the daemon {other}"
-        return Finding(subject, False, words)
+        return CheckFinding(subject, False, words)
     companies = sum(1 for _ in state.companies.iterdir()) if state.companies.exists() else 0
     holder = holder_of(state.lock)
     used = f"in use by process {holder}" if holder else "not in use"
     owner = _user(found.st_uid)
-    return Finding(subject, True, f"{mode} accounts of {companies} companies, of {owner}, {used}")
+    return CheckFinding(
+        subject, True, f"{mode} accounts of {companies} companies, of {owner}, {used}"
+    )
 
 
-def _foreign_files(state: StateDirectory, owner: int) -> list[Finding]:
+def _foreign_files(state: StateDirectory, owner: int) -> list[CheckFinding]:
     """What the daemon's user cannot read and write, whoever looks at it now."""
     daemon = _user(owner)
-    findings: list[Finding] = []
+    findings: list[CheckFinding] = []
     for path in sorted(
         [*state.root.iterdir(), *state.companies.glob("*"), *state.companies.glob("*/*")]
     ):
@@ -192,25 +196,25 @@ def _foreign_files(state: StateDirectory, owner: int) -> list[Finding]:
                 f"belongs to user {_user(found.st_uid)}, and the daemon is user {daemon}; "
                 f"run `chown {daemon}: {path}`"
             )
-            findings.append(Finding(f"{path}", False, words))
+            findings.append(CheckFinding(f"{path}", False, words))
         elif found.st_mode & needed != needed:
             words = (
                 f"has mode {stat.S_IMODE(found.st_mode):04o}, with which user {daemon} cannot read "
                 f"and write it; run `chmod {needed:o} {path}`"
             )
-            findings.append(Finding(f"{path}", False, words))
+            findings.append(CheckFinding(f"{path}", False, words))
     return findings
 
 
-def _cut_off(state: StateDirectory) -> list[Finding]:
+def _cut_off(state: StateDirectory) -> list[CheckFinding]:
     if not is_cut_off(state):
         return []
     words = "was killed in the middle: the next start of the daemon finishes it"
-    return [Finding("restore", False, words)]
+    return [CheckFinding("restore", False, words)]
 
 
-def _databases(state: StateDirectory) -> list[Finding]:
-    findings: list[Finding] = []
+def _databases(state: StateDirectory) -> list[CheckFinding]:
+    findings: list[CheckFinding] = []
     if state.database.exists():
         findings.append(_database(f"database {state.database}", check_database(state.database)))
     if state.companies.exists():
@@ -221,8 +225,8 @@ def _databases(state: StateDirectory) -> list[Finding]:
     return findings
 
 
-def _database(subject: str, troubles: list[str]) -> Finding:
-    return Finding(subject, not troubles, "; ".join(troubles) or "sound")
+def _database(subject: str, troubles: list[str]) -> CheckFinding:
+    return CheckFinding(subject, not troubles, "; ".join(troubles) or "sound")
 
 
 def _user(uid: int) -> str:

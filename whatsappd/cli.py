@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 import click
 
 from whatsappd import __version__, stdio
-from whatsappd.command import run as run_command
+from whatsappd.command_runner import run as run_command
 from whatsappd.errors import EXIT_FAILED, WhatsappdError
 from whatsappd.logs import LAST_WORDS, LEVELS, close_logs, configure_logs
 from whatsappd.wire.escape import printable
@@ -183,10 +183,10 @@ def run(sources: Sources) -> None:
     Settings come from the options below, WHATSAPPD_* variables, and a file; `whatsappd check`
     shows them.
     """
-    from whatsappd.ending import Ending
+    from whatsappd.shutdown import ShutdownGuard
 
-    ending = Ending()
-    ending.listen()
+    guard = ShutdownGuard()
+    guard.listen()
 
     import trio
 
@@ -194,13 +194,13 @@ def run(sources: Sources) -> None:
     from whatsappd.config.live import LiveSettings
     from whatsappd.config.load import load
     from whatsappd.confinement.process import keep_memory_private
-    from whatsappd.workdir import leave_starting_directory
+    from whatsappd.working_directory import leave_starting_directory
 
     configuration = load(sources)
     keep_memory_private()
     leave_starting_directory()
     configure_logs(configuration.settings.log_level, configuration.settings.log_format)
-    trio.run(run_daemon, LiveSettings(sources, configuration), ending)
+    trio.run(run_daemon, LiveSettings(sources, configuration), guard)
 
 
 @cli.command()
@@ -356,7 +356,7 @@ def gateway(
     from whatsappd.confinement.process import keep_memory_private
     from whatsappd.gateway.settings import GatewaySettings, parse_bind
     from whatsappd.model.paths import socket_to_reach
-    from whatsappd.workdir import from_start, leave_starting_directory
+    from whatsappd.working_directory import from_start, leave_starting_directory
 
     configure_logs(log_level)
     settings = GatewaySettings(
@@ -404,7 +404,7 @@ def sandbox(
     import trio
 
     from whatsappd.sandbox_app import run_sandbox
-    from whatsappd.workdir import from_start, leave_starting_directory
+    from whatsappd.working_directory import from_start, leave_starting_directory
 
     # A daemon that starts it has these blocked for itself.
     signal.pthread_sigmask(signal.SIG_UNBLOCK, {signal.SIGTERM, signal.SIGINT, signal.SIGHUP})

@@ -1,6 +1,6 @@
 """What signals mean to a running daemon: an end, or settings to read again.
 
-Called by `app`; `ending` hears them.
+Called by `app`; `shutdown` hears them.
 """
 
 from __future__ import annotations

@@ -17,7 +17,7 @@ from pathlib import Path
 import pytest
 import trio
 
-from whatsappctl.sending import IN_FLIGHT
+from whatsappctl.batch_sender import IN_FLIGHT
 from whatsappd.rpc.client import RpcClient
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "e2e"))

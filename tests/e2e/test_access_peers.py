@@ -42,7 +42,7 @@ import json, os, sys
 sys.path[:] = json.loads(sys.argv[1])
 uid, groups, calls = json.loads(sys.argv[3])
 from whatsappctl import Client
-import whatsappctl.client, whatsappctl.stream, whatsappd.errors
+import whatsappctl.client, whatsappctl.event_stream, whatsappd.errors
 client = Client(sys.argv[2])
 os.setgroups(groups)
 os.setgid(uid)

@@ -21,9 +21,9 @@ from daemons import (
     until_gone,
 )
 
-from whatsappd.ending import STOP_WITHIN
 from whatsappd.errors import EXIT_OK, EXIT_TIMED_OUT
-from whatsappd.processes import all_processes
+from whatsappd.process_table import all_processes
+from whatsappd.shutdown import STOP_WITHIN
 from whatsappd.wire.rpc import pack_request
 
 #: Seconds that a busy machine may add to what is measured.
@@ -129,15 +129,15 @@ async def test_whatever_hangs_all_is_gone_in_time(what: str) -> None:
             "import sys\n"
             "if 'whatsappd' in sys.orig_argv and 'run' in sys.orig_argv:\n"
             "    import threading, time, signal\n"
-            "    import whatsappd.ending as ending\n"
+            "    import whatsappd.shutdown as guard\n"
             "    stopping = threading.Event()\n"
-            "    ending.STOP_WITHIN = 3.0\n"
-            "    ending.Ending.__init__.__kwdefaults__['within_s'] = 3.0\n"
-            "    plain_count = ending.Ending._count_down\n"
+            "    guard.STOP_WITHIN = 3.0\n"
+            "    guard.ShutdownGuard.__init__.__kwdefaults__['within_s'] = 3.0\n"
+            "    plain_count = guard.ShutdownGuard._count_down\n"
             "    def count(self):\n"
             "        stopping.set()\n"
             "        plain_count(self)\n"
-            "    ending.Ending._count_down = count\n"
+            "    guard.ShutdownGuard._count_down = count\n"
             + "\n".join(f"    {line}" for line in hang.splitlines())
         )
         daemon.environment["PYTHONPATH"] = str(daemon.directory)
@@ -167,7 +167,8 @@ async def test_whatever_hangs_all_is_gone_in_time(what: str) -> None:
 
 async def test_a_signal_before_there_is_anything_to_end_ends_it() -> None:
     program = (
-        "import whatsappd.ending, time; ending = whatsappd.ending.Ending(); ending.listen()\n"
+        "import time, whatsappd.shutdown as shutdown\n"
+        "guard = shutdown.ShutdownGuard(); guard.listen()\n"
         "print('listening', flush=True)\n"
         "time.sleep(3600)"
     )

@@ -23,11 +23,11 @@ from structlog.testing import capture_logs
 from targets import Target, refusing
 from wire_targets import messages, streams
 
-from whatsappctl.batch import Line
+from whatsappctl.batch_lines import BatchLine
+from whatsappctl.batch_sender import BatchSender, LineOutcome
 from whatsappctl.connection import Connection
+from whatsappctl.event_stream import subscribe
 from whatsappctl.interrupts import Interrupts
-from whatsappctl.sending import Outcome, Sender
-from whatsappctl.stream import subscribe
 from whatsappd.engines.neonize.spawn import Confinement, ForkServer
 from whatsappd.engines.protocol import AUTO, Confined, WorkerRequest, pack_hello, parse_request
 from whatsappd.errors import Malformed, WhatsappdError, WorkerFailed, error_from_wire
@@ -175,14 +175,16 @@ def check_batch_answers(data: bytes) -> None:
     """Each line of a batch has one end at the most, and all of it ends in time."""
     path = _speaker().says(data)
     lines = [
-        Line(number, ("acme", str(number)), {"company": "acme", "to": "+15550100", "text": "x"})
+        BatchLine(
+            number, ("acme", str(number)), {"company": "acme", "to": "+15550100", "text": "x"}
+        )
         for number in range(3)
     ]
-    told: list[Outcome] = []
+    told: list[LineOutcome] = []
     interrupts = Interrupts()
     interrupts.wake.setblocking(False)
     with closing(interrupts.wake), closing(interrupts._signalled):
-        sender = Sender(
+        sender = BatchSender(
             path, iter(lines), report=told.append, notice=len, interrupts=interrupts, deadline=0.02
         )
         with suppress(WhatsappdError):

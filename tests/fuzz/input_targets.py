@@ -20,7 +20,7 @@ from structlog.testing import capture_logs
 from targets import Target, refusing
 from wire_targets import EVENTS, streams
 
-from whatsappctl.batch import BadLine, Defaults, Line, lines
+from whatsappctl.batch_lines import BadBatchLine, BatchDefaults, BatchLine, lines
 from whatsappctl.cli import SECTIONS, cli
 from whatsappd.config.definitions import DEFINITIONS
 from whatsappd.config.kinds import quoted
@@ -45,7 +45,7 @@ from whatsappd.sandbox.info import SandboxInfo, read_info
 from whatsappd.state import StateDirectory
 from whatsappd.store.sqlite.events import MAX_EVENT_BYTES
 from whatsappd.systemd import take_launch
-from whatsappd.wire.frames import FrameReader
+from whatsappd.wire.frames import MessagePackReader
 from whatsappd.wire.rpc import named_arguments, pack_request, parse_message
 
 
@@ -195,7 +195,7 @@ def _load(sources: Sources) -> None:
 
 # --- batches ----------------------------------------------------------------------------------
 
-KNOWN = Defaults("acme", None, None, "", frozenset({"acme"}))
+KNOWN = BatchDefaults("acme", None, None, "", frozenset({"acme"}))
 objects = st.fixed_dictionaries(
     {},
     optional={
@@ -230,12 +230,12 @@ def check_batch(content: bytes) -> None:
     numbers = []
     for line in lines(io.BytesIO(content), KNOWN):
         numbers.append(line.number)
-        if isinstance(line, BadLine):
+        if isinstance(line, BadBatchLine):
             assert line.problems
             assert all(0 < len(problem) <= 2000 for problem in line.problems)
             continue
-        assert isinstance(line, Line)
-        [value] = FrameReader().feed(pack_request(1, "message.send", line.arguments))
+        assert isinstance(line, BatchLine)
+        [value] = MessagePackReader().feed(pack_request(1, "message.send", line.arguments))
         sent = msgspec.convert(named_arguments(parse_message(value).params), SendParams)
         assert str(parse_recipient(sent.to)) == sent.to
         assert sent.key
@@ -280,7 +280,7 @@ def check_spool(content: bytes) -> None:
 
 def _number(packed: bytes) -> int:
     assert len(packed) <= MAX_EVENT_BYTES
-    [value] = FrameReader().feed(packed)
+    [value] = MessagePackReader().feed(packed)
     number = parse_worker_event(named_arguments(parse_message(value).params)).number
     assert number is not None
     return number

@@ -23,7 +23,7 @@ from whatsappd.errors import (
 )
 from whatsappd.rpc.params import params_from
 from whatsappd.sessions.inbound import arrival
-from whatsappd.wire.frames import MAX_MESSAGE, READ_SIZE, FrameReader, pack, unpack
+from whatsappd.wire.frames import MAX_MESSAGE, READ_SIZE, MessagePackReader, pack, unpack
 from whatsappd.wire.rpc import (
     Notification,
     Response,
@@ -69,7 +69,7 @@ def _check_plain(value: Any) -> None:
 
 def _values(chunks: list[bytes]) -> tuple[type[Exception] | None, list[Any], bool]:
     """How it ended, the values, and whether it ended within one."""
-    reader = FrameReader()
+    reader = MessagePackReader()
     values: list[Any] = []
     try:
         for chunk in chunks:

@@ -28,14 +28,14 @@ from whatsappd.sessions.checkup import ask
 #: Answers every request after an event, in one write.
 _CHATTY = """
 import socket, sys
-from whatsappd.wire.frames import FrameReader
+from whatsappd.wire.frames import MessagePackReader
 from whatsappd.wire.rpc import pack_notification, pack_result
 ANSWERS = {
     "client.health": {"connected": True, "logged_in": False},
     "client.send": {"message_id": "3EB0", "timestamp_ms": 1},
 }
 channel = socket.socket(fileno=int(sys.argv[1]))
-reader = FrameReader()
+reader = MessagePackReader()
 while data := channel.recv(65536):
     for _, msgid, method, _ in reader.feed(data):
         event = {"company": "acme", "kind": "disconnected", "data": {}, "number": None}

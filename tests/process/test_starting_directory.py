@@ -73,7 +73,7 @@ import os
 from pathlib import Path
 from whatsappd.config.load import load
 from whatsappd.config.sources import Sources
-from whatsappd.workdir import leave_starting_directory
+from whatsappd.working_directory import leave_starting_directory
 sources = Sources(dict(os.environ), {"state_dir": ("--state-dir", "here")}, Path("a.toml"))
 before = load(sources)
 leave_starting_directory()

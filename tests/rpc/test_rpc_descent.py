@@ -11,8 +11,8 @@ from contextlib import contextmanager
 import pytest
 
 from whatsappd.errors import Denied
-from whatsappd.rpc.descent import Descent
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.own_descendants import DescendantCheck
+from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.milestones import is_milestone
 
 
@@ -20,8 +20,8 @@ def peer(pid: int) -> Peer:
     return Peer(pid, os.geteuid(), os.getegid())
 
 
-def descent(*children: int, confined: bool = True) -> Descent:
-    return Descent(lambda: set(children), lambda: confined)
+def descent(*children: int, confined: bool = True) -> DescendantCheck:
+    return DescendantCheck(lambda: set(children), lambda: confined)
 
 
 #: Starts a child that waits, and says its pid.
@@ -78,7 +78,7 @@ def test_the_first_process_of_a_container_refuses_its_own_only(
 ) -> None:
     """Orphans of `docker exec` are its children, too."""
     with child_and_grandchild() as (child, grandchild):
-        monkeypatch.setattr("whatsappd.rpc.descent.os.getpid", lambda: 1)
+        monkeypatch.setattr("whatsappd.rpc.own_descendants.os.getpid", lambda: 1)
         descent().admit(peer(child))
         for pid in (child, grandchild):
             with pytest.raises(Denied):

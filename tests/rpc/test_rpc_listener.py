@@ -19,7 +19,7 @@ from whatsappd.rpc.listener import (
     inherited_listener,
     open_listener,
 )
-from whatsappd.rpc.peer import peer_of
+from whatsappd.rpc.peer_credentials import peer_of
 
 
 def mode_of(path: Path) -> int:

@@ -13,8 +13,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 import pytest
 from served import RawPeer, Served
 
-from whatsappd.rpc.connection import Connection
-from whatsappd.wire.frames import MAX_ITEMS, READ_SIZE, FrameReader, pack
+from whatsappd.rpc.server_connection import ServerConnection
+from whatsappd.wire.frames import MAX_ITEMS, READ_SIZE, MessagePackReader, pack
 
 #: Little that promises much: lists within lists, each with room for all its items, and a message
 #: of empty maps of which the last byte is missing.
@@ -36,7 +36,7 @@ async def uncollected() -> AsyncIterator[None]:
 
 
 def connections() -> int:
-    return sum(isinstance(found, Connection) for found in gc.get_objects())
+    return sum(isinstance(found, ServerConnection) for found in gc.get_objects())
 
 
 async def hang_up(_served: Served, peer: RawPeer) -> None:
@@ -82,7 +82,7 @@ async def test_an_ended_connection_is_freed_at_once(
 @pytest.mark.parametrize("sent", PROMISES.values(), ids=PROMISES)
 @pytest.mark.parametrize("step", [1000, READ_SIZE])
 def test_of_a_message_that_is_not_whole_only_the_bytes_are_held(sent: bytes, step: int) -> None:
-    reader = FrameReader()
+    reader = MessagePackReader()
     tracemalloc.start()
     try:
         for start in range(0, len(sent), step):
@@ -97,7 +97,7 @@ def test_of_a_message_that_is_not_whole_only_the_bytes_are_held(sent: bytes, ste
 def test_however_many_pieces_a_message_comes_in_it_is_the_same(step: int) -> None:
     messages = [{"text": "x" * 5000}, list(range(3000)), "y" * 200, {"text": "z" * 70_000}, 5]
     sent = b"".join(map(pack, messages))
-    reader = FrameReader()
+    reader = MessagePackReader()
     got = []
     for start in range(0, len(sent), step):
         got += reader.feed(sent[start : start + step])

@@ -15,7 +15,7 @@ from served import RawPeer, Served
 from whatsappd.errors import Denied, Revoked
 from whatsappd.rpc.limits import Limits
 from whatsappd.rpc.method import Call, Method
-from whatsappd.rpc.shares import Shares
+from whatsappd.rpc.user_shares import Shares
 from whatsappd.rules.bounds import Bound, Holder, Places
 
 ALICE, BOB = Holder("uid:1001"), Holder("uid:1002")

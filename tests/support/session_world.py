@@ -29,7 +29,7 @@ from whatsappd.store.sqlite.database import Database
 from whatsappd.store.sqlite.events import EventLog, open_event_log
 from whatsappd.store.sqlite.intake import Intake
 from whatsappd.store.sqlite.outbox import Outbox, open_outbox
-from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import pack_error, pack_result
 
 OPEN_DEADLINE_S = 0.5
@@ -58,7 +58,7 @@ class Workers:
         return Spawned(child, ours, output)
 
     async def _answer(self, channel: trio.socket.SocketType, child: ChildProcess) -> None:
-        reader = FrameReader()
+        reader = MessagePackReader()
         is_open = False
         with channel:
             while data := await channel.recv(READ_SIZE):

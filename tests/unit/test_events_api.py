@@ -18,7 +18,7 @@ from whatsappd.handlers.events import MAX_SUBSCRIPTIONS, EventsApi
 from whatsappd.model.access import AccessRule, Subject
 from whatsappd.model.event import Draft
 from whatsappd.rpc.method import Call
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.bounds import SUBSCRIPTIONS, Places
 from whatsappd.store.sqlite import consumers
 from whatsappd.store.sqlite.database import Database, open_database

@@ -12,7 +12,7 @@ import trio.testing
 
 from whatsappd.handlers.keys import KeysApi
 from whatsappd.rpc.method import Call, NoParams
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.store.sqlite.audit import AuditTrail
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.keys import Scope, open_keys

@@ -21,12 +21,12 @@ print("still here", flush=True)
 """
 DEFECT = """
 import click, sys
-from whatsappd import command, stdio
+from whatsappd import command_runner, stdio
 stdio.prepare()
 @click.command()
 def fail():
     raise RuntimeError("\\x1b[2J\\u202e what a stranger wrote")
-sys.exit(command.run(fail, "fail"))
+sys.exit(command_runner.run(fail, "fail"))
 """
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.command_options import client, common_options, company_argument, options
 from whatsappctl.output import print_json, say, session_line
 
 

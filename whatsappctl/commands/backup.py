@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from whatsappctl.common import client, common_options, options
+from whatsappctl.command_options import client, common_options, options
 from whatsappctl.output import print_json, say
 from whatsappd.errors import EXIT_FAILED
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from whatsappctl.common import Seconds, client, common_options, read_stdin
+from whatsappctl.command_options import Seconds, client, common_options, read_stdin
 from whatsappctl.output import print_json
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from whatsappctl.common import common_options
+from whatsappctl.command_options import common_options
 
 
 @click.command("completion")

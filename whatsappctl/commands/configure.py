@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from whatsappctl.common import client, common_options, options
+from whatsappctl.command_options import client, common_options, options
 from whatsappctl.output import print_json, say
 
 #: As in `whatsappd.logs`, which needs structlog.

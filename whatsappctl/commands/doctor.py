@@ -7,12 +7,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from whatsappctl.common import client, common_options, options
+from whatsappctl.command_options import client, common_options, options
 from whatsappctl.output import finding_lines, print_json
 from whatsappd.errors import EXIT_FAILED, WhatsappdError
 
 if TYPE_CHECKING:
-    from whatsappctl.diagnosis import Finding
+    from whatsappctl.doctor_checks import DoctorFinding
 
 
 @click.command("doctor")
@@ -32,7 +32,7 @@ def command(state_dir: str | None) -> None:
     whatsappctl doctor
     sudo -u whatsappd whatsappctl doctor
     """
-    from whatsappctl.diagnosis import FAIL
+    from whatsappctl.doctor_checks import FAIL
 
     found = list(_examine(state_dir))
     if options().json:
@@ -43,8 +43,8 @@ def command(state_dir: str | None) -> None:
         click.get_current_context().exit(EXIT_FAILED)
 
 
-def _examine(state_dir: str | None) -> Iterator[Finding]:
-    from whatsappctl import diagnosis
+def _examine(state_dir: str | None) -> Iterator[DoctorFinding]:
+    from whatsappctl import doctor_checks
     from whatsappd.model.paths import default_state_dir
 
     hello: dict[str, Any] | None = None
@@ -59,16 +59,16 @@ def _examine(state_dir: str | None) -> Iterator[Finding]:
             error = failure
     directory = state_dir or status.get("state_dir") or default_state_dir()
     pid = hello["pid"] if hello else None
-    companies = len(status.get("companies", ())) or diagnosis.count_companies(directory)
+    companies = len(status.get("companies", ())) or doctor_checks.count_companies(directory)
 
-    yield from diagnosis.versions(hello)
-    yield diagnosis.answers(path, hello, error)
-    yield from diagnosis.socket_permissions(path)
-    yield diagnosis.state_permissions(directory)
-    yield diagnosis.disk(directory)
-    yield diagnosis.clock()
-    yield diagnosis.open_files(pid, companies)
-    yield from diagnosis.tasks(pid, companies)
-    yield diagnosis.confinement(status)
-    yield diagnosis.whatsapp(is_sandboxed=hello is not None and hello["mode"] == "sandbox")
-    yield diagnosis.ffmpeg()
+    yield from doctor_checks.versions(hello)
+    yield doctor_checks.answers(path, hello, error)
+    yield from doctor_checks.socket_permissions(path)
+    yield doctor_checks.state_permissions(directory)
+    yield doctor_checks.disk(directory)
+    yield doctor_checks.clock()
+    yield doctor_checks.open_files(pid, companies)
+    yield from doctor_checks.tasks(pid, companies)
+    yield doctor_checks.confinement(status)
+    yield doctor_checks.whatsapp(is_sandboxed=hello is not None and hello["mode"] == "sandbox")
+    yield doctor_checks.ffmpeg()

@@ -8,13 +8,13 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from whatsappctl.common import client, common_options, options
+from whatsappctl.command_options import client, common_options, options
 from whatsappctl.output import clock, number, print_json, say, watched
-from whatsappd.command import check_output
+from whatsappd.command_runner import check_output
 from whatsappd.model.event import Event
 
 if TYPE_CHECKING:
-    from whatsappctl.stream import EventStream
+    from whatsappctl.event_stream import EventStream
 
 #: Events printed before a consumer's place is moved, when they come without a pause.
 ACK_EVERY = 100

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from whatsappctl.common import client, common_options, options
+from whatsappctl.command_options import client, common_options, options
 from whatsappctl.output import finding_lines, print_json
 from whatsappd.errors import EXIT_FAILED
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from whatsappctl.common import client, common_options, options
+from whatsappctl.command_options import client, common_options, options
 from whatsappctl.output import age, print_json, say, table
 
 #: As in `whatsappd.store.sqlite.keys.Scope`, which is the daemon's.

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import click
 
-from whatsappctl.common import client, common_options, options
+from whatsappctl.command_options import client, common_options, options
 from whatsappctl.output import print_json
 from whatsappd.errors import WhatsappdError
 

@@ -7,9 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.command_options import client, common_options, company_argument, options
 from whatsappctl.output import age, clock, in_time, number, print_json, say, shortened, table
-from whatsappd.command import check_output
+from whatsappd.command_runner import check_output
 from whatsappd.errors import WhatsappdError
 from whatsappd.wire.escape import printable
 

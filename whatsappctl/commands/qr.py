@@ -6,7 +6,7 @@ import sys
 
 import click
 
-from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.command_options import client, common_options, company_argument, options
 from whatsappctl.output import in_time, print_json, say
 
 #: Seconds to wait for the code of a session that is just starting.

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.command_options import client, common_options, company_argument, options
 from whatsappctl.output import json_text, print_json, say
 from whatsappd.errors import UnknownMethod
 

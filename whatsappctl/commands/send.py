@@ -7,7 +7,7 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from whatsappctl.common import (
+from whatsappctl.command_options import (
     Seconds,
     client,
     common_options,
@@ -120,7 +120,7 @@ def command(
     if batch is not None:
         if wait != "queued" or key is not None or choices["no_queue"] or to is not None:
             raise click.UsageError("--batch goes without TO, TEXT, --wait, --key and --no-queue")
-        from whatsappctl.commands._batch import send_batch
+        from whatsappctl.commands._send_batch import send_batch
 
         send_batch(
             batch,

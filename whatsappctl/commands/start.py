@@ -8,7 +8,7 @@ from typing import Any, Protocol
 
 import click
 
-from whatsappctl.common import Seconds, client, common_options, company_argument, options
+from whatsappctl.command_options import Seconds, client, common_options, company_argument, options
 from whatsappctl.output import in_time, print_json, say, session_line, watched
 from whatsappd.errors import NotConnected, TimedOut, WrongState
 from whatsappd.wire.escape import printable

@@ -6,7 +6,7 @@ from typing import Any
 
 import click
 
-from whatsappctl.common import client, common_options, company_argument, options
+from whatsappctl.command_options import client, common_options, company_argument, options
 from whatsappctl.output import age, in_time, number, print_json, table
 from whatsappd.wire.escape import printable
 

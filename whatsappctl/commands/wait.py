@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from whatsappctl.common import Seconds, client, common_options, company_argument, options
+from whatsappctl.command_options import Seconds, client, common_options, company_argument, options
 from whatsappctl.output import print_json, say, session_line
 
 #: As in `whatsappd.model.session.SessionState`, which takes longer to import than this verb runs.

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple, Protocol
 
 from whatsappd.errors import InvalidParams
 from whatsappd.model.redis_address import parse_redis_url
-from whatsappd.workdir import from_start
+from whatsappd.working_directory import from_start
 
 
 class Refused(ValueError):

@@ -16,7 +16,7 @@ from whatsappd.config.settings import Settings
 from whatsappd.config.sources import Given, Problem, Sources, gather, shown
 from whatsappd.errors import BadConfiguration, InvalidParams
 from whatsappd.model.access import AccessRule
-from whatsappd.workdir import from_start
+from whatsappd.working_directory import from_start
 
 DEFAULT = "default"
 

@@ -26,7 +26,7 @@ from whatsappd.config.kinds import (
 )
 from whatsappd.model.access import AccessRule
 from whatsappd.model.paths import default_socket, default_state_dir
-from whatsappd.workdir import from_start
+from whatsappd.working_directory import from_start
 
 LOG_LEVELS = ("debug", "info", "warning", "error")
 LOG_FORMATS = ("auto", "json", "console")

@@ -22,7 +22,7 @@ from whatsappd.config.definitions import (
 )
 from whatsappd.config.kinds import masked
 from whatsappd.model.paths import home
-from whatsappd.workdir import from_start
+from whatsappd.working_directory import from_start
 
 FILE_NAME = "whatsappd.toml"
 SYSTEM_FILE = Path("/etc/whatsappd") / FILE_NAME

@@ -18,7 +18,7 @@ from typing import NamedTuple
 import structlog
 import trio
 
-from whatsappd.processes import ended_children
+from whatsappd.process_table import ended_children
 
 log = structlog.get_logger()
 

@@ -41,7 +41,7 @@ from whatsappd.errors import (
 )
 from whatsappd.rules.bounds import WORKER_NEWS, Pace
 from whatsappd.rules.milestones import is_milestone
-from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import (
     MAX_MSGID,
     Notification,
@@ -307,7 +307,7 @@ class WorkerProcess:
         self.crash = self.crash or words
 
     async def _read_channel(self, on_events: OnEvents) -> None:
-        reader = FrameReader()
+        reader = MessagePackReader()
         try:
             while data := await self._receive():
                 events = [

@@ -1,7 +1,8 @@
 """Who may call what: the access rules, applied to every call in one place.
 
-`rpc.connection` asks `allow` before each handler runs. What a method concerns is declared beside
-its handler (`rpc.method.Concerns`); handlers that answer about several companies ask `readable`.
+`rpc.server_connection` asks `allow` before each handler runs. What a method concerns is declared
+beside its handler (`rpc.method.Concerns`); handlers that answer about several companies ask
+`readable`.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from whatsappd.errors import Denied, Revoked
 from whatsappd.handlers.auditing import company_of, line_of, subject_of
 from whatsappd.model.access import AccessRule
 from whatsappd.rpc.method import Call, Concerns, Method
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.access import Rights, refusal, rights_of
 from whatsappd.rules.bounds import Holder
 from whatsappd.store.sqlite.audit import Line
@@ -147,7 +148,7 @@ class AccessControl:
         return frozenset(named)
 
     def allow(self, call: Call, method: Method, arguments: Any) -> None:
-        """See `rpc.connection.Allow`.
+        """See `rpc.server_connection.Allow`.
 
         Raises:
             Denied: the rules do not let this caller do it; the message says which rule would.

@@ -13,7 +13,7 @@ from typing import Any
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, WhatsappdError
 from whatsappd.rpc.method import Call, Method
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.store.sqlite.audit import AuditTrail, Line, Note, insert
 
 _NOT_AUDITED = frozenset(

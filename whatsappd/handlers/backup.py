@@ -7,7 +7,7 @@ from typing import Any
 
 from whatsappd.api.params import Params
 from whatsappd.rpc.method import Call, Concerns, Method
-from whatsappd.rpc.shares import by_user
+from whatsappd.rpc.user_shares import by_user
 from whatsappd.rules.bounds import BACKUPS, Places
 from whatsappd.store.sqlite.backup import Backups
 

@@ -28,9 +28,9 @@ from whatsappd.monitoring.snapshot import (
     TaskFigures,
     WebhookFigures,
 )
-from whatsappd.rpc.descent import Descent
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.method_stats import Tally
+from whatsappd.rpc.own_descendants import DescendantCheck
 from whatsappd.rpc.server import RpcServer
 from whatsappd.rules.alerts import AlertRule
 from whatsappd.rules.webhooks import WebhookAlert
@@ -44,7 +44,7 @@ class Served(NamedTuple):
     server: RpcServer
     table: MethodTable
     subscriber_lags: Callable[[], Sequence[int]]
-    descent: Descent
+    descent: DescendantCheck
 
 
 class Scrape:

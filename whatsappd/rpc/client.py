@@ -28,8 +28,8 @@ from whatsappd.errors import (
     not_running,
 )
 from whatsappd.rpc.limits import MAX_UNSENT, SEND_STALLED_AFTER
-from whatsappd.rpc.output import Output
-from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.rpc.socket_writer import SocketWriter
+from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import (
     ERROR,
     MAX_MSGID,
@@ -60,7 +60,7 @@ class RpcClient:
 
     def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._sock = sock
-        self._output = Output(
+        self._output = SocketWriter(
             sock,
             nursery,
             limit=MAX_UNSENT,
@@ -139,7 +139,7 @@ class RpcClient:
 
     async def _read(self) -> None:
         """Deliver what arrives until the connection ends; then tell every caller why."""
-        frames = FrameReader()
+        frames = MessagePackReader()
         try:
             while True:
                 await trio.lowlevel.wait_readable(self._sock)

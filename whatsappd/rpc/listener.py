@@ -18,7 +18,7 @@ from typing import NamedTuple
 import trio
 
 from whatsappd.errors import AlreadyRunning, BadStateDirectory
-from whatsappd.rpc.peer import peer_of
+from whatsappd.rpc.peer_credentials import peer_of
 
 #: sockaddr_un.sun_path holds 108 bytes, one of them the closing zero (unix(7)).
 MAX_PATH = 107

@@ -1,6 +1,6 @@
 """What can be called: methods, their typed parameters, and what a handler is given.
 
-`handlers.table` builds one `MethodTable`; `connection` looks methods up in it. A handler is a plain
+`handlers.table` builds one `MethodTable`; `exchange` looks methods up in it. A handler is a plain
 function when it answers at once, and then costs no task; it is an async function when it really
 waits, and then runs in a task of its connection, which ends with the connection.
 """
@@ -17,7 +17,7 @@ import msgspec
 from whatsappd.errors import UnknownMethod
 from whatsappd.rpc.method_stats import Tally
 from whatsappd.rpc.params import check_params_type, params_from
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.peer_credentials import Peer
 
 
 class Notifier(Protocol):

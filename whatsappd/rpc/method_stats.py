@@ -1,6 +1,6 @@
 """How often a method was called, how it ended, and how long it took.
 
-`connection` counts on every request, so this costs about half a microsecond: no lock, because all
+The server counts on every request, so this costs about half a microsecond: no lock, because all
 of it happens in trio's thread, and no metrics library. `monitoring` reads it when asked.
 """
 

@@ -19,11 +19,11 @@ import structlog
 import trio
 
 from whatsappd.errors import BadStateDirectory, WhatsappdError
-from whatsappd.rpc.connection import Allow, Connection, MaySpeak, Service
 from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
 from whatsappd.rpc.method import Call, Method, MethodTable
-from whatsappd.rpc.peer import Peer, peer_of
-from whatsappd.rpc.shares import Share, Shares
+from whatsappd.rpc.peer_credentials import Peer, peer_of
+from whatsappd.rpc.server_connection import Allow, MaySpeak, ServerConnection, Service
+from whatsappd.rpc.user_shares import Share, Shares
 from whatsappd.supervision import Supervision
 from whatsappd.wire.frames import READ_SIZE
 from whatsappd.wire.rpc import pack_last_word
@@ -58,7 +58,7 @@ class RpcServer:
 
     def __init__(self, stop: trio.Event) -> None:
         self._stop = stop
-        self._connections: set[Connection] = set()
+        self._connections: set[ServerConnection] = set()
         #: Connections that are open.
         self.connections = 0
         #: Connections accepted since the start, and those refused: there were too many, or their
@@ -218,11 +218,11 @@ def _hang_up(sock: socket.socket) -> None:
 async def _serve_one(
     sock: socket.socket, peer: Peer, share: Share, server: RpcServer, service: Service
 ) -> None:
-    connection: Connection | None = None
+    connection: ServerConnection | None = None
     try:
         async with trio.open_nursery() as nursery:
             service.admit(peer)  # once more: the rules may have changed since it was accepted
-            connection = Connection(sock, peer, share, nursery, service)
+            connection = ServerConnection(sock, peer, share, nursery, service)
             server._connections.add(connection)
             try:
                 if server._stop.is_set():

@@ -183,42 +183,58 @@ BOUNDS: tuple[Bound, ...] = (
 
 
 def check_room(
-    bound: Bound, holder: Holder, held: int, total: int, amount: int = 1, *, most: str | None = None
+    bound: Bound,
+    holder: Holder,
+    held: int,
+    total: int,
+    amount: int = 1,
+    *,
+    holders: Counter[str] | None = None,
 ) -> None:
-    """Whether `holder`, who has `held` of `total`, may have `amount` more.
+    """Check that `holder`, who has `held` of `total`, may have `amount` more.
 
     For what is counted elsewhere, such as rows of a table; `Places` counts by itself.
 
     Args:
-        most: who holds most, in words, for the refusal.
+        holders: how much each holder has, so that the refusal can name who holds most.
 
     Raises:
         TooManyRequests: no (or what `Bound.error` names). `data` has the numbers.
     """
-    data: dict[str, Any] = {"bound": bound.name, "holder": holder.name, "held": held}
-    about = ""
-    if bound.field is not None:
-        data["field"], about = bound.field, f"{bound.field}: "
     if holder.is_capped and held + amount > bound.each:
-        raise bound.error(
-            f"{about}{holder.shown} holds {held} of {bound.each} {bound.what}: {bound.remedy}",
-            **data,
+        raise _refusal(
+            bound,
+            holder,
+            held,
+            f"{holder.shown} holds {held} of {bound.each} {bound.what}: {bound.remedy}",
             limit=bound.each,
         )
     room = bound.all if holder.may_use_kept else bound.all - bound.kept
     if total + amount > room:
         told = [f"{holder.shown} holds {held}"]
-        if most is not None and bound.names_others:
-            told.append(most)
+        if holders and bound.names_others:
+            [(name, most)] = holders.most_common(1)
+            told.append(f"{Holder(name).shown} holds most, {most}")
         if bound.kept and not holder.may_use_kept:
             told.append(f"{bound.kept} more are kept for root and the daemon's own user")
-        raise bound.error(
-            f"{about}all callers together hold {total} of {room} {bound.what} ({'; '.join(told)}): "
+        raise _refusal(
+            bound,
+            holder,
+            held,
+            f"all callers together hold {total} of {room} {bound.what} ({'; '.join(told)}): "
             f"try again later, or {bound.remedy}",
-            **data,
             total=total,
             limit=room,
         )
+
+
+def _refusal(
+    bound: Bound, holder: Holder, held: int, message: str, **numbers: int
+) -> WhatsappdError:
+    data: dict[str, Any] = {"bound": bound.name, "holder": holder.name, "held": held, **numbers}
+    if bound.field is not None:
+        data["field"], message = bound.field, f"{bound.field}: {message}"
+    return bound.error(message, **data)
 
 
 class Places:
@@ -241,10 +257,11 @@ class Places:
             TooManyRequests: there is no room; nothing was counted. See `check_room`.
         """
         held = self._held[holder.name]
-        room = self.bound.all if holder.may_use_kept else self.bound.all - self.bound.kept
-        if self.total + amount > room or (holder.is_capped and held + amount > self.bound.each):
+        try:
+            check_room(self.bound, holder, held, self.total, amount, holders=self._held)
+        except WhatsappdError:
             self.refused += 1
-            check_room(self.bound, holder, held, self.total, amount, most=self._most())
+            raise
         self._held[holder.name] = held + amount
         self.total += amount
 
@@ -274,12 +291,6 @@ class Places:
     def reports(self) -> list[dict[str, Any]]:
         """`report`, where several are expected."""
         return [self.report()]
-
-    def _most(self) -> str | None:
-        if not self._held:
-            return None
-        [(name, held)] = self._held.most_common(1)
-        return f"{Holder(name).shown} holds most, {held}"
 
 
 def report(

@@ -1,8 +1,8 @@
 """MessagePack frames: the one typed façade over msgpack.
 
-MessagePack values delimit themselves, so a stream of them needs no length prefix. `FrameReader`
-takes bytes as they arrive and gives back whole values; everything that could make it buffer or
-allocate without end has a named limit.
+MessagePack values delimit themselves, so a stream of them needs no length prefix.
+`MessagePackReader` takes bytes as they arrive and gives back whole values; everything that could
+make it buffer or allocate without end has a named limit.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ def unpack(packet: bytes, *, max_message: int = MAX_MESSAGE) -> Any:
         raise _refused(error, max_message) from error
 
 
-class FrameReader:
+class MessagePackReader:
     """Turns a byte stream into MessagePack values.
 
     Of a value that is not whole yet, only the bytes are kept. What an unpacker makes of them may

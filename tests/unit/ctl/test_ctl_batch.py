@@ -12,7 +12,7 @@ import pytest
 from click.testing import CliRunner
 from scripted_daemon import Daemon, session
 
-from whatsappctl import batch, sending
+from whatsappctl import batch_lines, batch_sender
 from whatsappctl.cli import cli
 from whatsappd.api.params import MAX_KEY
 from whatsappd.errors import KeyConflict, QueueFull, StoreFailed, TooManyRequests
@@ -107,7 +107,7 @@ BAD = {
     "[1]": "no JSON object",
     "[" * 100_000: "no JSON",
     "{": "no JSON",
-    '"' + "x" * batch.MAX_LINE + '"': "exceeds",
+    '"' + "x" * batch_lines.MAX_LINE + '"': "exceeds",
 }
 
 
@@ -182,7 +182,7 @@ def test_messages_of_one_chat_keep_their_order(daemon: Daemon, outbox: Outbox):
 def test_refusals_for_now_are_waited_out_in_order(
     daemon: Daemon, outbox: Outbox, error: Exception, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sending, "SHORTEST_PAUSE", 0.001)
+    monkeypatch.setattr(batch_sender, "SHORTEST_PAUSE", 0.001)
     room = [5]
 
     def refuse(params: Any) -> None:
@@ -253,7 +253,7 @@ def test_the_time_can_be_limited(daemon: Daemon, outbox: Outbox):
 def test_a_daemon_that_does_not_come_back_ends_it(
     daemon: Daemon, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sending, "PATIENCE", 0.5)
+    monkeypatch.setattr(batch_sender, "PATIENCE", 0.5)
     stopping = threading.Event()
 
     def refuse(params: Any) -> None:
@@ -272,7 +272,7 @@ def test_a_daemon_that_does_not_come_back_ends_it(
 def test_a_daemon_that_hangs_ends_it(
     daemon: Daemon, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(sending, "PATIENCE", 0.3)
+    monkeypatch.setattr(batch_sender, "PATIENCE", 0.3)
     released = threading.Event()
 
     def refuse(params: Any) -> None:
@@ -304,10 +304,10 @@ def test_what_makes_no_sense_with_a_batch(daemon: Daemon, outbox: Outbox, argume
 
 
 def test_the_limits_are_those_of_the_daemon():
-    assert (batch.MAX_TEXT, batch.MAX_KEY) == (MAX_TEXT, MAX_KEY)
-    assert frozenset(batch.ON_UNCERTAIN) == frozenset(map(str, OnUncertain))
+    assert (batch_lines.MAX_TEXT, batch_lines.MAX_KEY) == (MAX_TEXT, MAX_KEY)
+    assert frozenset(batch_lines.ON_UNCERTAIN) == frozenset(map(str, OnUncertain))
     longest = json.dumps({"to": "+15550100", "text": "\U0001f600" * MAX_TEXT}).encode()
-    assert len(longest) < batch.MAX_LINE
-    defaults = batch.Defaults("acme", None, None, "", frozenset({"acme"}))
-    [line] = batch.lines(io.BytesIO(longest), defaults)
-    assert isinstance(line, batch.Line)
+    assert len(longest) < batch_lines.MAX_LINE
+    defaults = batch_lines.BatchDefaults("acme", None, None, "", frozenset({"acme"}))
+    [line] = batch_lines.lines(io.BytesIO(longest), defaults)
+    assert isinstance(line, batch_lines.BatchLine)

@@ -15,9 +15,9 @@ from click.testing import CliRunner
 from prometheus_client.parser import text_string_to_metric_families
 from scripted_daemon import Daemon, session
 
-from whatsappctl import diagnosis
+from whatsappctl import doctor_checks
 from whatsappctl.cli import cli
-from whatsappctl.diagnosis import FAIL, OK, WARN
+from whatsappctl.doctor_checks import FAIL, OK, WARN
 from whatsappd import __version__
 
 WELL = {
@@ -155,7 +155,7 @@ def test_doctor_examines_everything_also_without_a_daemon(daemon: Daemon, state:
 def test_doctor_asks_the_daemon_where_its_state_is(
     daemon: Daemon, state: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(diagnosis, "_unreachable", lambda *_: None)
+    monkeypatch.setattr(doctor_checks, "_unreachable", lambda *_: None)
     (state / "companies" / "acme" / "session.db").chmod(0o644)
     daemon.answers = {
         "daemon.hello": HELLO,
@@ -169,18 +169,20 @@ def test_doctor_asks_the_daemon_where_its_state_is(
 
 
 def test_another_version_that_runs_is_noticed() -> None:
-    found = {finding.name: finding for finding in diagnosis.versions({**HELLO, "version": "0.0.1"})}
+    found = {
+        finding.name: finding for finding in doctor_checks.versions({**HELLO, "version": "0.0.1"})
+    }
     assert found["whatsappd"].level == WARN
     assert found["whatsappd"].remedy == "restart the daemon"
     assert found["neonize"].level == OK
 
 
 def test_state_of_another_user_cannot_be_vouched_for(state: Path) -> None:
-    assert diagnosis.state_permissions(str(state)).level == OK
+    assert doctor_checks.state_permissions(str(state)).level == OK
     state.chmod(0o755)
-    assert diagnosis.state_permissions(str(state)).level == FAIL
-    assert diagnosis.state_permissions(str(state / "missing")).level == OK
-    assert diagnosis.count_companies(str(state)) == 1
+    assert doctor_checks.state_permissions(str(state)).level == FAIL
+    assert doctor_checks.state_permissions(str(state / "missing")).level == OK
+    assert doctor_checks.count_companies(str(state)) == 1
 
 
 def test_a_socket_in_the_state_directory_may_be_open_to_its_group(
@@ -190,7 +192,7 @@ def test_a_socket_in_the_state_directory_may_be_open_to_its_group(
         monkeypatch.chdir(state)  # a socket's path has at most 107 bytes
         listener.bind("d.sock")
         (state / "d.sock").chmod(0o660)
-        assert diagnosis.state_permissions(str(state)).level == OK
+        assert doctor_checks.state_permissions(str(state)).level == OK
 
 
 def test_a_socket_that_everybody_reaches_is_noticed(tmp_path: Path) -> None:
@@ -198,40 +200,40 @@ def test_a_socket_that_everybody_reaches_is_noticed(tmp_path: Path) -> None:
     path.touch()
     path.chmod(0o666)
     tmp_path.chmod(0o755)
-    [finding] = diagnosis.socket_permissions(str(path))
+    [finding] = doctor_checks.socket_permissions(str(path))
     assert finding.level == WARN
     tmp_path.chmod(0o750)
-    [finding] = diagnosis.socket_permissions(str(path))
+    [finding] = doctor_checks.socket_permissions(str(path))
     assert finding.level == OK
 
 
 def test_too_few_descriptors_for_the_companies() -> None:
-    assert diagnosis.open_files(os.getpid(), 1).level == OK
-    finding = diagnosis.open_files(os.getpid(), 10**9)
+    assert doctor_checks.open_files(os.getpid(), 1).level == OK
+    finding = doctor_checks.open_files(os.getpid(), 10**9)
     assert finding.level in (FAIL, OK)  # OK only where there is no limit
     assert finding.remedy is None or "LimitNOFILE" in finding.remedy
 
 
 def test_a_disk_without_room(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    assert diagnosis.disk(str(tmp_path / "not" / "yet")).level in (OK, FAIL)
-    monkeypatch.setattr(diagnosis, "_FREE_BYTES", 1 << 62)
-    assert diagnosis.disk(str(tmp_path)).level == FAIL
+    assert doctor_checks.disk(str(tmp_path / "not" / "yet")).level in (OK, FAIL)
+    monkeypatch.setattr(doctor_checks, "_FREE_BYTES", 1 << 62)
+    assert doctor_checks.disk(str(tmp_path)).level == FAIL
 
 
 def test_whatsapp_that_cannot_be_reached_is_said_plainly(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(diagnosis, "_unreachable", lambda *_: "no address")
-    finding = diagnosis.whatsapp(is_sandboxed=False)
+    monkeypatch.setattr(doctor_checks, "_unreachable", lambda *_: "no address")
+    finding = doctor_checks.whatsapp(is_sandboxed=False)
     assert finding.level == FAIL
     assert finding.detail == "WhatsApp cannot be reached: no address"
-    assert diagnosis.whatsapp(is_sandboxed=True).level == OK
+    assert doctor_checks.whatsapp(is_sandboxed=True).level == OK
 
 
 def test_reaching_means_a_name_and_a_connection() -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         port = listener.getsockname()[1]
-        assert diagnosis._unreachable("127.0.0.1", port, 1) is None
-    assert "refused" in (diagnosis._unreachable("127.0.0.1", port, 1) or "")
-    assert "no address for" in (diagnosis._unreachable("no-such-host.invalid", port, 3) or "")
+        assert doctor_checks._unreachable("127.0.0.1", port, 1) is None
+    assert "refused" in (doctor_checks._unreachable("127.0.0.1", port, 1) or "")
+    assert "no address for" in (doctor_checks._unreachable("no-such-host.invalid", port, 3) or "")
 
 
 def test_a_name_server_that_does_not_answer_is_not_waited_for(
@@ -239,6 +241,6 @@ def test_a_name_server_that_does_not_answer_is_not_waited_for(
 ) -> None:
     for_ever = threading.Event()
     monkeypatch.setattr(socket, "getaddrinfo", lambda *_, **__: [for_ever.wait(10)][:0])
-    told = diagnosis._unreachable("127.0.0.1", 1, 0.01)
+    told = doctor_checks._unreachable("127.0.0.1", 1, 0.01)
     assert told == "no answer from the name server within 0.01 s"
     for_ever.set()

@@ -20,7 +20,7 @@ from whatsappd.store.sqlite.events import MAX_EVENT_BYTES, EventLog, open_event_
 from whatsappd.store.sqlite.integrity import check
 from whatsappd.store.sqlite.replay import MAX_READ_BYTES, MAX_SCAN
 from whatsappd.store.sqlite.retention import EventBounds
-from whatsappd.wire.frames import FrameReader
+from whatsappd.wire.frames import MessagePackReader
 
 
 def draft(index: int, company: str = "acme", type_: str = SESSION_STATE) -> Draft:
@@ -64,7 +64,7 @@ async def test_events_are_numbered_from_one_and_stamped(log: EventLog, clock) ->
 async def test_a_stored_event_carries_the_bytes_subscribers_get(log: EventLog) -> None:
     (event,) = await log.append(draft(7))
     (stored,) = (await log.read(0, 10)).events
-    assert FrameReader().feed(stored.packed) == [event.as_wire()]
+    assert MessagePackReader().feed(stored.packed) == [event.as_wire()]
 
 
 async def test_numbers_go_on_after_a_restart(path: Path) -> None:

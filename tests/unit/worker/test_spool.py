@@ -12,7 +12,7 @@ from neonize_protos import e2e
 
 from whatsappd.engines.neonize.worker.spool import Spool
 from whatsappd.engines.protocol import EventKind, WorkerEvent, parse_worker_event
-from whatsappd.wire.frames import FrameReader
+from whatsappd.wire.frames import MessagePackReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
 from whatsappd.wire.shortening import MAX_EVENT
 
@@ -35,7 +35,7 @@ def event(text: str, **data: Any) -> WorkerEvent:
 
 
 def unpacked(packed: bytes) -> WorkerEvent:
-    reader = FrameReader()
+    reader = MessagePackReader()
     [value] = [
         value
         for start in range(0, len(packed), 65536)

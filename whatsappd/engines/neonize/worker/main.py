@@ -39,7 +39,7 @@ from whatsappd.engines.protocol import (
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
 from whatsappd.model.jid import parse_jid
 from whatsappd.sandbox.trust import replace_noise_root
-from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import (
     Notification,
     Request,
@@ -113,7 +113,7 @@ class WorkerServer:
         }
 
     def serve(self) -> None:
-        reader = FrameReader()
+        reader = MessagePackReader()
         while data := self._receive():
             for value in reader.feed(data):
                 message = parse_message(value)

@@ -22,7 +22,7 @@ from typing import Any
 from whatsappd.engines.protocol import EVENT, EventKind, WorkerEvent, parse_worker_event, unpackable
 from whatsappd.errors import InvalidParams, Malformed, TooLarge
 from whatsappd.wire.account_keys import is_plumbing, without_keys
-from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
 from whatsappd.wire.shortening import bounded
 
@@ -222,7 +222,7 @@ def _up_to_damage(content: bytes, start: int, step: int) -> tuple[list[Any], int
     """The whole values from `start` on, where they end, and what is wrong there; None: nothing."""
     values: list[Any] = []
     end = start
-    reader = FrameReader()
+    reader = MessagePackReader()
     try:
         for place in range(start, len(content), step):
             piece = content[place : place + step]

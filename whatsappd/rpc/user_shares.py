@@ -14,7 +14,7 @@ from typing import Any
 import trio
 
 from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.bounds import (
     CONNECTIONS,
     DENIALS,

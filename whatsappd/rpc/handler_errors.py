@@ -1,6 +1,6 @@
 """What a caller is told about an exception, and what stays in the log.
 
-`connection` turns everything that a handler raises into an answer with it.
+The server turns everything that a handler raises into an answer with it.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ import structlog
 import trio
 
 from whatsappd.errors import EXIT_OK, EXIT_TIMED_OUT
-from whatsappd.processes import descendants
+from whatsappd.process_table import descendants
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ HEARD = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _END = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
-class Ending:
+class ShutdownGuard:
     """Call `listen` once, in the main thread, before there are others."""
 
     def __init__(self, *, within_s: float = STOP_WITHIN) -> None:

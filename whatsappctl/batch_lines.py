@@ -32,7 +32,7 @@ FIELDS = ("company", "to", "text", "key", "ttl", "on_uncertain")
 ON_UNCERTAIN = ("ask", "resend")
 
 
-class Defaults(NamedTuple):
+class BatchDefaults(NamedTuple):
     """What holds for lines that do not say it themselves.
 
     `companies` are those that exist; `key_prefix` stands before every key, given or derived.
@@ -45,7 +45,7 @@ class Defaults(NamedTuple):
     companies: frozenset[str]
 
 
-class Line(NamedTuple):
+class BatchLine(NamedTuple):
     """A line that can be sent: `arguments` are those of `message.send`."""
 
     number: int  # in the file, from 1
@@ -53,7 +53,7 @@ class Line(NamedTuple):
     arguments: dict[str, Any]
 
 
-class BadLine(NamedTuple):
+class BadBatchLine(NamedTuple):
     """A line that cannot be sent, and all that is wrong with it."""
 
     number: int
@@ -86,7 +86,9 @@ def _is_regular(file: IO[bytes]) -> bool:
         return False
 
 
-def lines(file: IO[bytes], defaults: Defaults) -> Generator[Line | BadLine, None, None]:
+def lines(
+    file: IO[bytes], defaults: BatchDefaults
+) -> Generator[BatchLine | BadBatchLine, None, None]:
     """The lines from where `file` stands, in order; empty ones are left out."""
     number = 0
     with closing(Occurrences()) as seen:
@@ -95,7 +97,7 @@ def lines(file: IO[bytes], defaults: Defaults) -> Generator[Line | BadLine, None
             if len(raw) > MAX_LINE:
                 while raw and not raw.endswith(b"\n"):
                     raw = file.readline(MAX_LINE)
-                yield BadLine(number, [f"the line exceeds {MAX_LINE} bytes"])
+                yield BadBatchLine(number, [f"the line exceeds {MAX_LINE} bytes"])
                 continue
             if number == 1:
                 raw = raw.removeprefix(b"\xef\xbb\xbf")
@@ -128,15 +130,19 @@ class Occurrences:
         return int(times)
 
 
-def _line(number: int, raw: bytes, defaults: Defaults, seen: Occurrences) -> Line | BadLine:
+def _line(
+    number: int, raw: bytes, defaults: BatchDefaults, seen: Occurrences
+) -> BatchLine | BadBatchLine:
     try:
         given = json.loads(raw.decode())
     except UnicodeDecodeError as error:
-        return BadLine(number, [_no_utf8(raw, error)])
+        return BadBatchLine(number, [_no_utf8(raw, error)])
     except (ValueError, RecursionError) as error:
-        return BadLine(number, [f"no JSON: {error}"])
+        return BadBatchLine(number, [f"no JSON: {error}"])
     if not isinstance(given, dict):
-        return BadLine(number, ['no JSON object, such as {"to": "+15550100", "text": "Hello"}'])
+        return BadBatchLine(
+            number, ['no JSON object, such as {"to": "+15550100", "text": "Hello"}']
+        )
     problems = [
         f"{name!r:.80}: there is no such field (accepted: {', '.join(FIELDS)})"
         for name in given
@@ -153,11 +159,11 @@ def _line(number: int, raw: bytes, defaults: Defaults, seen: Occurrences) -> Lin
     arguments = {"company": company, "to": chat, "text": text}
     arguments.update(_choices(given, defaults, problems))
     if problems:
-        return BadLine(number, problems)
+        return BadBatchLine(number, problems)
     if key is None:
         key = _derived_key(company, chat, str(text), seen)
     arguments["key"] = defaults.key_prefix + key
-    return Line(number, (company, chat), arguments)
+    return BatchLine(number, (company, chat), arguments)
 
 
 def _no_utf8(raw: bytes, error: UnicodeDecodeError) -> str:
@@ -166,7 +172,7 @@ def _no_utf8(raw: bytes, error: UnicodeDecodeError) -> str:
     return f"no UTF-8 text: byte 0x{raw[error.start]:02x} at its byte {error.start + 1}"
 
 
-def _company(given: dict[str, Any], defaults: Defaults, problems: list[str]) -> str:
+def _company(given: dict[str, Any], defaults: BatchDefaults, problems: list[str]) -> str:
     company = given.get("company", defaults.company)
     if company is None:
         problems.append("company: is missing; give it in the line, or once on the command line")
@@ -194,7 +200,7 @@ def _chat(given: dict[str, Any], problems: list[str]) -> str:
 
 
 def _choices(
-    given: dict[str, Any], defaults: Defaults, problems: list[str]
+    given: dict[str, Any], defaults: BatchDefaults, problems: list[str]
 ) -> Iterator[tuple[str, Any]]:
     ttl_ms = defaults.ttl_ms
     if (ttl := given.get("ttl")) is not None:

@@ -19,17 +19,17 @@ import trio
 from whatsappd.config.access import group_id
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
-from whatsappd.ending import STOP_WITHIN
 from whatsappd.errors import Denied, Revoked
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.table import ApiParts, build_table
 from whatsappd.monitoring.scrape import Served
-from whatsappd.rpc.descent import Descent
 from whatsappd.rpc.listener import Listener, close_listener, open_listener
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.own_descendants import DescendantCheck
+from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rpc.server import RpcServer, root_and_this_user, serve_rpc
-from whatsappd.rpc.shares import Shares, by_user
+from whatsappd.rpc.user_shares import Shares, by_user
 from whatsappd.rules.bounds import Holder
+from whatsappd.shutdown import STOP_WITHIN
 from whatsappd.supervision import Supervision
 from whatsappd.systemd import Notify, show_status
 
@@ -64,7 +64,7 @@ async def serve(
 
     may_speak = _GatewayTrust()
 
-    descent = Descent(parts.pool.children, lambda: parts.fork_server.filters_calls)
+    descent = DescendantCheck(parts.pool.children, lambda: parts.fork_server.filters_calls)
 
     def admit(peer: Peer) -> None:
         descent.admit(peer)

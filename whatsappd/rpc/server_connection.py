@@ -12,8 +12,8 @@ finish before `closing`, also within a deadline; a peer that errs does not.
 
 Everything that one read brought is handled, and answered in one send; the wait for the next read
 is the checkpoint that lets other connections have their turn. Plain handlers cost no task. When the
-connections of one user have worked for a while, they let others go on (`rpc.shares`). A peer whose
-calls are denied again and again is read from more and more slowly.
+connections of one user have worked for a while, they let others go on (`rpc.user_shares`). A peer
+whose calls are denied again and again is read from more and more slowly.
 
 A caller's mistake that leaves the stream intact is answered as the error of its request. One that
 does not (bytes that are no MessagePack, a message that is too large or no MessagePack-RPC) ends
@@ -44,13 +44,13 @@ from whatsappd.errors import (
     TooManyRequests,
     WhatsappdError,
 )
-from whatsappd.rpc.failures import answerable
+from whatsappd.rpc.handler_errors import answerable
 from whatsappd.rpc.limits import Limits
 from whatsappd.rpc.method import Call, Method, MethodTable
-from whatsappd.rpc.output import Output
-from whatsappd.rpc.peer import Peer
-from whatsappd.rpc.shares import Share, Shares
-from whatsappd.wire.frames import READ_SIZE, FrameReader
+from whatsappd.rpc.peer_credentials import Peer
+from whatsappd.rpc.socket_writer import SocketWriter
+from whatsappd.rpc.user_shares import Share, Shares
+from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import (
     ERROR,
     MAX_MSGID,
@@ -88,7 +88,7 @@ class Service(NamedTuple):
     shares: Shares
 
 
-class Connection:
+class ServerConnection:
     """A connected peer. Handlers see it as `method.Notifier`."""
 
     # Thousands may be open, and the garbage collector walks over all that they hold.
@@ -135,8 +135,8 @@ class Connection:
         self._may_speak = service.may_speak
         limits = self._limits = service.limits
         self._call = Call(peer, self)
-        self._frames = FrameReader(max_message=limits.max_message)
-        self._output = Output(
+        self._frames = MessagePackReader(max_message=limits.max_message)
+        self._output = SocketWriter(
             sock,
             nursery,
             limit=limits.max_unsent,

@@ -10,11 +10,11 @@ from typing import IO, TYPE_CHECKING, Any
 
 import click
 
-from whatsappctl.batch import BadLine, Defaults, Line, lines, rereadable
-from whatsappctl.common import client, options
+from whatsappctl.batch_lines import BadBatchLine, BatchDefaults, BatchLine, lines, rereadable
+from whatsappctl.batch_sender import BatchSender, LineOutcome
+from whatsappctl.command_options import client, options
 from whatsappctl.interrupts import Interrupts
 from whatsappctl.output import json_text, print_json, say
-from whatsappctl.sending import Outcome, Sender
 from whatsappd.errors import EXIT_FAILED, EXIT_USAGE, InvalidParams, WhatsappdError
 from whatsappd.wire.escape import printable
 
@@ -47,65 +47,65 @@ def send_batch(
     with client() as daemon:
         path = daemon.path
         known = frozenset(session["company"] for session in daemon.sessions())
-    defaults = Defaults(company, ttl_ms, on_uncertain, key_prefix, known)
-    account = Account()
+    defaults = BatchDefaults(company, ttl_ms, on_uncertain, key_prefix, known)
+    counts = BatchCounts()
     with rereadable(file) as again:
         start = again.tell()
         for line in lines(again, defaults):
-            if isinstance(line, BadLine):
-                account.bad += 1
+            if isinstance(line, BadBatchLine):
+                counts.bad += 1
                 _tell_bad(line)
             else:
-                account.good += 1
-        if account.bad and not skip_bad:
+                counts.good += 1
+        if counts.bad and not skip_bad:
             say(
-                f"whatsappctl: nothing was sent: {account.bad} of {account.good + account.bad} "
+                f"whatsappctl: nothing was sent: {counts.bad} of {counts.good + counts.bad} "
                 "lines are bad (--skip-bad sends the others)",
                 err=True,
             )
             click.get_current_context().exit(EXIT_USAGE)
         again.seek(start)
         with closing(lines(again, defaults)) as found:
-            good = (line for line in found if isinstance(line, Line))
-            _send(path, good, account, timeout)
+            good = (line for line in found if isinstance(line, BatchLine))
+            _send(path, good, counts, timeout)
 
 
-def _send(path: str, good: Iterator[Line], account: Account, timeout: float | None) -> None:
+def _send(path: str, good: Iterator[BatchLine], counts: BatchCounts, timeout: float | None) -> None:
     with ExitStack() as stack:
         interrupts = stack.enter_context(Interrupts())
-        bar = _progress(stack, account.good)
+        bar = _progress(stack, counts.good)
 
-        def report(outcome: Outcome) -> None:
-            account.note(outcome)
+        def report(outcome: LineOutcome) -> None:
+            counts.note(outcome)
             if bar is not None:
                 bar.update(1)
             _tell(outcome)
 
-        sender = Sender(
+        sender = BatchSender(
             path, good, report=report, notice=_notice, interrupts=interrupts, deadline=timeout
         )
         try:
             sender.run()
         except WhatsappdError as error:
             stack.close()
-            _tell_end(account, sender, error.as_wire())
+            _tell_end(counts, sender, error.as_wire())
             click.get_current_context().exit(error.exit_code)
         except KeyboardInterrupt:
             stack.close()
-            _tell_end(account, sender, INTERRUPTED)
+            _tell_end(counts, sender, INTERRUPTED)
             raise
-    if interrupts.asked and account.left:
-        _tell_end(account, sender, INTERRUPTED)
+    if interrupts.asked and counts.left:
+        _tell_end(counts, sender, INTERRUPTED)
         click.get_current_context().exit(130)
     if options().json:
-        click.echo(json_text({"summary": account.as_json()}), err=True)
+        click.echo(json_text({"summary": counts.as_json()}), err=True)
     else:
-        say(account.sentence())
-    if account.failed or account.bad:
+        say(counts.sentence())
+    if counts.failed or counts.bad:
         click.get_current_context().exit(EXIT_FAILED)
 
 
-class Account:
+class BatchCounts:
     """How many lines became what."""
 
     def __init__(self) -> None:
@@ -119,7 +119,7 @@ class Account:
     def left(self) -> int:
         return self.good - self.accepted - self.before - self.failed
 
-    def note(self, outcome: Outcome) -> None:
+    def note(self, outcome: LineOutcome) -> None:
         if outcome.error is not None:
             self.failed += 1
         elif outcome.before:
@@ -169,7 +169,7 @@ def _notice(text: str) -> None:
     click.echo(("\n" if sys.stderr.isatty() else "") + printable(text), err=True)
 
 
-def _tell_bad(line: BadLine) -> None:
+def _tell_bad(line: BadBatchLine) -> None:
     text = "; ".join(line.problems)
     if options().json:
         error = InvalidParams(text, problems=line.problems)
@@ -178,7 +178,7 @@ def _tell_bad(line: BadLine) -> None:
         say(f"line {line.number}: {text}", err=True)
 
 
-def _tell(outcome: Outcome) -> None:
+def _tell(outcome: LineOutcome) -> None:
     number = outcome.line.number
     if options().json:
         if outcome.row is None:
@@ -191,13 +191,13 @@ def _tell(outcome: Outcome) -> None:
         _notice(f"line {number}: {outcome.error.message}")
 
 
-def _tell_end(account: Account, sender: Sender, why: dict[str, Any]) -> None:
+def _tell_end(counts: BatchCounts, sender: BatchSender, why: dict[str, Any]) -> None:
     """What a person must know who sees it end early."""
     doubt = f" ({sender.in_doubt} of them sent without an answer)" if sender.in_doubt else ""
     remedy = "run the same again: it completes the batch and sends nothing twice"
     if options().json:
-        summary = {**account.as_json(), "in_doubt": sender.in_doubt}
+        summary = {**counts.as_json(), "in_doubt": sender.in_doubt}
         click.echo(json_text({"error": why, "summary": summary}), err=True)
     else:
         reason = printable(why["message"])
-        say(f"whatsappctl: {reason}: {account.sentence()}{doubt}; {remedy}", err=True)
+        say(f"whatsappctl: {reason}: {counts.sentence()}{doubt}; {remedy}", err=True)

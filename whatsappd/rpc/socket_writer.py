@@ -17,7 +17,7 @@ from whatsappd.errors import WhatsappdError
 from whatsappd.rules.bounds import Holder, Places
 
 
-class Output:
+class SocketWriter:
     """Bytes on their way to one peer.
 
     Args:

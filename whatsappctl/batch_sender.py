@@ -14,7 +14,7 @@ from heapq import heappop, heappush
 from time import monotonic, time
 from typing import Any, NamedTuple
 
-from whatsappctl.batch import Line
+from whatsappctl.batch_lines import BatchLine
 from whatsappctl.interrupts import Interrupts
 from whatsappctl.pipeline import Pipeline
 from whatsappd.errors import (
@@ -49,19 +49,19 @@ SHORTEST_PAUSE = 0.1
 LONGEST_PAUSE = 5.0
 
 
-class Outcome(NamedTuple):
+class LineOutcome(NamedTuple):
     """What became of a line: the daemon's row, or why it has none.
 
     `before`: it was accepted by an earlier run.
     """
 
-    line: Line
+    line: BatchLine
     row: dict[str, Any] | None
     error: WhatsappdError | None = None
     before: bool = False
 
 
-class Sender:
+class BatchSender:
     """Sends `lines` once each. `report` gets every outcome, `notice` what a person should know.
 
     Args:
@@ -71,9 +71,9 @@ class Sender:
     def __init__(
         self,
         path: str,
-        lines: Iterator[Line],
+        lines: Iterator[BatchLine],
         *,
-        report: Callable[[Outcome], None],
+        report: Callable[[LineOutcome], None],
         notice: Callable[[str], None],
         interrupts: Interrupts,
         deadline: float | None = None,
@@ -85,11 +85,13 @@ class Sender:
         self._interrupts = interrupts
         self._began_ms = int(time() * 1000)
         self._until = None if deadline is None else monotonic() + deadline
-        self._in_flight: dict[int, Line] = {}
+        self._in_flight: dict[int, BatchLine] = {}
         self._posted: set[int] = set()  # numbers of lines without an answer, on any connection
-        self._again: list[Line] = []  # a heap by number: refused for now, or of a lost connection
-        self._ready: deque[Line] = deque()  # their chat's turn has come
-        self._held: dict[tuple[str, str], deque[Line]] = {}  # by chat: behind one that is not done
+        # A heap by number: refused for now, or of a lost connection.
+        self._again: list[BatchLine] = []
+        self._ready: deque[BatchLine] = deque()  # their chat's turn has come
+        # By chat: behind one that is not done.
+        self._held: dict[tuple[str, str], deque[BatchLine]] = {}
         self._waiting = 0  # lines in the values of _held
         self._msgid = 0
         self._told: set[str] = set()  # companies whose queue was full
@@ -188,7 +190,7 @@ class Sender:
             self._posted.add(line.number)
             pipeline.post(self._msgid, "message.send", line.arguments)
 
-    def _next(self) -> Line | None:
+    def _next(self) -> BatchLine | None:
         if self._again:
             return heappop(self._again)
         if self._ready:
@@ -205,7 +207,7 @@ class Sender:
             self._waiting += 1
         return None
 
-    def _done(self, outcome: Outcome) -> None:
+    def _done(self, outcome: LineOutcome) -> None:
         behind = self._held[outcome.line.chat]
         if behind:
             self._waiting -= 1
@@ -228,7 +230,7 @@ class Sender:
             match row := answer.result:
                 case {"id": str(), "state": str(), "key": _, "company": str(),
                       "created_ms": int(created_ms)}:  # fmt: skip
-                    self._done(Outcome(line, row, before=created_ms < self._began_ms))
+                    self._done(LineOutcome(line, row, before=created_ms < self._began_ms))
                     return
             raise Malformed(f"whatsappd answered no row of the outbox: {row!r:.200}")
         error = error_from_wire(answer.error)
@@ -238,9 +240,9 @@ class Sender:
             heappush(self._again, line)
             self._stop(error)
         else:
-            self._done(Outcome(line, None, error))
+            self._done(LineOutcome(line, None, error))
 
-    def _hold_back(self, line: Line, error: WhatsappdError) -> None:
+    def _hold_back(self, line: BatchLine, error: WhatsappdError) -> None:
         """Try it again after a while, one at a time at first."""
         heappush(self._again, line)
         now = monotonic()

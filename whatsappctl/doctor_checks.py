@@ -43,7 +43,7 @@ _FILES_LOOKED_AT = 10_000
 _NEWER_KERNEL = "use Linux 6.12 or later with Landlock; see Security in the README"
 
 
-class Finding(NamedTuple):
+class DoctorFinding(NamedTuple):
     """`level`: OK, WARN (it works, but), FAIL. `remedy`: what to do, unless all is well."""
 
     name: str
@@ -55,28 +55,28 @@ class Finding(NamedTuple):
         return {**self._asdict(), "level": self.level.lower()}
 
 
-def versions(hello: dict[str, Any] | None) -> Iterator[Finding]:
-    yield Finding("python", OK, ".".join(map(str, sys.version_info[:3])))
+def versions(hello: dict[str, Any] | None) -> Iterator[DoctorFinding]:
+    yield DoctorFinding("python", OK, ".".join(map(str, sys.version_info[:3])))
     if hello is None or hello["version"] == __version__:
-        yield Finding("whatsappd", OK, __version__)
+        yield DoctorFinding("whatsappd", OK, __version__)
     else:
         detail = f"{__version__} is installed, but {hello['version']} runs"
-        yield Finding("whatsappd", WARN, detail, "restart the daemon")
+        yield DoctorFinding("whatsappd", WARN, detail, "restart the daemon")
     wanted = _pinned("neonize")
     try:
         found = version("neonize")
     except PackageNotFoundError:
-        yield Finding(
+        yield DoctorFinding(
             "neonize", FAIL, "it is not installed: no session can start", "install whatsappd anew"
         )
         return
     if wanted is not None and found != wanted:
-        yield Finding(
+        yield DoctorFinding(
             "neonize", FAIL, f"{found}, but whatsappd is made for {wanted}",
             f"pip install neonize=={wanted}",
         )  # fmt: skip
     else:
-        yield Finding("neonize", OK, found)
+        yield DoctorFinding("neonize", OK, found)
 
 
 def _pinned(package: str) -> str | None:
@@ -92,31 +92,31 @@ def _pinned(package: str) -> str | None:
     return None
 
 
-def answers(path: str, hello: dict[str, Any] | None, error: WhatsappdError | None) -> Finding:
+def answers(path: str, hello: dict[str, Any] | None, error: WhatsappdError | None) -> DoctorFinding:
     """Whether the daemon answers on its socket: what asking it brought."""
     if hello is not None:
         mode = "" if hello["mode"] == "real" else f", in {hello['mode']} mode"
-        return Finding("daemon", OK, f"pid {hello['pid']} answers on {path}{mode}")
+        return DoctorFinding("daemon", OK, f"pid {hello['pid']} answers on {path}{mode}")
     assert error is not None
-    return Finding("daemon", FAIL, error.message, "or name another socket with --socket")
+    return DoctorFinding("daemon", FAIL, error.message, "or name another socket with --socket")
 
 
-def socket_permissions(path: str) -> Iterator[Finding]:
+def socket_permissions(path: str) -> Iterator[DoctorFinding]:
     try:
         mode = stat.S_IMODE(Path(path).stat().st_mode)
         above = stat.S_IMODE(Path(path).parent.stat().st_mode)
     except OSError:
         return  # whether it answers was said
     if mode & 0o002 and above & 0o001:
-        yield Finding(
+        yield DoctorFinding(
             "socket", WARN, f"every user of this host may connect (mode {mode:04o})",
             f"chmod o-rwx {path}; callers belong into the group that owns it",
         )  # fmt: skip
     else:
-        yield Finding("socket", OK, f"mode {mode:04o} in a directory of mode {above:04o}")
+        yield DoctorFinding("socket", OK, f"mode {mode:04o} in a directory of mode {above:04o}")
 
 
-def state_permissions(directory: str) -> Finding:
+def state_permissions(directory: str) -> DoctorFinding:
     """Whether the keys of the accounts are this user's alone."""
     path = Path(directory)
     try:
@@ -125,23 +125,23 @@ def state_permissions(directory: str) -> Finding:
             info = entry.lstat()
             mode = stat.S_IMODE(info.st_mode)
             if mode & 0o077 and not _is_meant_for_others(info.st_mode):
-                return Finding(
+                return DoctorFinding(
                     "state", FAIL, f"{entry} is open to others (mode {mode:04o})",
                     f"chmod -R go= {path}",
                 )  # fmt: skip
             if info.st_uid != owner:
-                return Finding(
+                return DoctorFinding(
                     "state", FAIL, f"{entry} belongs to user {info.st_uid}, not to {owner}",
                     f"chown -R {owner} {path}",
                 )  # fmt: skip
     except FileNotFoundError:
-        return Finding("state", OK, f"{path} does not exist yet: the daemon makes it")
+        return DoctorFinding("state", OK, f"{path} does not exist yet: the daemon makes it")
     except PermissionError:
-        return Finding(
+        return DoctorFinding(
             "state", WARN, f"{path} is another user's: it cannot be looked at",
             "run `whatsappctl doctor` as the daemon's user",
         )  # fmt: skip
-    return Finding("state", OK, f"{path} is private")
+    return DoctorFinding("state", OK, f"{path} is private")
 
 
 def _entries(path: Path) -> Iterator[Path]:
@@ -168,28 +168,30 @@ def count_companies(directory: str) -> int:
         return 0
 
 
-def disk(directory: str) -> Finding:
+def disk(directory: str) -> DoctorFinding:
     path = Path(directory)
     while not path.exists() and path != path.parent:
         path = path.parent
     try:
         found = os.statvfs(path)
     except OSError as error:
-        return Finding("disk", FAIL, f"{path}: {error.strerror}", "look at its mount")
+        return DoctorFinding("disk", FAIL, f"{path}: {error.strerror}", "look at its mount")
     free = found.f_bavail * found.f_frsize
     detail = f"{free >> 20} MiB are free where {directory} is"
     if free < _FREE_BYTES:
-        return Finding("disk", FAIL, detail, "make room, or move the state directory")
+        return DoctorFinding("disk", FAIL, detail, "make room, or move the state directory")
     if found.f_files and found.f_favail < 1000:
-        return Finding("disk", FAIL, f"only {found.f_favail} inodes are free", "delete some files")
-    return Finding("disk", OK, detail)
+        return DoctorFinding(
+            "disk", FAIL, f"only {found.f_favail} inodes are free", "delete some files"
+        )
+    return DoctorFinding("disk", OK, detail)
 
 
-def clock() -> Finding:
+def clock() -> DoctorFinding:
     """WhatsApp's messages carry times, and its certificates have dates."""
     made = Path(__file__).stat().st_mtime
     if time.time() < made - 86_400:
-        return Finding(
+        return DoctorFinding(
             "clock", FAIL, "the clock stands before the day this was installed",
             "set it, and let a time service keep it (timedatectl set-ntp true)",
         )  # fmt: skip
@@ -197,28 +199,28 @@ def clock() -> Finding:
         # struct timex, zeroed: modes = 0 only asks. It has at most 208 bytes.
         unkept = ctypes.CDLL(None).adjtimex(ctypes.create_string_buffer(512)) == _CLOCK_UNKEPT
     except (OSError, AttributeError):
-        return Finding("clock", OK, "plausible; who keeps it is not known")
+        return DoctorFinding("clock", OK, "plausible; who keeps it is not known")
     if unkept:
-        return Finding(
+        return DoctorFinding(
             "clock", WARN, "nobody keeps it in step, as far as the kernel knows",
             "run a time service: timedatectl set-ntp true",
         )  # fmt: skip
-    return Finding("clock", OK, "kept in step")
+    return DoctorFinding("clock", OK, "kept in step")
 
 
-def open_files(pid: int | None, companies: int) -> Finding:
+def open_files(pid: int | None, companies: int) -> DoctorFinding:
     """The limit that the daemon has, or that one started here would have."""
     limit = _limit_of(pid)
     needed = _DESCRIPTORS + _DESCRIPTORS_EACH * companies
     if limit is None:
-        return Finding("open files", OK, f"the limit is not known; {needed} are needed")
+        return DoctorFinding("open files", OK, f"the limit is not known; {needed} are needed")
     detail = f"the limit is {limit}; {companies} companies need about {needed}"
     if limit < needed:
-        return Finding(
+        return DoctorFinding(
             "open files", FAIL, detail,
             "raise LimitNOFILE= in the service's unit, or `ulimit -Hn`",
         )  # fmt: skip
-    return Finding("open files", OK, detail)
+    return DoctorFinding("open files", OK, detail)
 
 
 def _limit_of(pid: int | None) -> int | None:
@@ -234,7 +236,7 @@ def _limit_of(pid: int | None) -> int | None:
     return None
 
 
-def tasks(pid: int | None, companies: int) -> Iterator[Finding]:
+def tasks(pid: int | None, companies: int) -> Iterator[DoctorFinding]:
     """The cgroup's limit of processes and threads, of which each worker has some twenty."""
     try:
         lines = Path(f"/proc/{pid or 'self'}/cgroup").read_text().splitlines()
@@ -244,28 +246,28 @@ def tasks(pid: int | None, companies: int) -> Iterator[Finding]:
         return
     needed = _TASKS + _TASKS_EACH * companies
     if text.isdigit() and int(text) < needed:
-        yield Finding(
+        yield DoctorFinding(
             "tasks", FAIL, f"the limit is {text}; {companies} companies need about {needed}",
             "raise TasksMax= in the service's unit",
         )  # fmt: skip
     else:
-        yield Finding(
+        yield DoctorFinding(
             "tasks", OK, f"the limit is {text}; {companies} companies need about {needed}"
         )
 
 
-def whatsapp(*, is_sandboxed: bool) -> Finding:
+def whatsapp(*, is_sandboxed: bool) -> DoctorFinding:
     """Whether WhatsApp's servers can be reached from here: by name, and by a TCP connection."""
     trouble = _unreachable(WHATSAPP, 443, REACH_WITHIN)
     if trouble is None:
-        return Finding("whatsapp", OK, f"{WHATSAPP}:443 can be reached")
+        return DoctorFinding("whatsapp", OK, f"{WHATSAPP}:443 can be reached")
     if is_sandboxed:
-        return Finding("whatsapp", OK, f"{trouble}; a sandbox does not need it")
+        return DoctorFinding("whatsapp", OK, f"{trouble}; a sandbox does not need it")
     proxies = [name for name in ("HTTPS_PROXY", "https_proxy") if os.environ.get(name)]
     remedy = f"let this host connect to {WHATSAPP}:443 (DNS, firewall, proxy)"
     if proxies:
         remedy += f"; {proxies[0]} is set, and the daemon uses it only if it has it too"
-    return Finding("whatsapp", FAIL, f"WhatsApp cannot be reached: {trouble}", remedy)
+    return DoctorFinding("whatsapp", FAIL, f"WhatsApp cannot be reached: {trouble}", remedy)
 
 
 def _unreachable(host: str, port: int, within: float) -> str | None:
@@ -305,36 +307,36 @@ def _unreachable(host: str, port: int, within: float) -> str | None:
     return trouble
 
 
-def confinement(status: dict[str, Any]) -> Finding:
+def confinement(status: dict[str, Any]) -> DoctorFinding:
     """Whether workers are kept from what is not theirs; without a daemon, whether they could be."""
     told = status.get("confinement")
     if told is not None and told["known"]:
         if told["lacking"] is None:
-            return Finding(
+            return DoctorFinding(
                 "confinement", OK, f"Landlock {told['landlock']} and seccomp are in force"
             )
         whole = told["landlock"] and told["seccomp"]
         detail = f"workers are {'' if whole else 'NOT '}confined; lacking: {told['lacking']}"
         remedy = "set sessions.confinement to auto" if told["wanted"] == "off" else _NEWER_KERNEL
-        return Finding("confinement", WARN, detail, remedy)
+        return DoctorFinding("confinement", WARN, detail, remedy)
     from whatsappd.confinement import landlock
 
     try:
         abi = landlock.abi_version()
     except OSError as error:
-        return Finding("confinement", WARN, landlock.why_not(error), _NEWER_KERNEL)
+        return DoctorFinding("confinement", WARN, landlock.why_not(error), _NEWER_KERNEL)
     if abi < landlock.ABI_PORTS:
         detail = f"Landlock {abi} does not know TCP ports"
-        return Finding("confinement", WARN, detail, _NEWER_KERNEL)
-    return Finding("confinement", OK, f"this kernel has Landlock {abi}")
+        return DoctorFinding("confinement", WARN, detail, _NEWER_KERNEL)
+    return DoctorFinding("confinement", OK, f"this kernel has Landlock {abi}")
 
 
-def ffmpeg() -> Finding:
+def ffmpeg() -> DoctorFinding:
     missing = [name for name in ("ffmpeg", "ffprobe") if shutil.which(name) is None]
     if missing:
-        return Finding(
+        return DoctorFinding(
             "ffmpeg", WARN,
             f"{' and '.join(missing)} not found: needed for media only (thumbnails, voice notes)",
             "apt install ffmpeg, or what your system calls it",
         )  # fmt: skip
-    return Finding("ffmpeg", OK, "found")
+    return DoctorFinding("ffmpeg", OK, "found")

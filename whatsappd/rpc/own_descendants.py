@@ -2,8 +2,8 @@
 
 Workers are of the daemon's user, so the socket's permissions let them in. What keeps them out first
 is their seccomp filter, which takes Unix sockets from them (`engines.neonize.worker.confine`). This
-is the second fence, and the only one on a host without seccomp. `serving` asks it for each new
-connection.
+is the second fence, and the only one on a host without seccomp. `daemon_socket` asks it for each
+new connection.
 
 A process that is orphaned becomes a child of the daemon, its subreaper, so descent cannot be shaken
 off. It can be hidden: /proc may not tell of processes whose memory is private (hidepid). Direct
@@ -19,7 +19,7 @@ from pathlib import Path
 import structlog
 
 from whatsappd.errors import Denied
-from whatsappd.rpc.peer import Peer
+from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.milestones import is_milestone
 
 log = structlog.get_logger()
@@ -29,7 +29,7 @@ _TRIES = 3
 _GENERATIONS = 100
 
 
-class Descent:
+class DescendantCheck:
     """Refuses descendants, and counts them.
 
     Args:
