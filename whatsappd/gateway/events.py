@@ -85,7 +85,7 @@ async def read_events(
     ] = None,
 ) -> Any:
     if "text/event-stream" in request.headers.get("accept", ""):
-        return EventStream(request, asking, wanted_by(request, asking))
+        return EventStreamResponse(request, asking, wanted_by(request, asking))
     found = await asking.call(
         "events.read",
         after=after or 0,
@@ -97,7 +97,7 @@ async def read_events(
     return JsonAnswer(found)
 
 
-class EventStream(Response):
+class EventStreamResponse(Response):
     """Server-sent events (WHATWG HTML, section 9.2). An error before the first one is a problem."""
 
     media_type = "text/event-stream"
