@@ -17,9 +17,10 @@ from typing import Any
 import pytest
 from figures import Measured, machine, table
 
-#: Most tests wait for processes and sockets more than they compute; more than this many at a time
-#: would compete for the cores of a small machine and run into their deadlines.
-MOST_WORKERS = 4
+#: Tests at a time for each core: most wait for processes and sockets more than they compute.
+WORKERS_PER_CORE = 2
+#: More than this many would wait for each other's disk and memory.
+MOST_WORKERS = 8
 
 _FIGURE = "figure"
 _MEASURED = "measured"
@@ -106,4 +107,19 @@ def pytest_xdist_auto_num_workers(config: pytest.Config) -> int:
     """Tests side by side; what measures alone, because it would measure its neighbours."""
     if config.option.markexpr.startswith(("bench", "endurance")):
         return 0
-    return min(MOST_WORKERS, len(os.sched_getaffinity(0)) + 1)
+    return min(MOST_WORKERS, WORKERS_PER_CORE * len(os.sched_getaffinity(0)))
+
+
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """Deal the files to the workers like cards, those that wait longest first.
+
+    xdist gives each worker a run of the list. As it is collected, one of them had all tests that
+    start daemons, and the last minute of a run waited for that one. Files stay whole: their
+    fixtures are made once.
+    """
+    if (mine := getattr(config, "workerinput", None)) is None:
+        return
+    hands = mine["workercount"]
+    files = [(path, list(group)) for path, group in groupby(items, key=lambda item: item.path)]
+    files.sort(key=lambda file: "unit" in file[0].parts)  # stable: the rest of the order stays
+    items[:] = [item for hand in range(hands) for _, group in files[hand::hands] for item in group]

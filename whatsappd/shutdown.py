@@ -55,6 +55,8 @@ class ShutdownGuard:
     def listen(self) -> None:
         """Take the signals from now on. Child processes inherit that these are blocked."""
         signal.pthread_sigmask(signal.SIG_BLOCK, HEARD)
+        # Python's own handler only asks the main thread, which may be waiting for a disk.
+        signal.signal(signal.SIGINT, signal.SIG_DFL)
         threading.Thread(target=self._listen, name="signals", daemon=True).start()
 
     async def signals(self, take: Callable[[signal.Signals], None]) -> None:

@@ -53,7 +53,10 @@ def a_worker(says: bytes, program: str = _PROGRAM, *arguments: str) -> Iterator[
     )
     theirs.close()
     os.close(output_writer)
-    yield WorkerProcess("acme", Spawned(ChildProcess(child.pid), ours, output))
+    with pytest.MonkeyPatch.context() as patched:
+        if program == _PROGRAM:  # it saves nothing, however long it is given
+            patched.setattr("whatsappd.engines.worker_process._SAVE_WITHIN", 0.1)
+        yield WorkerProcess("acme", Spawned(ChildProcess(child.pid), ours, output))
     child.returncode = 0  # it was reaped already
 
 
