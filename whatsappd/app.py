@@ -178,14 +178,14 @@ async def _run_parts(
             companies=companies,
             inbound=InboundLog(
                 events,
-                Intake(database, events, outbox, contacts),
+                Intake(database, events, outbox.writes, contacts),
                 retry_s=supervision_settings.retry_store_s,
             ),
             outbox=outbox,
             removals=Removals(
                 database,
                 log=events,
-                outbox=outbox,
+                outbox=outbox.maintenance,
                 contacts=contacts,
                 keys=keys,
                 webhooks=webhooks,
@@ -255,7 +255,7 @@ async def _run_parts(
         async with trio.open_nursery() as outer:
             outer.start_soon(keep, "fork_server", fork_server.run)
             outer.start_soon(keep, "reaper", partial(reap_strays, pool.children))
-            clock_watch = ClockWatch(outbox.shift, pool.shift)
+            clock_watch = ClockWatch(outbox.maintenance.shift, pool.shift)
             _keep_house(outer, supervision, housekeeping, clock_watch, keys, audit)
             if launch.watchdog_s is not None:
                 trouble = partial(_trouble, database, monitor)

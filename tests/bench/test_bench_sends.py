@@ -192,9 +192,9 @@ async def fill(database_file: Path) -> None:
         async def accept(count: int) -> None:
             for number in range(count):
                 new = NewMessage("acme", f"1555{number % 500:07}@s.whatsapp.net", TEXT)
-                row, _ = await outbox.accept(new, 10**9)
-                await outbox.begin(row.id)
-                await outbox.acknowledged(row.id, f"3EB0{row.id}", now_ms())
+                row, _ = await outbox.submissions.accept(new, 10**9)
+                await outbox.handovers.begin(row.id)
+                await outbox.handovers.acknowledge(row.id, f"3EB0{row.id}", now_ms())
 
         async with trio.open_nursery() as nursery:
             for _ in range(200):

@@ -20,9 +20,10 @@ from raw_rows import TEXT, raw_rate, repeat, say_rates
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
 from whatsappd.model.message import NewMessage
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
-from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.outbox import open_outbox
 
 pytestmark = pytest.mark.bench
 
@@ -32,7 +33,7 @@ KEYS = 100_000
 async def accept_next(outbox: Outbox, numbers: Iterator[int]) -> None:
     number = next(numbers)
     new = NewMessage("acme", f"{number % 500}@s.whatsapp.net", TEXT, f"key{number}")
-    await outbox.accept(new, 10**9)
+    await outbox.submissions.accept(new, 10**9)
 
 
 @pytest.mark.parametrize("callers", [1, 100])
@@ -44,7 +45,9 @@ async def test_durable_sends_beside_the_raw_writer_thread(
         log = await open_event_log(database)
         outbox = await open_outbox(database, log)
         accepted = await repeat(callers, partial(accept_next, outbox, itertools.count()))
-    say_rates(measured, f"outbox.accept (row and event), {callers} callers", accepted, raw)
+    say_rates(
+        measured, f"outbox.submissions.accept (row and event), {callers} callers", accepted, raw
+    )
     assert accepted.rate > 100  # a guard against something absurd, not the aim
 
 

@@ -6,12 +6,14 @@ import shutil
 import tempfile
 import threading
 from collections.abc import Awaitable, Callable
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
 import hypothesis.strategies as st
 import pytest
 import trio
+from arrivals import intake_of, receive
 from hypothesis.stateful import (
     Bundle,
     RuleBasedStateMachine,
@@ -25,9 +27,10 @@ from whatsappd.errors import KeyConflict, QueueFull, WrongState
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState
 from whatsappd.rules.delivery import RECEIPTS, TRANSITIONS, Cause
+from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import EventLog, open_event_log
-from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.outbox import open_outbox
 
 QUEUE_LIMIT = 6
 START_MS = 1_700_000_000_000
@@ -48,7 +51,8 @@ class Store:
     async def _serve(self) -> None:
         async with open_database(self._file) as database:
             self.log: EventLog = await open_event_log(database, clock=self._clock)
-            self.outbox: Outbox = await open_outbox(database, self.log, clock=self._clock)
+            self.outbox = await open_outbox(database, self.log, clock=self._clock)
+            self.intake = intake_of(self.outbox)
             self._token = trio.lowlevel.current_trio_token()
             self._closing = trio.Event()
             self._up.set()
@@ -91,10 +95,10 @@ class OutboxMachine(RuleBasedStateMachine):
         self.store.close()
         self._directory.cleanup()
 
-    def _try(self, name: str, *arguments: Any, **named: Any) -> None:
+    def _try(self, call: str, *arguments: Any, **named: Any) -> None:
         """A change that the table may refuse; `the_log_tells_every_change` judges what it did."""
         try:
-            self.store.do(getattr(self.store.outbox, name), *arguments, **named)
+            self.store.do(attrgetter(call)(self.store), *arguments, **named)
         except WrongState as error:
             assert error.message
 
@@ -115,14 +119,14 @@ class OutboxMachine(RuleBasedStateMachine):
         new = NewMessage("acme", chat, text, key, expires_ms, on_uncertain)
         known = self.by_key.get(key) if key is not None else None
         try:
-            row, created = self.store.do(self.store.outbox.accept, new, QUEUE_LIMIT)
+            row, created = self.store.do(self.store.outbox.submissions.accept, new, QUEUE_LIMIT)
         except KeyConflict:
             assert known is not None
             assert known[:2] != (chat, text)
             return multiple()
         except QueueFull:
             assert known is None
-            counts = self.store.outbox.counts("acme")
+            counts = self.store.outbox.view.counts("acme")
             assert counts[OutboxState.QUEUED] + counts.get(OutboxState.SENDING, 0) >= QUEUE_LIMIT
             return multiple()
         if known is not None:
@@ -137,50 +141,50 @@ class OutboxMachine(RuleBasedStateMachine):
 
     @rule(row=rows)
     def cancel(self, row: str) -> None:
-        self._try("cancel", row)
+        self._try("outbox.submissions.cancel", row)
 
     @rule(row=rows, decision=st.sampled_from(("sent", "resend", "failed")))
     def resolve(self, row: str, decision: str) -> None:
-        self._try("resolve", row, decision)
+        self._try("outbox.submissions.resolve", row, decision)
 
     # --- the dispatcher and WhatsApp ----------------------------------------------------------
 
     @rule(row=rows)
     def begin(self, row: str) -> None:
-        self._try("begin", row)
+        self._try("outbox.handovers.begin", row)
 
     @rule(row=rows, attempt=st.integers(0, 1))
     def acknowledge(self, row: str, attempt: int) -> None:
-        self._try("acknowledged", row, f"{row}-{attempt}", self.now_ms)
+        self._try("outbox.handovers.acknowledge", row, f"{row}-{attempt}", self.now_ms)
 
-    @rule(row=rows, how=st.sampled_from(("failed", "never_sent")))
+    @rule(row=rows, how=st.sampled_from(("fail", "requeue_unsent")))
     def learn(self, row: str, how: str) -> None:
-        self._try(how, row, "for a reason")
+        self._try(f"outbox.handovers.{how}", row, "for a reason")
 
     @rule(row=rows)
     def postpone(self, row: str) -> None:
-        self._try("passing", row, "not now", self.now_ms + 500)
+        self._try("outbox.handovers.postpone", row, "not now", self.now_ms + 500)
 
     @rule(row=rows, message_id=st.none() | st.integers(0, 1))
     def lose(self, row: str, message_id: int | None) -> None:
         known = None if message_id is None else f"{row}-{message_id}"
-        self._try("uncertain", row, "nobody knows", message_id=known)
+        self._try("outbox.handovers.mark_uncertain", row, "nobody knows", message_id=known)
 
     @rule(row=rows, attempt=st.integers(0, 1))
     def identify(self, row: str, attempt: int) -> None:
-        self._try("identified", row, f"{row}-{attempt}")
+        self._try("outbox.handovers.identify", row, f"{row}-{attempt}")
 
     @rule(row=rows, attempt=st.integers(0, 1), kind=st.sampled_from(RECEIPTS))
     def receipt(self, row: str, attempt: int, kind: Cause) -> None:
         ids = [f"{row}-{attempt}", "of somebody else"]
-        self._try("receipt", "acme", ids, str(kind), self.now_ms)
+        self.store.do(receive, self.store.intake, "acme", ids, str(kind), self.now_ms)
 
     # --- time, and the loss of power ----------------------------------------------------------
 
     @rule(milliseconds=st.sampled_from((1, 600, 5000)))
     def wait(self, milliseconds: int) -> None:
         self.now_ms += milliseconds
-        self.store.do(self.store.outbox.expire, self.now_ms)
+        self.store.do(self.store.outbox.maintenance.expire, self.now_ms)
 
     @rule()
     def crash(self) -> None:
@@ -191,7 +195,7 @@ class OutboxMachine(RuleBasedStateMachine):
         abandoned, self.store = self.store, self._open()
         abandoned.close()
         shutil.rmtree(old)
-        self.store.do(self.store.outbox.recover)
+        self.store.do(give_up_orphans, self.store.outbox.handovers, ())
 
     # --- what holds ---------------------------------------------------------------------------
 
@@ -213,14 +217,14 @@ class OutboxMachine(RuleBasedStateMachine):
                 assert before == told["previous"]
                 assert TRANSITIONS[before][Cause(told["cause"])] is state
             states[told["id"]] = state
-        rows = self.store.do(self.store.outbox.list_rows, limit=10_000)
+        rows = self.store.do(self.store.outbox.view.list_rows, limit=10_000)
         assert {row.id: row.state for row in rows} == states
         assert set(states) == set(self.accepted)
         for row in rows:
             new = self.accepted[row.id]
             assert (row.chat, row.text, row.key) == (new.chat, new.text, new.key)
         counted = {state: list(states.values()).count(state) for state in set(states.values())}
-        assert self.store.outbox.counts("acme") == counted
+        assert self.store.outbox.view.counts("acme") == counted
 
 
 def test_no_order_of_things_loses_a_message_or_leaves_the_table() -> None:

@@ -14,15 +14,15 @@ from session_world import OPEN_DEADLINE_S, World
 from whatsappd.errors import StoreFailed
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState
 from whatsappd.model.session import SessionState
+from whatsappd.store.port import Handover, Outbox
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.outbox import Handover, Outbox
 
 
 async def left_behind(outbox: Outbox) -> str:
     """A row that an earlier worker left `sending`."""
     new = NewMessage("acme", "15550200@s.whatsapp.net", "x", None, None, OnUncertain.ASK)
-    row, _ = await outbox.accept(new, 100)
-    return (await outbox.begin(row.id)).row.id
+    row, _ = await outbox.submissions.accept(new, 100)
+    return (await outbox.handovers.begin(row.id)).row.id
 
 
 async def test_a_disk_that_refuses_for_long_costs_no_worker(
@@ -32,11 +32,11 @@ async def test_a_disk_that_refuses_for_long_costs_no_worker(
     await fill_up(database, world.events)
     await world.session.start()
     with trio.move_on_after(3 * OPEN_DEADLINE_S) as patience:
-        await world.outbox.wait(row_id, {OutboxState.UNCERTAIN})
+        await world.outbox.view.wait(row_id, {OutboxState.UNCERTAIN})
     assert patience.cancelled_caught
     await make_room(database)
     with trio.fail_after(20):
-        await world.outbox.wait(row_id, {OutboxState.UNCERTAIN})
+        await world.outbox.view.wait(row_id, {OutboxState.UNCERTAIN})
     assert world.session.state is SessionState.CONNECTING
     assert world.session.last_error is None
     assert world.workers.spawned == 1
@@ -46,7 +46,7 @@ async def test_a_disk_that_refuses_for_long_costs_no_worker(
 async def test_a_disk_that_cannot_be_read_is_tried_again(
     world: World, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    interrupted = world.outbox.interrupted
+    interrupted = world.outbox.handovers.interrupted
     asked = 0
 
     async def unreadable_at_first(company: str) -> Sequence[Handover]:
@@ -56,7 +56,7 @@ async def test_a_disk_that_cannot_be_read_is_tried_again(
             raise StoreFailed("the disk failed to read")
         return await interrupted(company)
 
-    monkeypatch.setattr(world.outbox, "interrupted", unreadable_at_first)
+    monkeypatch.setattr(world.outbox.handovers, "interrupted", unreadable_at_first)
     await world.session.start()
     with trio.fail_after(20):
         while world.session.state is not SessionState.CONNECTING:

@@ -23,12 +23,13 @@ from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.database import Database
 from whatsappd.store.sqlite.events import EventLog, open_event_log
 from whatsappd.store.sqlite.intake import Intake
-from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.outbox import open_outbox
 from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import pack_error, pack_result
 
@@ -90,7 +91,9 @@ async def make_world(database: Database, directory: Path, nursery: trio.Nursery)
     companies = Companies(database)
     await companies.put_wanted("acme", True)
     workers: Any = Workers(nursery)
-    inbound = InboundLog(events, Intake(database, events, outbox, Contacts(database)), retry_s=0.01)
+    inbound = InboundLog(
+        events, Intake(database, events, outbox.writes, Contacts(database)), retry_s=0.01
+    )
     session = CompanySession(
         "acme",
         directory=directory / "acme",

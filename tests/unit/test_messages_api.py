@@ -73,5 +73,5 @@ async def test_nothing_is_accepted_for_a_company_that_was_removed_while_it_was_p
         params = SendParams(company="acme", to="+15550100", text="x", no_queue=True)
         with pytest.raises(UnknownCompany):
             await api._send(None, params)  # type: ignore[arg-type]
-        assert await outbox.list_rows(company="acme", limit=10) == []
+        assert await outbox.view.list_rows(company="acme", limit=10) == []
     assert pacing.refunded == ["15550100@s.whatsapp.net"]

@@ -46,7 +46,7 @@ class World:
             state_dir=Path("/"),
             places=[],
             database=self,  # type: ignore[arg-type]
-            outbox=self,  # type: ignore[arg-type]
+            outbox=SimpleNamespace(view=self),  # type: ignore[arg-type]
             pool=self,  # type: ignore[arg-type]
             fork_server=SimpleNamespace(pid=1, is_ready=True, problem=None, confined=None),  # type: ignore[arg-type]
             alerts=self,  # type: ignore[arg-type]

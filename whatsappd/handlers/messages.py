@@ -28,7 +28,7 @@ from whatsappd.rpc.method import Call, Concerns, Method
 from whatsappd.rules.delivery import SENT_OR_BEYOND
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.sqlite.outbox import Outbox
+from whatsappd.store.port import Outbox
 
 #: Rows of one answer. A row has at most 64 KiB of text, and an answer at most 1 MiB.
 MAX_LIST = 200
@@ -137,11 +137,11 @@ class MessagesApi:
         )
         row = await (self._accept_paid(new) if params.no_queue else self._accept(new))
         if params.wait != "queued":
-            row = await self._outbox.wait(row.id, _WAITS[params.wait])
+            row = await self._outbox.view.wait(row.id, _WAITS[params.wait])
         return row.as_wire()
 
     async def _accept(self, new: NewMessage) -> Row:
-        row, _created = await self._outbox.accept(new, self._settings.queue_limit)
+        row, _created = await self._outbox.submissions.accept(new, self._settings.queue_limit)
         return row
 
     async def _accept_paid(self, new: NewMessage) -> Row:
@@ -152,7 +152,7 @@ class MessagesApi:
             RateLimited: there is none; `data.retry_after_ms` says when there will be.
             UnknownCompany: it was removed meanwhile.
         """
-        known = await self._outbox.find(new)
+        known = await self._outbox.submissions.find(new)
         if known is not None:
             return known  # it was paid for when it was made
         session = self._pool.get(new.company)
@@ -180,7 +180,7 @@ class MessagesApi:
                 raise UnknownCompany(
                     f"company: {new.company!r} was removed meanwhile", company=new.company
                 )
-            row, created = await self._outbox.accept(new, self._settings.queue_limit)
+            row, created = await self._outbox.submissions.accept(new, self._settings.queue_limit)
             if created:
                 pacing.accepted(row)
             return row
@@ -194,12 +194,12 @@ class MessagesApi:
     async def _wait(self, call: Call, params: WaitParams) -> dict[str, Any]:
         """The row when it got that far, or never will: its `state` tells."""
         await self._readable(call, params)
-        return (await self._outbox.wait(params.id, _WAITS[params.for_])).as_wire()
+        return (await self._outbox.view.wait(params.id, _WAITS[params.for_])).as_wire()
 
     async def _list(self, call: Call, params: ListParams) -> dict[str, Any]:
         """`next` is what to pass as `before` for the following page; nil at the end."""
         company = self._one_readable(call, params.company)
-        found = await self._outbox.list_rows(
+        found = await self._outbox.view.list_rows(
             company, params.states, before=params.before, limit=params.limit + 1
         )
         rows = _that_fit(found[: params.limit])
@@ -226,12 +226,12 @@ class MessagesApi:
     async def _cancel(self, call: Call, params: MessageId) -> dict[str, Any]:
         row = await self._own(call, "message.cancel", params)
         with _concerning(row.company):
-            return (await self._outbox.cancel(params.id)).as_wire()
+            return (await self._outbox.submissions.cancel(params.id)).as_wire()
 
     async def _resolve(self, call: Call, params: ResolveParams) -> dict[str, Any]:
         row = await self._own(call, "message.resolve", params)
         with _concerning(row.company):
-            return (await self._outbox.resolve(params.id, params.as_)).as_wire()
+            return (await self._outbox.submissions.resolve(params.id, params.as_)).as_wire()
 
     async def _readable(self, call: Call, params: MessageId | WaitParams | ResolveParams) -> Row:
         """The message that a caller names.
@@ -240,7 +240,7 @@ class MessagesApi:
             UnknownMessage: there is none, or it is none that the caller may see: the answer is the
                 same, so that nobody learns what others have.
         """
-        row = await self._outbox.get(params.id)
+        row = await self._outbox.view.get(params.id)
         is_its = params.company is None or params.company == row.company
         if is_its and self._access.may_read(call, row.company):
             return row

@@ -25,12 +25,12 @@ from whatsappd.monitoring.scrape import Scrape
 from whatsappd.rpc.method import MethodTable
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.audit import AuditTrail
 from whatsappd.store.sqlite.backup import Backups
 from whatsappd.store.sqlite.database import Database
 from whatsappd.store.sqlite.events import EventLog
 from whatsappd.store.sqlite.keys import Keys
-from whatsappd.store.sqlite.outbox import Outbox
 from whatsappd.store.sqlite.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -94,5 +94,5 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, Lim
         methods += forwarded_methods(lambda: sandbox.control)
     table = MethodTable(audited(methods, parts.audit))
     daemon.method_names = list(table)
-    limits.reporters += [events.report, parts.outbox.stored.report]
+    limits.reporters += [events.report, parts.outbox.view.report_bytes]
     return table, daemon, events, limits

@@ -38,9 +38,9 @@ from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import CompanySession
 from whatsappd.state import Place
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.alerts import Alerts
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.outbox import Outbox
 from whatsappd.store.sqlite.webhooks import Webhook, Webhooks
 from whatsappd.supervision import Supervision
 
@@ -228,7 +228,7 @@ class Monitor:
         was_open = self._open
         oldest: dict[str, int] | None = None
         try:
-            oldest = await watched.outbox.oldest_queued()
+            oldest = await watched.outbox.view.oldest_queued()
         except StoreFailed as error:
             log.error("queue_not_read", reason=error.message)
         directories = [session.directory for session in watched.pool.sessions()]
@@ -264,7 +264,7 @@ class Monitor:
             cause=session.cause,
             down_since_ms=None if down_ms is None else now.ago(down_ms),
             oldest_queued_ms=None if waiting is None else now.ago(waiting.age_ms(now)),
-            queued=self._watched.outbox.counts(company).get(OutboxState.QUEUED, 0),
+            queued=self._watched.outbox.view.counts(company).get(OutboxState.QUEUED, 0),
             crashes_ms=[now.ago(now.steady - at_ms) for at_ms in session.counters.crashes_ms],
         )
 

@@ -75,7 +75,7 @@ class Scrape:
         lags: dict[str, int] = {}
         webhooks: list[WebhookFigures] = []
         try:
-            oldest = await watched.outbox.oldest_queued()
+            oldest = await watched.outbox.view.oldest_queued()
             for consumer in await self._events.list_consumers():
                 if companies is None and not is_webhook(consumer.name):
                     lags[consumer.name] = self._events.last_seq - consumer.cursor
@@ -206,9 +206,9 @@ class Scrape:
             qr_codes=counters.qr_codes,
             refused_calls=dict(counters.refused_calls),
             inbound=dict(counters.inbound),
-            accepted=outbox.accepted(company),
-            entered=outbox.entered(company),
-            rows=outbox.counts(company),
+            accepted=outbox.view.accepted(company),
+            entered=outbox.view.entered(company),
+            rows=outbox.view.counts(company),
             oldest_queued_ms=oldest_ms,
             limiter_waits=counters.limiter_waits,
             limiter_wait_s=counters.limiter_wait_s,

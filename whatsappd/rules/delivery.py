@@ -1,6 +1,6 @@
 """What can become of an accepted message: one literal table.
 
-The outbox (`store.sqlite.outbox`) asks it before each change of a row, in the writer thread. Rules:
+The outbox asks it before each change of a row. Rules:
 
 1. Only `begun` hands a row to WhatsApp, and only from `queued`.
 2. A row whose hand-over has an unknown fate is `uncertain`; nothing but knowledge (an ack, a
@@ -105,6 +105,16 @@ OPEN = frozenset({S.QUEUED, S.SENDING, S.UNCERTAIN})
 
 #: The causes that are receipts, in the order in which they supersede each other.
 RECEIPTS = (C.DELIVERED, C.READ, C.PLAYED)
+
+#: What a person may decide about an uncertain row, as `message.resolve` names it.
+DECISIONS = {
+    "sent": C.DECIDED_SENT,
+    "resend": C.DECIDED_RESEND,
+    "failed": C.DECIDED_FAILED,
+}
+
+#: Why a row expired, in words.
+TOO_LATE = "its time to live passed before it could be sent"
 
 #: The causes that tell what became of an attempt.
 KNOWLEDGE = frozenset({C.ACKNOWLEDGED, C.NEVER_SENT, *RECEIPTS})

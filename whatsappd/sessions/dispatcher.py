@@ -38,7 +38,7 @@ from whatsappd.sessions.rate_holds import RateHolds
 from whatsappd.sessions.send_turn import LookUp, SendTurn
 from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.sqlite.outbox import Handover, Outbox
+from whatsappd.store.port import Handover, Outbox
 
 log = structlog.get_logger()
 
@@ -62,7 +62,7 @@ class _Seen(NamedTuple):
 
 
 class SendAck(NamedTuple):
-    """WhatsApp's server took the row; see `Outbox.acknowledged`."""
+    """WhatsApp's server took the row; see `OutboxHandovers.acknowledge`."""
 
     row_id: str
     message_id: str
@@ -112,7 +112,9 @@ class Dispatcher:
 
     async def _send_what_is_due(self) -> None:
         """Send a batch of what may go now; wait if nothing may."""
-        seen = _Seen(self._outbox.version(self._company), self._pacing.version, settled_ms())
+        seen = _Seen(
+            self._outbox.handovers.version(self._company), self._pacing.version, settled_ms()
+        )
         if seen.pacing != self._seen_pacing:
             self._seen_pacing = seen.pacing
             self._holds.clear()
@@ -134,16 +136,16 @@ class Dispatcher:
         """What may go now, the oldest first; what passed the limits before it was accepted
         (`no_queue`) goes before what waits for them, and answers before the rest."""
         await self._pacing.forget_ended()
-        self._seen_replies = self._outbox.replies(self._company)
+        self._seen_replies = self._outbox.handovers.replies(self._company)
         prepaid = self._pacing.prepaid_chats
         if prepaid:
-            rows = await self._outbox.pending(self._company, BATCH, only=prepaid)
+            rows = await self._outbox.handovers.pending(self._company, BATCH, only=prepaid)
             if rows:
                 return rows
         if self._holds.company:
             return []
         is_others_turn = self._replies_in_a_row >= REPLIES_IN_A_ROW
-        rows = await self._outbox.pending(
+        rows = await self._outbox.handovers.pending(
             self._company,
             1 if is_others_turn else BATCH,
             without=self._holds.chats,
@@ -158,7 +160,7 @@ class Dispatcher:
         """Whether others than the rows of the last look are to go next."""
         if self._replies_in_a_row:
             return self._replies_in_a_row >= REPLIES_IN_A_ROW
-        return self._outbox.replies(self._company) != self._seen_replies
+        return self._outbox.handovers.replies(self._company) != self._seen_replies
 
     async def _send_batch(self, rows: Sequence[Row]) -> None:
         batch = SendTurn(
@@ -186,7 +188,7 @@ class Dispatcher:
         began = trio.current_time()
         until = self._holds.until
         if seen is not None:
-            due_ms = await self._outbox.next_due_ms(self._company, seen.time_ms)
+            due_ms = await self._outbox.handovers.next_due_ms(self._company, seen.time_ms)
             if due_ms is not None:
                 until = min(until, began + max(0, due_ms - settled_ms()) / 1000)
         with trio.CancelScope(deadline=until):
@@ -201,7 +203,8 @@ class Dispatcher:
                 )
                 if seen is not None:
                     nursery.start_soon(
-                        wake_after, partial(self._outbox.wait_changed, self._company, seen.outbox)
+                        wake_after,
+                        partial(self._outbox.handovers.wait_changed, self._company, seen.outbox),
                     )
         if waiting:
             self._session.counters.limiter_waits += 1
@@ -222,7 +225,7 @@ class Dispatcher:
                 answer = await worker.call(WorkerMethod.LOOK_UP, addresses=[row.chat])
                 account = answer["accounts"].get(row.chat)
                 if account is None:
-                    await self._outbox.failed(row.id, "this address is not on WhatsApp")
+                    await self._outbox.handovers.fail(row.id, "this address is not on WhatsApp")
                     return LookUp.ENDED
                 # A worker's word is checked: what is no address here would stop the whole queue.
                 account = str(parse_recipient(account, field="account"))
@@ -240,7 +243,7 @@ class Dispatcher:
             self._looked_up.clear()
         self._looked_up[account] = trio.current_time()
         for address in {row.chat, lid} - {account, None}:
-            await self._outbox.addressed(self._company, str(address), account)
+            await self._outbox.handovers.readdress(self._company, str(address), account)
         if lid is not None and not await self._pacing.strangers({lid}):
             # The company knows this person by the other identity.
             await self._pacing.met([account])
@@ -255,7 +258,7 @@ class Dispatcher:
                 return
             with trio.CancelScope(shield=True) as shield:
                 try:
-                    handover: Handover | None = await self._outbox.begin(row.id)
+                    handover: Handover | None = await self._outbox.handovers.begin(row.id)
                 except (WrongState, UnknownMessage):
                     return  # cancelled or expired since it was looked up
                 while handover is not None:
@@ -301,7 +304,7 @@ class Dispatcher:
             worker = self._session.connected_worker("sending")
         except WrongState as error:
             reason = error.message
-            return lambda: outbox.passing(row.id, reason, 0)
+            return lambda: outbox.handovers.postpone(row.id, reason, 0)
         try:
             answer = await worker.call(
                 WorkerMethod.SEND,
@@ -323,7 +326,7 @@ class Dispatcher:
         if answer is None:
             # whatsmeow sends nothing else until it has the ack, or gives it up after 75 s.
             await self._session.replace_stuck_worker()
-            return partial(outbox.get, row.id)
+            return partial(outbox.view.get, row.id)
         return SendAck(row.id, answer["message_id"], answer["timestamp_ms"])
 
     async def _until_proved(self, handover: Handover) -> None:
@@ -346,8 +349,8 @@ class Dispatcher:
         if message_id is None:
             return False
         try:
-            await self._outbox.identified(row.id, message_id)
-            settled = await self._outbox.wait(row.id, SENT_OR_BEYOND)
+            await self._outbox.handovers.identify(row.id, message_id)
+            settled = await self._outbox.view.wait(row.id, SENT_OR_BEYOND)
         except (StoreFailed, UnknownMessage) as error:
             self._log.info("attempt_not_identified", id=row.id, reason=error.message)
             return False
@@ -360,11 +363,11 @@ class Dispatcher:
         if verdict.code == REACHOUT_TIMELOCK:
             await self._pacing.struck()
             until_ms = self._pacing.paused_until_ms or 0
-            return lambda: self._outbox.passing(row.id, verdict.reason, until_ms)
+            return lambda: self._outbox.handovers.postpone(row.id, verdict.reason, until_ms)
         message_id = await self._session.trace(secret) if verdict.fate is SendFate.UNKNOWN else None
         chance = random.random()
         return lambda: settle_refusal(
-            self._outbox, row, verdict, message_id=message_id, chance=chance
+            self._outbox.handovers, row, verdict, message_id=message_id, chance=chance
         )
 
     async def _record(
@@ -404,8 +407,8 @@ class Dispatcher:
         if not isinstance(settle, SendAck):
             return await settle(), None
         if following is None:
-            return await self._outbox.acknowledged(*settle), None
-        return await self._outbox.acknowledged_and_begun(*settle, following.id)
+            return await self._outbox.handovers.acknowledge(*settle), None
+        return await self._outbox.handovers.acknowledge_and_begin(*settle, following.id)
 
 
 async def _leave_to_next_worker() -> None:

@@ -5,7 +5,7 @@ Called by the dispatcher after each attempt, and by the session when a worker op
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 
 import structlog
@@ -17,7 +17,7 @@ from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
 from whatsappd.errors import StoreFailed, UnknownMessage, WrongState
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.backoff import full_jitter
-from whatsappd.store.sqlite.outbox import Handover, Outbox
+from whatsappd.store.port import Handover, OutboxHandovers
 
 log = structlog.get_logger()
 
@@ -29,7 +29,12 @@ _CUT_OFF = "the session ended while the message was being handed over"
 
 
 async def settle_refusal(
-    outbox: Outbox, row: Row, verdict: SendRefusal, *, message_id: str | None, chance: float
+    handovers: OutboxHandovers,
+    row: Row,
+    verdict: SendRefusal,
+    *,
+    message_id: str | None,
+    chance: float,
 ) -> Row:
     """Record what an attempt that whatsmeow refused came to.
 
@@ -39,18 +44,31 @@ async def settle_refusal(
     """
     match verdict.fate:
         case SendFate.PERMANENT:
-            return await outbox.failed(row.id, verdict.reason)
+            return await handovers.fail(row.id, verdict.reason)
         case SendFate.PASSING:
             delay = full_jitter(
                 row.attempts, base_ms=RETRY_BASE_MS, cap_ms=RETRY_CAP_MS, chance=chance
             )
-            return await outbox.passing(row.id, verdict.reason, settled_ms() + delay)
+            return await handovers.postpone(row.id, verdict.reason, settled_ms() + delay)
         case SendFate.UNKNOWN:
-            return await outbox.uncertain(row.id, verdict.reason, message_id=message_id)
+            return await handovers.mark_uncertain(row.id, verdict.reason, message_id=message_id)
+
+
+async def give_up_orphans(handovers: OutboxHandovers, wanted: Collection[str]) -> Sequence[Row]:
+    """At the daemon's start: settle attempts that its last end cut off, and nobody will look up.
+
+    The next worker of a company in `wanted` finds out what became of its attempts; those of other
+    companies become `uncertain`, or `queued` where the sender chose `resend`. Returns these rows.
+    """
+    return [
+        await handovers.mark_uncertain(row.id, "the daemon ended while it was being sent")
+        for row, *_ in await handovers.interrupted()
+        if row.company not in wanted and row.state is OutboxState.SENDING
+    ]
 
 
 async def settle_cut_off(
-    outbox: Outbox,
+    handovers: OutboxHandovers,
     company: str,
     attempts: Sequence[Handover],
     database: Path,
@@ -72,10 +90,10 @@ async def settle_cut_off(
     while secrets:
         try:
             # Looked up anew: somebody may have decided about one, and another attempt be under way.
-            left = [each for each in await outbox.interrupted(company) if each.secret in secrets]
+            left = [each for each in await handovers.interrupted(company) if each.secret in secrets]
             evidence = await find_attempts(database, secrets, jid=jid)
             for attempt in left:
-                await _settle(attempt, evidence, outbox)
+                await _settle(attempt, evidence, handovers)
             return
         except StoreFailed as error:
             if not complained:
@@ -84,11 +102,11 @@ async def settle_cut_off(
         await trio.sleep(retry_s)
 
 
-async def _settle(attempt: Handover, evidence: Evidence, outbox: Outbox) -> None:
+async def _settle(attempt: Handover, evidence: Evidence, handovers: OutboxHandovers) -> None:
     """Record what became of one attempt; if somebody was faster, that counts."""
     row = attempt.row
     try:
-        row_now = await _settle_by(evidence, outbox, attempt)
+        row_now = await _settle_by(evidence, handovers, attempt)
     except (WrongState, UnknownMessage) as error:
         log.info("attempt_settled_already", company=row.company, id=row.id, reason=error.message)
         return
@@ -96,7 +114,9 @@ async def _settle(attempt: Handover, evidence: Evidence, outbox: Outbox) -> None
         log.info("attempt_settled", company=row.company, id=row.id, state=str(row_now.state))
 
 
-async def _settle_by(evidence: Evidence, outbox: Outbox, attempt: Handover) -> Row | None:
+async def _settle_by(
+    evidence: Evidence, handovers: OutboxHandovers, attempt: Handover
+) -> Row | None:
     """An attempt whose absence is proved is queued again.
 
     Unless the host went down since, which may have taken the database's last writes along. None:
@@ -106,15 +126,15 @@ async def _settle_by(evidence: Evidence, outbox: Outbox, attempt: Handover) -> R
     message_id = evidence.message_ids.get(attempt.secret)
     was_sending = row.state is OutboxState.SENDING
     if message_id is None and not evidence.proves_absence:
-        return await outbox.untraceable(row.id, evidence.why_not)
+        return await handovers.mark_untraceable(row.id, evidence.why_not)
     if message_id is None and not attempt.of_this_boot:
         if not was_sending:
             return None
-        return await outbox.uncertain(row.id, "the host went down while it was being sent")
+        return await handovers.mark_uncertain(row.id, "the host went down while it was being sent")
     if message_id is None:
         if was_sending:
-            return await outbox.passing(row.id, f"{_CUT_OFF}; it was not sent", 0)
-        return await outbox.never_sent(row.id, f"{_CUT_OFF}; it was not sent")
+            return await handovers.postpone(row.id, f"{_CUT_OFF}; it was not sent", 0)
+        return await handovers.requeue_unsent(row.id, f"{_CUT_OFF}; it was not sent")
     if was_sending:
-        return await outbox.uncertain(row.id, _CUT_OFF, message_id=message_id)
-    return await outbox.identified(row.id, message_id)
+        return await handovers.mark_uncertain(row.id, _CUT_OFF, message_id=message_id)
+    return await handovers.identify(row.id, message_id)

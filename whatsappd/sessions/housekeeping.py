@@ -13,8 +13,8 @@ import trio
 from whatsappd.clock import settled_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.model.message import OutboxState
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.outbox import Outbox
 from whatsappd.store.sqlite.retention import EventBounds
 
 log = structlog.get_logger()
@@ -56,12 +56,12 @@ class Housekeeping:
         while True:
             await trio.sleep(EXPIRE_EVERY_S)
             if not any(
-                self._outbox.counts(company).get(OutboxState.QUEUED)
-                for company in self._outbox.companies()
+                self._outbox.view.counts(company).get(OutboxState.QUEUED)
+                for company in self._outbox.view.companies()
             ):
                 continue
             try:
-                await self._outbox.expire(settled_ms())
+                await self._outbox.maintenance.expire(settled_ms())
             except StoreFailed as error:
                 log.error("messages_not_expired", reason=error.message)
 
@@ -75,7 +75,9 @@ class Housekeeping:
             self._changed = trio.Event()
             try:
                 events = await self._events.retain()
-                messages = await self._outbox.retain(self._retention.messages_max_age_ms)
+                messages = await self._outbox.maintenance.retain(
+                    self._retention.messages_max_age_ms
+                )
                 if events or messages:
                     log.info("history_deleted", events=events, messages=messages)
             except StoreFailed as error:

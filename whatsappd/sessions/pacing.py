@@ -21,10 +21,10 @@ from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
 from whatsappd.model.message import Row
 from whatsappd.rules.outreach import DAY_MS, HOUR_MS, MINUTE_MS, Pause, SendLimits
 from whatsappd.sessions.rate_holds import HoldScope
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.outbox import Outbox
 
 log = structlog.get_logger()
 
@@ -115,12 +115,14 @@ class Pacing:
         until_ms, strikes = self._settings.get(_PAUSE, (0, 0))
         self._pause = Pause(until_ms, strikes)
         now = settled_ms()
-        for chat, sent_ms in await self._shared.outbox.sent_times(self.company, now - MINUTE_MS):
+        for chat, sent_ms in await self._shared.outbox.view.sent_times(
+            self.company, now - MINUTE_MS
+        ):
             for key in self._keys(chat, is_cold=False):
                 self._shared.limiter.restore(key, [sent_ms])
         cold_keys = self._cold_keys()
         most = max((key.limit for key in cold_keys), default=0)
-        for sent_ms in await self._shared.outbox.cold_times(self.company, now - DAY_MS, most):
+        for sent_ms in await self._shared.outbox.view.cold_times(self.company, now - DAY_MS, most):
             for key in cold_keys:
                 if now - sent_ms < key.period_ms:
                     self._shared.limiter.restore(key, [sent_ms])
@@ -182,7 +184,7 @@ class Pacing:
         rows = {row for passages in self._prepaid.values() for row in passages if row is not None}
         if not rows:
             return
-        ended = rows - await self._shared.outbox.still_queued(rows)
+        ended = rows - await self._shared.outbox.view.still_queued(rows)
         for chat, passages in list(self._prepaid.items()):
             self._keep_passages(chat, [row for row in passages if row not in ended])
 

@@ -21,14 +21,15 @@ from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.binding import QueuedMessages, Standing, bound_account
 from whatsappd.rules.lifecycle import PARKED, start_refusal
 from whatsappd.sessions.dispatcher import Dispatcher
+from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import Pacing, PacingParts
 from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state import StateDirectory
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.audit import Note, unnoted
 from whatsappd.store.sqlite.companies import Companies
-from whatsappd.store.sqlite.outbox import Outbox
 from whatsappd.store.sqlite.removal import Removals
 from whatsappd.supervision import Supervision
 
@@ -87,7 +88,8 @@ class Pool:
         remembered = await self._companies.all()
         for company in remembered:
             await self._add(company.company)
-        await self._recover({company.company for company in remembered if company.wanted})
+        wanted = {company.company for company in remembered if company.wanted}
+        await give_up_orphans(self._outbox.handovers, wanted)
 
     async def run(self) -> None:
         """Supervise the sessions until cancelled, and bring back those that are wanted.
@@ -121,13 +123,6 @@ class Pool:
         lock = self._locks.setdefault(company, trio.Lock())
         async with lock:
             yield
-
-    async def _recover(self, wanted: set[str]) -> None:
-        """Rows whose attempt the last daemon's end cut off: the next worker of their company finds
-        out what became of them; where none will be started, nobody can know."""
-        for row, *_ in await self._outbox.interrupted():
-            if row.company not in wanted and row.state is OutboxState.SENDING:
-                await self._outbox.uncertain(row.id, "the daemon ended while it was being sent")
 
     def get(self, company: str) -> CompanySession:
         """The session of a known company.
@@ -200,7 +195,7 @@ class Pool:
     def status(self, company: str) -> SessionStatus:
         """Raises UnknownCompany."""
         return self.get(company).status(
-            queued=self._outbox.counts(company).get(OutboxState.QUEUED, 0),
+            queued=self._outbox.view.counts(company).get(OutboxState.QUEUED, 0),
             outreach_paused_until_ms=self._pacing[company].paused_until_ms,
         )
 
@@ -436,10 +431,12 @@ class Pool:
 
     async def _abandon_messages(self, company: str, reason: str) -> None:
         """What is queued must not go out from another account that gets the same name one day."""
-        await self._outbox.cancel_queued(company, reason)
-        for row, *_ in await self._outbox.interrupted(company):
-            await self._outbox.untraceable(row.id, reason)
-        await self._outbox.cancel_queued(company, reason)  # on_uncertain=resend queues again
+        await self._outbox.maintenance.cancel_queued(company, reason)
+        for row, *_ in await self._outbox.handovers.interrupted(company):
+            await self._outbox.handovers.mark_untraceable(row.id, reason)
+        await self._outbox.maintenance.cancel_queued(
+            company, reason
+        )  # on_uncertain=resend queues again
 
     async def shut_down(self) -> None:
         """Stop all sessions at once, for the daemon's end: they stay wanted."""

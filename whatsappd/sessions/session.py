@@ -49,8 +49,8 @@ from whatsappd.sessions.restarts import RestartPolicy
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.sessions.worker_event_causes import meaning_of
 from whatsappd.state import Place
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.companies import AccountClaim, Companies
-from whatsappd.store.sqlite.outbox import Outbox
 
 log = structlog.get_logger()
 
@@ -242,7 +242,7 @@ class CompanySession:
                 # sent in memory only.
                 with trio.move_on_after(settings.confirm_grace_s):
                     since_ms = now_ms() - round(settings.confirm_grace_s * 1000)
-                    await self._outbox.wait_confirmed(self.company, since_ms)
+                    await self._outbox.view.wait_confirmed(self.company, since_ms)
                 await self._apply(SessionCause.RECYCLED, {"why": why}, generation=generation)
         return generation != self._generation
 
@@ -568,7 +568,7 @@ class CompanySession:
             self._linked.foreign = generation
         elif not await self._may_use_account(generation):
             return
-        attempts, jid = await self._outbox.interrupted(self.company), self.jid
+        attempts, jid = await self._outbox.handovers.interrupted(self.company), self.jid
         taken = await self._inbound.taken(self.company)
         access = self._access()
         spawned = await self._fork_server.spawn(
@@ -615,7 +615,7 @@ class CompanySession:
             # However long our disk refuses it, which is no fault of the worker's: only the chats
             # of these messages wait.
             await settle_cut_off(
-                self._outbox,
+                self._outbox.handovers,
                 self.company,
                 attempts,
                 self._account,

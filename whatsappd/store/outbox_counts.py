@@ -6,7 +6,8 @@ Lives in trio; `store.sqlite.outbox_writes` publishes every committed change her
 from __future__ import annotations
 
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import trio
@@ -15,7 +16,7 @@ from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.delivery import can_reach
 
 
-class Change(NamedTuple):
+class OutboxChange(NamedTuple):
     """One committed change: `before` is None for a new row; `is_gone` if it was deleted."""
 
     before: OutboxState | None
@@ -23,7 +24,7 @@ class Change(NamedTuple):
     is_gone: bool = False
 
 
-class Waiter:
+class RowWaiter:
     """Waits for one row to be in one of `states`, or to be unable to get there any more."""
 
     def __init__(self, states: Collection[OutboxState]) -> None:
@@ -44,19 +45,19 @@ class Waiter:
         return self._row
 
 
-class Watch:
-    """Counts and waiters."""
+class OutboxCounts:
+    """How many rows are in which state, and who waits for one."""
 
     def __init__(self, counts: dict[str, Counter[OutboxState]]) -> None:
         self._counts = defaultdict(Counter, counts)
         self._entered: dict[str, Counter[OutboxState]] = defaultdict(Counter)
         self._accepted: Counter[str] = Counter()
         self._replies: Counter[str] = Counter()
-        self._waiters: dict[str, list[Waiter]] = {}
+        self._waiters: dict[str, list[RowWaiter]] = {}
         self._versions: Counter[str] = Counter()
         self._changed: dict[str, trio.Event] = {}
 
-    def publish(self, changes: list[Change]) -> None:
+    def publish(self, changes: list[OutboxChange]) -> None:
         for change in changes:
             counts = self._counts[change.row.company]
             if change.before is not None:
@@ -110,7 +111,7 @@ class Watch:
         return self._accepted[company]
 
     def replies(self, company: str) -> int:
-        """Grows whenever there is one more answer that is queued (see `rules.priority`)."""
+        """Grows whenever one more answer is queued (see `rules.priority`)."""
         return self._replies[company]
 
     def entered(self, company: str) -> dict[OutboxState, int]:
@@ -120,14 +121,18 @@ class Watch:
     def companies(self) -> list[str]:
         return [company for company in self._counts if self.counts(company)]
 
-    def subscribe(self, row_id: str, waiter: Waiter) -> None:
-        self._waiters.setdefault(row_id, []).append(waiter)
-
-    def unsubscribe(self, row_id: str, waiter: Waiter) -> None:
-        waiters = self._waiters[row_id]
-        waiters.remove(waiter)
-        if not waiters:
-            del self._waiters[row_id]
+    @contextmanager
+    def waiting(self, row_id: str, states: Collection[OutboxState]) -> Iterator[RowWaiter]:
+        """Lets the waiter that this gives see every change of the row, until the block ends."""
+        waiter = RowWaiter(states)
+        waiters = self._waiters.setdefault(row_id, [])
+        waiters.append(waiter)
+        try:
+            yield waiter
+        finally:
+            waiters.remove(waiter)
+            if not waiters:
+                del self._waiters[row_id]
 
     def version(self, company: str) -> int:
         """Grows with every change of the company's rows."""

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from arrivals import ask_again, receive
 
 from whatsappd.clock import now_ms
 from whatsappd.engines.protocol import WorkerMethod
@@ -39,7 +40,7 @@ from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.database import Database, open_database
 from whatsappd.store.sqlite.events import EventLog, open_event_log
 from whatsappd.store.sqlite.intake import Arrival, Intake
-from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.outbox import SqliteOutbox, open_outbox
 
 CHAT = "15550200@s.whatsapp.net"
 FRIEND, OTHERS = "15550300@s.whatsapp.net", "15550400@s.whatsapp.net"
@@ -137,7 +138,7 @@ class World:
     def __init__(
         self,
         database: Database,
-        outbox: Outbox,
+        outbox: SqliteOutbox,
         pacing: Pacing,
         script: Script,
         events: EventLog,
@@ -145,7 +146,7 @@ class World:
     ) -> None:
         self.database = database
         self.outbox = outbox
-        self.intake = Intake(database, events, outbox, contacts)
+        self.intake = Intake(database, events, outbox.writes, contacts)
         self.worker = ScriptedWorker(script)
         self.session = ScriptedSession(self.worker)
         self.dispatcher = Dispatcher(
@@ -157,7 +158,11 @@ class World:
 
     async def accept(self, *texts: str, **changes: Any) -> list[Row]:
         return [
-            (await self.outbox.accept(NewMessage("acme", CHAT, text)._replace(**changes), 1000))[0]
+            (
+                await self.outbox.submissions.accept(
+                    NewMessage("acme", CHAT, text)._replace(**changes), 1000
+                )
+            )[0]
             for text in texts
         ]
 
@@ -166,7 +171,7 @@ class World:
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.dispatcher.run)
-                ended = await self.outbox.wait(row.id, states)
+                ended = await self.outbox.view.wait(row.id, states)
                 nursery.cancel_scope.cancel()
         return ended
 
@@ -226,7 +231,7 @@ async def test_what_a_blip_put_back_goes_before_the_later_ones(
 ) -> None:
     async with world(tmp_path) as here:
         rows = await here.accept("A", "B", "C")
-        begin, passing = here.outbox.begin, here.outbox.passing
+        begin, passing = here.outbox.handovers.begin, here.outbox.handovers.postpone
 
         async def begin_in_a_blip(row_id: str) -> Any:
             handover = await begin(row_id)
@@ -239,8 +244,8 @@ async def test_what_a_blip_put_back_goes_before_the_later_ones(
             here.session.become(SessionState.CONNECTED)
             return row
 
-        monkeypatch.setattr(here.outbox, "begin", begin_in_a_blip)
-        monkeypatch.setattr(here.outbox, "passing", back_meanwhile)
+        monkeypatch.setattr(here.outbox.handovers, "begin", begin_in_a_blip)
+        monkeypatch.setattr(here.outbox.handovers, "postpone", back_meanwhile)
         await here.run_until(rows[-1], OutboxState.SENT)
         assert here.worker.sent == ["A", "B", "C"]
 
@@ -253,14 +258,14 @@ async def test_a_retry_that_falls_due_while_it_is_looked_for_is_not_forgotten(
 ) -> None:
     chance(monkeypatch, 20)
     async with world(tmp_path, first_raises(WorkerFailed(PASSING))) as here:
-        pending = here.outbox.pending
+        pending = here.outbox.handovers.pending
 
         async def slow(*arguments: Any, **keywords: Any) -> Any:
             found = await pending(*arguments, **keywords)
             await trio.sleep(0.04)  # as a long queue may take
             return found
 
-        monkeypatch.setattr(here.outbox, "pending", slow)
+        monkeypatch.setattr(here.outbox.handovers, "pending", slow)
         [row] = await here.accept("A")
         assert (await here.run_until(row, OutboxState.SENT)).attempts == 2
 
@@ -279,7 +284,7 @@ async def test_a_receipt_that_is_faster_than_a_refusal_counts(tmp_path: Path, re
             if number == 1:
                 raise WorkerFailed(UNKNOWN)
             if number == 2:
-                await here.outbox.receipt("acme", ["M1"], "delivered", 1)
+                await receive(here.intake, "acme", ["M1"], "delivered", 1)
                 raise WorkerFailed(refusal)
 
         here.worker._script = script
@@ -287,7 +292,7 @@ async def test_a_receipt_that_is_faster_than_a_refusal_counts(tmp_path: Path, re
         [row] = await here.accept("A", on_uncertain=OnUncertain.RESEND)
         [later] = await here.accept("B")
         await here.run_until(later, OutboxState.SENT)
-        assert (await here.outbox.get(row.id)).state is OutboxState.DELIVERED
+        assert (await here.outbox.view.get(row.id)).state is OutboxState.DELIVERED
         assert here.worker.sent == ["A", "A", "B"]
 
 
@@ -297,8 +302,8 @@ async def test_while_the_disk_refuses_an_ack_nothing_is_begun(
     """The daemon ends while the ack is recorded at last: nothing is `sending` then."""
     async with world(tmp_path) as here:
         first, second = await here.accept("A", "B")
-        both = here.outbox.acknowledged_and_begun
-        alone = here.outbox.acknowledged
+        both = here.outbox.handovers.acknowledge_and_begin
+        alone = here.outbox.handovers.acknowledge
         writing, gate = trio.Event(), threading.Event()
 
         async def slowly(write: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
@@ -317,8 +322,8 @@ async def test_while_the_disk_refuses_an_ack_nothing_is_begun(
                 raise StoreFailed("the disk is full")
             return await slowly(both, *arguments)
 
-        monkeypatch.setattr(here.outbox, "acknowledged_and_begun", refuse_once)
-        monkeypatch.setattr(here.outbox, "acknowledged", lambda *a: slowly(alone, *a))
+        monkeypatch.setattr(here.outbox.handovers, "acknowledge_and_begin", refuse_once)
+        monkeypatch.setattr(here.outbox.handovers, "acknowledge", lambda *a: slowly(alone, *a))
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(here.dispatcher.run)
@@ -327,8 +332,8 @@ async def test_while_the_disk_refuses_an_ack_nothing_is_begun(
                 nursery.cancel_scope.cancel()
                 gate.set()
         await here.database.write(lambda _conn: None)
-        assert (await here.outbox.get(first.id)).state is OutboxState.SENT
-        assert (await here.outbox.get(second.id)).state is OutboxState.QUEUED
+        assert (await here.outbox.view.get(first.id)).state is OutboxState.SENT
+        assert (await here.outbox.view.get(second.id)).state is OutboxState.QUEUED
 
 
 async def test_a_worker_that_went_is_given_nothing_more(tmp_path: Path) -> None:
@@ -344,8 +349,8 @@ async def test_a_worker_that_went_is_given_nothing_more(tmp_path: Path) -> None:
         with trio.move_on_after(0.3):
             await here.dispatcher.run()
         assert here.worker.sent == ["A"]
-        assert (await here.outbox.get(first.id)).state is OutboxState.SENDING
-        assert await here.outbox.get(other.id) == other
+        assert (await here.outbox.view.get(first.id)).state is OutboxState.SENDING
+        assert await here.outbox.view.get(other.id) == other
 
 
 # --- strangers ------------------------------------------------------------------------------------
@@ -425,10 +430,10 @@ async def test_the_next_place_within_a_full_limit_is_the_answers(tmp_path: Path)
                 assert here.worker.sent == []
                 await wrote(here, FRIEND)
                 (answer,) = await here.accept("answer", chat=FRIEND)
-                await here.outbox.wait(answer.id, [OutboxState.SENT])
+                await here.outbox.view.wait(answer.id, [OutboxState.SENT])
                 nursery.cancel_scope.cancel()
         assert here.worker.sent == ["answer"]
-        assert (await here.outbox.get(batch[0].id)).state is OutboxState.QUEUED
+        assert (await here.outbox.view.get(batch[0].id)).state is OutboxState.QUEUED
 
 
 async def test_what_was_queued_before_the_question_is_an_answer_too(tmp_path: Path) -> None:
@@ -436,8 +441,11 @@ async def test_what_was_queued_before_the_question_is_an_answer_too(tmp_path: Pa
         await here.accept("bulk 1", "bulk 2")
         early, late = await here.accept("early", "late", chat=FRIEND)
         await wrote(here, FRIEND)
-        assert [row.text for row in await here.outbox.pending("acme", 9)] == ["early", "late"]
-        assert (await here.outbox.get(early.id)).is_reply
+        assert [row.text for row in await here.outbox.handovers.pending("acme", 9)] == [
+            "early",
+            "late",
+        ]
+        assert (await here.outbox.view.get(early.id)).is_reply
         await here.run_until(late, OutboxState.SENT)
         assert here.worker.sent[:2] == ["early", "late"]
 
@@ -478,21 +486,25 @@ async def test_two_spellings_of_a_person_are_one_chat_in_one_order(tmp_path: Pat
         (first,) = await here.accept("one", chat=OTHERS)
         (second,) = await here.accept("two", chat=FRIEND)
         (third,) = await here.accept("three", chat=OTHERS, key="k")
-        await here.outbox.addressed("acme", OTHERS, FRIEND)
-        rows = [await here.outbox.get(row.id) for row in (first, second, third)]
+        await here.outbox.handovers.readdress("acme", OTHERS, FRIEND)
+        rows = [await here.outbox.view.get(row.id) for row in (first, second, third)]
         assert {row.chat for row in rows} == {FRIEND}
         assert [row.asked for row in rows] == [OTHERS, None, OTHERS]
         (fourth,) = await here.accept("four", chat=OTHERS)
         assert (fourth.chat, fourth.asked) == (FRIEND, OTHERS)
         (same,) = await here.accept("three", chat=OTHERS, key="k")
         assert same.id == third.id
-        assert [row.text for row in await here.outbox.pending("acme", 9)] == [
+        assert [row.text for row in await here.outbox.handovers.pending("acme", 9)] == [
             "one", "two", "three", "four",
         ]  # fmt: skip
-        await here.outbox.passing((await here.outbox.begin(first.id)).row.id, "later", 2**60)
+        await here.outbox.handovers.postpone(
+            (await here.outbox.handovers.begin(first.id)).row.id, "later", 2**60
+        )
         later = now_ms() + 60_000
-        await here.outbox.passing((await here.outbox.begin(second.id)).row.id, "later", later)
-        assert [row.text for row in await here.outbox.pending("acme", 9)] == ["one"]
+        await here.outbox.handovers.postpone(
+            (await here.outbox.handovers.begin(second.id)).row.id, "later", later
+        )
+        assert [row.text for row in await here.outbox.handovers.pending("acme", 9)] == ["one"]
 
 
 # --- a missing ack --------------------------------------------------------------------------------
@@ -503,14 +515,14 @@ async def test_a_receipt_settles_a_message_whose_ack_does_not_come(tmp_path: Pat
 
         async def script(number: int) -> None:
             if number == 1:
-                await here.outbox.receipt("acme", ["LOST"], "delivered", 1)
+                await receive(here.intake, "acme", ["LOST"], "delivered", 1)
                 await trio.sleep_forever()
 
         here.worker._script = script
         here.session.traced = "LOST"
         first, second = await here.accept("A", "B")
         row = await here.run_until(second, OutboxState.SENT)
-        settled = await here.outbox.get(first.id)
+        settled = await here.outbox.view.get(first.id)
         assert (settled.state, settled.message_id) == (OutboxState.DELIVERED, "LOST")
         assert here.session.replaced == 1
         assert (row.attempts, here.worker.sent) == (1, ["A", "B"])
@@ -522,7 +534,7 @@ async def test_an_ack_that_is_only_late_replaces_nothing(tmp_path: Path) -> None
 
         async def script(number: int) -> None:
             if number == 1:
-                await here.outbox.receipt("acme", ["M1"], "delivered", 1)
+                await receive(here.intake, "acme", ["M1"], "delivered", 1)
                 await moved.wait()
 
         here.worker._script = script
@@ -531,12 +543,12 @@ async def test_an_ack_that_is_only_late_replaces_nothing(tmp_path: Path) -> None
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(here.dispatcher.run)
-                await here.outbox.wait(first.id, [OutboxState.DELIVERED])
+                await here.outbox.view.wait(first.id, [OutboxState.DELIVERED])
                 moved.set()
-                await here.outbox.wait(second.id, [OutboxState.SENT])
+                await here.outbox.view.wait(second.id, [OutboxState.SENT])
                 nursery.cancel_scope.cancel()
         assert here.session.replaced == 0
-        assert (await here.outbox.get(first.id)).sent_ms == 1
+        assert (await here.outbox.view.get(first.id)).sent_ms == 1
 
 
 # --- a message that a device could not read -------------------------------------------------------
@@ -547,26 +559,29 @@ async def test_what_nobody_could_read_is_sent_anew_once(tmp_path: Path) -> None:
         (row,) = await here.accept("A")
         await here.run_until(row, OutboxState.SENT)
         device = "100200300:4@lid"
-        assert await here.outbox.asked_again("acme", "M1", FRIEND, device, 0) is None  # not theirs
-        assert await here.outbox.asked_again("acme", "M9", CHAT, device, 0) is None
-        queued = await here.outbox.asked_again("acme", "M1", CHAT, device, 0)
-        assert queued is not None
+        sent = await here.outbox.view.get(row.id)
+        await ask_again(here.intake, "acme", "M1", FRIEND, device)  # not theirs
+        await ask_again(here.intake, "acme", "M9", CHAT, device)
+        assert await here.outbox.view.get(row.id) == sent
+        await ask_again(here.intake, "acme", "M1", CHAT, device)
+        queued = await here.outbox.view.get(row.id)
         assert (queued.state, queued.former_message_id) == (OutboxState.QUEUED, "M1")
-        assert queued == await here.outbox.asked_again("acme", "M1", CHAT, device, 0)
+        await ask_again(here.intake, "acme", "M1", CHAT, device)
+        assert queued == await here.outbox.view.get(row.id)
         sent = await here.run_until(row, OutboxState.SENT)
         assert (sent.message_id, sent.former_message_id, sent.attempts) == ("M2", "M1", 2)
         # Once is enough: the row says that it may not have arrived.
-        again = await here.outbox.asked_again("acme", "M2", CHAT, device, 0)
-        assert again is not None
+        await ask_again(here.intake, "acme", "M2", CHAT, device)
+        again = await here.outbox.view.get(row.id)
         assert again.state is OutboxState.SENT
         assert "may not have arrived" in (again.reason or "")
         # A receipt counts by either id.
-        [delivered] = await here.outbox.receipt("acme", ["M1"], "delivered", 1)
-        assert delivered.state is OutboxState.DELIVERED
-        [read] = await here.outbox.receipt("acme", ["M2"], "read", 1)
-        assert read.state is OutboxState.READ
-        late = await here.outbox.asked_again("acme", "M2", CHAT, device, 0)
-        assert late is not None
+        await receive(here.intake, "acme", ["M1"], "delivered", 1)
+        assert (await here.outbox.view.get(row.id)).state is OutboxState.DELIVERED
+        await receive(here.intake, "acme", ["M2"], "read", 1)
+        assert (await here.outbox.view.get(row.id)).state is OutboxState.READ
+        await ask_again(here.intake, "acme", "M2", CHAT, device)
+        late = await here.outbox.view.get(row.id)
         assert late.state is OutboxState.READ
         assert "another device" in (late.reason or "")
 
@@ -576,7 +591,7 @@ async def test_a_group_never_gets_a_message_twice(tmp_path: Path) -> None:
         group = "120363000000000001@g.us"
         (row,) = await here.accept("A", chat=group)
         await here.run_until(row, OutboxState.SENT)
-        told = await here.outbox.asked_again("acme", "M1", group, "100200300:4@lid", 0)
-        assert told is not None
+        await ask_again(here.intake, "acme", "M1", group, "100200300:4@lid")
+        told = await here.outbox.view.get(row.id)
         assert told.state is OutboxState.SENT
         assert "others of the group" in (told.reason or "")

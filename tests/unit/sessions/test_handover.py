@@ -21,9 +21,10 @@ from whatsappd.errors import StoreFailed
 from whatsappd.model.message import NewMessage, OnUncertain
 from whatsappd.model.message import OutboxState as S
 from whatsappd.sessions import handover
+from whatsappd.store.port import Handover, Outbox
 from whatsappd.store.sqlite.database import Database, open_database
 from whatsappd.store.sqlite.events import EventLog, open_event_log
-from whatsappd.store.sqlite.outbox import Handover, Outbox, open_outbox
+from whatsappd.store.sqlite.outbox import open_outbox
 
 JID = "15550100:1@s.whatsapp.net"
 YEAR_MS = 365 * 86_400_000
@@ -37,17 +38,17 @@ class World(NamedTuple):
 
     async def sending(self, text: str) -> Handover:
         new = NewMessage("acme", f"{text}@s.whatsapp.net", text, None, None, OnUncertain.ASK)
-        row, _ = await self.outbox.accept(new, 100)
-        return await self.outbox.begin(row.id)
+        row, _ = await self.outbox.submissions.accept(new, 100)
+        return await self.outbox.handovers.begin(row.id)
 
     async def settle(self, attempts: Collection[Handover]) -> None:
         with trio.fail_after(30):
             await handover.settle_cut_off(
-                self.outbox, "acme", [*attempts], self.account, jid=JID, retry_s=0.01
+                self.outbox.handovers, "acme", [*attempts], self.account, jid=JID, retry_s=0.01
             )
 
     async def states(self, attempts: Collection[Handover]) -> list[S]:
-        return [(await self.outbox.get(row.id)).state for row, *_ in attempts]
+        return [(await self.outbox.view.get(row.id)).state for row, *_ in attempts]
 
 
 @pytest.fixture
@@ -95,13 +96,13 @@ async def test_one_that_somebody_decided_about_leaves_the_others_to_be_settled(
     world: World, while_asked
 ) -> None:
     attempts = [await world.sending(text) for text in ("1", "2", "3")]
-    await world.outbox.uncertain(attempts[0].row.id, "?")
+    await world.outbox.handovers.mark_uncertain(attempts[0].row.id, "?")
 
     async def decide() -> None:
-        await world.outbox.resolve(attempts[0].row.id, "failed")
+        await world.outbox.submissions.resolve(attempts[0].row.id, "failed")
 
     while_asked(decide)
-    await world.settle(await world.outbox.interrupted("acme"))
+    await world.settle(await world.outbox.handovers.interrupted("acme"))
     assert await world.states(attempts) == [S.FAILED, S.QUEUED, S.QUEUED]
 
 
@@ -109,8 +110,8 @@ async def test_one_that_is_gone_leaves_the_others_to_be_settled(world: World, wh
     attempts = [await world.sending(text) for text in ("1", "2")]
 
     async def forget() -> None:
-        await world.outbox.failed(attempts[0].row.id, "?")
-        await world.outbox.retain(-1000)
+        await world.outbox.handovers.fail(attempts[0].row.id, "?")
+        await world.outbox.maintenance.retain(-1000)
 
     while_asked(forget)
     await world.settle(attempts)
@@ -140,21 +141,21 @@ async def test_what_the_disk_refuses_is_settled_when_it_takes_it(world: World, w
 async def test_what_was_settled_meanwhile_is_not_settled_again(world: World, while_asked) -> None:
     # A person has it sent again while the disk refuses, and a new attempt is on its way.
     attempt, other = [await world.sending(text) for text in ("1", "2")]
-    await world.outbox.uncertain(attempt.row.id, "?")
+    await world.outbox.handovers.mark_uncertain(attempt.row.id, "?")
     asked = 0
 
     async def begin_anew() -> None:
         nonlocal asked
         asked += 1
         if asked == 1:
-            await world.outbox.resolve(attempt.row.id, "resend")
-            await world.outbox.begin(attempt.row.id)
+            await world.outbox.submissions.resolve(attempt.row.id, "resend")
+            await world.outbox.handovers.begin(attempt.row.id)
             raise StoreFailed("the account's database cannot be read")
 
     while_asked(begin_anew)
     await world.settle([attempt, other])
     assert await world.states([attempt, other]) == [S.SENDING, S.QUEUED]
-    assert len(await world.outbox.interrupted("acme")) == 1
+    assert len(await world.outbox.handovers.interrupted("acme")) == 1
 
 
 @pytest.mark.parametrize("ahead_ms", [0, YEAR_MS, -YEAR_MS])
@@ -166,14 +167,14 @@ async def test_absence_proves_nothing_once_the_host_went_down_whatever_its_clock
 ) -> None:
     attempt = await (await boot("before", ahead_ms)).sending("1")
     now = await boot(boot_now, 0)
-    await now.settle(await now.outbox.interrupted("acme"))
+    await now.settle(await now.outbox.handovers.interrupted("acme"))
     assert await now.states([attempt]) == [settled]
 
 
 async def test_an_attempt_of_an_older_version_counts_as_one_of_another_boot(world: World) -> None:
     attempt = await world.sending("1")
     await world.database.write(lambda conn: conn.execute("UPDATE outbox SET boot_id = NULL"))
-    await world.settle(await world.outbox.interrupted("acme"))
+    await world.settle(await world.outbox.handovers.interrupted("acme"))
     assert await world.states([attempt]) == [S.UNCERTAIN]
 
 

@@ -85,7 +85,7 @@ async def world(path: Path) -> AsyncIterator[World]:
         outbox = await open_outbox(database, log)
         contacts, companies = Contacts(database), Companies(database)
         await companies.put_wanted("acme", True)
-        intake = Intake(database, log, outbox, contacts)
+        intake = Intake(database, log, outbox.writes, contacts)
         pool = Pool(
             state=StateDirectory(path),
             fork_server=SimpleNamespace(pid=None, spawn=no_worker),  # type: ignore[arg-type]
@@ -95,7 +95,7 @@ async def world(path: Path) -> AsyncIterator[World]:
             removals=Removals(
                 database,
                 log=log,
-                outbox=outbox,
+                outbox=outbox.maintenance,
                 contacts=contacts,
                 keys=await open_keys(database),
                 webhooks=Webhooks(database, log),

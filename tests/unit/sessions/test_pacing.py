@@ -13,11 +13,12 @@ from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.rules.outreach import SendLimits
 from whatsappd.sessions.pacing import Pacing, PacingParts
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
-from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.outbox import open_outbox
 
 CHAT = "15550200@s.whatsapp.net"
 LIMITS = SendLimits(per_minute=2, per_phone_per_minute=0, cold_per_hour=0, cold_per_day=0)
@@ -33,7 +34,7 @@ class World(NamedTuple):
 
     async def row(self, expires_ms: int | None = None) -> Row:
         new = NewMessage("acme", CHAT, "x", None, expires_ms, OnUncertain.ASK)
-        return (await self.outbox.accept(new, 100))[0]
+        return (await self.outbox.submissions.accept(new, 100))[0]
 
     async def prepaid_row(self, expires_ms: int | None = None) -> Row:
         assert (await self.pacing.prepay(CHAT)).wait_ms == 0
@@ -80,11 +81,11 @@ async def test_a_place_ends_with_its_message(world: World, end: str) -> None:
     row = await world.prepaid_row(now_ms() - 1 if end == "expired" else None)
     await world.prepaid_row()
     if end == "cancelled":
-        await world.outbox.cancel(row.id)
+        await world.outbox.submissions.cancel(row.id)
     elif end == "failed":
-        await world.outbox.failed(row.id, "the number is not on WhatsApp")
+        await world.outbox.handovers.fail(row.id, "the number is not on WhatsApp")
     elif end == "begun":
-        await world.outbox.begin(row.id)
+        await world.outbox.handovers.begin(row.id)
     await world.pacing.forget_ended()
     assert [await world.passes() for _ in range(2)] == [True, False]
     assert not world.pacing.prepaid_chats

@@ -68,7 +68,7 @@ async def remove(database: Database, contacts: Contacts, company: str) -> None:
     removals = Removals(
         database,
         log=log,
-        outbox=await open_outbox(database, log),
+        outbox=(await open_outbox(database, log)).maintenance,
         contacts=contacts,
         keys=await open_keys(database),
         webhooks=Webhooks(database, log),
@@ -106,10 +106,10 @@ async def test_what_waits_keeps_another_number_out_also_after_a_logout(
     outbox = await open_outbox(database, await open_event_log(database))
     await companies.claim_account("acme", OWN)
     await companies.give_account_up("acme")
-    row, _ = await outbox.accept(NewMessage("acme", FRIEND, "from the first"), 10)
+    row, _ = await outbox.submissions.accept(NewMessage("acme", FRIEND, "from the first"), 10)
     assert (await companies.claim_account("acme", OTHER)).standing is Standing.OTHER
     assert (await companies.get("acme")).bound == OWN
-    await outbox.cancel(row.id)
+    await outbox.submissions.cancel(row.id)
     assert (await companies.claim_account("acme", OTHER)).standing is Standing.OURS
 
 

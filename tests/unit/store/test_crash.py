@@ -9,10 +9,12 @@ import sys
 from collections import Counter
 from pathlib import Path
 
+import arrivals
 import pytest
 
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import OutboxState as S
+from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
 from whatsappd.store.sqlite.integrity import check
@@ -21,7 +23,9 @@ from whatsappd.store.sqlite.outbox import open_outbox
 # Prints each answer as one line of JSON the moment it has it.
 _BUSY = """
 import json, os, random, sys, trio
+sys.path.append(sys.argv[3])
 from pathlib import Path
+from arrivals import intake_of, receive
 from whatsappd.model.message import NewMessage
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
@@ -34,21 +38,23 @@ async def main():
     async with open_database(Path(sys.argv[1])) as database:
         log = await open_event_log(database)
         outbox = await open_outbox(database, log)
+        intake = intake_of(outbox)
 
         async def send(sender):
             for index in range(10**9):
                 key = f"{sys.argv[2]}-{sender}-{index}"
-                row, _ = await outbox.accept(NewMessage("acme", f"chat{sender}", "hi", key), 10**6)
+                new = NewMessage("acme", f"chat{sender}", "hi", key)
+                row, _ = await outbox.submissions.accept(new, 10**6)
                 tell(row)
 
         async def dispatch():
             while True:
-                version = outbox.version("acme")
-                for row in await outbox.pending("acme", 5):
-                    tell((await outbox.begin(row.id)).row)
-                    await outbox.receipt("acme", ["M" + row.id], "delivered", 1)
-                    tell(await outbox.acknowledged(row.id, "M" + row.id, 1))
-                await outbox.wait_changed("acme", version)
+                version = outbox.handovers.version("acme")
+                for row in await outbox.handovers.pending("acme", 5):
+                    tell((await outbox.handovers.begin(row.id)).row)
+                    await receive(intake, "acme", ["M" + row.id], "delivered")
+                    tell(await outbox.handovers.acknowledge(row.id, "M" + row.id, 1))
+                await outbox.handovers.wait_changed("acme", version)
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(dispatch)
@@ -65,7 +71,9 @@ def run_and_kill(path: Path, name: str, answers: int) -> dict[str, S]:
     """The furthest state that was answered, by row."""
     told: dict[str, S] = {}
     with subprocess.Popen(
-        [sys.executable, "-c", _BUSY, str(path), name], stdout=subprocess.PIPE, text=True
+        [sys.executable, "-c", _BUSY, str(path), name, str(Path(arrivals.__file__).parent)],
+        stdout=subprocess.PIPE,
+        text=True,
     ) as process:
         assert process.stdout is not None
         lines = [process.stdout.readline() for _ in range(answers)]
@@ -89,11 +97,13 @@ async def run_killed_rounds(path: Path, rounds: int) -> Counter[str]:
             log = await open_event_log(database)
             outbox = await open_outbox(database, log)
             for row_id, state in told.items():
-                row = await outbox.get(row_id)
+                row = await outbox.view.get(row_id)
                 assert _ORDER.index(row.state) >= _ORDER.index(state)
             # What is `sending` now was being handed over; nothing else became uncertain.
-            interrupted = {handover.row.id for handover in await outbox.interrupted()} - uncertain
-            recovered = {row.id for row in await outbox.recover()}
+            interrupted = {
+                handover.row.id for handover in await outbox.handovers.interrupted()
+            } - uncertain
+            recovered = {row.id for row in await give_up_orphans(outbox.handovers, ())}
             assert recovered == interrupted
             uncertain |= recovered
             figures["answered"] += len(told)
@@ -111,9 +121,9 @@ async def run_killed_rounds(path: Path, rounds: int) -> Counter[str]:
                 last_told[stored.event.data["id"]] = stored.event.data["state"]
             cursor = batch.last
         assert seqs == list(range(1, log.last_seq + 1))
-        rows = await outbox.list_rows(limit=10**6)
+        rows = await outbox.view.list_rows(limit=10**6)
         assert {row.id: str(row.state) for row in rows} == last_told
-        assert Counter(row.state for row in rows) == outbox.counts("acme")
+        assert Counter(row.state for row in rows) == outbox.view.counts("acme")
         assert {row.id for row in rows if row.state is S.UNCERTAIN} == uncertain
         assert len({row.key for row in rows}) == len(rows)
         figures["rows"] = len(rows)

@@ -10,12 +10,13 @@ import pytest
 from whatsappd.errors import TooLarge
 from whatsappd.model.event import MESSAGE_RECEIPT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import EventLog, open_event_log
 from whatsappd.store.sqlite.intake import Arrival, Intake, Receipt
-from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.outbox import open_outbox
 
 FRIEND = "15550200@s.whatsapp.net"
 
@@ -46,7 +47,7 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
         log = await open_event_log(database)
         outbox = await open_outbox(database, log)
         contacts = Contacts(database)
-        intake = Intake(database, log, outbox, contacts)
+        intake = Intake(database, log, outbox.writes, contacts)
         yield Store(intake, log, outbox, contacts, Companies(database))
 
 
@@ -72,13 +73,13 @@ async def test_events_without_a_number_are_always_taken(store: Store) -> None:
 
 
 async def test_a_receipt_reaches_its_row_together_with_its_event(store: Store) -> None:
-    row, _ = await store.outbox.accept(NewMessage("acme", FRIEND, "hello"), 10)
-    await store.outbox.begin(row.id)
-    await store.outbox.acknowledged(row.id, "3EB0", 1)
+    row, _ = await store.outbox.submissions.accept(NewMessage("acme", FRIEND, "hello"), 10)
+    await store.outbox.handovers.begin(row.id)
+    await store.outbox.handovers.acknowledge(row.id, "3EB0", 1)
     event = Draft("acme", MESSAGE_RECEIPT, {"message_ids": ["3EB0"]})
     receipt = Receipt(["3EB0"], "delivered", 2)
     await store.intake.take("acme", [Arrival(event, 1, receipt)])
-    assert (await store.outbox.get(row.id)).state is OutboxState.DELIVERED
+    assert (await store.outbox.view.get(row.id)).state is OutboxState.DELIVERED
 
 
 async def test_all_of_it_is_stored_or_nothing(store: Store) -> None:

@@ -20,6 +20,7 @@ from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.alerts import AlertChange, AlertKey, AlertRule
 from whatsappd.sessions.pool import Pool
+from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.alerts import Alerts
 from whatsappd.store.sqlite.audit import AuditTrail, Line, insert
@@ -30,7 +31,7 @@ from whatsappd.store.sqlite.events import EventLog, open_event_log
 from whatsappd.store.sqlite.intake import Arrival, Intake, Receipt
 from whatsappd.store.sqlite.integrity import check
 from whatsappd.store.sqlite.keys import Keys, Scope, open_keys
-from whatsappd.store.sqlite.outbox import Outbox, open_outbox
+from whatsappd.store.sqlite.outbox import open_outbox
 from whatsappd.store.sqlite.removal import Removals, _delete_tree
 from whatsappd.store.sqlite.retention import EventBounds
 from whatsappd.store.sqlite.webhooks import Progress, Wanted, Webhooks
@@ -61,7 +62,7 @@ async def opened(root: Path) -> AsyncIterator[Store]:
         removals = Removals(
             database,
             log=log,
-            outbox=outbox,
+            outbox=outbox.maintenance,
             contacts=contacts,
             keys=keys,
             webhooks=webhooks,
@@ -79,14 +80,14 @@ async def live(store: Store, company: str) -> list[Row]:
     await store.companies.put_wanted(company, True)
     rows = []
     for number in range(5):
-        row, _ = await store.outbox.accept(new(company, SECRET, f"order-{number}"), 99)
+        row, _ = await store.outbox.submissions.accept(new(company, SECRET, f"order-{number}"), 99)
         rows.append(row)
-    await store.outbox.begin(rows[0].id)
-    await store.outbox.acknowledged(rows[0].id, f"{company}0", 1)
-    await store.outbox.begin(rows[1].id)
-    await store.outbox.uncertain(rows[1].id, "crash")
-    await store.outbox.cancel(rows[2].id)
-    intake = Intake(store.database, store.log, store.outbox, store.contacts)
+    await store.outbox.handovers.begin(rows[0].id)
+    await store.outbox.handovers.acknowledge(rows[0].id, f"{company}0", 1)
+    await store.outbox.handovers.begin(rows[1].id)
+    await store.outbox.handovers.mark_uncertain(rows[1].id, "crash")
+    await store.outbox.submissions.cancel(rows[2].id)
+    intake = Intake(store.database, store.log, store.outbox.writes, store.contacts)
     await intake.take(
         company,
         [
@@ -149,7 +150,7 @@ async def test_nothing_is_left_but_who_did_what(tmp_path: Path) -> None:
         async with trio.open_nursery() as nursery:
 
             async def wait() -> None:
-                waiting.append(await store.outbox.wait(rows[3].id, {OutboxState.DELIVERED}))
+                waiting.append(await store.outbox.view.wait(rows[3].id, {OutboxState.DELIVERED}))
 
             nursery.start_soon(wait)
             await trio.testing.wait_all_tasks_blocked(0.01)
@@ -167,18 +168,20 @@ async def test_nothing_is_left_but_who_did_what(tmp_path: Path) -> None:
             ("other",), ("other", "other"), None, ("other",), None,
         ]  # fmt: skip
         assert len(await seen(store, "other")) == others
-        assert store.outbox.companies() == ["other"]
-        assert store.outbox.accepted("acme") == 0
+        assert store.outbox.view.companies() == ["other"]
+        assert store.outbox.view.accepted("acme") == 0
         # A new one of that name begins with nothing, and the numbers go on.
         assert await seen(store, "acme") == []
         assert (await store.log.read(0, 9, companies={"acme"})).gap is None
         assert (await store.log.read(0, 9)).gap is not None
         assert await store.contacts.strangers("acme", ["15550111@s.whatsapp.net"])
         await store.companies.put_wanted("acme", True)
-        row, is_new = await store.outbox.accept(new("acme", "another order", "order-0"), 99)
+        row, is_new = await store.outbox.submissions.accept(
+            new("acme", "another order", "order-0"), 99
+        )
         assert is_new
         assert store.log.last_seq > last
-        assert await store.outbox.list_rows("acme") == [row]
+        assert await store.outbox.view.list_rows("acme") == [row]
     assert check(tmp_path / "whatsappd.db") == []
 
 
@@ -190,7 +193,7 @@ async def seen(store: Store, company: str) -> list[int]:
 async def test_what_was_deleted_is_not_in_the_files_either(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await live(store, "acme")
-        await store.outbox.accept(new("acme", SECRET * 300, "long"), 99)
+        await store.outbox.submissions.accept(new("acme", SECRET * 300, "long"), 99)
         await store.log.append(Draft("acme", ALERT, {"text": SECRET * 3000}))
         await store.removals.begin("acme")
         await store.removals.finish("acme")

@@ -10,16 +10,16 @@ from whatsappd.errors import QueueFull
 from whatsappd.model.message import NewMessage
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
-from whatsappd.store.sqlite.outbox import Outbox, open_outbox
-from whatsappd.store.sqlite.stored_bytes import OVERHEAD
+from whatsappd.store.sqlite.outbox import SqliteOutbox, open_outbox
+from whatsappd.store.sqlite.outbox_bytes import OVERHEAD
 
 LIMIT = 100_000
 TEXT = "x" * 9000
 
 
-async def opened(database: object) -> Outbox:
+async def opened(database: object) -> SqliteOutbox:
     outbox = await open_outbox(database, await open_event_log(database))  # type: ignore[arg-type]
-    bounds = outbox.stored
+    bounds = outbox.bytes
     bounds.company_bound = bounds.company_bound._replace(each=2 * LIMIT)
     bounds.caller_bound = bounds.caller_bound._replace(each=LIMIT)
     return outbox
@@ -29,27 +29,32 @@ def message(owner: str | None, company: str = "acme", key: str | None = None) ->
     return NewMessage(company, "15550100@s.whatsapp.net", TEXT, key=key, owner=owner)
 
 
-async def fill(outbox: Outbox, owner: str | None, company: str = "acme") -> tuple[int, QueueFull]:
+async def fill(
+    outbox: SqliteOutbox, owner: str | None, company: str = "acme"
+) -> tuple[int, QueueFull]:
     """Send and cancel until it is refused: how often that went, and the refusal."""
     for number in range(1000):
         try:
-            row, _ = await outbox.accept(message(owner, company), 10_000)
+            row, _ = await outbox.submissions.accept(message(owner, company), 10_000)
         except QueueFull as error:
             return number, error
-        await outbox.cancel(row.id)
+        await outbox.submissions.cancel(row.id)
     raise AssertionError("nobody refused it")
 
 
 async def test_who_sends_and_cancels_in_turn_does_not_fill_the_disk(path: Path) -> None:
     async with open_database(path) as database:
         outbox = await opened(database)
-        first, _ = await outbox.accept(message("key:one", key="first"), 10_000)
+        first, _ = await outbox.submissions.accept(message("key:one", key="first"), 10_000)
         times, error = await fill(outbox, "key:one")
         assert times == LIMIT // (len(TEXT) + OVERHEAD) - 1
         assert "key one holds" in error.message
         assert f"of {LIMIT} bytes of messages that wait or were given up" in error.message
         # What was accepted before is still answered, and others of the company still send.
-        assert await outbox.accept(message("key:one", key="first"), 10_000) == (first, False)
+        assert await outbox.submissions.accept(message("key:one", key="first"), 10_000) == (
+            first,
+            False,
+        )
         assert (await fill(outbox, "key:two"))[0] > 5
         _, error = await fill(outbox, None)
         assert "company acme holds" in error.message
@@ -58,9 +63,9 @@ async def test_who_sends_and_cancels_in_turn_does_not_fill_the_disk(path: Path) 
     async with open_database(path) as database:
         outbox = await opened(database)
         assert (await fill(outbox, "key:one", "globex"))[0] == 0
-        await outbox.cancel(first.id)
-        await outbox.retain(-1)
-        assert [each["held"] for each in outbox.stored.report()] == [0, 0]
+        await outbox.submissions.cancel(first.id)
+        await outbox.maintenance.retain(-1)
+        assert [each["held"] for each in outbox.view.report_bytes()] == [0, 0]
         assert (await fill(outbox, "key:one", "globex"))[0] > 5
 
 
@@ -68,11 +73,11 @@ async def test_what_was_sent_counts_no_more(path: Path) -> None:
     async with open_database(path) as database:
         outbox = await opened(database)
         for number in range(30):
-            row, _ = await outbox.accept(message("key:one"), 10_000)
-            await outbox.begin(row.id)
-            await outbox.acknowledged(row.id, f"M{number}", 1)
-        assert outbox.stored.report()[0]["held"] == 0
+            row, _ = await outbox.submissions.accept(message("key:one"), 10_000)
+            await outbox.handovers.begin(row.id)
+            await outbox.handovers.acknowledge(row.id, f"M{number}", 1)
+        assert outbox.view.report_bytes()[0]["held"] == 0
         for _ in range(9):
-            await outbox.accept(message("key:one"), 10_000)
+            await outbox.submissions.accept(message("key:one"), 10_000)
         with pytest.raises(QueueFull):
-            await outbox.accept(message("key:one"), 10_000)
+            await outbox.submissions.accept(message("key:one"), 10_000)

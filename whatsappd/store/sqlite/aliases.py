@@ -4,7 +4,7 @@ Some numbers have an account under another number (Brazil's ninth digit, Mexico'
 Argentina's 54 and 549), and every person has a LID beside their number. One person is one chat, so
 the outbox keeps rows under the account: the number where it is known, else the LID.
 
-Statements only: `store.sqlite.outbox` runs them, together with what follows for its rows.
+Statements only: `store.sqlite.outbox_writes` runs them, with what follows for the outbox's rows.
 """
 
 from __future__ import annotations

@@ -16,7 +16,7 @@ from whatsappd.model.event import Draft
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.database import Database
 from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.outbox import Outbox
+from whatsappd.store.sqlite.outbox_writes import OutboxWrites
 
 
 class Receipt(NamedTuple):
@@ -50,7 +50,7 @@ class Arrival(NamedTuple):
 
 class Intake:
     def __init__(
-        self, database: Database, log: EventLog, outbox: Outbox, contacts: Contacts
+        self, database: Database, log: EventLog, outbox: OutboxWrites, contacts: Contacts
     ) -> None:
         self._database = database
         self._log = log
@@ -99,16 +99,16 @@ class Intake:
             ]
             self._log.stage([arrival.draft for arrival in fresh if arrival.draft is not None])
             for lid, number in identities.items():
-                self._outbox.stage_addressed(conn, company, lid, number)
+                self._outbox.readdress(conn, company, lid, number)
             for arrival in fresh:
                 if arrival.receipt is not None:
-                    self._outbox.stage_receipt(conn, company, *arrival.receipt)
+                    self._outbox.receipt(conn, company, *arrival.receipt)
                 if arrival.asked_again is not None:
-                    self._outbox.stage_asked_again(conn, company, *arrival.asked_again)
+                    self._outbox.asked_again(conn, company, *arrival.asked_again)
             self._contacts.stage(conn, company, people)
             if writers:
                 self._contacts.stage_wrote(conn, company, writers, now)
-                self._outbox.stage_answers(conn, company, writers)
+                self._outbox.answers(conn, company, writers)
             last = max((arrival.number or 0 for arrival in fresh), default=0)
             if last > taken:
                 conn.execute(

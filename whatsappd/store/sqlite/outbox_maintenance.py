@@ -1,22 +1,24 @@
-"""Changes of many rows of the outbox: after a start, as time passes, by retention.
+"""Changes of many rows of the outbox: as time passes, by retention, when a company is removed.
 
-Each is work in slices (`store.sqlite.slices`), which `store.sqlite.outbox` starts.
+Housekeeping, the pool and the clock watch call it, as `store.port.OutboxMaintenance`. Each is work
+in slices (`store.sqlite.slices`).
 """
 
 from __future__ import annotations
 
 import sqlite3
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
 from whatsappd.model.message import OutboxState, Row
-from whatsappd.rules.delivery import OPEN, Cause
+from whatsappd.rules.delivery import OPEN, TOO_LATE, Cause
+from whatsappd.store.outbox_counts import OutboxCounts
 from whatsappd.store.sqlite import outbox_rows
-from whatsappd.store.sqlite.outbox_writes import Ledger
-from whatsappd.store.sqlite.slices import Slice, Work, overwrite_deleted
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.outbox_writes import OutboxWrites
+from whatsappd.store.sqlite.slices import Slice, Work, in_slices, overwrite_deleted
 
-#: Why a row expired.
-TOO_LATE = "its time to live passed before it could be sent"
 #: How long a receipt waits for a row with its message id. An ack is at most a restart away; the
 #: rest is for ids that are only found when a company's session starts again.
 EARLY_RECEIPT_MS = 3 * 24 * 3600 * 1000
@@ -24,7 +26,47 @@ EARLY_RECEIPT_MS = 3 * 24 * 3600 * 1000
 _SELECT = f"SELECT {outbox_rows.COLUMNS} FROM outbox"  # noqa: S608 - our own column names
 
 
-def expire(ledger: Ledger, now_ms: int) -> Work:
+class SqliteOutboxMaintenance:
+    def __init__(
+        self,
+        database: Database,
+        writes: OutboxWrites,
+        counts: OutboxCounts,
+        clock: Callable[[], int],
+    ) -> None:
+        self._database = database
+        self._writes = writes
+        self._counts = counts
+        self._clock = clock
+
+    async def expire(self, now_ms: int) -> int:
+        return await in_slices(self._database, _expire(self._writes, now_ms))
+
+    async def cancel_queued(self, company: str, reason: str) -> int:
+        return await in_slices(self._database, _cancel(self._writes, company, reason))
+
+    async def shift(self, by_ms: int) -> None:
+        await self._database.write(lambda conn: _shift(conn, by_ms))
+
+    async def retain(self, max_age_ms: int) -> int:
+        now = self._clock()
+        gone = await in_slices(self._database, _retain(self._writes, now - max_age_ms))
+        await in_slices(self._database, partial(_forget_receipts, now - EARLY_RECEIPT_MS))
+        return gone
+
+    async def erase(self, company: str) -> int:
+        """Deletes all rows of a company that is being removed, whatever their state; how many.
+
+        No event tells of it. Whoever waits for one is given the row as it last was.
+        """
+        return await in_slices(self._database, _erase(self._writes, company))
+
+    def forget(self, company: str) -> None:
+        """The company was removed, and its rows are erased: its figures begin anew."""
+        self._counts.forget(company)
+
+
+def _expire(writes: OutboxWrites, now_ms: int) -> Work:
     """Ends the queued rows whose time has passed."""
 
     def work(conn: sqlite3.Connection, most: int, _after: Any) -> Slice:
@@ -35,25 +77,25 @@ def expire(ledger: Ledger, now_ms: int) -> Work:
             now_ms,
         )
         for row in found:
-            ledger.move(conn, row, Cause.EXPIRED, reason=TOO_LATE)
+            writes.move(conn, row, Cause.EXPIRED, reason=TOO_LATE)
         return Slice(len(found), len(found))
 
     return work
 
 
-def cancel(ledger: Ledger, company: str, reason: str) -> Work:
+def _cancel(writes: OutboxWrites, company: str, reason: str) -> Work:
     """Cancels what the company has queued."""
 
     def work(conn: sqlite3.Connection, most: int, _after: Any) -> Slice:
         found = _find(conn, "company = ? AND state = 'queued' ORDER BY id", most, company)
         for row in found:
-            ledger.move(conn, row, Cause.CANCELLED, reason=reason)
+            writes.move(conn, row, Cause.CANCELLED, reason=reason)
         return Slice(len(found), len(found))
 
     return work
 
 
-def retain(ledger: Ledger, before_ms: int) -> Work:
+def _retain(writes: OutboxWrites, before_ms: int) -> Work:
     """Deletes the finished rows that nothing changed since `before_ms`."""
     # Ids begin with their time, so that old rows are found without an index of their own.
     first_id = outbox_rows.first_id_at(before_ms)
@@ -63,31 +105,27 @@ def retain(ledger: Ledger, before_ms: int) -> Work:
         found = _find(conn, "id > ? AND id < ? ORDER BY id", most, after or 0, first_id)
         gone = [row for row in found if row.updated_ms < before_ms and row.state not in OPEN]
         for row in gone:
-            ledger.remove(conn, row)
+            writes.remove(conn, row)
         return Slice(len(found), len(gone), int(found[-1].id, 16) if found else after)
 
     return work
 
 
-def erase(ledger: Ledger, company: str) -> Work:
+def _erase(writes: OutboxWrites, company: str) -> Work:
     """Deletes all rows of the company, whatever their state."""
 
     def work(conn: sqlite3.Connection, most: int, _after: Any) -> Slice:
         overwrite_deleted(conn)
         found = _find(conn, "company = ?", most, company)
         for row in found:
-            ledger.erase(conn, row)
+            writes.erase(conn, row)
         return Slice(len(found), len(found))
 
     return work
 
 
-def forget_receipts(before_ms: int) -> Work:
-    """Deletes the receipts from before `before_ms` that no row claimed."""
-    return partial(_forget_receipts, before_ms)
-
-
 def _forget_receipts(before_ms: int, conn: sqlite3.Connection, most: int, _after: Any) -> Slice:
+    """Deletes the receipts from before `before_ms` that no row claimed."""
     found = conn.execute(
         "SELECT company, message_id FROM receipts WHERE received_ms < ? LIMIT ?", (before_ms, most)
     ).fetchall()
@@ -95,18 +133,12 @@ def _forget_receipts(before_ms: int, conn: sqlite3.Connection, most: int, _after
     return Slice(len(found), len(found))
 
 
-def recover_step(conn: sqlite3.Connection, ledger: Ledger, reason: str) -> list[Row]:
-    """Rows that are still `sending` have lost their attempt; some of them, as they are then."""
-    found = _find(conn, "state = 'sending' ORDER BY id", 500)
-    return [ledger.lost(conn, row, reason) for row in found]
-
-
 def _find(conn: sqlite3.Connection, condition: str, most: int, *values: object) -> list[Row]:
     found = conn.execute(f"{_SELECT} WHERE {condition} LIMIT ?", (*values, most)).fetchall()
     return [outbox_rows.as_row(columns) for columns in found]
 
 
-def shift(conn: sqlite3.Connection, by_ms: int) -> None:
+def _shift(conn: sqlite3.Connection, by_ms: int) -> None:
     """Move the times that queued rows wait for."""
     conn.execute(
         "UPDATE outbox SET expires_ms = expires_ms + ? WHERE state = ? AND expires_ms IS NOT NULL",

@@ -1,6 +1,6 @@
 """Reading the outbox: what may be sent next, lists, and what a restart must know.
 
-Statements only, for `store.sqlite.outbox`, which runs them on a reader.
+Statements only, for the outbox's parts, which run them on a reader.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ import itertools
 import json
 import sqlite3
 from collections import Counter
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from typing import Any, NamedTuple
 
 from whatsappd.model.jid import LID_SERVER, USER_SERVER
@@ -167,12 +167,11 @@ def list_rows(
     ]
 
 
-def oldest_queued_ms(conn: sqlite3.Connection, company: str) -> int | None:
-    found = conn.execute(
-        "SELECT created_ms FROM outbox WHERE company = ? AND state = 'queued' ORDER BY id LIMIT 1",
-        (company,),
-    ).fetchone()
-    return None if found is None else int(found[0])
+def oldest_queued(conn: sqlite3.Connection, companies: Iterable[str]) -> dict[str, int]:
+    """When the head of each company's queue was accepted; those without a queue are left out."""
+    sql = "SELECT created_ms FROM outbox WHERE company = ? AND state = 'queued' ORDER BY id LIMIT 1"
+    heads = ((company, conn.execute(sql, (company,)).fetchone()) for company in companies)
+    return {company: int(head[0]) for company, head in heads if head is not None}
 
 
 def sent_times(conn: sqlite3.Connection, company: str, since_ms: int) -> list[tuple[str, int]]:

@@ -1,7 +1,7 @@
 """The outbox table's statements: rows to columns and back.
 
-For `store.sqlite.outbox_writes`, `store.sqlite.outbox` and `store.sqlite.outbox_reads`. A row's
-`id` is an integer on disk (it is the table's order) and 16 hex digits everywhere else.
+All that reads or changes the table goes through it. A row's `id` is an integer on disk (it is the
+table's order) and 16 hex digits everywhere else.
 """
 
 from __future__ import annotations
@@ -104,6 +104,16 @@ def update(conn: sqlite3.Connection, row: Row, changes: dict[str, Any]) -> Row:
         (*changes.values(), int(row.id, 16)),
     )
     return row._replace(**changes)
+
+
+def put_attempt(conn: sqlite3.Connection, row: Row, secret: bytes | None, boot: str | None) -> None:
+    """Stores the secret of the row's last attempt, and the boot of the host that it was made under.
+
+    No secret: nobody will ask for it again.
+    """
+    conn.execute(
+        "UPDATE outbox SET secret = ?, boot_id = ? WHERE id = ?", (secret, boot, int(row.id, 16))
+    )
 
 
 def doubt_open_rows(copy: sqlite3.Connection) -> None:

@@ -1,7 +1,7 @@
 """The outbox in the writer thread: each change of a row by the table, with its event.
 
-`store.sqlite.outbox` calls it inside functions given to `Database.write`. A change, its event and
-the counts that follow from it are one transaction.
+The outbox's parts and `store.sqlite.intake` call it inside functions given to `Database.write`. A
+change, its event and the counts that follow from it are one transaction.
 """
 
 from __future__ import annotations
@@ -9,10 +9,10 @@ from __future__ import annotations
 import random
 import sqlite3
 from collections import Counter
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from whatsappd.errors import KeyConflict, QueueFull
+from whatsappd.errors import InvalidParams, KeyConflict, QueueFull
 from whatsappd.model.event import OUTBOX_STATE, Draft
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.rules.asked_again import answer_asking
@@ -26,35 +26,41 @@ from whatsappd.rules.delivery import (
     next_state,
 )
 from whatsappd.rules.priority import is_answer
-from whatsappd.store.outbox_counts import Change
+from whatsappd.store.outbox_counts import OutboxChange
 from whatsappd.store.sqlite import aliases, outbox_rows
 from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.stored_bytes import COUNTED, StoredBytes
+from whatsappd.store.sqlite.outbox_bytes import COUNTED, OutboxBytes
+from whatsappd.store.sqlite.outbox_reads import Loaded
 
 #: Receipts of one company that wait for their row: the newest. An ack is some messages away.
 MAX_EARLY_RECEIPTS = 10_000
 
 
-class Ledger:
+class OutboxWrites:
     """Owned by the writer thread, all but `publish`."""
 
     def __init__(
         self,
         log: EventLog,
+        loaded: Loaded,
+        held: OutboxBytes,
         *,
         clock: Callable[[], int],
-        last_id: int,
-        waiting: dict[str, int],
-        publish: Callable[[list[Change]], None],
-        stored: StoredBytes | None = None,
+        publish: Callable[[list[OutboxChange]], None],
     ) -> None:
-        self._stored = stored or StoredBytes()
         self._log = log
+        self._held = held
         self._clock = clock
-        self._last_id = last_id
-        self._waiting = Counter(waiting)  # rows queued or being sent, by company
+        self._last_id = loaded.last_id
+        # rows queued or being sent, by company
+        self._waiting = Counter(
+            {
+                company: sum(counts[state] for state in _WAITING)
+                for company, counts in loaded.counts.items()
+            }
+        )
         self._early: dict[str, int] = {}  # receipts without a row, or a few more
-        self._pending: list[Change] = []
+        self._pending: list[OutboxChange] = []
         self.publish = publish
 
     # --- what follows the transaction ---------------------------------------------------------
@@ -69,15 +75,15 @@ class Ledger:
     def flush(self, conn: sqlite3.Connection) -> None:
         """Nothing is left to write."""
 
-    def committed(self) -> list[Change]:
+    def committed(self) -> list[OutboxChange]:
         changes, self._pending = self._pending, []
         return changes
 
-    def _note(self, change: Change) -> None:
+    def _note(self, change: OutboxChange) -> None:
         self._pending.append(change)
         self._count(change, +1)
 
-    def _count(self, change: Change, sign: int) -> None:
+    def _count(self, change: OutboxChange, sign: int) -> None:
         if change.before in _WAITING:
             self._waiting[change.row.company] -= sign
         if change.row.state in _WAITING and not change.is_gone:
@@ -85,7 +91,7 @@ class Ledger:
         counted = int(change.row.state in COUNTED and not change.is_gone)
         counted -= int(change.before in COUNTED)
         if counted:
-            self._stored.change(change.row, counted * sign)
+            self._held.change(change.row, counted * sign)
 
     # --- changes ------------------------------------------------------------------------------
 
@@ -132,8 +138,8 @@ class Ledger:
             assert known is not None
             return known, False
         self._log.stage([_event(None, "accepted", row)])
-        self._note(Change(None, row))
-        self._stored.check(row)
+        self._note(OutboxChange(None, row))
+        self._held.check(row)
         return row, True
 
     def find(self, conn: sqlite3.Connection, new: NewMessage) -> Row | None:
@@ -181,10 +187,10 @@ class Ledger:
             },
         )
         self._log.stage([_event(row.state, str(cause), changed)])
-        self._note(Change(row.state, changed))
+        self._note(OutboxChange(row.state, changed))
         return changed
 
-    def addressed(
+    def readdress(
         self, conn: sqlite3.Connection, company: str, address: str, account: str
     ) -> list[Row]:
         """`address` means `account`: what is open and goes to it goes to the account from now on.
@@ -207,11 +213,11 @@ class Ledger:
             for row in outbox_rows.find_open(conn, company, chat):
                 if not row.is_reply:
                     # No event: nothing happened to the message.
-                    self._note(Change(row.state, outbox_rows.update(conn, row, {"is_reply": True})))
+                    self._note(
+                        OutboxChange(row.state, outbox_rows.update(conn, row, {"is_reply": True}))
+                    )
 
-    def acknowledged(
-        self, conn: sqlite3.Connection, row: Row, message_id: str, sent_ms: int
-    ) -> Row:
+    def acknowledge(self, conn: sqlite3.Connection, row: Row, message_id: str, sent_ms: int) -> Row:
         """The server took it: `sent`, and what receipts that came before the ack make of it."""
         known: dict[str, Any] = {"message_id": message_id, "sent_ms": sent_ms}
         if row.state not in SENT_OR_BEYOND:
@@ -223,7 +229,7 @@ class Ledger:
             return row  # the ack of another attempt than the one that is known to have arrived
         return self._early_receipt(conn, row)
 
-    def lost(
+    def lose(
         self,
         conn: sqlite3.Connection,
         row: Row,
@@ -234,7 +240,7 @@ class Ledger:
         """Nobody knows the attempt's fate: `uncertain`, and `queued` again if that was chosen."""
         row = self.move(conn, row, Cause.LOST, reason=reason, lost_attempts=row.lost_attempts + 1)
         if message_id is not None:
-            row = self.identified(conn, row, message_id)
+            row = self.identify(conn, row, message_id)
         if row.state is OutboxState.UNCERTAIN and row.on_uncertain is OnUncertain.RESEND:
             row = self.move(
                 conn,
@@ -245,7 +251,7 @@ class Ledger:
             )
         return row
 
-    def identified(self, conn: sqlite3.Connection, row: Row, message_id: str) -> Row:
+    def identify(self, conn: sqlite3.Connection, row: Row, message_id: str) -> Row:
         """An attempt's message id became known without an ack: receipts can find the row now."""
         if row.state not in _UNSETTLED:
             return row  # the question was settled meanwhile
@@ -253,17 +259,32 @@ class Ledger:
         return self._early_receipt(conn, row)
 
     def receipt(
-        self, conn: sqlite3.Connection, company: str, message_id: str, cause: Cause, time_ms: int
-    ) -> Row | None:
-        """Applies a receipt, or keeps it for an ack that is still to come.
+        self,
+        conn: sqlite3.Connection,
+        company: str,
+        message_ids: Sequence[str],
+        kind: str,
+        time_ms: int,
+    ) -> None:
+        """A receipt (`delivered`, `read` or `played`) for some of the company's messages.
 
-        Returns the row if the receipt changed it.
+        A row never moves back. Ids that no row knows are kept for EARLY_RECEIPT_MS, for an ack that
+        is still to come. In a group, the first member's receipt counts.
+
+        Raises:
+            InvalidParams: another kind.
         """
-        row = self.find_sent(conn, company, message_id)
-        if row is None:
-            self._keep_receipt(conn, company, message_id, cause, time_ms)
-            return None
-        return self._apply(conn, row, cause)
+        if kind not in RECEIPTS:
+            raise InvalidParams(
+                f"kind: {kind!r:.40} is none of {', '.join(RECEIPTS)}", field="kind"
+            )
+        cause = Cause(kind)
+        for message_id in message_ids:
+            row = self.find_sent(conn, company, message_id)
+            if row is None:
+                self._keep_receipt(conn, company, message_id, cause, time_ms)
+            else:
+                self._apply(conn, row, cause)
 
     def find_sent(self, conn: sqlite3.Connection, company: str, message_id: str) -> Row | None:
         """The row that was sent under WhatsApp's id `message_id`, the last time or before it."""
@@ -279,23 +300,23 @@ class Ledger:
         chat: str,
         device: str,
         wait_ms: int,
-    ) -> Row | None:
+    ) -> None:
         """A device could not read a message, and WhatsApp's library has forgotten it.
 
         It is sent anew, `wait_ms` from now, if nobody is known to have it: see `rules.asked_again`.
-        Otherwise the row says who does not. None: no row was sent to `chat` under that id; anybody
-        may send receipts, and name any id.
+        Otherwise the row says who does not. Nothing happens if no row was sent to `chat` under that
+        id: anybody may send receipts, and name any id.
         """
         row = self.find_sent(conn, company, message_id)
         now = self._clock()
         if row is None or row.chat not in (chat, aliases.account_of(conn, company, chat, now)):
-            return None
+            return
         if row.state in (OutboxState.SENDING, OutboxState.UNCERTAIN):
             # Who cannot read it has it, so the server took it.
             row = self.move(conn, row, Cause.ACKNOWLEDGED, sent_ms=row.handed_ms)
         answer = answer_asking(row, message_id, device, now)
         if answer.sends_anew:
-            return self.move(
+            self.move(
                 conn,
                 row,
                 Cause.ASKED_AGAIN,
@@ -304,10 +325,9 @@ class Ledger:
                 former_message_id=message_id,
                 message_id=None,
             )
-        if answer.reason in (None, row.reason):
-            return row
-        changes = {"reason": answer.reason, "updated_ms": now}
-        return self._noted(outbox_rows.update(conn, row, changes), str(Cause.ASKED_AGAIN))
+        elif answer.reason not in (None, row.reason):
+            changes = {"reason": answer.reason, "updated_ms": now}
+            self._noted(outbox_rows.update(conn, row, changes), str(Cause.ASKED_AGAIN))
 
     def remove(self, conn: sqlite3.Connection, row: Row) -> None:
         """Deletes a row that is finished. No event: it happened long ago."""
@@ -317,12 +337,12 @@ class Ledger:
     def erase(self, conn: sqlite3.Connection, row: Row) -> None:
         """Deletes a row in any state: its company is being removed."""
         conn.execute("DELETE FROM outbox WHERE id = ?", (int(row.id, 16),))
-        self._note(Change(row.state, row, is_gone=True))
+        self._note(OutboxChange(row.state, row, is_gone=True))
 
     def _noted(self, row: Row, cause: str) -> Row:
         """Tell of a change that leaves the row in its state."""
         self._log.stage([_event(row.state, cause, row)])
-        self._note(Change(row.state, row))
+        self._note(OutboxChange(row.state, row))
         return row
 
     def _apply(self, conn: sqlite3.Connection, row: Row, cause: Cause) -> Row | None:

@@ -34,7 +34,7 @@ from whatsappd.store.sqlite.audit import Note, unnoted
 from whatsappd.store.sqlite.database import Database
 from whatsappd.store.sqlite.events import EventLog
 from whatsappd.store.sqlite.keys import Keys, delete_only_for
-from whatsappd.store.sqlite.outbox import Outbox
+from whatsappd.store.sqlite.outbox_maintenance import SqliteOutboxMaintenance
 from whatsappd.store.sqlite.slices import Slice, in_slices, overwrite_deleted
 from whatsappd.store.sqlite.webhooks import Wanted, Webhooks, stop_only_for
 
@@ -55,7 +55,7 @@ class Removals:
         database: Database,
         *,
         log: EventLog,
-        outbox: Outbox,
+        outbox: SqliteOutboxMaintenance,
         contacts: Contacts,
         keys: Keys,
         webhooks: Webhooks,

@@ -36,7 +36,7 @@ def size_of(row: Row) -> int:
     return OVERHEAD + len(row.text.encode("utf-8", "surrogatepass"))
 
 
-class StoredBytes:
+class OutboxBytes:
     """The counts. `change` follows rows, `check` is asked for each new one."""
 
     def __init__(self) -> None:
