@@ -24,21 +24,24 @@ ALLOWED: dict[str, set[str]] = {
     "wire": {"errors", "model"},
     "rules": {"errors", "model"},
     "store": {"supervision", "errors", "clock", "model", "wire", "rules"},
-    "limits": {"supervision", "errors", "clock", "model", "rules"},
+    "limits": {"setting", "supervision", "errors", "clock", "model", "rules"},
     # The daemon's side of its workers.
     "engines": {
         *("process_table", "confinement", "errors", "clock", "model", "wire", "rules", "state"),
         *("store.sqlite.connect", "store.sqlite.failures", "store.sqlite.backup", "supervision"),
+        "setting",
     },
     # Processes of their own: the fork server, and each worker.
     "engines.neonize.fork": {
         *("confinement", "errors", "model", "wire", "engines.protocol", "engines.neonize.worker"),
     },
     "engines.neonize.worker": {
-        *("confinement", "log_writer", "errors", "model", "wire", "sandbox.trust"),
+        *("confinement", "logs.writer", "errors", "model", "wire", "sandbox.trust"),
         *("engines.protocol", "engines.neonize.fork"),
     },
     "rpc": {
+        "setting",
+        "working_directory",
         "supervision",
         "errors",
         "model",
@@ -51,14 +54,20 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "stdio": set(),
     "command_runner": {"", "stdio", "errors", "wire"},
-    "state": {"errors", "model"},
+    "state": {"errors", "model", "setting", "working_directory"},
     "lock": {"errors", "clock"},
-    "logs": {"log_writer", "wire"},
-    "log_writer": {"wire"},
+    "logs": {"setting", "wire"},
+    # Declares settings, for the parts that have some.
+    "setting": set(),
     "systemd": {"errors"},
-    "config": {"errors", "model", "working_directory"},
-    "settings_for_parts": {"config", "rules", "sessions", "store"},
+    # Puts together what the parts declare.
+    "config": {
+        *("errors", "model", "working_directory", "setting", "engines.settings", "limits.settings"),
+        *("logs.settings", "monitoring.settings", "rpc.settings", "sessions.settings"),
+        "state",
+    },
     "sessions": {
+        "setting",
         "engines",
         "process_table",
         "supervision",
@@ -84,7 +93,7 @@ ALLOWED: dict[str, set[str]] = {
     "monitoring": {
         "confinement.resolver",
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
-        *("metrics", "supervision", "log_writer", "engines"),
+        *("metrics", "supervision", "logs.writer", "engines", "setting"),
         "state",
     },
     "daemon_socket": {

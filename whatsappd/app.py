@@ -15,6 +15,7 @@ from pathlib import Path
 
 import structlog
 import trio
+from msgspec import structs
 
 from whatsappd import __version__
 from whatsappd.config.live import LiveSettings
@@ -31,7 +32,7 @@ from whatsappd.handlers.webhook_delivery import WebhookDelivery
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimiterHealth
 from whatsappd.lock import hold_lock
-from whatsappd.logs import configure_logs, log_writer, report_crashes
+from whatsappd.logs.setup import configure_logs, log_writer, report_crashes
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.monitoring.scrape import Scrape
@@ -43,13 +44,6 @@ from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
 from whatsappd.sessions.pool import Pool
-from whatsappd.settings_for_parts import (
-    alert_thresholds,
-    recycle_limits,
-    retention,
-    send_limits,
-    session_settings,
-)
 from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard
 from whatsappd.signals import Wishes, reload_whenever_asked
 from whatsappd.state import REAL, SANDBOX, Place, StateDirectory
@@ -92,12 +86,12 @@ async def run_daemon(live: LiveSettings, guard: ShutdownGuard) -> None:
     report_crashes()
     launch = take_launch(os.environ)
     listener = inherited_listener(launch.socket) if launch.socket is not None else None
-    socket = Path(listener.path) if listener else settings.socket
+    socket = Path(listener.path) if listener else settings.socket.path
     check_path(str(socket))
     os.umask(0o077)
     _raise_descriptor_limit()
     become_subreaper()
-    state = StateDirectory(settings.state_dir)
+    state = StateDirectory(settings.state.directory)
     state.prepare()
     mode = SANDBOX if settings.is_sandboxed else REAL
     async with AsyncExitStack() as stack:
@@ -144,8 +138,10 @@ async def _run_parts(
 ) -> None:
     settings = live.settings
     notify = launch.notify
-    supervision_settings = session_settings(settings)
-    live.follow(lambda changed: configure_logs(changed.log_level, changed.log_format))
+    session_settings = structs.replace(
+        settings.sessions, library_log_level=settings.logs.level.upper()
+    )
+    live.follow(lambda changed: configure_logs(changed.logs.level, changed.logs.format))
     async with AsyncExitStack() as stack:
         database = await stack.enter_async_context(open_database(state.database))
         events = await open_event_log(database)
@@ -156,8 +152,8 @@ async def _run_parts(
         audit = AuditTrail(database)
         webhooks = Webhooks(database, events)
         webhook_delivery = WebhookDelivery(webhooks, events)
-        housekeeping = Housekeeping(events, outbox, retention(settings))
-        live.follow(lambda changed: housekeeping.keep(retention(changed)))
+        housekeeping = Housekeeping(events, outbox, settings.retention)
+        live.follow(lambda changed: housekeeping.keep(changed.retention))
         sandbox = await _open_sandbox(settings, state, stack, supervision)
         environment = worker_environment(
             {**os.environ, **(sandbox.environment() if sandbox else {})}
@@ -167,11 +163,11 @@ async def _run_parts(
             confinement=Confinement(
                 companies=state.companies,
                 apart=[state.root, *([live.file] if live.file else [])],
-                wanted=settings.sessions.confinement,
+                wanted=settings.engine.confinement,
             ),
         )
         direct = WhatsAppAccess(ports=ports_through(environment))
-        limiter = await _open_limiter(settings.limits.redis_url, stack, supervision)
+        limiter = await _open_limiter(settings.limiter.redis_url, stack, supervision)
         pool = Pool(
             state=state,
             fork_server=fork_server,
@@ -179,7 +175,7 @@ async def _run_parts(
             inbound=InboundLog(
                 events,
                 Intake(database, events, outbox.writes, contacts),
-                retry_s=supervision_settings.retry_store_s,
+                retry_s=session_settings.retry_store_s,
             ),
             outbox=outbox,
             removals=Removals(
@@ -192,14 +188,14 @@ async def _run_parts(
                 directory=state.company,
             ),
             access=sandbox.access if sandbox else lambda: direct,
-            settings=supervision_settings,
+            settings=session_settings,
             pacing=PacingParts(
                 limiter=limiter,
                 companies=companies,
                 contacts=contacts,
                 events=events,
                 outbox=outbox,
-                defaults=lambda: send_limits(live.settings),
+                defaults=lambda: live.settings.send_limits,
             ),
             foreign_children=lambda: {sandbox.pid} if sandbox and sandbox.pid else set(),
             supervision=supervision,
@@ -218,10 +214,10 @@ async def _run_parts(
             alerts=Alerts(database, events),
             webhooks=webhooks,
             deliverer_away_ms=webhook_delivery.away_ms,
-            thresholds=lambda: alert_thresholds(live.settings),
-            recycling=lambda: recycle_limits(live.settings),
+            thresholds=lambda: live.settings.alerts,
+            recycling=lambda: live.settings.recycling,
             limiter=lambda: limiter.health,
-            interval_s=supervision_settings.health_interval_s,
+            interval_s=session_settings.health_interval_s,
             supervision=supervision,
             log=log_writer(),
         )
@@ -232,7 +228,7 @@ async def _run_parts(
             access=access,
             mode=mode,
             state_dir=state.root,
-            socket=Path(listener.path) if listener else settings.socket,
+            socket=Path(listener.path) if listener else settings.socket.path,
             events=events,
             outbox=outbox,
             keys=keys,
@@ -242,7 +238,7 @@ async def _run_parts(
             pool=pool,
             fork_server=fork_server,
             sandbox=sandbox,
-            settings=supervision_settings,
+            settings=session_settings,
             database=database,
             backups=Backups(
                 state.database, state.backups, state.accounts, version=__version__, mode=mode
@@ -312,7 +308,7 @@ async def _trouble(database: Database, monitor: Monitor) -> str | None:
 def _log_level(live: LiveSettings, level: str | None) -> str:
     if level is not None:
         live.set("log_level", level)
-    return live.settings.log_level
+    return live.settings.logs.level
 
 
 async def _open_sandbox(

@@ -51,10 +51,10 @@ class CheckReport(NamedTuple):
             "file": str(file) if file else None,
             "settings": {
                 key: {
-                    "value": tomllib.loads(f"value = {_written(key, settings)}")["value"],
+                    "value": tomllib.loads(f"value = {definition.written(settings)}")["value"],
                     "origin": origins[key],
                 }
-                for key in DEFINITIONS
+                for key, definition in DEFINITIONS.items()
             },
             "access": [_rule(rule) for rule in settings.access],
             "warnings": list(warnings),
@@ -67,7 +67,7 @@ class CheckReport(NamedTuple):
         usual = default_file(self.sources.environment)
         where = file or (f"none ({usual} does not exist)" if usual else "none")
         width = max(map(len, DEFINITIONS))
-        values = {key: _written(key, settings) for key in DEFINITIONS}
+        values = {key: definition.written(settings) for key, definition in DEFINITIONS.items()}
         shown = max(map(len, values.values()))
         lines = [f"configuration file: {where}", ""]
         for key, value in values.items():
@@ -88,14 +88,9 @@ class CheckReport(NamedTuple):
 def inspect(configuration: Configuration, sources: Sources) -> CheckReport:
     """Look at everything that the daemon will need of its host."""
     settings = configuration.settings
-    state = StateDirectory(settings.state_dir)
+    state = StateDirectory(settings.state.directory)
     findings = [*_socket(settings), *_state(state, settings)]
     return CheckReport(configuration, sources, findings)
-
-
-def _written(key: str, settings: Settings) -> str:
-    definition = DEFINITIONS[key]
-    return definition.setting.kind.as_toml(definition.of(settings))
 
 
 def _rule(rule: AccessRule) -> str:
@@ -105,14 +100,14 @@ def _rule(rule: AccessRule) -> str:
 
 
 def _socket(settings: Settings) -> list[CheckFinding]:
-    subject = f"socket {settings.socket}"
+    subject = f"socket {settings.socket.path}"
     try:
-        check_path(str(settings.socket))
+        check_path(str(settings.socket.path))
     except BadStateDirectory as error:
         return [CheckFinding(subject, False, error.message)]
-    mode = f"mode {settings.socket_mode:04o}"
+    mode = f"mode {settings.socket.mode:04o}"
     return [
-        CheckFinding(subject, True, f"{mode}, group {settings.socket_group or 'of the daemon'}")
+        CheckFinding(subject, True, f"{mode}, group {settings.socket.group or 'of the daemon'}")
     ]
 
 

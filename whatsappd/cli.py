@@ -19,7 +19,7 @@ import click
 from whatsappd import __version__, stdio
 from whatsappd.command_runner import run as run_command
 from whatsappd.errors import EXIT_FAILED, WhatsappdError
-from whatsappd.logs import LAST_WORDS, LEVELS, close_logs, configure_logs
+from whatsappd.logs.setup import LAST_WORDS, LEVELS, close_logs, configure_logs
 from whatsappd.wire.escape import printable
 
 if TYPE_CHECKING:
@@ -199,7 +199,7 @@ def run(sources: Sources) -> None:
     configuration = load(sources)
     keep_memory_private()
     leave_starting_directory()
-    configure_logs(configuration.settings.log_level, configuration.settings.log_format)
+    configure_logs(configuration.settings.logs.level, configuration.settings.logs.format)
     trio.run(run_daemon, LiveSettings(sources, configuration), guard)
 
 
@@ -254,8 +254,8 @@ def restore(sources: Sources, file: Path, dry_run: bool, as_json: bool) -> None:
 
     settings = load(sources).settings
     mode = SANDBOX if settings.is_sandboxed else REAL
-    state = StateDirectory(settings.state_dir)
-    found = put_back(file, state, settings.socket, mode=mode, dry_run=dry_run)
+    state = StateDirectory(settings.state.directory)
+    found = put_back(file, state, settings.socket.path, mode=mode, dry_run=dry_run)
     if as_json:
         kept = str(found.kept) if found.kept else None
         click.echo(json.dumps({**found._asdict(), "kept": kept, "dry_run": dry_run}))

@@ -54,9 +54,9 @@ async def serve(
     settings = live.settings
     table, daemon_api, events_api, limits_api = build_table(parts)
     listener = inherited or open_listener(
-        settings.socket,
-        mode=settings.socket_mode,
-        group=group_id(settings.socket_group) if settings.socket_group else None,
+        settings.socket.path,
+        mode=settings.socket.mode,
+        group=group_id(settings.socket.group) if settings.socket.group else None,
     )
 
     async def changed() -> None:

@@ -16,8 +16,8 @@ from pathlib import Path
 import trio
 
 from whatsappd.handlers.sandbox import local_methods
-from whatsappd.log_writer import LogHandler
-from whatsappd.logs import log_writer
+from whatsappd.logs.setup import log_writer
+from whatsappd.logs.writer import LogHandler
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.server import RpcServer, serve_rpc

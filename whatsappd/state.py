@@ -14,13 +14,38 @@ from __future__ import annotations
 import os
 import stat
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Struct
 
 from whatsappd.errors import BadStateDirectory
 from whatsappd.model.company import COMPANY_ID, validate_company
+from whatsappd.model.paths import default_state_dir
+from whatsappd.setting import HostDefault, setting
+from whatsappd.working_directory import from_start
 
 REAL = "real"
 SANDBOX = "sandbox"
+
+
+def _default(is_sandboxed: bool) -> Path:
+    path = from_start(Path(default_state_dir()))
+    return path.with_name(f"{path.name}-sandbox") if is_sandboxed else path
+
+
+class StateSettings(Struct, frozen=True):
+    directory: Annotated[
+        Path,
+        setting(
+            "state_dir",
+            "Where accounts, messages and events are kept. Mode 0700.",
+            default=HostDefault(
+                _default,
+                "`/var/lib/whatsappd` for root, `$XDG_STATE_HOME/whatsappd` for users; in sandbox "
+                "mode with `-sandbox` at its end",
+            ),
+        ),
+    ]
 
 
 class StateDirectory(NamedTuple):

@@ -23,8 +23,8 @@ from wire_targets import EVENTS, streams
 from whatsappctl.batch_lines import BadBatchLine, BatchDefaults, BatchLine, lines
 from whatsappctl.cli import SECTIONS, cli
 from whatsappd.config.definitions import DEFINITIONS
-from whatsappd.config.kinds import quoted
 from whatsappd.config.load import load
+from whatsappd.config.quoting import quoted
 from whatsappd.config.sources import Sources
 from whatsappd.engines.neonize.worker.spool import Spool
 from whatsappd.engines.protocol import EventKind, WorkerEvent, parse_worker_event
@@ -188,7 +188,7 @@ def _load(sources: Sources) -> None:
             assert problem["origin"]
     else:
         for definition in DEFINITIONS.values():
-            kind = definition.setting.kind
+            kind = definition.format
             value = definition.of(configuration.settings)
             assert kind.as_toml(value)
 

@@ -79,7 +79,8 @@ before = load(sources)
 leave_starting_directory()
 assert os.getcwd() == "/"
 assert load(sources) == before
-print(before.settings.state_dir, before.settings.socket, before.file, os.environ["PYTHONPATH"])
+settings = before.settings
+print(settings.state.directory, settings.socket.path, before.file, os.environ["PYTHONPATH"])
 """
     (tmp_path / "a.toml").write_text('socket = "b/c.sock"')
     ran = subprocess.run(
@@ -107,7 +108,7 @@ def test_a_starting_directory_that_is_gone_matters_to_relative_paths_only(
         "state_dir": ("--state-dir", "/nowhere/state"),
         "socket": ("--socket", "/nowhere/s"),
     }
-    assert load(Sources({}, arguments)).settings.state_dir == Path("/nowhere/state")
+    assert load(Sources({}, arguments)).settings.state.directory == Path("/nowhere/state")
 
 
 def test_the_gateway_works_in_a_directory_of_its_own_and_leaves_no_core(tmp_path: Path) -> None:

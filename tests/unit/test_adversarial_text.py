@@ -13,7 +13,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from whatsappd.config.kinds import masked
+from whatsappd.config.quoting import masked
 from whatsappd.engines.neonize.send_errors import classify
 from whatsappd.errors import InvalidParams, WhatsappdError
 from whatsappd.handlers.messages import SendParams

@@ -18,8 +18,8 @@ from time import monotonic, sleep
 import pytest
 import structlog
 
-from whatsappd.log_writer import MAX_LINE, LogWriter
-from whatsappd.logs import configure_logs
+from whatsappd.logs.setup import configure_logs
+from whatsappd.logs.writer import MAX_LINE, LogWriter
 
 PATIENCE = 20.0
 

@@ -12,13 +12,13 @@ import trio.testing
 
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import LimiterHealth
-from whatsappd.log_writer import LogWriter
+from whatsappd.logs.writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
-from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule, AlertThresholds
-from whatsappd.rules.recycling import RecycleLimits
+from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
+from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule
 from whatsappd.store.sqlite.webhooks import Webhook
 from whatsappd.supervision import Supervision
 
@@ -52,8 +52,8 @@ class World:
             alerts=self,  # type: ignore[arg-type]
             webhooks=SimpleNamespace(all=self.no_webhooks),  # type: ignore[arg-type]
             deliverer_away_ms=lambda: None,
-            thresholds=lambda: AlertThresholds(disk_free_bytes=0),
-            recycling=lambda: RecycleLimits(memory=0, descriptors=0, threads=0),
+            thresholds=lambda: AlertSettings(disk_free_bytes=0),
+            recycling=lambda: RecycleSettings(memory=0, descriptors=0, threads=0),
             limiter=lambda: LimiterHealth("memory"),
             interval_s=interval_s,
             supervision=Supervision(),

@@ -16,13 +16,13 @@ from whatsappd.metrics import METRICS
 from whatsappd.monitoring import health, procfs
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.procfs import Disk, Memory, MemoryReader
-from whatsappd.rules.alerts import AlertThresholds
+from whatsappd.monitoring.settings import AlertSettings
 from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS
 from whatsappd.rules.health import Judgement
 from whatsappd.state import Place
 from whatsappd.store.sqlite.webhooks import Wanted, Webhook
 
-THRESHOLDS = AlertThresholds()
+THRESHOLDS = AlertSettings()
 WEBHOOK = Webhook(
     id="5pk2wczu",
     revision=1,
@@ -215,7 +215,7 @@ def test_what_is_told_of_webhooks_holds_no_url() -> None:
 
 
 def test_a_check_that_is_switched_off_always_passes() -> None:
-    nothing = AlertThresholds(0, 0, 0, 0, 0, 0)
+    nothing = AlertSettings(0, 0, 0, 0, 0, 0)
     assert health.check_event_loop(10**6, nothing).ok
     assert health.check_disk(Disk(0, 1), nothing).ok
 

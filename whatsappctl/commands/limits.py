@@ -8,7 +8,7 @@ from whatsappctl.command_options import client, common_options, company_argument
 from whatsappctl.output import print_json, say, table
 from whatsappd.wire.escape import printable
 
-#: The names in the RPC (and in `whatsappd.rules.outreach.SendLimits`), and for people.
+#: The names in the RPC (and in `whatsappd.limits.settings.SendLimits`), and for people.
 NAMES = {
     "per_minute": "messages a minute",
     "per_phone_per_minute": "messages a minute to one number",

@@ -1,5 +1,1 @@
-"""Settings: defined once, given by file, environment and command line, checked as a whole."""
-
-from whatsappd.config.settings import Settings
-
-__all__ = ["Settings"]
+"""Settings: read from file, environment and command line, checked as a whole, explained."""

@@ -10,7 +10,7 @@ import grp
 import pwd
 from typing import Any
 
-from whatsappd.config.kinds import Refused
+from whatsappd.config.value_formats import BadValue
 from whatsappd.errors import InvalidParams
 from whatsappd.model.access import AccessRule, Subject
 from whatsappd.model.company import validate_company
@@ -31,21 +31,21 @@ def parse_rule(table: Any) -> AccessRule:
     """The rule that one `[[access]]` table describes.
 
     Raises:
-        Refused: it is none; the text says what is wrong and what to write.
+        BadValue: it is none; the text says what is wrong and what to write.
     """
     if not isinstance(table, dict):
-        raise Refused("is no table: write [[access]] with user or group below it")
+        raise BadValue("is no table: write [[access]] with user or group below it")
     for key in table:
         if key not in _KEYS:
-            raise Refused(f"has no key {key!r:.80}: write {', '.join(_KEYS)}")
+            raise BadValue(f"has no key {key!r:.80}: write {', '.join(_KEYS)}")
     subjects = [subject for subject in Subject if subject.value in table]
     if len(subjects) != 1:
-        raise Refused('needs either user or group: write user = "NAME" or group = "NAME"')
+        raise BadValue('needs either user or group: write user = "NAME" or group = "NAME"')
     [subject] = subjects
     given = table[subject.value]
     read_only = table.get("read_only", False)
     if not isinstance(read_only, bool):
-        raise Refused("read_only is neither true nor false")
+        raise BadValue("read_only is neither true nor false")
     return AccessRule(
         subject=subject,
         id=_look_up(subject, given),
@@ -57,25 +57,25 @@ def parse_rule(table: Any) -> AccessRule:
 
 def _companies(given: Any) -> frozenset[str]:
     if not isinstance(given, list) or not given:
-        raise Refused('companies is no list of company ids: write companies = ["acme"]')
+        raise BadValue('companies is no list of company ids: write companies = ["acme"]')
     try:
         return frozenset(validate_company(company, field="companies") for company in given)
     except InvalidParams as error:
-        raise Refused(error.message) from error
+        raise BadValue(error.message) from error
 
 
 def _look_up(subject: Subject, given: Any) -> int:
     """The uid or gid of a name or number."""
     if isinstance(given, int) and not isinstance(given, bool):
         if not 0 <= given <= _MAX_ID:
-            raise Refused(f"{subject} is no possible number")
+            raise BadValue(f"{subject} is no possible number")
         return given
     if not isinstance(given, str) or not given:
-        raise Refused(f"{subject} is neither a name nor a number")
+        raise BadValue(f"{subject} is neither a name nor a number")
     try:
         return pwd.getpwnam(given).pw_uid if subject is Subject.USER else group_id(given)
     except (KeyError, ValueError):  # a name with a NUL in it is none, too
-        raise Refused(
+        raise BadValue(
             f"this host has no {subject} {given!r:.80}: create it, or remove the rule"
         ) from None
 

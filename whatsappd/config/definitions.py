@@ -1,44 +1,50 @@
-"""The definitions of `settings` as a table, for those who go through all of them."""
+"""Every setting that the parts declare, in one table: for those who go through all of them."""
 
 from __future__ import annotations
 
 import difflib
-from typing import Any, NamedTuple, get_type_hints
+from collections.abc import Iterator
+from typing import Any, NamedTuple, get_args
 
-from whatsappd.config.settings import (
-    AlertSettings,
-    HostDefault,
-    LimitSettings,
-    OutreachSettings,
-    QueueSettings,
-    RetentionSettings,
-    Setting,
-    Settings,
-    SupervisionSettings,
-)
+from msgspec import NODEFAULT, Meta, Struct, structs
+
+from whatsappd.config.settings import Settings
+from whatsappd.config.value_formats import ValueFormat, format_of
+from whatsappd.setting import HostDefault, declared_by
 
 PREFIX = "WHATSAPPD_"
 
-#: Sections of the file, in the order of the sample. "" holds what stands before the first.
-SECTIONS: dict[str, Any] = {
-    "": Settings,
-    "limits": LimitSettings,
-    "outreach": OutreachSettings,
-    "queue": QueueSettings,
-    "retention": RetentionSettings,
-    "sessions": SupervisionSettings,
-    "alerts": AlertSettings,
+#: The file's sections and what they are about, in the order of the sample. "": before the first.
+SECTIONS = {
+    "": "",
+    "limits": """
+        How many messages a company may send. What is over a limit waits in the queue for its turn.
+
+        `session.configure` gives a company limits of its own, which come before these.""",
+    "outreach": """
+        Messages to people whom a company never wrote to or heard from.
+
+        WhatsApp bans accounts that write to many strangers, so these have a smaller budget.""",
+    "queue": "Messages that wait to be sent.",
+    "retention": "How much history is kept in the state directory.",
+    "sessions": """
+        How sessions are started, watched and restarted. The defaults suit nearly everybody.""",
+    "alerts": "When an `alert` event is raised. 0 switches one off.",
 }
 #: The list of tables that `config.access` reads.
 ACCESS = "access"
 
 
 class Definition(NamedTuple):
-    """One setting."""
+    """One setting: what its part declares, and where it is in `Settings`."""
 
     key: str  # as it is written: "log_level", "limits.redis_url"
-    setting: Setting
+    meaning: str
+    format: ValueFormat
     default: Any  # a value, or a HostDefault
+    is_live: bool  # a reload applies it
+    part: str
+    field: str
 
     @property
     def section(self) -> str:
@@ -54,27 +60,61 @@ class Definition(NamedTuple):
         return PREFIX + self.key.upper().replace(".", "_")
 
     def default_value(self, *, is_sandboxed: bool = False) -> Any:
+        """Raises InvalidParams if this user has none."""
         if isinstance(self.default, HostDefault):
             return self.default.value(is_sandboxed)
         return self.default
 
     def of(self, settings: Settings) -> Any:
         """This setting's value in `settings`."""
-        holder = getattr(settings, self.section) if self.section else settings
-        return getattr(holder, self.name)
+        return getattr(getattr(settings, self.part), self.field)
+
+    def written(self, settings: Settings) -> str:
+        """The same as somebody would write it in the file. Secrets are masked."""
+        return self.format.as_toml(self.of(settings))
+
+    def replaced(self, settings: Settings, value: Any) -> Settings:
+        """`settings` with this value for this setting."""
+        part = structs.replace(getattr(settings, self.part), **{self.field: value})
+        return structs.replace(settings, **{self.part: part})
+
+
+def parts() -> dict[str, type[Struct]]:
+    """The structures that declare settings, by their names in `Settings`."""
+    return {
+        field.name: field.type
+        for field in structs.fields(Settings)
+        if isinstance(field.type, type) and issubclass(field.type, Struct)
+    }
+
+
+def _declared(part: str, structure: type[Struct]) -> Iterator[Definition]:
+    for field in structs.fields(structure):
+        value_type, *annotations = get_args(field.type) or [field.type]
+        for meta in annotations:
+            declared = declared_by(meta)
+            if declared is None:
+                continue
+            assert isinstance(meta, Meta)
+            default = declared.host_default if field.default is NODEFAULT else field.default
+            yield Definition(
+                declared.key,
+                meta.description or "",
+                format_of(value_type, meta, declared.written_as),
+                default,
+                declared.is_live,
+                part,
+                field.name,
+            )
 
 
 def _collect() -> dict[str, Definition]:
-    found: dict[str, Definition] = {}
-    for section, holder in SECTIONS.items():
-        for name, hint in get_type_hints(holder, include_extras=True).items():
-            metadata = getattr(hint, "__metadata__", ())
-            if not metadata:
-                continue  # a section, or what only the command line says
-            key = f"{section}.{name}" if section else name
-            default = holder._field_defaults.get(name, metadata[-1])
-            found[key] = Definition(key, metadata[0], default)
-    return found
+    found = [each for part, structure in parts().items() for each in _declared(part, structure)]
+    order = list(SECTIONS)
+    found.sort(key=lambda definition: order.index(definition.section))
+    by_key = {definition.key: definition for definition in found}
+    assert len(by_key) == len(found), "two settings of one name"
+    return by_key
 
 
 #: All settings by key, in the order of the sample.

@@ -9,13 +9,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec import structs
+
 from whatsappd.config.definitions import ACCESS, DEFINITIONS
 from whatsappd.config.load import Configuration, bad_configuration
 from whatsappd.config.settings import Settings
-from whatsappd.config.sources import Problem, Sources
+from whatsappd.config.sources import ConfigProblem, Sources
 
 
-class Change(NamedTuple):
+class SettingChange(NamedTuple):
     """One setting that is not what it was, both values as they are written."""
 
     key: str
@@ -29,8 +31,8 @@ class Change(NamedTuple):
 class Reload(NamedTuple):
     """What taking up a configuration changed, and what it could not change."""
 
-    applied: tuple[Change, ...]
-    needs_restart: tuple[Change, ...]
+    applied: tuple[SettingChange, ...]
+    needs_restart: tuple[SettingChange, ...]
 
 
 class LiveSettings:
@@ -66,35 +68,36 @@ class LiveSettings:
                 "is gone, and what is in force stays; put it back (an empty one does), or restart "
                 "the daemon to run without it"
             )
-            raise bad_configuration([Problem("config", None, str(self._file), message)])
+            raise bad_configuration([ConfigProblem("config", None, str(self._file), message)])
         self._file = configuration.file
         wanted = configuration.settings
         settings = self.settings
-        applied: list[Change] = []
-        needs_restart: list[Change] = []
+        applied: list[SettingChange] = []
+        needs_restart: list[SettingChange] = []
         for key, definition in DEFINITIONS.items():
             before, after = definition.of(self.settings), definition.of(wanted)
             if before == after:
                 continue
-            kind = definition.setting.kind
-            change = Change(key, kind.as_toml(before), kind.as_toml(after))
-            if definition.setting.live:
+            written = definition.format.as_toml
+            change = SettingChange(key, written(before), written(after))
+            if definition.is_live:
                 applied.append(change)
-                settings = _replaced(settings, key, after)
+                settings = definition.replaced(settings, after)
             else:
                 needs_restart.append(change)
         if settings.access != wanted.access:
-            change = Change(ACCESS, _count(settings.access), _count(wanted.access))
+            change = SettingChange(ACCESS, _count(settings.access), _count(wanted.access))
             applied.append(change)
-            settings = settings._replace(access=wanted.access)
+            settings = structs.replace(settings, access=wanted.access)
         self.warnings = configuration.warnings
         self._put_in_force(settings)
         return Reload(tuple(applied), tuple(needs_restart))
 
     def set(self, key: str, value: Any) -> None:
         """Change one setting that can be changed, until the next reload or start."""
-        assert DEFINITIONS[key].setting.live
-        self._put_in_force(_replaced(self.settings, key, value))
+        definition = DEFINITIONS[key]
+        assert definition.is_live
+        self._put_in_force(definition.replaced(self.settings, value))
 
     def _put_in_force(self, settings: Settings) -> None:
         """Tell every follower, also where one of them fails: rights may depend on the next one."""
@@ -111,10 +114,3 @@ class LiveSettings:
 
 def _count(rules: tuple[Any, ...]) -> str:
     return f"{len(rules)} rule{'' if len(rules) == 1 else 's'}"
-
-
-def _replaced(settings: Settings, key: str, value: Any) -> Settings:
-    section, _, name = key.rpartition(".")
-    if not section:
-        return settings._replace(**{name: value})
-    return settings._replace(**{section: getattr(settings, section)._replace(**{name: value})})

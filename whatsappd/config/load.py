@@ -10,10 +10,11 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from whatsappd.config.access import group_id, parse_rule
-from whatsappd.config.definitions import ACCESS, DEFINITIONS, SECTIONS, Definition
-from whatsappd.config.kinds import Refused, quoted
+from whatsappd.config.definitions import ACCESS, DEFINITIONS, Definition, parts
+from whatsappd.config.quoting import quoted
 from whatsappd.config.settings import Settings
-from whatsappd.config.sources import Given, Problem, Sources, gather, shown
+from whatsappd.config.sources import ConfigProblem, Given, Sources, gather, shown
+from whatsappd.config.value_formats import BadValue
 from whatsappd.errors import BadConfiguration, InvalidParams
 from whatsappd.model.access import AccessRule
 from whatsappd.working_directory import from_start
@@ -47,15 +48,15 @@ def load(sources: Sources) -> Configuration:
             values[key] = definition.default_value(is_sandboxed=is_sandboxed)
         except InvalidParams as error:
             if key not in gathered.given:
-                problems.append(Problem(key, None, DEFAULT, error.message))
+                problems.append(ConfigProblem(key, None, DEFAULT, error.message))
         # The weaker ones too: a wrong value is a mistake also where another hides it.
         for given in gathered.given.get(key, ()):
             origins[key] = given.origin
             try:
                 values[key] = _parse(definition, given)
-            except Refused as error:
-                message = f"{error}; write {definition.setting.kind.accepts}"
-                problems.append(Problem(key, shown(given.value), given.origin, message))
+            except BadValue as error:
+                message = f"{error}; write {definition.format.accepts}"
+                problems.append(ConfigProblem(key, shown(given.value), given.origin, message))
     rules = _rules(gathered.rules, str(gathered.file), problems)
     if not problems:
         settings = _build(values, rules, sources)
@@ -66,49 +67,48 @@ def load(sources: Sources) -> Configuration:
 
 
 def _parse(definition: Definition, given: Given) -> Any:
-    kind = definition.setting.kind
-    return kind.from_text(given.value) if given.is_text else kind.from_toml(given.value)
+    parse = definition.format.from_text if given.is_text else definition.format.from_toml
+    return parse(given.value)
 
 
-def _rules(tables: list[Any], origin: str, problems: list[Problem]) -> tuple[AccessRule, ...]:
+def _rules(tables: list[Any], origin: str, problems: list[ConfigProblem]) -> tuple[AccessRule, ...]:
     rules: list[AccessRule] = []
     for number, table in enumerate(tables, 1):
         try:
             rules.append(parse_rule(table))
-        except Refused as error:
-            problems.append(Problem(f"{ACCESS}[{number}]", shown(table), origin, str(error)))
+        except BadValue as error:
+            problems.append(ConfigProblem(f"{ACCESS}[{number}]", shown(table), origin, str(error)))
     return tuple(rules)
 
 
 def _build(values: dict[str, Any], rules: tuple[AccessRule, ...], sources: Sources) -> Settings:
-    sections = {
-        section: holder(**{name: values[f"{section}.{name}"] for name in holder._fields})
-        for section, holder in SECTIONS.items()
-        if section
+    given: dict[str, dict[str, Any]] = {part: {} for part in parts()}
+    for key, value in values.items():
+        definition = DEFINITIONS[key]
+        given[definition.part][definition.field] = value
+    structures: dict[str, Any] = {
+        part: structure(**given[part]) for part, structure in parts().items()
     }
-    top = {key: value for key, value in values.items() if "." not in key}
     return Settings(
-        **top,
-        **sections,
+        **structures,
         access=rules,
         sandbox=sources.sandbox,
         sandbox_at=from_start(sources.sandbox_at) if sources.sandbox_at else None,
     )
 
 
-def _contradictions(settings: Settings, origins: Mapping[str, str]) -> list[Problem]:
+def _contradictions(settings: Settings, origins: Mapping[str, str]) -> list[ConfigProblem]:
     """What is wrong although each value by itself is right."""
-    found: list[Problem] = []
+    found: list[ConfigProblem] = []
 
     def complain(key: str, message: str) -> None:
-        definition = DEFINITIONS[key]
-        value = definition.setting.kind.as_toml(definition.of(settings))
-        found.append(Problem(key, value, origins[key], message))
+        value = DEFINITIONS[key].written(settings)
+        found.append(ConfigProblem(key, value, origins[key], message))
 
     sessions = settings.sessions
-    if sessions.retry_base > sessions.retry_cap:
+    if sessions.retry_base_ms > sessions.retry_cap_ms:
         complain("sessions.retry_base", "is longer than sessions.retry_cap; write a shorter one")
-    if sessions.health_deadline > sessions.health_interval:
+    if sessions.health_deadline_s > sessions.health_interval_s:
         complain(
             "sessions.health_deadline",
             "is longer than sessions.health_interval, so checks would overlap; write a shorter one",
@@ -116,18 +116,18 @@ def _contradictions(settings: Settings, origins: Mapping[str, str]) -> list[Prob
     if settings.sandbox and settings.sandbox_at is not None:
         message = "is one sandbox too many; use --sandbox (its own) or --sandbox-at FILE, not both"
         found.append(
-            Problem("sandbox_at", quoted(str(settings.sandbox_at)), "--sandbox-at", message)
+            ConfigProblem("sandbox_at", quoted(str(settings.sandbox_at)), "--sandbox-at", message)
         )
-    if settings.socket_group:
+    if settings.socket.group:
         try:
-            group_id(settings.socket_group)
+            group_id(settings.socket.group)
         except KeyError:
             message = "this host has no such group; create it (`groupadd --system NAME`)"
             complain("socket_group", message)
     return found
 
 
-def bad_configuration(problems: list[Problem]) -> BadConfiguration:
+def bad_configuration(problems: list[ConfigProblem]) -> BadConfiguration:
     """The error for `problems`: one line each, for people, and the same as data."""
     count = "a problem" if len(problems) == 1 else f"{len(problems)} problems"
     lines = "".join(f"\n  {problem}" for problem in problems)

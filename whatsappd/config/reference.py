@@ -14,8 +14,8 @@ from pathlib import Path
 
 from whatsappd.config.access import EXAMPLE
 from whatsappd.config.definitions import DEFINITIONS, SECTIONS, Definition
-from whatsappd.config.settings import HostDefault
 from whatsappd.errors import InvalidParams
+from whatsappd.setting import HostDefault
 
 _WIDTH = 96
 _BEGIN, _END = "<!-- settings:begin -->", "<!-- settings:end -->"
@@ -41,9 +41,9 @@ up. [reload]"""
 def sample() -> str:
     """A commented file with every setting at its default, for the present user."""
     lines = [*_comment(_HEAD)]
-    for section, holder in SECTIONS.items():
+    for section, words in SECTIONS.items():
         if section:
-            lines += ["", *_comment(_words(holder.__doc__)), f"[{section}]"]
+            lines += ["", *_comment(_words(words)), f"[{section}]"]
         for definition in DEFINITIONS.values():
             if definition.section == section:
                 lines += ["", *_describe(definition)]
@@ -52,21 +52,21 @@ def sample() -> str:
 
 
 def _describe(definition: Definition) -> Iterator[str]:
-    reload = " [reload]" if definition.setting.live else ""
+    reload = " [reload]" if definition.is_live else ""
     yield from _comment(_meaning(definition) + reload)
     yield f"#{definition.name} = {_default(definition)}"
 
 
 def _default(definition: Definition) -> str:
     try:
-        return definition.setting.kind.as_toml(definition.default_value())
+        return definition.format.as_toml(definition.default_value())
     except InvalidParams:
         return '""'  # this user has none
 
 
 def _meaning(definition: Definition) -> str:
-    span = definition.setting.kind.span
-    return f"{definition.setting.doc} ({span})" if span else definition.setting.doc
+    span = definition.format.span
+    return f"{definition.meaning} ({span})" if span else definition.meaning
 
 
 def _comment(text: str) -> Iterator[str]:
@@ -82,8 +82,8 @@ def _comment(text: str) -> Iterator[str]:
         )
 
 
-def _words(text: str | None) -> str:
-    return " ".join((text or "").split())
+def _words(text: str) -> str:
+    return " ".join(text.split())
 
 
 def table() -> str:
@@ -94,9 +94,9 @@ def table() -> str:
         shown = (
             default.words
             if isinstance(default, HostDefault)
-            else f"`{definition.setting.kind.as_toml(default)}`"
+            else f"`{definition.format.as_toml(default)}`"
         )
-        reload = " ↻" if definition.setting.live else ""
+        reload = " ↻" if definition.is_live else ""
         rows.append(f"| `{key}`{reload} | {shown} | {_meaning(definition)} |")
     return "\n".join(rows)
 

@@ -20,7 +20,7 @@ from whatsappd.config.definitions import (
     nearest,
     nearest_section,
 )
-from whatsappd.config.kinds import masked
+from whatsappd.config.quoting import masked
 from whatsappd.model.paths import home
 from whatsappd.working_directory import from_start
 
@@ -46,7 +46,7 @@ class Sources(NamedTuple):
     sandbox_at: Path | None = None
 
 
-class Problem(NamedTuple):
+class ConfigProblem(NamedTuple):
     """Something that must be mended before the daemon can start."""
 
     key: str
@@ -71,7 +71,7 @@ class Gathered(NamedTuple):
     given: dict[str, list[Given]]  # by key, the strongest last
     rules: list[Any]  # the [[access]] tables
     file: Path | None  # that was read
-    problems: list[Problem]
+    problems: list[ConfigProblem]
     warnings: list[str]
 
     def give(self, key: str, given: Given) -> None:
@@ -100,10 +100,10 @@ def gather(sources: Sources) -> Gathered:
     return gathered
 
 
-def _unknown(key: str, value: Any, origin: str) -> Problem:
+def _unknown(key: str, value: Any, origin: str) -> ConfigProblem:
     near = nearest_section(key) if isinstance(value, dict | list) else nearest(key)
     remedy = f"did you mean {near}?" if near else "`whatsappd check --sample` lists all settings"
-    return Problem(key, shown(value), origin, f"there is no such setting; {remedy}")
+    return ConfigProblem(key, shown(value), origin, f"there is no such setting; {remedy}")
 
 
 # --- the file -----------------------------------------------------------------------------------
@@ -174,7 +174,7 @@ def _read_file(sources: Sources, gathered: Gathered) -> None:
             )
         _take_document(document, str(path), gathered)
         return
-    gathered.problems.append(Problem("config", None, str(path), message))
+    gathered.problems.append(ConfigProblem("config", None, str(path), message))
 
 
 class _Unfit(Exception):
@@ -214,14 +214,14 @@ def _take_document(document: dict[str, Any], origin: str, gathered: Gathered) ->
                 gathered.rules.extend(value)
             else:
                 message = "is no list of rules: write [[access]], with two brackets"
-                gathered.problems.append(Problem(ACCESS, None, origin, message))
+                gathered.problems.append(ConfigProblem(ACCESS, None, origin, message))
         elif key in SECTIONS:
             if isinstance(value, dict):
                 for name, inner in value.items():
                     _take(f"{key}.{name}", inner, origin, gathered)
             else:
                 message = f"is a section: write [{key}], and settings below it"
-                gathered.problems.append(Problem(key, shown(value), origin, message))
+                gathered.problems.append(ConfigProblem(key, shown(value), origin, message))
         else:
             _take(key, value, origin, gathered)
 
@@ -246,7 +246,9 @@ def _read_environment(environment: Mapping[str, str], gathered: Gathered) -> Non
                 gathered.give(keys[variable], Given(text, variable, True))
             else:
                 message = "is no UTF-8 text; write it in UTF-8"
-                gathered.problems.append(Problem(keys[variable], shown(text), variable, message))
+                gathered.problems.append(
+                    ConfigProblem(keys[variable], shown(text), variable, message)
+                )
             continue
         # No error: others set such variables too (Kubernetes does for a service of this name).
         near = nearest(variable.removeprefix(PREFIX).lower().replace("_", ".", 1))

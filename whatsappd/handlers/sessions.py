@@ -11,10 +11,10 @@ from whatsappd.errors import WrongState
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.auditing import note
 from whatsappd.handlers.events import EventsApi
+from whatsappd.limits.settings import LIMIT_NAMES, check_limit
 from whatsappd.model.company import validate_company
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
 from whatsappd.rules.binding import QueuedMessages
-from whatsappd.rules.outreach import SendLimits, check_limit
 from whatsappd.sessions.pool import Pool
 
 
@@ -120,7 +120,7 @@ class SessionsApi:
         pacing = self._pool.pacing(validate_company(params.company))
         changes = {
             name: value
-            for name in SendLimits._fields
+            for name in LIMIT_NAMES
             if (value := getattr(params, name)) is not msgspec.UNSET
         }
         for name, value in changes.items():

@@ -17,24 +17,23 @@ from whatsappd.clock import now_ms, steady_ms
 from whatsappd.engines.neonize.spawn import ForkServer
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import LimiterHealth
-from whatsappd.log_writer import LogWriter
+from whatsappd.logs.writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.monitoring import health, procfs
 from whatsappd.monitoring.health import Check, HealthReport, health_of
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.recycler import Recycler
+from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
 from whatsappd.rules.alerts import (
     LOOP_WINDOWS,
     AlertChange,
     AlertKey,
     AlertRule,
-    AlertThresholds,
     HostFacts,
     SessionFacts,
     changes,
     findings,
 )
-from whatsappd.rules.recycling import RecycleLimits
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import CompanySession
 from whatsappd.state import Place
@@ -67,8 +66,8 @@ class Watched(NamedTuple):
     alerts: Alerts
     webhooks: Webhooks
     deliverer_away_ms: Callable[[], int | None]
-    thresholds: Callable[[], AlertThresholds]
-    recycling: Callable[[], RecycleLimits]
+    thresholds: Callable[[], AlertSettings]
+    recycling: Callable[[], RecycleSettings]
     limiter: Callable[[], LimiterHealth]
     interval_s: float
     supervision: Supervision

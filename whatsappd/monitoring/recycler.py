@@ -15,7 +15,8 @@ from whatsappd.clock import steady_ms
 from whatsappd.confinement.resolver import resolver_file
 from whatsappd.engines.worker_process import WorkerProcess
 from whatsappd.monitoring import procfs
-from whatsappd.rules.recycling import RecycleLimits, WorkerUse, choose
+from whatsappd.monitoring.settings import RecycleSettings
+from whatsappd.rules.recycling import WorkerUse, choose
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import CompanySession
 from whatsappd.supervision import Supervision
@@ -30,7 +31,7 @@ class Recycler:
     """`limits` are asked anew each time."""
 
     def __init__(
-        self, pool: Pool, limits: Callable[[], RecycleLimits], supervision: Supervision
+        self, pool: Pool, limits: Callable[[], RecycleSettings], supervision: Supervision
     ) -> None:
         self._pool = pool
         self._limits = limits

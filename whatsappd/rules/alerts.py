@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 from whatsappd.model.session import SessionState
 
@@ -24,15 +24,21 @@ class AlertRule(StrEnum):
     EVENT_LOOP_LAGGING = "event_loop_lagging"
 
 
-class AlertThresholds(NamedTuple):
-    """Of all companies. Times in milliseconds; 0 switches a rule off."""
+class AlertThresholds(Protocol):
+    """Of all companies. Times in milliseconds; 0 switches a rule off. `monitoring.settings`."""
 
-    session_down_ms: int = 300_000
-    queue_age_ms: int = 600_000
-    restarts: int = 6  # more than so many within restarts_window_ms
-    restarts_window_ms: int = 3_600_000
-    disk_free_bytes: int = 500_000_000
-    event_loop_delay_ms: int = 1_000  # in two of the last LOOP_WINDOWS rounds of health checks
+    @property
+    def session_down_ms(self) -> int: ...
+    @property
+    def queue_age_ms(self) -> int: ...
+    @property
+    def restarts(self) -> int: ...  # more than so many within restarts_window_ms
+    @property
+    def restarts_window_ms(self) -> int: ...
+    @property
+    def disk_free_bytes(self) -> int: ...
+    @property
+    def event_loop_delay_ms(self) -> int: ...  # in two of the last LOOP_WINDOWS rounds
 
 
 #: Below so many files that can still be made, a disk counts as nearly full.

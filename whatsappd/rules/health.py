@@ -28,9 +28,9 @@ class Asked(StrEnum):
 class HealthLimits(NamedTuple):
     """Patience, in milliseconds unless the name says otherwise."""
 
-    settle_ms: int = 180_000  # to (re)connect before it counts as ill; a QR code lives 160 s
-    connect_ms: int = 60_000  # from a started worker to a login or an error
-    silence_ms: int = 600_000  # reconnecting in vain, before the worker is replaced
+    settle_ms: int  # to (re)connect before it counts as ill; a QR code lives 160 s
+    connect_ms: int  # from a started worker to a login or an error
+    silence_ms: int  # reconnecting in vain, before the worker is replaced
     disagreements: int = 2  # checks in a row that find a connected session's socket down
 
 

@@ -7,10 +7,7 @@ after a 463. Called by `sessions.pacing`.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Any, NamedTuple
-
-from whatsappd.errors import InvalidParams
+from typing import NamedTuple
 
 MINUTE_MS = 60_000
 HOUR_MS = 60 * MINUTE_MS
@@ -20,37 +17,6 @@ DAY_MS = 24 * HOUR_MS
 #: long its own restriction lasts.
 FIRST_PAUSE_MS = HOUR_MS
 LONGEST_PAUSE_MS = DAY_MS
-
-#: The most a limit can be set to; a larger number is a slip of the finger.
-MAX_LIMIT = 1_000_000
-
-
-class SendLimits(NamedTuple):
-    """A company's limits; 0 switches one off."""
-
-    per_minute: int = 30
-    per_phone_per_minute: int = 30
-    cold_per_hour: int = 20
-    cold_per_day: int = 100
-
-    def changed(self, changes: Mapping[str, Any]) -> SendLimits:
-        """These limits with `changes` (by field name; others are ignored) applied."""
-        known = {name: value for name, value in changes.items() if name in self._fields}
-        return self._replace(**known)
-
-    def as_wire(self) -> dict[str, int]:
-        return self._asdict()
-
-
-def check_limit(name: str, value: int) -> int:
-    """`value` if it can be a limit.
-
-    Raises:
-        InvalidParams: it is out of range; the message names `name`.
-    """
-    if 0 <= value <= MAX_LIMIT:
-        return value
-    raise InvalidParams(f"{name}: {value} is no limit: use 0 (off) to {MAX_LIMIT}", field=name)
 
 
 class Pause(NamedTuple):

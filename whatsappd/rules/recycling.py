@@ -8,23 +8,23 @@ health checks, `sessions.session` carries it out between two messages.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 #: Of all workers, so many (and one) are recycled in a round: the others go on meanwhile.
 _ONE_IN = 20
 
 
-class RecycleLimits(NamedTuple):
-    """What a worker may use; 0: as much as it likes. The usual is 20 MB, 17 and 13."""
-
-    memory: int = 100_000_000  # bytes that are its own
-    descriptors: int = 200
-    threads: int = 100
-    rest_ms: int = 600_000  # one that is younger is left alone
+class RecycleLimits(Protocol):
+    """What a worker may use; 0: as much as it likes. `monitoring.settings` has it."""
 
     @property
-    def are_off(self) -> bool:
-        return not (self.memory or self.descriptors or self.threads)
+    def memory(self) -> int: ...  # bytes that are its own
+    @property
+    def descriptors(self) -> int: ...
+    @property
+    def threads(self) -> int: ...
+    @property
+    def rest_ms(self) -> int: ...  # one that is younger is left alone
 
 
 class WorkerUse(NamedTuple):

@@ -5,14 +5,13 @@ Two tasks for all companies, started by `app`.
 
 from __future__ import annotations
 
-from typing import NamedTuple
-
 import structlog
 import trio
 
 from whatsappd.clock import settled_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.model.message import OutboxState
+from whatsappd.sessions.settings import RetentionSettings
 from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.events import EventLog
 from whatsappd.store.sqlite.retention import EventBounds
@@ -31,24 +30,23 @@ DOUBT_S = 3600.0
 _DAY_MS = 24 * 3600 * 1000
 
 
-class Retention(NamedTuple):
-    """How much history is kept."""
-
-    events: EventBounds = EventBounds(30 * _DAY_MS, 256 << 20, 1 << 30)
-    messages_max_age_ms: int = 90 * _DAY_MS
-
-
 class Housekeeping:
-    def __init__(self, events: EventLog, outbox: Outbox, retention: Retention) -> None:
+    def __init__(self, events: EventLog, outbox: Outbox, retention: RetentionSettings) -> None:
         self._events = events
         self._outbox = outbox
         self._changed = trio.Event()
         self.keep(retention)
 
-    def keep(self, retention: Retention) -> None:
+    def keep(self, retention: RetentionSettings) -> None:
         """Change how much is kept, from now on."""
         self._retention = retention
-        self._events.keep(retention.events)
+        self._events.keep(
+            EventBounds(
+                max_age_ms=retention.events_max_age_ms or None,
+                max_company_bytes=retention.events_max_company_bytes or None,
+                max_bytes=retention.events_max_bytes or None,
+            )
+        )
         self._changed.set()
 
     async def expire(self) -> None:

@@ -16,10 +16,11 @@ import trio
 from whatsappd.clock import settled_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import Limiter, LimitKey
+from whatsappd.limits.settings import SendLimits
 from whatsappd.model.event import SESSION_OUTREACH, Draft
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
 from whatsappd.model.message import Row
-from whatsappd.rules.outreach import DAY_MS, HOUR_MS, MINUTE_MS, Pause, SendLimits
+from whatsappd.rules.outreach import DAY_MS, HOUR_MS, MINUTE_MS, Pause
 from whatsappd.sessions.rate_holds import HoldScope
 from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts

@@ -600,7 +600,7 @@ class CompanySession:
                         taken=taken,
                         proxy=access.proxy,
                         noise_root=access.noise_root,
-                        log_level=self._settings.log_level,
+                        log_level=self._settings.library_log_level,
                     )
                 except WorkerGone:
                     return  # its exit is reported by run_worker, with the status

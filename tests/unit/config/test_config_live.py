@@ -34,9 +34,9 @@ def test_live_settings_are_applied_and_others_wait_for_a_restart(tmp_path: Path)
         "alerts.restarts_per_hour: 6 → 1",
     ]
     assert [str(change) for change in reload.needs_restart] == ["queue.limit: 10000 → 5"]
-    assert settings.settings.log_level == "debug"
-    assert settings.settings.queue.limit == 10_000
-    assert [each.log_level for each in seen] == ["info", "debug"]
+    assert settings.settings.logs.level == "debug"
+    assert settings.settings.sessions.queue_limit == 10_000
+    assert [each.logs.level for each in seen] == ["info", "debug"]
 
 
 def test_what_waits_for_a_restart_is_told_at_every_reload(tmp_path: Path) -> None:
@@ -59,10 +59,10 @@ def test_a_value_that_was_set_lasts_until_the_next_reload(tmp_path: Path) -> Non
     settings = live(tmp_path)
     settings.set("log_level", "debug")
     settings.set("alerts.restarts_per_hour", 2)
-    assert settings.settings.log_level == "debug"
-    assert settings.settings.alerts.restarts_per_hour == 2
+    assert settings.settings.logs.level == "debug"
+    assert settings.settings.alerts.restarts == 2
     assert len(settings.take(configuration(tmp_path, "")).applied) == 2
-    assert settings.settings.log_level == "info"
+    assert settings.settings.logs.level == "info"
 
 
 def test_a_file_that_is_gone_changes_nothing(tmp_path: Path) -> None:

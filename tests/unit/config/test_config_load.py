@@ -43,7 +43,7 @@ def complaint(given: Sources) -> dict[str, Any]:
 
 def test_nothing_given_gives_the_defaults(tmp_path: Path) -> None:
     configuration = load(sources(tmp_path))
-    assert configuration.settings.limits.per_company_per_minute == 30
+    assert configuration.settings.send_limits.per_minute == 30
     assert set(configuration.origins.values()) == {"default"}
     assert configuration.warnings == ()
 
@@ -57,7 +57,7 @@ def test_the_command_line_beats_the_environment_beats_the_file(tmp_path: Path) -
         arguments={"queue.limit": ("--set", "3")},
     )
     settings, origins, file, _ = load(given)
-    assert (settings.log_level, settings.log_format, settings.queue.limit) == (
+    assert (settings.logs.level, settings.logs.format, settings.sessions.queue_limit) == (
         "debug",
         "console",
         3,
@@ -214,7 +214,7 @@ def test_a_default_file_may_be_missing(tmp_path: Path) -> None:
     assert configuration.file is None
     (tmp_path / "whatsappd.toml").write_text("[queue]\nlimit = 3\n")
     configuration = load(Sources({"CONFIGURATION_DIRECTORY": str(tmp_path)}))
-    assert configuration.settings.queue.limit == 3
+    assert configuration.settings.sessions.queue_limit == 3
 
 
 @pytest.mark.parametrize(
@@ -238,12 +238,12 @@ def test_one_sandbox_at_a_time(tmp_path: Path) -> None:
 
 
 def test_a_sandbox_has_a_state_directory_of_its_own(tmp_path: Path) -> None:
-    real = load(sources(tmp_path)).settings.state_dir
-    assert load(sources(tmp_path, sandbox=True)).settings.state_dir == real.with_name(
+    real = load(sources(tmp_path)).settings.state.directory
+    assert load(sources(tmp_path, sandbox=True)).settings.state.directory == real.with_name(
         f"{real.name}-sandbox"
     )
     chosen = sources(tmp_path, 'state_dir = "/srv/w"', sandbox=True)
-    assert load(chosen).settings.state_dir == Path("/srv/w")
+    assert load(chosen).settings.state.directory == Path("/srv/w")
 
 
 def test_a_password_is_shown_in_no_complaint(tmp_path: Path) -> None:
@@ -360,7 +360,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
         return found
 
     monkeypatch.setattr("whatsappd.config.sources.os.fstat", fstat)
-    assert load(Sources({}, config=path)).settings.log_level == "debug"
+    assert load(Sources({}, config=path)).settings.logs.level == "debug"
     changes = 1000
     assert "changes while it is read" in refusal(path)
 
@@ -368,7 +368,7 @@ def test_a_file_that_changes_while_it_is_read_is_read_again(
 def test_encodings(tmp_path: Path) -> None:
     path = tmp_path / "x.toml"
     path.write_bytes(b'\xef\xbb\xbflog_level = "debug"\r\n')
-    assert load(Sources({}, config=path)).settings.log_level == "debug"
+    assert load(Sources({}, config=path)).settings.logs.level == "debug"
     path.write_bytes(b'log_level = "\xfc"\n')
     assert "is no UTF-8 (byte 13)" in refusal(path)
 
@@ -400,7 +400,7 @@ def test_without_a_home_it_works_where_they_are_given(tmp_path: Path) -> None:
         "WHATSAPPD_STATE_DIR": str(tmp_path / "state"),
         "WHATSAPPD_SOCKET": str(tmp_path / "socket"),
     }
-    assert load(Sources(given)).settings.state_dir == tmp_path / "state"
+    assert load(Sources(given)).settings.state.directory == tmp_path / "state"
 
 
 def test_a_home_that_is_no_path_is_none(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,28 +1,20 @@
-"""The sample, the README's table and the parts' own defaults cannot drift from the definitions."""
+"""The sample and the README's table say what the parts declare."""
 
 from __future__ import annotations
 
 import re
+import tomllib
 from pathlib import Path
 
 from whatsappd.config.definitions import DEFINITIONS
 from whatsappd.config.load import load
 from whatsappd.config.reference import renewed, sample
-from whatsappd.config.settings import LOG_LEVELS
 from whatsappd.config.sources import Sources
-from whatsappd.logs import LEVELS
-from whatsappd.rules.alerts import AlertThresholds
-from whatsappd.rules.outreach import MAX_LIMIT, SendLimits
-from whatsappd.rules.recycling import RecycleLimits
-from whatsappd.sessions.housekeeping import Retention
-from whatsappd.sessions.settings import SessionSettings
-from whatsappd.settings_for_parts import (
-    alert_thresholds,
-    recycle_limits,
-    retention,
-    send_limits,
-    session_settings,
-)
+from whatsappd.config.value_formats import Choice
+from whatsappd.limits.settings import MAX_LIMIT, SendLimits
+from whatsappd.logs.setup import LEVELS
+from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
+from whatsappd.sessions.settings import RetentionSettings, SessionSettings
 
 README = Path(__file__).parents[3] / "README.md"
 
@@ -57,7 +49,7 @@ def test_the_samples_example_of_an_access_rule_is_right(tmp_path: Path) -> None:
 def test_the_sample_and_every_line_of_it_are_readable() -> None:
     assert max(map(len, sample().splitlines())) <= 100
     for definition in DEFINITIONS.values():
-        assert definition.setting.doc.endswith("."), definition.key
+        assert definition.meaning.endswith("."), definition.key
 
 
 def test_the_readme_has_the_table_of_the_definitions() -> None:
@@ -66,19 +58,26 @@ def test_the_readme_has_the_table_of_the_definitions() -> None:
     )
 
 
-def test_the_parts_defaults_are_the_settings_defaults(tmp_path: Path) -> None:
+def test_what_nobody_can_set_keeps_the_parts_own_value(tmp_path: Path) -> None:
     settings = load(load_text(tmp_path, "")).settings
-    assert send_limits(settings) == SendLimits()
-    assert retention(settings) == Retention()
-    assert session_settings(settings) == SessionSettings()
-    assert alert_thresholds(settings) == AlertThresholds()
-    assert recycle_limits(settings) == RecycleLimits()
+    assert settings.send_limits == SendLimits()
+    assert settings.retention == RetentionSettings()
+    assert settings.sessions == SessionSettings()
+    assert settings.alerts == AlertSettings()
+    assert settings.recycling == RecycleSettings()
 
 
-def test_the_definitions_know_the_parts_choices_and_ranges() -> None:
-    assert LOG_LEVELS == LEVELS
+def test_the_choices_and_ranges_are_those_of_the_parts() -> None:
+    assert DEFINITIONS["log_level"].format == Choice(LEVELS)
     for key in ("limits.per_company_per_minute", "outreach.cold_per_day"):
-        assert DEFINITIONS[key].setting.kind.span == f"0 to {MAX_LIMIT}"
+        assert DEFINITIONS[key].format.span == f"0 to {MAX_LIMIT}"
+
+
+def test_every_default_can_be_written_and_is_in_its_range() -> None:
+    for definition in DEFINITIONS.values():
+        default = definition.default_value()
+        written = tomllib.loads(f"value = {definition.format.as_toml(default)}")["value"]
+        assert definition.format.from_toml(written) == default, definition.key
 
 
 def test_no_two_settings_share_a_variable() -> None:

@@ -18,10 +18,10 @@ from whatsappd.errors import (
     UnknownMessage,
     WrongState,
 )
-from whatsappd.logs import LEVELS
+from whatsappd.limits.settings import LIMIT_NAMES, SendLimits
+from whatsappd.logs.setup import LEVELS
 from whatsappd.model.message import OnUncertain, OutboxState, Row
 from whatsappd.rules.bounds import CONNECTIONS, STREAMS, Holder, Places, report
-from whatsappd.rules.outreach import SendLimits
 from whatsappd.store.sqlite.outbox import DECISIONS
 
 
@@ -136,7 +136,7 @@ def test_limits_shows_without_changing(daemon: Daemon):
         "first messages a day:            100",
     ]
     asked = daemon.called("session.configure")[0]
-    assert [type(getattr(asked, name)).__name__ for name in SendLimits._fields] == ["UnsetType"] * 4
+    assert [type(getattr(asked, name)).__name__ for name in LIMIT_NAMES] == ["UnsetType"] * 4
     assert json.loads(daemon.invoke("limits", "acme", "--json").stdout) == LIMITS
 
 
@@ -207,7 +207,7 @@ def test_a_backup_goes_where_its_caller_says(daemon: Daemon, tmp_path: Path):
 def test_the_names_are_those_of_the_daemon():
     assert tuple(map(str, OutboxState)) == outbox.STATES
     assert set(outbox.DECISIONS) == set(DECISIONS)
-    assert tuple(limits.NAMES) == SendLimits._fields
+    assert tuple(limits.NAMES) == LIMIT_NAMES
     assert configure.LOG_LEVELS == LEVELS
 
 

@@ -10,13 +10,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatsappd.model.session import SessionState as S
+from whatsappd.monitoring.settings import AlertSettings
 from whatsappd.rules.alerts import (
     LOOP_WINDOWS,
     AlertChange,
     AlertFinding,
     AlertKey,
     AlertRule,
-    AlertThresholds,
     HostFacts,
     SessionFacts,
     changes,
@@ -24,14 +24,14 @@ from whatsappd.rules.alerts import (
 )
 
 NOW = 100_000_000
-LIMITS = AlertThresholds()
+LIMITS = AlertSettings()
 DOWN = AlertKey(AlertRule.SESSION_DOWN, "acme")
 OLD = AlertKey(AlertRule.QUEUE_OLD, "acme")
 RESTARTS = AlertKey(AlertRule.RESTARTS_FREQUENT, "acme")
 DISK = AlertKey(AlertRule.DISK_NEARLY_FULL)
 STORE = AlertKey(AlertRule.STORE_FAILING)
 LOOP = AlertKey(AlertRule.EVENT_LOOP_LAGGING)
-NO_LIMITS = AlertThresholds(0, 0, 0, 0, 0, 0)
+NO_LIMITS = AlertSettings(0, 0, 0, 0, 0, 0)
 
 
 def acme(**facts: Any) -> SessionFacts:
@@ -46,7 +46,7 @@ def host(**facts: Any) -> HostFacts:
 
 def holds(
     key: AlertKey, at: HostFacts, *sessions: SessionFacts, is_open: bool = False,
-    limits: AlertThresholds = LIMITS,
+    limits: AlertSettings = LIMITS,
 ) -> bool:  # fmt: skip
     return key in findings(at, sessions, limits, {key} if is_open else set())
 

@@ -18,7 +18,7 @@ from whatsappd.rules.health import (
 )
 from whatsappd.rules.lifecycle import ALIVE, SessionCause, counts_as_crash, step
 
-LIMITS = HealthLimits()
+LIMITS = HealthLimits(settle_ms=180_000, connect_ms=60_000, silence_ms=600_000)
 NOW = 10_000_000
 NEEDS_A_PERSON = {S.LOGGED_OUT, S.CONFLICT, S.HELD, S.BANNED, S.OUTDATED, S.FAILED}
 

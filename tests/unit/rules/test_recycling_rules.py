@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import pytest
+from msgspec import structs
 
-from whatsappd.rules.recycling import RecycleLimits, WorkerUse, choose, excess
+from whatsappd.monitoring.settings import RecycleSettings
+from whatsappd.rules.recycling import WorkerUse, choose, excess
 
-LIMITS = RecycleLimits(memory=100_000_000, descriptors=200, threads=100, rest_ms=60_000)
+LIMITS = RecycleSettings(memory=100_000_000, descriptors=200, threads=100, rest_ms=60_000)
 USUAL = WorkerUse(age_ms=3_600_000, memory=20_000_000, descriptors=17, threads=13)
 
 
 def test_a_usual_worker_is_left_alone() -> None:
     assert excess(USUAL, LIMITS) is None
-    assert excess(USUAL, RecycleLimits()) is None
+    assert excess(USUAL, RecycleSettings()) is None
 
 
 @pytest.mark.parametrize(
@@ -34,7 +36,7 @@ def test_exactly_the_limit_is_allowed() -> None:
 
 
 def test_a_limit_of_0_is_none() -> None:
-    off = RecycleLimits(memory=0, descriptors=0, threads=0)
+    off = RecycleSettings(memory=0, descriptors=0, threads=0)
     assert off.are_off
     assert not LIMITS.are_off
     assert excess(WorkerUse(10**9, 10**12, 10**6, 10**6), off) is None
@@ -69,7 +71,7 @@ def test_all_have_their_turn_even_with_a_limit_that_all_are_always_over() -> Non
     uses = {f"c{number}": USUAL for number in range(10)}
     turns: list[str] = []
     for _ in range(10):
-        [chosen] = choose(uses, LIMITS._replace(threads=1))
+        [chosen] = choose(uses, structs.replace(LIMITS, threads=1))
         turns.append(chosen)
         uses = {name: use._replace(age_ms=use.age_ms + 30_000) for name, use in uses.items()}
         uses[chosen] = USUAL

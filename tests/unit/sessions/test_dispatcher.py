@@ -12,6 +12,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec.structs as structs
 import pytest
 import trio
 import trio.testing
@@ -23,10 +24,11 @@ from whatsappd.engines.worker_process import _first_of
 from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
+from whatsappd.limits.settings import SendLimits
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.model.session import SessionState
-from whatsappd.rules.outreach import MINUTE_MS, SendLimits
+from whatsappd.rules.outreach import MINUTE_MS
 from whatsappd.rules.priority import REPLY_WINDOW_MS
 from whatsappd.sessions import dispatcher
 from whatsappd.sessions.counters import SessionCounters
@@ -417,7 +419,7 @@ async def test_an_answer_leaves_before_a_batch_that_was_queued_first(tmp_path: P
 
 async def test_the_next_place_within_a_full_limit_is_the_answers(tmp_path: Path) -> None:
     """30 a minute were sent, a hundred more wait, and then somebody is answered."""
-    async with world(tmp_path, limits=NO_LIMITS._replace(per_minute=30)) as here:
+    async with world(tmp_path, limits=structs.replace(NO_LIMITS, per_minute=30)) as here:
         batch = await here.accept(*(f"bulk {n}" for n in range(100)))
         # A minute's worth went a minute ago, but for half a second and five.
         key = LimitKey("acme", 30, MINUTE_MS)

@@ -17,7 +17,7 @@ import trio.testing
 from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import UnknownCompany, WorkerFailed
 from whatsappd.limits.memory import MemoryLimiter
-from whatsappd.rules.outreach import SendLimits
+from whatsappd.limits.settings import SendLimits
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
 from whatsappd.sessions.pool import Pool

@@ -9,14 +9,16 @@ import trio
 
 from whatsappd.clock import now_ms
 from whatsappd.model.event import Draft
-from whatsappd.sessions.housekeeping import Housekeeping, Retention
+from whatsappd.sessions.housekeeping import Housekeeping
+from whatsappd.sessions.settings import RetentionSettings
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
 from whatsappd.store.sqlite.outbox import open_outbox
-from whatsappd.store.sqlite.retention import EventBounds
 
 DAY_MS = 24 * 3600 * 1000
-KEPT = Retention(EventBounds(max_age_ms=DAY_MS // 2))
+KEPT = RetentionSettings(
+    events_max_age_ms=DAY_MS // 2, events_max_company_bytes=0, events_max_bytes=0
+)
 
 
 @pytest.mark.parametrize(

@@ -10,8 +10,8 @@ import pytest
 
 from whatsappd.clock import now_ms
 from whatsappd.limits.memory import MemoryLimiter
+from whatsappd.limits.settings import SendLimits
 from whatsappd.model.message import NewMessage, OnUncertain, Row
-from whatsappd.rules.outreach import SendLimits
 from whatsappd.sessions.pacing import Pacing, PacingParts
 from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts

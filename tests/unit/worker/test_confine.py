@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from whatsappd.config.settings import CONFINEMENTS
+from whatsappd.config.definitions import DEFINITIONS
+from whatsappd.config.value_formats import Choice
 from whatsappd.confinement import resolver
 from whatsappd.confinement.calls import AARCH64, FORK_SERVER, WORKER, X86_64, numbers_for
 from whatsappd.engines.neonize.worker.confine import without
@@ -18,7 +19,8 @@ from whatsappd.engines.neonize.worker_environment import (
     worker_environment,
 )
 from whatsappd.engines.protocol import AUTO, OFF, REQUIRED
-from whatsappd.rules.recycling import RecycleLimits, WorkerUse, excess
+from whatsappd.monitoring.settings import RecycleSettings
+from whatsappd.rules.recycling import WorkerUse, excess
 
 #: SCMP_ARCH_* of <seccomp.h>.
 LIBSECCOMP = {X86_64: 0xC000003E, AARCH64: 0xC00000B7}
@@ -127,7 +129,7 @@ def test_ports_of_proxies(url: str, port: int | None) -> None:
 
 
 def test_the_setting_has_the_words_of_the_protocol() -> None:
-    assert CONFINEMENTS == (AUTO, REQUIRED, OFF)
+    assert DEFINITIONS["sessions.confinement"].format == Choice((AUTO, REQUIRED, OFF))
 
 
 def test_the_resolvers_file_may_be_replaced(
@@ -158,6 +160,6 @@ def test_the_resolvers_file_may_be_replaced(
 
 def test_a_worker_that_cannot_read_the_new_file_is_recycled_at_any_age() -> None:
     use = WorkerUse(age_ms=0, memory=1, descriptors=1, threads=1)
-    limits = RecycleLimits(0, 0, 0)
+    limits = RecycleSettings(0, 0, 0)
     assert excess(use, limits) is None
     assert excess(use._replace(outdated="a new file"), limits) == "a new file"

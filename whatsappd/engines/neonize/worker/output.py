@@ -17,7 +17,7 @@ import termios
 import threading
 from contextlib import suppress
 
-from whatsappd.log_writer import LogHandler, PrintedLines
+from whatsappd.logs.writer import LogHandler, PrintedLines
 
 #: A pipe that may be written to takes a line of so many bytes whole and at once (PIPE_BUF).
 MAX_LINE = 4096

@@ -10,26 +10,29 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatsappd.config.definitions import DEFINITIONS
-from whatsappd.config.kinds import (
-    Account,
+from whatsappd.config.quoting import masked
+from whatsappd.config.value_formats import (
+    BadValue,
     Choice,
     Count,
     Duration,
     FilePath,
-    Kind,
-    Mode,
+    GroupName,
+    Permissions,
     RedisUrl,
-    Refused,
     Size,
-    masked,
+    ValueFormat,
 )
 
-DURATION = Duration("0s", "1000d")
-SIZE = Size("0B", "1000TB")
+DAY_S = 86_400
+DURATION = Duration(0, 1000 * DAY_S)
+DURATION_MS = Duration(0, 1000 * DAY_S * 1000, in_ms=True)
+SIZE = Size(0, 10**15)
+PERMISSIONS = Permissions(0o600, 0o777)
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "expected"),
+    ("form", "value", "expected"),
     [
         (Count(0, 10), 7, 7),
         (Count(-5, 10), -5, -5),
@@ -42,6 +45,10 @@ SIZE = Size("0B", "1000TB")
         (DURATION, "250ms", 0.25),
         (DURATION, "1.5s", 1.5),
         (DURATION, "90", 90),
+        (DURATION_MS, "250ms", 250),
+        (DURATION_MS, "1h30m", 5_400_000),
+        (DURATION_MS, 0.5, 500),
+        (DURATION_MS, "90", 90_000),
         (DURATION, 90, 90),
         (DURATION, 0.5, 0.5),
         (DURATION, 0, 0),
@@ -54,23 +61,23 @@ SIZE = Size("0B", "1000TB")
         (Choice(("a", "b")), "b", "b"),
         (FilePath(), "/var/x", Path("/var/x")),
         (FilePath(), "~/x", Path("~/x").expanduser()),
-        (Mode(), "0660", 0o660),
-        (Mode(), "660", 0o660),
-        (Mode(), "0o600", 0o600),
-        (Mode(), 0o777, 0o777),
-        (Account(), "whatsappd", "whatsappd"),
-        (Account(), 33, "33"),
-        (Account(), "", ""),
+        (PERMISSIONS, "0660", 0o660),
+        (PERMISSIONS, "660", 0o660),
+        (PERMISSIONS, "0o600", 0o600),
+        (PERMISSIONS, 0o777, 0o777),
+        (GroupName(), "whatsappd", "whatsappd"),
+        (GroupName(), 33, "33"),
+        (GroupName(), "", ""),
         (RedisUrl(), "redis://localhost/0", "redis://localhost/0"),
         (RedisUrl(), "", ""),
     ],
 )
-def test_toml_values(kind: Kind, value: Any, expected: Any) -> None:
-    assert kind.from_toml(value) == expected
+def test_toml_values(form: ValueFormat, value: Any, expected: Any) -> None:
+    assert form.from_toml(value) == expected
 
 
 @pytest.mark.parametrize(
-    ("kind", "value", "words"),
+    ("form", "value", "words"),
     [
         (Count(0, 10), 11, "out of range"),
         (Count(0, 10), -1, "out of range"),
@@ -88,7 +95,9 @@ def test_toml_values(kind: Kind, value: Any, expected: Any) -> None:
         (DURATION, float("inf"), "no duration"),
         (DURATION, True, "no duration"),
         (DURATION, [], "no duration"),
-        (Duration("1s", "1h"), "2h", "out of range"),
+        (Duration(1, 3600), "2h", "out of range"),
+        (Duration(1000, 3_600_000, in_ms=True), "2h", "out of range"),
+        (Duration(1000, 3_600_000, in_ms=True), "900ms", "out of range"),
         (SIZE, "12 parsecs", "no size"),
         (SIZE, "", "no size"),
         (SIZE, "9" * 400, "no size"),
@@ -100,37 +109,39 @@ def test_toml_values(kind: Kind, value: Any, expected: Any) -> None:
         (FilePath(), "", "no path"),
         (FilePath(), "a\0b", "no path"),
         (FilePath(), 1, "no path"),
-        (Mode(), 660, "no permissions"),  # decimal 660 is octal 1224
-        (Mode(), 640, "no permissions"),
-        (Mode(), 600, "no permissions"),
-        (Mode(), "0888", "no octal"),
-        (Mode(), "0044", "no permissions"),
-        (Mode(), True, "no octal"),
-        (Account(), "a b", "no group"),
-        (Account(), -1, "no group"),
-        (Account(), True, "no group"),
+        (PERMISSIONS, 660, "no permissions"),  # decimal 660 is octal 1224
+        (PERMISSIONS, 640, "no permissions"),
+        (PERMISSIONS, 600, "no permissions"),
+        (PERMISSIONS, "0888", "no octal"),
+        (PERMISSIONS, "0044", "no permissions"),
+        (PERMISSIONS, True, "no octal"),
+        (GroupName(), "a b", "no group"),
+        (GroupName(), -1, "no group"),
+        (GroupName(), True, "no group"),
         (RedisUrl(), "http://x", "begin it with redis://"),
         (RedisUrl(), "redis://[::1", "no URL of a Redis"),
         (RedisUrl(), 6379, "no URL"),
     ],
 )
-def test_toml_values_that_are_refused(kind: Kind, value: Any, words: str) -> None:
-    with pytest.raises(Refused, match=words):
-        kind.from_toml(value)
+def test_toml_values_that_are_refused(form: ValueFormat, value: Any, words: str) -> None:
+    with pytest.raises(BadValue, match=words):
+        form.from_toml(value)
 
 
 def test_texts_from_outside_the_file_need_no_types() -> None:
     assert Count(0, 10).from_text(" 7 ") == 7
     for text in ("seven", "7.0", "", "9" * 30):
-        with pytest.raises(Refused):
+        with pytest.raises(BadValue):
             Count(0, 10).from_text(text)
 
 
 @given(st.integers(0, 10**11))
 def test_a_duration_survives_being_written(milliseconds: int) -> None:
     written = DURATION.as_toml(milliseconds / 1000).strip('"')
-    if milliseconds <= 1000 * 86_400_000:
+    assert DURATION_MS.as_toml(milliseconds).strip('"') == written
+    if milliseconds <= DURATION_MS.high:
         assert DURATION.from_text(written) == pytest.approx(milliseconds / 1000)
+        assert DURATION_MS.from_text(written) == milliseconds
 
 
 @given(st.integers(0, 10**15))
@@ -141,10 +152,10 @@ def test_a_size_survives_being_written(size: int) -> None:
 @given(st.text())
 def test_any_text_is_parsed_or_refused(text: str) -> None:
     for definition in DEFINITIONS.values():
-        for parse in (definition.setting.kind.from_text, definition.setting.kind.from_toml):
+        for parse in (definition.format.from_text, definition.format.from_toml):
             try:
                 parse(text)
-            except Refused as error:
+            except BadValue as error:
                 assert str(error)  # noqa: PT017 - any other exception fails the test
 
 
@@ -157,8 +168,8 @@ def test_any_text_is_parsed_or_refused(text: str) -> None:
 def test_any_toml_value_is_parsed_or_refused(value: Any) -> None:
     for definition in DEFINITIONS.values():
         try:
-            definition.setting.kind.from_toml(value)
-        except Refused as error:
+            definition.format.from_toml(value)
+        except BadValue as error:
             assert str(error)  # noqa: PT017 - as above
 
 

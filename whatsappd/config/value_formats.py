@@ -1,8 +1,8 @@
-"""How settings are written: numbers, durations, sizes, and what is wrong with one that is not.
+"""How people write values: numbers, durations, sizes, and what is wrong with one that is not.
 
-`settings` gives each setting a kind; `load` parses with it, `reference` and `whatsappd check`
-print with it. A kind reads TOML values strictly (a number in quotes is a mistake), and texts from
-the environment and the command line as people write them.
+`format_of` finds the format of a setting from its type and its annotation; `load` parses with it,
+`reference` and `whatsappd check` print with it. A format reads TOML values strictly (a number in
+quotes is a mistake), and texts from the environment and the command line as people write them.
 """
 
 from __future__ import annotations
@@ -10,18 +10,22 @@ from __future__ import annotations
 import math
 import re
 from pathlib import Path
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Literal, NamedTuple, Protocol, get_args, get_origin
 
+from msgspec import Meta
+
+from whatsappd.config.quoting import masked, quoted
 from whatsappd.errors import InvalidParams
 from whatsappd.model.redis_address import parse_redis_url
+from whatsappd.setting import WrittenAs
 from whatsappd.working_directory import from_start
 
 
-class Refused(ValueError):
-    """A value is not of its kind; the text says what is accepted, and what to write instead."""
+class BadValue(ValueError):
+    """A value is not of its format; the text says what is accepted, and what to write instead."""
 
 
-class Kind(Protocol):
+class ValueFormat(Protocol):
     """One way to write a value."""
 
     @property
@@ -35,43 +39,16 @@ class Kind(Protocol):
         ...
 
     def from_text(self, text: str) -> Any:
-        """The value for a text from the environment or the command line. Raises Refused."""
+        """The value for a text from the environment or the command line. Raises BadValue."""
         ...
 
     def from_toml(self, value: Any) -> Any:
-        """The value for what tomllib made of the file. Raises Refused."""
+        """The value for what tomllib made of the file. Raises BadValue."""
         ...
 
     def as_toml(self, value: Any) -> str:
         """`value` as somebody would write it in the file. Secrets are masked."""
         ...
-
-
-def quoted(text: str) -> str:
-    """A TOML basic string (https://toml.io/en/v1.0.0#string)."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"')
-    return '"' + "".join(_escaped(character) for character in escaped) + '"'
-
-
-def _escaped(character: str) -> str:
-    code = ord(character)
-    return f"\\u{code:04x}" if code < 0x20 or code == 0x7F else character
-
-
-#: What stands before a password; that ends before the last `@`, and may hold any character.
-_LOGIN = re.compile(r"://[^:@/]*:")
-#: What stands where a port belongs and is none: a login whose `@` was forgotten.
-_LOGIN_ALONE = re.compile(r"(://[^:@/\[]*:)(?!\*\*\*@|[0-9]{1,5}(?:[/?\"]|$)).*", re.DOTALL)
-_PASSWORD_OPTION = re.compile(r"([?&]password=)[^&\s]*")
-
-
-def masked(text: str) -> str:
-    """`text` without the password of the URL in it, also if the URL is written wrongly."""
-    before, at, behind = text.rpartition("@")
-    if at and (login := _LOGIN.search(before)):
-        text = f"{before[: login.end()]}***@{behind}"
-    text = _LOGIN_ALONE.sub(r"\1***", text)
-    return _PASSWORD_OPTION.sub(r"\1***", text)
 
 
 class Count(NamedTuple):
@@ -91,14 +68,14 @@ class Count(NamedTuple):
     def from_text(self, text: str) -> int:
         text = text.strip()
         if not re.fullmatch(r"[+-]?[0-9]{1,18}", text):
-            raise Refused("is no whole number")
+            raise BadValue("is no whole number")
         return self._checked(int(text))
 
     def from_toml(self, value: Any) -> int:
         if isinstance(value, str):
-            raise Refused("is a text: remove the quotes")
+            raise BadValue("is a text: remove the quotes")
         if not isinstance(value, int) or isinstance(value, bool):
-            raise Refused("is no whole number")
+            raise BadValue("is no whole number")
         return self._checked(value)
 
     def as_toml(self, value: int) -> str:
@@ -106,7 +83,7 @@ class Count(NamedTuple):
 
     def _checked(self, value: int) -> int:
         if not self.low <= value <= self.high:
-            raise Refused("is out of range")
+            raise BadValue("is out of range")
         return value
 
 
@@ -117,18 +94,22 @@ _DURATION = re.compile(rf"({_DIGITS})\s*(ms|s|m|h|d)\s*")
 
 
 class Duration(NamedTuple):
-    """A time span; the value is in seconds."""
+    """A time span. Values are seconds, or with `in_ms` whole milliseconds; so are the bounds.
 
-    low: str
-    high: str
+    A number without a unit is seconds to whoever writes it.
+    """
+
+    low: float
+    high: float
+    in_ms: bool = False
 
     @property
     def accepts(self) -> str:
-        return f'a duration from {self.low} to {self.high}, such as "90s", "5m", "1h30m" or "7d"'
+        return f'a duration from {self.span}, such as "90s", "5m", "1h30m" or "7d"'
 
     @property
     def span(self) -> str:
-        return f"{self.low} to {self.high}"
+        return f"{self._written(self.low)} to {self._written(self.high)}"
 
     def from_text(self, text: str) -> float:
         return self._checked(_seconds(text))
@@ -138,21 +119,25 @@ class Duration(NamedTuple):
             return self.from_text(value)
         is_number = isinstance(value, int | float) and not isinstance(value, bool)
         if not is_number or (isinstance(value, float) and not math.isfinite(value)):
-            raise Refused("is no duration")
-        return float(self._checked(value))  # a whole number may be too large for a float
+            raise BadValue("is no duration")
+        return self._checked(value)
 
     def as_toml(self, value: float) -> str:
-        milliseconds = round(value * 1000)
+        return f'"{self._written(value)}"'
+
+    def _written(self, value: float) -> str:
+        milliseconds = round(value if self.in_ms else value * 1000)
         for unit, seconds in reversed(_DURATION_UNITS.items()):
             size = round(seconds * 1000)
             if milliseconds and milliseconds % size == 0:
-                return f'"{milliseconds // size}{unit}"'
-        return '"0s"'
+                return f"{milliseconds // size}{unit}"
+        return "0s"
 
-    def _checked(self, value: float) -> float:
-        if not _seconds(self.low) <= value <= _seconds(self.high):
-            raise Refused("is out of range")
-        return value
+    def _checked(self, seconds: float) -> float:
+        per_second = 1000 if self.in_ms else 1
+        if not self.low <= seconds * per_second <= self.high:
+            raise BadValue("is out of range")
+        return round(seconds * 1000) if self.in_ms else float(seconds)
 
 
 def _seconds(text: str) -> float:
@@ -164,7 +149,7 @@ def _seconds(text: str) -> float:
         total += float(match[1]) * _DURATION_UNITS[match[2]]
         place = match.end()
     if not text or place != len(text):
-        raise Refused("is no duration")
+        raise BadValue("is no duration")
     return total
 
 
@@ -185,16 +170,16 @@ _SIZE = re.compile(rf"({_DIGITS})\s*([A-Za-z]*)")
 class Size(NamedTuple):
     """An amount of bytes."""
 
-    low: str
-    high: str
+    low: int
+    high: int
 
     @property
     def accepts(self) -> str:
-        return f'a size from {self.low} to {self.high}, such as "512MB" or "1GiB", or bytes'
+        return f'a size from {self.span}, such as "512MB" or "1GiB", or bytes'
 
     @property
     def span(self) -> str:
-        return f"{self.low} to {self.high}"
+        return f"{self._written(self.low)} to {self._written(self.high)}"
 
     def from_text(self, text: str) -> int:
         return self._checked(_bytes(text))
@@ -203,18 +188,21 @@ class Size(NamedTuple):
         if isinstance(value, str):
             return self.from_text(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise Refused("is no size")
+            raise BadValue("is no size")
         return self._checked(value)
 
     def as_toml(self, value: int) -> str:
+        return f'"{self._written(value)}"'
+
+    def _written(self, value: int) -> str:
         for unit, size in sorted(_SIZE_UNITS.items(), key=lambda each: -each[1]):
             if value and value % size == 0:
-                return f'"{value // size}{unit}"'
-        return '"0B"'
+                return f"{value // size}{unit}"
+        return "0B"
 
     def _checked(self, value: int) -> int:
-        if not _bytes(self.low) <= value <= _bytes(self.high):
-            raise Refused("is out of range")
+        if not self.low <= value <= self.high:
+            raise BadValue("is out of range")
         return value
 
 
@@ -222,7 +210,7 @@ def _bytes(text: str) -> int:
     match = _SIZE.fullmatch(text.strip())
     units = {unit.lower(): size for unit, size in _SIZE_UNITS.items()} | {"": 1}
     if match is None or match[2].lower() not in units:
-        raise Refused("is no size")
+        raise BadValue("is no size")
     return round(float(match[1]) * units[match[2].lower()])
 
 
@@ -244,7 +232,7 @@ class Choice(NamedTuple):
 
     def from_toml(self, value: Any) -> str:
         if value not in self.words:
-            raise Refused("is none of the choices")
+            raise BadValue("is none of the choices")
         return str(value)
 
     def as_toml(self, value: str) -> str:
@@ -267,13 +255,13 @@ class FilePath(NamedTuple):
 
     def from_toml(self, value: Any) -> Path:
         if not isinstance(value, str) or not value or "\0" in value:
-            raise Refused("is no path")
+            raise BadValue("is no path")
         try:
             return from_start(Path(value).expanduser())
         except RuntimeError as error:  # ~name, of a user that does not exist or has no home
-            raise Refused(f"is no path ({error})") from error
+            raise BadValue(f"is no path ({error})") from error
         except OSError as error:
-            raise Refused(
+            raise BadValue(
                 f"is no absolute path, and the working directory is gone ({error.strerror})"
             ) from error
 
@@ -281,28 +269,31 @@ class FilePath(NamedTuple):
         return quoted(str(value))
 
 
-class Mode(NamedTuple):
+class Permissions(NamedTuple):
     """The permissions of a file, in octal."""
+
+    low: int
+    high: int
 
     @property
     def accepts(self) -> str:
-        return 'octal permissions from "0600" to "0777", such as "0660"'
+        return f'octal permissions from "{self.low:04o}" to "{self.high:04o}", such as "0660"'
 
     @property
     def span(self) -> str:
-        return "0600 to 0777"
+        return f"{self.low:04o} to {self.high:04o}"
 
     def from_text(self, text: str) -> int:
         text = text.strip()
         if not re.fullmatch(r"(0o)?[0-7]{3,4}", text):
-            raise Refused("are no octal permissions")
+            raise BadValue("are no octal permissions")
         return self._checked(int(text, 8))
 
     def from_toml(self, value: Any) -> int:
         if isinstance(value, str):
             return self.from_text(value)
         if isinstance(value, bool) or not isinstance(value, int):
-            raise Refused("are no octal permissions")
+            raise BadValue("are no octal permissions")
         return self._checked(value)
 
     def as_toml(self, value: int) -> str:
@@ -310,12 +301,12 @@ class Mode(NamedTuple):
 
     def _checked(self, value: int) -> int:
         # Decimal 660, a frequent slip, is octal 1224 and ends here too.
-        if not 0o600 <= value <= 0o777:
-            raise Refused("are no permissions of a socket")
+        if not self.low <= value <= self.high:
+            raise BadValue("are no permissions of a socket")
         return value
 
 
-class Account(NamedTuple):
+class GroupName(NamedTuple):
     """The name of a group of the host, or its number; or empty."""
 
     @property
@@ -333,7 +324,7 @@ class Account(NamedTuple):
         if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
             return str(value)
         if not isinstance(value, str) or re.search(r"[\s:/\0]", value):
-            raise Refused("is no group")
+            raise BadValue("is no group")
         return value
 
     def as_toml(self, value: str) -> str:
@@ -356,13 +347,40 @@ class RedisUrl(NamedTuple):
 
     def from_toml(self, value: Any) -> str:
         if not isinstance(value, str):
-            raise Refused("is no URL")
+            raise BadValue("is no URL")
         if value:
             try:
                 parse_redis_url(value)
             except InvalidParams as error:
-                raise Refused(f"is no URL of a Redis ({error.message})") from None
+                raise BadValue(f"is no URL of a Redis ({error.message})") from None
         return value
 
     def as_toml(self, value: str) -> str:
         return quoted(masked(value))
+
+
+def format_of(value_type: Any, meta: Meta, written_as: WrittenAs | None) -> ValueFormat:
+    """How values of a setting are written: by its type, its range, and what it declares."""
+    low, high = meta.ge, meta.le
+    match written_as:
+        case WrittenAs.GROUP:
+            return GroupName()
+        case WrittenAs.REDIS_URL:
+            return RedisUrl()
+        case None if get_origin(value_type) is Literal:
+            return Choice(get_args(value_type))
+        case None if value_type is Path:
+            return FilePath()
+    assert low is not None, "a number has a range"
+    assert high is not None
+    match written_as:
+        case WrittenAs.SECONDS:
+            return Duration(low, high)
+        case WrittenAs.MILLISECONDS:
+            return Duration(low, high, in_ms=True)
+        case WrittenAs.BYTES:
+            return Size(int(low), int(high))
+        case WrittenAs.PERMISSIONS:
+            return Permissions(int(low), int(high))
+    assert value_type is int, value_type
+    return Count(int(low), int(high))

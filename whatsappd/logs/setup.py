@@ -15,14 +15,16 @@ import stat
 import struct
 import sys
 from datetime import UTC, datetime
-from typing import Any
+from typing import Any, Literal, get_args
 
 import structlog
 
-from whatsappd.log_writer import MAX_LINE, LogWriter
+from whatsappd.logs.writer import MAX_LINE, LogWriter
 from whatsappd.wire.escape import printable, safe_json
 
-LEVELS = ("debug", "info", "warning", "error")
+LogLevel = Literal["debug", "info", "warning", "error"]
+LEVELS: tuple[LogLevel, ...] = get_args(LogLevel)
+LogFormat = Literal["auto", "json", "console"]
 
 #: Seconds that the last lines have to be written when the process ends.
 LAST_WORDS = 2.0
