@@ -110,8 +110,15 @@ ALLOWED: dict[str, set[str]] = {
     },
     "ctl": {
         *("", "errors", "model", "wire", "files", "stdio", "command_runner"),
-        "confinement.landlock",
+        *("confinement.landlock", "manual"),
     },
+    # The guides and how they are shown.
+    "manual": set(),
+    # Run by developers and by the build: what the guides' tables and the man pages are made from.
+    "manual.generated": {"config", "errors", "metrics", "rules"},
+    "manual.man_pages": {"", "cli", "ctl", "manual"},
+    "manual.build_hook": {"manual.man_pages"},
+    "manual.__main__": {"manual"},
 }
 #: The places where parts meet may import everything of the daemon.
 MEETING_PLACES = {
@@ -138,6 +145,7 @@ FORBIDDEN_LIBRARIES: dict[str, set[str]] = {
     "engines.neonize.worker": {"trio", "structlog", "msgspec", "click"},
     "sandbox": {"structlog", "msgspec", "neonize", "click"},
     "confinement": {"trio", "structlog", "msgspec", "msgpack", "neonize", "click"},
+    "manual": {"trio", "structlog", "msgspec", "msgpack", "neonize"},
     "ctl": {"trio", "structlog", "msgspec", "neonize", "cryptography"},
 }
 #: Only these may know neonize.
@@ -228,7 +236,10 @@ def test_every_room_has_a_rule() -> None:
 @pytest.mark.parametrize(
     ("entry", "forbidden"),
     [
-        ("whatsappctl.cli", ["trio", "structlog", "msgspec", "neonize", "cryptography", "segno"]),
+        (
+            "whatsappctl.cli",
+            ["trio", "structlog", "msgspec", "neonize", "cryptography", "segno", "markdown_it"],
+        ),
         ("whatsappctl.commands.send", ["trio", "msgspec", "whatsappd.model.content"]),
         ("whatsappd.app", ["neonize", "whatsappd.engines.neonize.worker", "google.protobuf"]),
     ],

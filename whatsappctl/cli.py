@@ -50,6 +50,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "call": "Call any method of the daemon, with JSON.",
         "sandbox": "Be the phones, and the troubles, of a sandbox daemon.",
         "completion": "Print the completion script for a shell.",
+        "help": "Guides: how things work, with examples.",
     },
 }
 
@@ -133,8 +134,8 @@ class LazyGroup(click.Group):
 def cli() -> None:
     """Talk to whatsappd, the owner of this host's WhatsApp sessions.
 
-    Each COMPANY has one session, linked to one WhatsApp account. `whatsappctl VERB --help` explains
-    a verb.
+    Each COMPANY has one session, linked to one WhatsApp account. `whatsappctl COMMAND --help`
+    explains a command, `whatsappctl help` lists the guides.
     """
 
 

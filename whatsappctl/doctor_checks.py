@@ -40,7 +40,7 @@ _CLOCK_UNKEPT = 5
 _FILES_LOOKED_AT = 10_000
 
 
-_NEWER_KERNEL = "use Linux 6.12 or later with Landlock; see Security in the README"
+_NEWER_KERNEL = "use Linux 6.12 or later with Landlock; see `whatsappctl help security`"
 
 
 class DoctorFinding(NamedTuple):

@@ -1,4 +1,4 @@
-"""Backup and restore as the README tells them, under load and under the unit's own view of the file
+"""Backup and restore as the guide tells them, under load and under the unit's own view of the file
 system; and a daemon that goes on from what was restored."""
 
 from __future__ import annotations
@@ -17,10 +17,10 @@ from typing import Any
 import pytest
 import trio
 from daemons import PATIENCE, Daemon, following, link, running_daemon
+from documents import documents
 
 from whatsappd.errors import EXIT_ALREADY_RUNNING, TooManyRequests
 
-ROOT = Path(__file__).parents[2]
 VIEW = Path(__file__).with_name("unit_view.py")
 
 
@@ -71,7 +71,7 @@ async def send(client: Any, text: str, **more: Any) -> dict[str, Any]:
 async def test_a_daemon_goes_on_from_a_backup_made_under_load(
     tmp_path: Path, accounts: bool
 ) -> None:
-    """The README's steps, with the daemon in its unit's view: what it writes to `place`, or to
+    """The guide's steps, with the daemon in its unit's view: what it writes to `place`, or to
     anything but its own directories, would not be there."""
     place = tmp_path / "var-backups"
     place.mkdir()
@@ -174,10 +174,8 @@ async def test_copies_of_a_daemon_that_was_killed_are_gone_after_its_start() -> 
         assert not leftover.exists()
 
 
-def test_the_readme_tells_these_steps() -> None:
-    text = (ROOT / "README.md").read_text()
-    section = text[text.index("## Backup and restore") :]
-    section = section[: section.index("\n## ", 1) if "\n## " in section[1:] else None]
+def test_the_guide_tells_these_steps() -> None:
+    guide = documents()["backup.md"]
     for step in (
         "whatsappctl backup",
         "--with-accounts",
@@ -185,4 +183,4 @@ def test_the_readme_tells_these_steps() -> None:
         "whatsappd restore",
         "systemctl start whatsappd.socket whatsappd.service",
     ):
-        assert step in section, step
+        assert step in guide, step

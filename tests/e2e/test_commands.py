@@ -18,6 +18,7 @@ from typing import Any
 import pytest
 import trio
 from daemons import PATIENCE, Daemon, in_sandbox, link, running_daemon
+from documents import block
 
 from whatsappd.rpc.client import RpcClient
 
@@ -268,10 +269,8 @@ async def test_a_full_queue_is_waited_for(tmp_path: Path, monkeypatch: pytest.Mo
         assert len(set(ids)) == count
 
 
-async def test_the_readme_s_batch_works_when_pasted(tmp_path: Path) -> None:
-    [script] = re.findall(
-        r"<!-- test:batch -->\n```sh\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL
-    )
+async def test_the_guides_batch_works_when_pasted(tmp_path: Path) -> None:
+    script = block("test:batch")
     shim = tmp_path / "whatsappctl"
     shim.write_text(f'#!/bin/sh\nexec {sys.executable} -m whatsappctl "$@"\n')
     shim.chmod(0o755)

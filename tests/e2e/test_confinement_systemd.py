@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import re
-import textwrap
 from pathlib import Path
 
 import pytest
+from documents import block
 from real_systemd import run_under_systemd
-
-README = Path(__file__).parents[2] / "README.md"
 
 #: What the container's own preparation has done, or what is for a person who is not there.
 _NOT_HERE = ("python3 -m venv", "ln -s", "usermod")
@@ -43,10 +41,7 @@ def test_workers_are_confined_under_a_real_systemd(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SYSTEMD_SECCOMP", "0")  # the container's own filter knows no Landlock
-    [block] = re.findall(
-        r"<!-- systemd:daemon -->\s*```sh\n(.*?)```", README.read_text(), re.DOTALL
-    )
-    steps = textwrap.dedent(str(block)).splitlines()
+    steps = block("systemd:daemon").splitlines()
     daemon = "\n".join(line for line in steps if not line.startswith(_NOT_HERE))
     printed = run_under_systemd(tmp_path, SCRIPT.format(daemon=daemon))
     assert re.search(r'sent: .*"state": *"delivered"', printed)

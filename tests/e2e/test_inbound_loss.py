@@ -1,7 +1,7 @@
 """What ends under inbound load really lose, measured.
 
 whatsmeow acknowledges a message to WhatsApp beside handing it on, so what a killed worker had not
-handed on yet is gone: WhatsApp does not deliver it again. The figures are printed, and the README
+handed on yet is gone: WhatsApp does not deliver it again. The figures are printed, and the guide
 states them. What is asserted is what we promise: whatever was logged stays, nothing is logged
 twice, and neither the daemon's death nor an orderly end of a session loses anything.
 """

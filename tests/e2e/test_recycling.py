@@ -12,7 +12,7 @@ from daemons import Daemon, Events, in_sandbox, link
 from whatsappd.rpc.client import RpcClient
 
 #: In a ring, each writes to the next and hears from the one before. (Not both ways in one chat:
-#: there whatsmeow itself loses some, recycled or not; see the README's limits.)
+#: there whatsmeow itself loses some, recycled or not; `whatsappctl help promises`.)
 PHONES = {"acme": "+15550100", "beta": "+15550200", "gamma": "+15550300"}
 NEXT = {"acme": "beta", "beta": "gamma", "gamma": "acme"}
 #: A worker has some 16 descriptors from the beginning, so each is over this at once.

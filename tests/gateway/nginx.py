@@ -1,9 +1,8 @@
-"""A private nginx in front of a gateway, with the block that the README shows."""
+"""A private nginx in front of a gateway, with the block that the gateway's guide shows."""
 
 from __future__ import annotations
 
 import os
-import re
 import shutil
 import socket
 import subprocess
@@ -16,22 +15,15 @@ from typing import NamedTuple
 import pytest
 import trio
 from daemons import PATIENCE
+from documents import block
 from gateways import Gateway, Stack
 
-README = Path(__file__).parents[2] / "README.md"
-README_SOCKET = "/run/whatsappd-gateway/http.sock"
+#: The gateway's socket in the guide.
+SHOWN_SOCKET = "/run/whatsappd-gateway/http.sock"
 #: Debian has it where a user's PATH does not lead.
 NGINX = shutil.which("nginx") or shutil.which("nginx", path="/usr/sbin")
 
 needs_nginx = pytest.mark.skipif(NGINX is None, reason="there is no nginx: apt-get install nginx")
-
-
-def readme_block(name: str) -> str:
-    """The README's nginx block that is marked with <!-- nginx:NAME -->."""
-    [block] = re.findall(
-        rf"<!-- nginx:{name} -->\s*```nginx\n(.*?)```", README.read_text(), re.DOTALL
-    )
-    return str(block)
 
 
 class Nginx(NamedTuple):
@@ -50,18 +42,18 @@ class Nginx(NamedTuple):
 def running_nginx(
     directory: Path, gateway: Path, *, locations: str = "", user: str = ""
 ) -> Iterator[Nginx]:
-    """It serves plain HTTP at `/` as the README's block says, and below `/wa/` as its text says.
+    """It serves plain HTTP at `/` as the guide's block says, and below `/wa/` as its text says.
 
     Args:
         gateway: the gateway's socket.
-        locations: what stands beside the README's block, for more rules.
+        locations: what stands beside the guide's block, for more rules.
         user: whom its workers run as, if root starts it; else root.
     """
     assert NGINX is not None
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
-    block = readme_block("location").replace(README_SOCKET, str(gateway))
-    below = block.replace("location / {", "location /wa/ {").replace(f"{gateway};", f"{gateway}:/;")
+    root = block("nginx:location").replace(SHOWN_SOCKET, str(gateway))
+    below = root.replace("location / {", "location /wa/ {").replace(f"{gateway};", f"{gateway}:/;")
     below = below.replace('X-Forwarded-Prefix ""', "X-Forwarded-Prefix /wa")
     configuration = directory / "nginx.conf"
     configuration.write_text(
@@ -79,12 +71,12 @@ http {{
     fastcgi_temp_path {directory}/fastcgi;
     uwsgi_temp_path {directory}/uwsgi;
     scgi_temp_path {directory}/scgi;
-{readme_block("http")}
+{block("nginx:http")}
     server {{
         listen 127.0.0.1:{port};
         server_name wa.example;
 {locations}
-{block}
+{root}
 {below}
     }}
 }}

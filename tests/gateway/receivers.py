@@ -140,7 +140,7 @@ async def running_receiver() -> AsyncIterator[Receiver]:
 
 
 def verify(secret: str, headers: dict[str, str], body: bytes) -> bool:
-    """The README's example, in short."""
+    """The guide's example, in short."""
     signed = f"{headers['webhook-id']}.{headers['webhook-timestamp']}.".encode() + body
     key = base64.b64decode(secret.removeprefix("whsec_"))
     expected = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()

@@ -1,31 +1,25 @@
-"""Another way to say who one is: the README's example, in front of the real routes and daemon."""
+"""Another way to say who one is: the guide's example, in front of the real routes and daemon."""
 
 from __future__ import annotations
 
-import re
-from pathlib import Path
 from typing import Any
 
 import httpx
 import trio
+from documents import block
 from gateways import Stack
 
 from whatsappd.gateway.app import make_app
 from whatsappd.gateway.link import DaemonLink
 
-README = Path(__file__).parents[2] / "README.md"
-
 
 def example() -> dict[str, Any]:
-    [text] = re.findall(
-        r"<!-- test:authenticator -->\n```python\n(.*?)```", README.read_text(), re.DOTALL
-    )
     names: dict[str, Any] = {}
-    exec(text, names)
+    exec(block("test:authenticator"), names)
     return names
 
 
-async def test_the_readmes_scheme_lets_in_is_held_to_its_scope_and_is_audited(
+async def test_the_guides_scheme_lets_in_is_held_to_its_scope_and_is_audited(
     stack: Stack, nursery: trio.Nursery
 ) -> None:
     async with stack.daemon.client() as client:

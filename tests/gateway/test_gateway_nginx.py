@@ -1,4 +1,4 @@
-"""Behind a real nginx, configured as the README says: its rules hold, and all of the API works."""
+"""Behind a real nginx, configured as the guide says: its rules hold, and all of the API works."""
 
 from __future__ import annotations
 

@@ -1,13 +1,12 @@
-"""The README's steps under a real systemd, with a real nginx: units, users, groups and modes."""
+"""The guides' steps under a real systemd, with a real nginx: units, users, groups and modes."""
 
 from __future__ import annotations
 
-import re
-import textwrap
 from pathlib import Path
 
 import pytest
-from nginx import README, needs_nginx, readme_block
+from documents import block
+from nginx import needs_nginx
 from real_systemd import run_under_systemd
 
 # It boots a whole system: .ci/run has it beside load and chaos.
@@ -24,14 +23,6 @@ http {{
     }}
 }}
 """
-
-
-def steps(name: str) -> str:
-    """The README's commands that are marked with <!-- systemd:NAME -->."""
-    [block] = re.findall(
-        rf"<!-- systemd:{name} -->\s*```sh\n(.*?)```", README.read_text(), re.DOTALL
-    )
-    return textwrap.dedent(str(block))
 
 
 #: What the container's own preparation has done, or what is for a person who is not there.
@@ -80,12 +71,14 @@ ls -d /run/whatsappd-gateway 2>&1 || true
 """
 
 
-def test_the_readmes_steps_work_under_a_real_systemd(tmp_path: Path) -> None:
-    configuration = _NGINX.format(http=readme_block("http"), location=readme_block("location"))
+def test_the_guides_steps_work_under_a_real_systemd(tmp_path: Path) -> None:
+    configuration = _NGINX.format(http=block("nginx:http"), location=block("nginx:location"))
     daemon = "\n".join(
-        line for line in steps("daemon").splitlines() if not line.startswith(_NOT_HERE)
+        line for line in block("systemd:daemon").splitlines() if not line.startswith(_NOT_HERE)
     )
-    script = SCRIPT.format(daemon=daemon, gateway=steps("gateway"), nginx=steps("nginx"))
+    script = SCRIPT.format(
+        daemon=daemon, gateway=block("systemd:gateway"), nginx=block("systemd:nginx")
+    )
     printed = run_under_systemd(tmp_path, script, {"/etc/nginx/nginx.conf": configuration})
     assert 'sessions: {"sessions":[]}' in printed
     for place in (

@@ -2,7 +2,7 @@
 
 systemd-nspawn boots the host's own tree with an overlay in memory over it, so that whatever the
 script installs or breaks is gone afterwards. The container has the loopback network alone. This
-project is in /opt/source, and /opt/whatsappd/bin has its commands, as after the README's steps.
+project is in /opt/source, and /opt/whatsappd/bin has its commands, as after the guide's steps.
 """
 
 from __future__ import annotations

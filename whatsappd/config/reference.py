@@ -1,16 +1,13 @@
-"""The sample file and the README's table, written from the definitions.
+"""The sample file and the manual's table of settings, written from the definitions.
 
 `whatsappd check --sample` prints the sample. After a change of the definitions,
-`python -m whatsappd.config.reference README.md` renews the README.
+`python -m whatsappd.manual renew` renews the table.
 """
 
 from __future__ import annotations
 
-import re
-import sys
 import textwrap
 from collections.abc import Iterator
-from pathlib import Path
 
 from whatsappd.config.access import EXAMPLE
 from whatsappd.config.definitions import DEFINITIONS, SECTIONS, Definition
@@ -18,7 +15,6 @@ from whatsappd.errors import InvalidParams
 from whatsappd.setting import HostDefault
 
 _WIDTH = 96
-_BEGIN, _END = "<!-- settings:begin -->", "<!-- settings:end -->"
 
 _HEAD = """\
 Settings of whatsappd. Everything is commented out and shows its default.
@@ -99,21 +95,3 @@ def table() -> str:
         reload = " ↻" if definition.is_live else ""
         rows.append(f"| `{key}`{reload} | {shown} | {_meaning(definition)} |")
     return "\n".join(rows)
-
-
-def renewed(readme: str) -> str:
-    """`readme` with the table between its two marks as it must be.
-
-    Raises:
-        ValueError: the marks are missing.
-    """
-    if len(re.findall(f"{_BEGIN}.*?{_END}", readme, re.DOTALL)) != 1:
-        raise ValueError(f"there is no {_BEGIN} with an {_END} behind it")
-    before, _, rest = readme.partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    return f"{before}{_BEGIN}\n{table()}\n{_END}{after}"
-
-
-if __name__ == "__main__":
-    path = Path(sys.argv[1])
-    path.write_text(renewed(path.read_text()))

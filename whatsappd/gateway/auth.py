@@ -2,7 +2,7 @@
 
 `door` asks an `Authenticator` before anything else of a request is looked at. To add a scheme
 (mTLS, OIDC, a signed header of your proxy), write another class with `identify`, and give it to
-`run.run_gateway`, as the README shows.
+`run.run_gateway`, as the manual shows (`gateway.md`).
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The sample and the README's table say what the parts declare."""
+"""The sample says what the parts declare."""
 
 from __future__ import annotations
 
@@ -8,15 +8,13 @@ from pathlib import Path
 
 from whatsappd.config.definitions import DEFINITIONS
 from whatsappd.config.load import load
-from whatsappd.config.reference import renewed, sample
+from whatsappd.config.reference import sample
 from whatsappd.config.sources import Sources
 from whatsappd.config.value_formats import Choice
 from whatsappd.limits.settings import MAX_LIMIT, SendLimits
 from whatsappd.logs.setup import LEVELS
 from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
 from whatsappd.sessions.settings import RetentionSettings, SessionSettings
-
-README = Path(__file__).parents[3] / "README.md"
 
 
 def load_text(tmp_path: Path, text: str) -> Sources:
@@ -50,12 +48,6 @@ def test_the_sample_and_every_line_of_it_are_readable() -> None:
     assert max(map(len, sample().splitlines())) <= 100
     for definition in DEFINITIONS.values():
         assert definition.meaning.endswith("."), definition.key
-
-
-def test_the_readme_has_the_table_of_the_definitions() -> None:
-    assert renewed(README.read_text()) == README.read_text(), (
-        "renew it: python -m whatsappd.config.reference README.md"
-    )
 
 
 def test_what_nobody_can_set_keeps_the_parts_own_value(tmp_path: Path) -> None:
