@@ -142,7 +142,7 @@ FORBIDDEN_LIBRARIES: dict[str, set[str]] = {
     "wire": {"trio", "structlog", "msgspec", "neonize", "click"},
     "rules": {"trio", "structlog", "msgspec", "msgpack", "neonize", "click", "random", "time"},
     "engines.neonize.fork": {"trio", "structlog", "msgspec", "click"},
-    "engines.neonize.worker": {"trio", "structlog", "msgspec", "click"},
+    "engines.neonize.worker": {"trio", "structlog", "click"},
     "sandbox": {"structlog", "msgspec", "neonize", "click"},
     "confinement": {"trio", "structlog", "msgspec", "msgpack", "neonize", "click"},
     "manual": {"trio", "structlog", "msgspec", "msgpack", "neonize"},

@@ -133,7 +133,7 @@ async def _send(timeline: Timeline, client: RpcClient, following: _Following, se
     text = received["data"]["text"]
     if text != TEXT:
         raise DemoFailed(f"globex received {text!r}, not {TEXT!r}")
-    timeline.mark(f"globex: received from {received['data']['sender']}: “{text}”")
+    timeline.mark(f"globex: received from {received['data']['sender']['phone']}: “{text}”")
     await following.until("the receipt is back", is_outbox("delivered"), failed=failed)
     timeline.mark("acme: the delivery receipt is back, the message is delivered")
 

@@ -25,13 +25,18 @@ from whatsappd.rpc.server import serve_rpc
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
 
+PERSON = {
+    "jid": "15550200000@s.whatsapp.net",
+    "lid": "190269564296955@lid",
+    "phone": "+15550200000",
+    "name": None,
+}
 DATA = {
     "message_id": "3EB00395BFF11CD026AFE6",
     "timestamp_ms": 1_795_454_908_087,
-    "chat": "190269564296955@lid",
-    "sender": "190269564296955:1@lid",
-    "sender_alt": "15550200000:1@s.whatsapp.net",
-    "content": "conversation",
+    "chat": {**PERSON, "type": "person"},
+    "sender": PERSON,
+    "content": {"kind": "text", "text": "x" * 100},
     "text": "x" * 100,
 }
 #: The text of the event behind all others.

@@ -59,9 +59,11 @@ async def test_a_message_arrives_with_both_identities_and_its_receipt_comes_back
         received = await events.of_type("globex", "message.received")
         assert received["data"]["text"] == "Grüße 🎉"
         assert received["data"]["message_id"] == row["message_id"]
-        people = {received["data"]["sender"], received["data"]["sender_alt"]}
-        assert any(str(person).endswith("@lid") for person in people)
-        assert any(str(person).startswith("15550100") for person in people)
+        assert received["data"]["content"] == {"kind": "text", "text": "Grüße 🎉"}
+        for person in (received["data"]["sender"], received["data"]["chat"]):
+            assert person["lid"].endswith("@lid")
+            assert person["phone"] == "+15550100"
+            assert person["jid"] == "15550100@s.whatsapp.net"
         await events.until(
             lambda event: event["type"] == "outbox.state" and event["data"]["state"] == "delivered"
         )

@@ -51,7 +51,9 @@ class Company(NamedTuple):
     async def of_mallory(self, type_: str, start: int) -> dict[str, Any]:
         address = str(self.mallory.account.lid)
         event = await self.events.until(
-            lambda event: event["type"] == type_ and event["data"].get("chat") == address,
+            lambda event: (
+                event["type"] == type_ and (event["data"].get("chat") or {}).get("lid") == address
+            ),
             start=start,
         )
         return event["data"]
@@ -173,12 +175,15 @@ async def test_an_event_says_what_was_shortened(company: Company) -> None:
     company.mallory.say(company.device, "y" * 1_000_000, notify="N" * 100_000)
     company.place.board.flush()
     data = await company.received("yyy")
-    assert data["shortened"] == {"text": 1_000_000, "push_name": 100_000}
-    assert data["push_name"] == "N" * MAX_TEXT
+    assert data["shortened"] == {
+        "content.text": 1_000_000, "sender.name": 100_000, "chat.name": 100_000,
+    }  # fmt: skip
+    assert data["sender"]["name"] == "N" * MAX_TEXT
+    assert data["text"] == data["content"]["text"] == "y" * 65_536
     company.mallory.say(company.device, "named", notify=Raw(b"ok \xf0\x9f"), t="0")
     company.place.board.flush()
     data = await company.received("named")
-    assert data["push_name"] == "ok �"
+    assert data["sender"]["name"] == "ok �"
     assert data["odd"] == ["timestamp_ms"]
 
 

@@ -94,6 +94,16 @@ FINDINGS: list[tuple[str, str, Any]] = [
         {**RECEIVED, "data": {**EVENTS[EventKind.MESSAGE], "sender": "1:x@lid"}},
     ),
     (
+        "a message from a person of a new kind",
+        "workers' events",
+        {**RECEIVED, "data": {**EVENTS[EventKind.MESSAGE], "sender": {"jid": "1:x@lid"}}},
+    ),
+    (
+        "a message of a kind that is none",
+        "workers' events",
+        {**RECEIVED, "data": {**EVENTS[EventKind.MESSAGE], "content": {"kind": ["text"]}}},
+    ),
+    (
         "a number that SQLite cannot store",
         "workers' events",
         {**RECEIVED, "data": EVENTS[EventKind.MESSAGE], "number": 2**64 - 1},

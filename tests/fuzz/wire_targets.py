@@ -11,6 +11,7 @@ import hostile
 import msgpack
 import msgspec
 from hypothesis import strategies as st
+from message_shapes import MESSAGE, SOURCE
 from targets import Target, pieces, refusing
 
 import whatsappd.api
@@ -160,20 +161,12 @@ EVENTS: dict[EventKind, dict[str, Any]] = {
     EventKind.CONNECT_FAILURE: {"reason": 503, "message": ""},
     EventKind.STREAM_ERROR: {"code": "503"},
     EventKind.ENDED: {"error": None},
-    EventKind.MESSAGE: {
-        "message_id": "A", "timestamp_ms": 1, "push_name": None, "content": "conversation",
-        "text": "Hello", "edit": None, "retry_count": 0, "chat": "1@lid", "sender": "1:2@lid",
-        "sender_alt": None, "recipient_alt": None, "from_me": False, "is_group": False,
-    },
+    EventKind.MESSAGE: MESSAGE,
     EventKind.RECEIPT: {
-        "message_ids": ["A"], "receipt": "read", "timestamp_ms": 1, "chat": "1@lid",
-        "sender": "1@lid", "sender_alt": None, "recipient_alt": None, "from_me": False,
-        "is_group": False,
+        "message_ids": ["A"], "receipt": "read", "timestamp_ms": 1, **SOURCE,
     },
     EventKind.UNDECRYPTABLE: {
-        "message_id": "A", "timestamp_ms": 1, "unavailable": False, "chat": "1@lid",
-        "sender": "1@lid", "sender_alt": None, "recipient_alt": None, "from_me": False,
-        "is_group": False,
+        "message_id": "A", "timestamp_ms": 1, "unavailable": False, **SOURCE,
     },
 }  # fmt: skip
 

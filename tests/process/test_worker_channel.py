@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import trio
 import trio.testing
+from message_shapes import MESSAGE
 
 from whatsappd.engines.child_process import ChildProcess
 from whatsappd.engines.neonize.spawn import Spawned
@@ -83,25 +84,24 @@ async def test_a_worker_whose_word_cannot_be_is_ended(said: bytes) -> None:
     assert all(each.kind == "qr" for each in taken)
 
 
-#: What an event of kind "message" must hold.
-MESSAGE = {
-    **{"message_id": "A", "timestamp_ms": 1, "push_name": None, "content": "conversation"},
-    **{"text": "Hello", "edit": None, "retry_count": 0, "chat": "1@lid", "sender": "1@lid"},
-    **{"sender_alt": None, "recipient_alt": None, "from_me": False, "is_group": False},
-}
-
-
 @pytest.mark.parametrize(
     ("kind", "data", "number"),
     [
         ("message", {"text": "and nothing else"}, 2),
-        ("message", {**MESSAGE, "push_name": b"\xff"}, 2),
+        ("message", {**MESSAGE, "sender": {**MESSAGE["sender"], "name": b"\xff"}}, 2),
         ("message", {**MESSAGE, "timestamp_ms": "now"}, 2),
+        ("message", {**MESSAGE, "content": {"kind": "smell"}}, 2),
+        ("message", {**MESSAGE, "content": {"kind": "text", "text": ""}}, 2),
+        ("message", {**MESSAGE, "content": "conversation"}, 2),
+        ("message", {**MESSAGE, "chat": "1@lid"}, 2),
         ("receipt", {**MESSAGE, "message_ids": [5]}, 2),
         ("qr", {}, None),
         ("connected", {"jid": 5, "lid": None, "push_name": None}, None),
     ],
-    ids=["no message", "no name", "no time", "no ids", "no code", "no JID"],
+    ids=[
+        *("no message", "no name", "no time", "no kind of content", "no text", "no content"),
+        *("no chat", "no ids", "no code", "no JID"),
+    ],
 )
 async def test_of_one_event_that_cannot_be_only_that_is_told(
     kind: str, data: dict[str, object], number: int | None
@@ -190,7 +190,12 @@ async def test_a_worker_whose_answer_cannot_be_is_ended(answer: object) -> None:
 
             async def ask() -> None:
                 with pytest.raises(WorkerGone, match="never should"):
-                    await worker.call(WorkerMethod.SEND, to="x", text="y", secret=b"z")
+                    await worker.call(
+                        WorkerMethod.SEND,
+                        to="x",
+                        content={"kind": "text", "text": "y"},
+                        secret=b"z",
+                    )
 
             nursery.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked()

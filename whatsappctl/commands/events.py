@@ -193,35 +193,33 @@ def _words(kind: str, data: dict[str, Any]) -> str:
         case "session.qr":
             return "a QR code to scan (whatsappctl qr)"
         case "message.received":
-            text = data.get("text") or "[" + str(data.get("content")) + "]"
+            text = data.get("text") or f"[{_kind(data.get('content'))}]"
             if data.get("from_me"):
-                is_phone = ":" not in str(data.get("sender")).partition("@")[0]
-                device = "the phone" if is_phone else "another device"
-                return f"from {device} to {_recipient(data)}: {text}"
-            return f"{_sender(data)}: {text}"
+                device = "the phone" if data.get("origin") == "phone" else "another device"
+                return f"from {device} to {_address(data.get('chat'))}: {text}"
+            return f"{_address(data.get('sender'))}: {text}"
         case "outbox.state":
             reason = f" ({data['reason']})" if data.get("reason") else ""
             return f"{data.get('id')} to {number(data.get('chat'))}: {data.get('state')}{reason}"
         case "message.unreadable":
-            return f"{_sender(data)}: a {data.get('of')} that cannot be read ({data.get('error')})"
+            what = f"a {data.get('of')} that cannot be read ({data.get('error')})"
+            return f"{_address(data.get('sender'))}: {what}"
         case "message.receipt":
             ids = data.get("message_ids") or []
-            return f"{data.get('receipt')} by {_sender(data)}: {', '.join(ids)}"
+            return f"{data.get('receipt')} by {_address(data.get('sender'))}: {', '.join(ids)}"
     from whatsappctl.output import json_text
 
     return json_text(data)
 
 
-def _sender(data: dict[str, Any]) -> str:
-    """The phone number where it is known: WhatsApp names senders by LID, with the number beside."""
-    return _number_first(data.get("sender"), data.get("sender_alt"))
+def _address(person: Any) -> str:
+    """The phone number of a person where it is known, else the JID; `-` for nobody."""
+    jid = person.get("jid") if isinstance(person, dict) else None
+    return number(jid if isinstance(jid, str) else None)
 
 
-def _recipient(data: dict[str, Any]) -> str:
-    """To whom the account itself wrote, from its phone."""
-    return _number_first(data.get("chat"), data.get("recipient_alt"))
-
-
-def _number_first(*jids: str | None) -> str:
-    known = sorted((jid for jid in jids if jid), key=lambda jid: "@s.whatsapp.net" not in jid)
-    return number(known[0] if known else None)
+def _kind(content: Any) -> str:
+    """The kind of a content without words, or the protocol's own name for what has none."""
+    if not isinstance(content, dict):
+        return "?"
+    return str(content.get("type") or content.get("kind"))

@@ -23,7 +23,11 @@ from collections.abc import Sequence
 from enum import StrEnum
 from typing import Any, NamedTuple
 
+import msgspec
+
 from whatsappd.errors import Malformed, TooLarge, WorkerFailed
+from whatsappd.model.message import Message, Source
+from whatsappd.model.person import Chat, Person
 from whatsappd.wire.frames import pack, unpack
 from whatsappd.wire.shortening import bounded
 
@@ -41,7 +45,7 @@ class WorkerMethod(StrEnum):
     OPEN: database, taken (the number of the last event that is on disk), proxy,
         noise_root and log_level; answered with nothing, once no other worker of the company lives
         any more. It must come first, and comes once.
-    SEND: to, text and secret; answers message_id and timestamp_ms.
+    SEND: to, content (a `model.content.Sendable`) and secret; answers message_id and timestamp_ms.
     LOOK_UP: addresses, JIDs of phone numbers and LIDs without a device; answers accounts, the JID
         of each that exists (the phone number where it is known), which may be another one than was
         asked for, and lids, where they are known. Both are maps by address.
@@ -91,15 +95,7 @@ _LIST = (list,)
 _TEXTS = (dict,)  # from text to text
 _Fields = dict[str, tuple[type, ...]]
 
-_SOURCE: _Fields = {
-    "chat": _OPTIONAL,
-    "sender": _OPTIONAL,
-    "sender_alt": _OPTIONAL,
-    "recipient_alt": _OPTIONAL,
-    "from_me": _FLAG,
-    "is_group": _FLAG,
-}
-#: What the data of an event must hold; it may hold more (`raw`, the marks of `wire.shortening`).
+#: What the data of an event must hold; it may hold more (the marks of `wire.shortening`).
 _FIELDS: dict[EventKind, _Fields] = {
     EventKind.QR: {"code": _TEXT},
     EventKind.LOGIN: {"outcome": _TEXT, "detail": _OPTIONAL},
@@ -112,27 +108,22 @@ _FIELDS: dict[EventKind, _Fields] = {
     EventKind.CONNECT_FAILURE: {"reason": _NUMBER, "message": _TEXT},
     EventKind.STREAM_ERROR: {"code": _TEXT},
     EventKind.ENDED: {"error": _OPTIONAL},
-    EventKind.MESSAGE: {
-        "message_id": _TEXT,
-        "timestamp_ms": _NUMBER,
-        "push_name": _OPTIONAL,
-        "content": _TEXT,
-        "text": _TEXT,
-        "edit": _OPTIONAL,
-        "retry_count": _NUMBER,
-        **_SOURCE,
-    },
-    EventKind.RECEIPT: {"message_ids": _LIST, "receipt": _TEXT, "timestamp_ms": _NUMBER, **_SOURCE},
+    EventKind.RECEIPT: {"message_ids": _LIST, "receipt": _TEXT, "timestamp_ms": _NUMBER},
     EventKind.UNDECRYPTABLE: {
         "message_id": _TEXT,
         "timestamp_ms": _NUMBER,
         "unavailable": _FLAG,
-        **_SOURCE,
     },
     # `of` is its kind, `error` what is wrong with it, `size` its bytes. Who sent it, as in a
     # message, where that is known.
     EventKind.UNREADABLE: {"of": _TEXT, "error": _TEXT, "size": _NUMBER, "message_id": _OPTIONAL},
     EventKind.FORGOTTEN: {"message_id": _TEXT, "chat": _TEXT, "sender": _TEXT},
+}
+#: What it must be beside that. (A message is all that `model.message` says of one.)
+_STRUCTURES: dict[EventKind, type[Source]] = {
+    EventKind.MESSAGE: Message,
+    EventKind.RECEIPT: Source,
+    EventKind.UNDECRYPTABLE: Source,
 }
 #: What the answer to a request must hold.
 _ANSWERS: dict[WorkerMethod, _Fields] = {
@@ -212,6 +203,7 @@ def parse_worker_event(arguments: dict[str, Any]) -> WorkerEvent:
             else:
                 try:
                     _check(event.data, _FIELDS.get(event.kind, {}), "told of a wrong", event.kind)
+                    _check_structure(event.data, event.kind)
                 except Malformed as error:
                     return event._replace(kind=EventKind.UNREADABLE, data=_refused(event, error))
                 return event
@@ -226,13 +218,35 @@ def unpackable(event: WorkerEvent, error: Malformed) -> WorkerEvent:
 
 def _refused(event: WorkerEvent, error: Malformed) -> dict[str, Any]:
     """What an event of kind UNREADABLE tells of one that it replaces."""
-    known = {name: event.data[name] for name in _KNOWN if _fits(event.data.get(name, 0), _OPTIONAL)}
+    known = {name: event.data[name] for name, type_ in _KNOWN if _is_one(event.data, name, type_)}
     about = {"of": str(event.kind), "error": error.message, "size": len(pack(event.data))}
     return {"message_id": None, **known, **about}
 
 
 #: What is kept of an event that is refused, if it can be read.
-_KNOWN = ("message_id", "chat", "sender", "sender_alt", "recipient_alt")
+_KNOWN: tuple[tuple[str, Any], ...] = (
+    ("message_id", str | None),
+    ("chat", Chat | None),
+    ("sender", Person | None),
+    ("from_me", bool),
+)
+
+
+def _is_one(data: dict[str, Any], name: str, type_: Any) -> bool:
+    try:
+        msgspec.convert(data[name], type_)
+    except (KeyError, msgspec.ValidationError):
+        return False
+    return True
+
+
+def _check_structure(data: dict[str, Any], kind: EventKind) -> None:
+    structure = _STRUCTURES.get(kind)
+    try:
+        if structure is not None:
+            msgspec.convert(data, structure)
+    except msgspec.ValidationError as error:
+        raise Malformed(f"a worker told of a wrong {kind}: {error!s:.200}") from error
 
 
 def check_answer(method: WorkerMethod, result: Any) -> None:

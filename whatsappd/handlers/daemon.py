@@ -13,6 +13,7 @@ from whatsappd.clock import now_ms
 from whatsappd.engines.neonize.spawn import ForkServer
 from whatsappd.engines.protocol import Confined
 from whatsappd.handlers.access import AccessControl
+from whatsappd.model.event import EVENT_FORMAT
 from whatsappd.rpc.method import Call, Concerns, Method, NoParams
 from whatsappd.sessions.pool import Pool
 from whatsappd.store.sqlite.events import EventLog
@@ -77,6 +78,7 @@ class DaemonApi:
             "name": "whatsappd",
             "version": __version__,
             "protocol": PROTOCOL,
+            "events": EVENT_FORMAT,
             "pid": os.getpid(),
             "mode": self._mode,
             "methods": self.method_names,

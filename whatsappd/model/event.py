@@ -10,6 +10,9 @@ from typing import Any, NamedTuple
 
 from whatsappd.errors import Malformed
 
+#: Of the data of events. 2: persons with both identities, contents with a kind.
+EVENT_FORMAT = 2
+
 SESSION_STATE = "session.state"
 SESSION_QR = "session.qr"
 SESSION_OUTREACH = "session.outreach"

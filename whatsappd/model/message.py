@@ -1,9 +1,88 @@
-"""Outgoing messages: the rows of the outbox."""
+"""Messages: what one is in a chat, in both directions, and the rows of the outbox."""
 
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
+
+import msgspec
+
+from whatsappd.model.content import Receivable
+from whatsappd.model.jid import Jid
+from whatsappd.model.person import Chat, Person, chat_of, person_of
+
+#: Where the account itself wrote a message: with its phone, or another linked device.
+Origin = Literal["phone", "device"]
+
+
+class Source(msgspec.Struct, frozen=True, kw_only=True):
+    """Where something stands that came from WhatsApp, and who sent it. None: nobody knows."""
+
+    chat: Chat | None
+    sender: Person | None
+    from_me: bool
+    device: int  # of the sender: 0 is the phone
+    origin: Origin | None = None  # of what is `from_me`
+
+
+def source_of(
+    *,
+    chat: Jid | None,
+    sender: Jid | None,
+    sender_alt: Jid | None,
+    recipient_alt: Jid | None,
+    from_me: bool,
+    name: str | None,
+) -> Source:
+    """Where something stands, as WhatsApp names it.
+
+    Args:
+        sender_alt: the sender's other address.
+        recipient_alt: that of the person to whom the account itself wrote.
+        name: what the sender calls themselves.
+    """
+    known, chat_name = [chat], None
+    if from_me:
+        known.append(recipient_alt)
+    elif chat is not None and sender is not None and chat.account == sender.account:
+        known.append(sender_alt)
+        chat_name = name
+    device = 0 if sender is None else sender.device
+    origin: Origin = "device" if device else "phone"
+    return Source(
+        chat=chat_of(*known, name=chat_name),
+        sender=person_of(sender, sender_alt, name=name),
+        from_me=from_me,
+        device=device,
+        origin=origin if from_me else None,
+    )
+
+
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
+    """What a message answers, as it quotes it: shortened, and in the words of whoever quotes."""
+
+    message_id: str
+    sender: Person | None = None
+    content: Receivable | None = None
+
+
+class Message(Source, frozen=True, kw_only=True):
+    """A message in a chat, as it arrived; the data of the event `message.received`.
+
+    The event also has `text` (`Content.short_text`), and the marks of `wire.shortening`.
+    """
+
+    message_id: str
+    timestamp_ms: int  # the server's
+    content: Receivable
+    reply_to: Reply | None = None
+    mentions: list[Person] = []
+    forwarded: int = 0  # how often, as far as WhatsApp counts; 0: not
+    expires_s: int = 0  # seconds until it disappears from the chat; 0: it stays
+    view_once: bool = False
+    #: What WhatsApp says of a message that changes another (`1` edit, `7` taken back, ...).
+    edit: str | None = None
+    retry_count: int = 0  # how often it was asked for until it could be read
 
 
 class OutboxState(StrEnum):

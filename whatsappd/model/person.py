@@ -56,13 +56,13 @@ class Chat(Person, frozen=True, kw_only=True):
     type: ChatType
 
 
-def person(*known: Jid | None, name: str | None = None) -> Person | None:
+def person_of(*known: Jid | None, name: str | None = None) -> Person | None:
     """The person with these addresses; None if there is none."""
     found = _identities(known)
     return None if found["jid"] is None else Person(**found, name=name)
 
 
-def chat(*known: Jid | None, name: str | None = None) -> Chat | None:
+def chat_of(*known: Jid | None, name: str | None = None) -> Chat | None:
     """The chat with this address; a person may have two."""
     found = _identities(known)
     if found["jid"] is None:

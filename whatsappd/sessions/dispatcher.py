@@ -28,6 +28,7 @@ from whatsappd.errors import (
     WorkerGone,
     WrongState,
 )
+from whatsappd.model.content import Text
 from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.delivery import SENT_OR_BEYOND
@@ -312,7 +313,7 @@ class Dispatcher:
                 slow_s=self._settings.slow_ack_s,
                 if_slow=partial(self._until_proved, handover),
                 to=row.chat,
-                text=row.text,
+                content=Text(row.text).as_wire(),
                 secret=secret,
             )
         except WorkerFailed as error:

@@ -12,8 +12,7 @@ kill workers under load check that no message id is logged twice.
 
 from __future__ import annotations
 
-from typing import Any
-
+import msgspec
 import structlog
 import trio
 
@@ -26,7 +25,8 @@ from whatsappd.model.event import (
     MESSAGE_UNREADABLE,
     Draft,
 )
-from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
+from whatsappd.model.message import Message, Source
+from whatsappd.model.person import Person
 from whatsappd.rules.asked_again import RECEIPT_GRACE_MS
 from whatsappd.store.sqlite.events import EventLog
 from whatsappd.store.sqlite.intake import Arrival, AskedAgain, Intake, Receipt
@@ -123,15 +123,22 @@ def arrival(company: str, event: WorkerEvent) -> Arrival:
             RECEIPT_GRACE_MS,
         )
         return Arrival(None, number=event.number, asked_again=asked_again)
-    is_message = event.kind is EventKind.MESSAGE
-    people = _people(event) if is_message else set()
+    draft = Draft(company, _TYPES[event.kind], event.data)
+    if event.kind is EventKind.MESSAGE:
+        return _message(draft, event)
+    receipt = _receipt(event) if event.kind is EventKind.RECEIPT else None
+    return Arrival(draft, number=event.number, receipt=receipt)
+
+
+def _message(draft: Draft, event: WorkerEvent) -> Arrival:
+    message = msgspec.convert(event.data, Message)
+    people = _people(message)
     return Arrival(
-        Draft(company, _TYPES[event.kind], event.data),
+        draft._replace(data={**event.data, "text": message.content.short_text}),
         number=event.number,
-        receipt=_receipt(event) if event.kind is EventKind.RECEIPT else None,
         people=people,
-        writers=() if is_own(event) else people,
-        identity=_identity(event) if is_message else None,
+        writers=() if message.from_me else people,
+        identity=_identity(message),
     )
 
 
@@ -139,41 +146,36 @@ def _receipt(event: WorkerEvent) -> Receipt | None:
     kinds = _OUTBOX_RECEIPTS
     if event.data["from_me"]:
         # Of our own account's devices only one matters: they are the recipients of a note to self.
-        kinds = _RECEIPTS_OF_NOTES if _is_note_to_self(event.data) else {}
+        source = msgspec.convert(event.data, Source)
+        kinds = _RECEIPTS_OF_NOTES if _is_note_to_self(source) else {}
     kind = kinds.get(event.data["receipt"])
     if kind is None:
         return None  # a retry, or what another device of ours read
     return Receipt(event.data["message_ids"], kind, event.data["timestamp_ms"])
 
 
-def _is_note_to_self(data: dict[str, Any]) -> bool:
-    chat = _account(data["chat"])
-    return chat is not None and chat in (_account(data["sender"]), _account(data["sender_alt"]))
+def _is_note_to_self(source: Source) -> bool:
+    if source.chat is None or source.sender is None:
+        return False
+    return bool(source.chat.addresses & source.sender.addresses)
 
 
-def _people(event: WorkerEvent) -> set[str]:
+def _people(message: Message) -> frozenset[str]:
     """Who wrote to the company, or was written to from its phone, is no stranger to it."""
-    data = event.data
-    if data["is_group"]:
-        return set()
-    addresses = ("chat", "recipient_alt") if data["from_me"] else ("sender", "sender_alt")
-    return {person for name in addresses if (person := _account(data[name])) is not None}
+    one = _other(message)
+    return frozenset() if one is None or _is_of_many(message) else one.addresses
 
 
-def _identity(event: WorkerEvent) -> tuple[str, str] | None:
+def _identity(message: Message) -> tuple[str, str] | None:
     """The LID and the phone number of whoever wrote, or was written to; None: one is not known."""
-    data = event.data
-    names = ("sender", "sender_alt")
-    if data["from_me"] and not data["is_group"]:
-        names = ("chat", "recipient_alt")
-    known = {_account(data[name]) for name in names} - {None}
-    lids = [each for each in known if each and each.endswith(f"@{LID_SERVER}")]
-    numbers = [each for each in known if each and each.endswith(f"@{USER_SERVER}")]
-    return (lids[0], numbers[0]) if lids and numbers else None
+    one = message.sender if _is_of_many(message) else _other(message)
+    return None if one is None else one.identity
 
 
-def _account(address: str | None) -> str | None:
-    try:
-        return str(parse_jid(address).account) if address else None
-    except ValueError:
-        return None  # an address of a kind that we do not know is nobody whom we write to
+def _other(message: Message) -> Person | None:
+    """With whom the company has to do in a chat of two."""
+    return message.chat if message.from_me else message.sender
+
+
+def _is_of_many(message: Message) -> bool:
+    return message.chat is not None and message.chat.type in ("group", "status", "broadcast")

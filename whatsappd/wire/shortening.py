@@ -7,20 +7,24 @@ it is.
 
 In the event, `shortened` has the fields that were cut or left out with their original sizes (bytes
 of a text, items of a list), and `odd` the names of those whose value could not be and was replaced.
+A field within another is named by its path: `content.text`, `sender.name`.
 """
 
 from __future__ import annotations
 
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-#: The longest texts, in bytes of UTF-8. WhatsApp's own limits are 65,536 characters for a text and
-#: 25 for a name: what is longer than this was written to do harm.
+#: The longest texts, in bytes of UTF-8, by the last part of their names. WhatsApp's own limits are
+#: 65,536 characters for a text and 25 for a name: what is longer than this was written to do harm.
 MAX_TEXT = 1024
 LONGER_TEXTS = {"text": 4 * 65_536, "detail": 4096, "error": 4096, "message": 4096}
+#: The most characters of any text.
+MAX_CHARACTERS = 65_536
 #: The longest address or id, in bytes. Cut, an address would be somebody else's, so it is left out.
 MAX_NAME = 256
-ADDRESSES = frozenset({"chat", "sender", "sender_alt", "recipient_alt", "jid", "lid"})
+ADDRESSES = frozenset({"chat", "sender", "jid", "lid", "phone"})
 IDS = frozenset({"message_id", "message_ids"})
 #: The most bytes of a value that is no text.
 MAX_BYTES = 256 * 1024
@@ -29,7 +33,8 @@ MAX_BYTES = 256 * 1024
 MAX_ITEMS = 1000
 #: The most values within each other; what lies deeper is left out.
 MAX_DEPTH = 8
-#: The most bytes of texts and such in one event; the log takes 512 KiB with what is around them.
+#: The most bytes of texts and such in one event. The log takes 768 KiB: with what is around them,
+#: and with the `text` that stands beside the content of a message.
 MAX_EVENT = 480 * 1024
 #: What SQLite stores.
 MAX_NUMBER = 2**63 - 1
@@ -51,8 +56,6 @@ def bounded(data: dict[str, Any]) -> dict[str, Any]:
         fitting.drop_largest(kept)
     if not fitting.sizes and not fitting.odd:
         return data
-    # A part of what is no text is worth nothing.
-    kept = {name: value for name, value in kept.items() if value != b"" or data[name] == b""}
     return marked(kept, fitting.sizes, fitting.odd)
 
 
@@ -68,7 +71,7 @@ def marked(data: dict[str, Any], sizes: dict[str, int], odd: set[str]) -> dict[s
     return {**data, **marks}
 
 
-def _is_small(data: dict[str, Any]) -> bool:
+def _is_small(data: dict[str, Any], depth: int = 0) -> bool:
     """Whether a glance shows that nothing is beyond a bound, as of almost every event."""
     for name, value in data.items():
         kind = type(value)
@@ -80,9 +83,16 @@ def _is_small(data: dict[str, Any]) -> bool:
         elif kind is int:
             if not -MAX_NUMBER <= value <= MAX_NUMBER:
                 return False
-        elif value is not None and kind is not bool:
+        elif kind is dict:
+            if depth == _GLANCE or not _is_small(value, depth + 1):
+                return False
+        elif (value and kind is not bool) or kind in (float, bytes):
             return False
     return len(data) < MAX_ITEMS // 10
+
+
+#: Maps within each other that are glanced at; a message in a chat has two.
+_GLANCE = 2
 
 
 class _Fitting:
@@ -118,14 +128,15 @@ class _Fitting:
     def _text(self, name: str, text: str) -> str | None:
         packed = text.encode("utf-8", "surrogatepass") if not text.isascii() else b""
         size = len(packed) or len(text)
-        is_address, is_id = name in ADDRESSES, name in IDS
-        limit = MAX_NAME if is_address or is_id else LONGER_TEXTS.get(name, MAX_TEXT)
-        if size > limit:
+        last = name.rpartition(".")[2]
+        is_address, is_id = last in ADDRESSES, last in IDS
+        limit = MAX_NAME if is_address or is_id else LONGER_TEXTS.get(last, MAX_TEXT)
+        if size > limit or len(text) > MAX_CHARACTERS:
             self.sizes.setdefault(name, size)
             if is_address:
                 return None
-            text = (packed or text.encode())[:limit].decode(errors="ignore")
-            size = limit
+            text = (packed or text.encode())[:limit].decode(errors="ignore")[:MAX_CHARACTERS]
+            size = len(text.encode())
         elif packed and not _is_utf8(packed):
             self.odd.add(name)
             text = packed.decode(errors="replace")
@@ -145,12 +156,15 @@ class _Fitting:
             self.sizes.setdefault(within, len(values))
         kept = {}
         for key, value in list(values.items())[:MAX_ITEMS]:
-            if isinstance(key, str) and len(key) <= MAX_NAME:
-                self.size += len(key)
-                name = key if within is None else f"{within}.{key}"
-                kept[key] = self.value(name, value, depth + 1)
-            else:
+            if not isinstance(key, str) or len(key) > MAX_NAME:
                 self.odd.add(within or "?")
+                continue
+            self.size += len(key)
+            name = key if within is None else f"{within}.{key}"
+            fitting = self.value(name, value, depth + 1)
+            # A part of what is no text is worth nothing.
+            if fitting != b"" or value == b"":
+                kept[key] = fitting
         return kept
 
     def drop_largest(self, kept: dict[str, Any]) -> None:
@@ -159,19 +173,40 @@ class _Fitting:
         Of a list, the first items stay.
         """
 
-        def worth(name: str) -> tuple[bool, int]:
-            return isinstance(kept[name], bytes), _size(kept[name])
+        def worth(part: _Part) -> tuple[bool, int]:
+            value = part.values[part.key]
+            return isinstance(value, bytes), _size(value)
 
-        for name in sorted(kept, key=worth, reverse=True):
+        for part in sorted(_parts(kept), key=worth, reverse=True):
             if self.size <= MAX_EVENT:
                 return
-            value = kept[name]
-            self.sizes.setdefault(name, len(value) if isinstance(value, list) else _size(value))
+            value = part.values[part.key]
+            size = len(value) if isinstance(value, list) else _size(value)
+            self.sizes.setdefault(part.name, size)
             while self.size > MAX_EVENT and value:
                 fewer = value[: len(value) // 2] if isinstance(value, list) else type(value)()
                 self.size -= _size(value) - _size(fewer)
                 value = fewer
-            kept[name] = value
+            if value == b"":
+                del part.values[part.key]
+            else:
+                part.values[part.key] = value
+
+
+class _Part(NamedTuple):
+    """One value of an event: `values[key]`, where `name` is its path."""
+
+    values: dict[str, Any]
+    key: str
+    name: str
+
+
+def _parts(values: dict[str, Any], within: str = "") -> Iterator[_Part]:
+    for key, value in values.items():
+        if isinstance(value, dict):
+            yield from _parts(value, f"{within}{key}.")
+        else:
+            yield _Part(values, key, f"{within}{key}")
 
 
 def _is_utf8(packed: bytes) -> bool:

@@ -252,17 +252,20 @@ def test_qr_waits_for_a_session_that_is_just_starting(daemon: Daemon):
     assert daemon.invoke("qr", "acme").stdout == "https://wa.me/1\n"
 
 
+HELLO = {"kind": "text", "text": "Hello"}
+ACME = {"jid": "15550100@s.whatsapp.net", "lid": "1@lid", "phone": "+15550100", "name": "Acme"}
+GLOBEX = {"jid": "15550200@s.whatsapp.net", "lid": "9@lid", "phone": "+15550200", "name": None}
+
+
 def test_events_for_people(daemon: Daemon):
     daemon.answers = {"events.subscribe": {**SUBSCRIBED, "gap": 7}}
     daemon.events = [
-        event(7, "message.received", sender="9@lid", sender_alt="15550200:2@s.whatsapp.net",
-              text="hi\x1b[2J", content="conversation"),
+        event(7, "message.received", sender=GLOBEX, text="hi\x1b[2J", content=HELLO),
         event(8, "outbox.state", id="00aa", chat="15550200@s.whatsapp.net", state="sent"),
-        event(9, "message.received", sender="1@lid", sender_alt="15550100@s.whatsapp.net",
-              chat="9@lid", recipient_alt="15550200@s.whatsapp.net", from_me=True,
-              text="own", content="conversation"),
-        event(10, "message.received", sender="15550100:7@s.whatsapp.net", from_me=True,
-              chat="15550200@s.whatsapp.net", text="", content="image"),
+        event(9, "message.received", sender=ACME, chat=GLOBEX, from_me=True, origin="phone",
+              text="own", content=HELLO),
+        event(10, "message.received", sender=ACME, chat=GLOBEX, from_me=True, origin="device",
+              text="", content={"kind": "unsupported", "type": "image"}),
     ]  # fmt: skip
     result = daemon.invoke("events", "--count", "4")
     assert "message.received  from the phone to +15550200: own" in result.stdout

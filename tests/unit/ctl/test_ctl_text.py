@@ -218,6 +218,8 @@ def hostile(daemon: Daemon) -> Daemon:
     daemon.answers = ANSWERS
     daemon.events = [
         event(1, "message.received", sender=HOSTILE, text=HOSTILE, content=HOSTILE),
+        event(1, "message.received", sender={"jid": HOSTILE}, content={"kind": HOSTILE}),
+        event(1, "message.received", sender={"jid": 5}, content={"kind": "x", "type": HOSTILE}),
         event(2, "outbox.state", id=HOSTILE, chat=HOSTILE, state=HOSTILE, reason=HOSTILE),
         event(3, "session.state", **{"from": HOSTILE, "state": HOSTILE, "cause": HOSTILE}),
         event(4, HOSTILE, **{HOSTILE: [HOSTILE]}),

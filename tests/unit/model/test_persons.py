@@ -5,14 +5,14 @@ from __future__ import annotations
 import pytest
 
 from whatsappd.model.jid import parse_jid
-from whatsappd.model.person import Chat, Person, chat, person
+from whatsappd.model.person import Chat, Person, chat_of, person_of
 
 LID, NUMBER = parse_jid("123:7@lid"), parse_jid("15550100:7@s.whatsapp.net")
 
 
 @pytest.mark.parametrize("known", [(LID, NUMBER), (NUMBER, None, LID)])
 def test_a_person_has_both_identities_in_any_order(known: tuple[None, ...]) -> None:
-    found = person(*known, name="Ann")
+    found = person_of(*known, name="Ann")
     assert found == Person(
         jid="15550100@s.whatsapp.net", lid="123@lid", phone="+15550100", name="Ann"
     )
@@ -21,14 +21,14 @@ def test_a_person_has_both_identities_in_any_order(known: tuple[None, ...]) -> N
 
 
 def test_what_is_not_known_is_none() -> None:
-    assert person(None, None) is None
-    assert chat(None) is None
-    assert person(LID) == Person(jid="123@lid", lid="123@lid")
-    assert person(NUMBER) == Person(jid="15550100@s.whatsapp.net", phone="+15550100")
-    for one in (person(LID), person(NUMBER)):
+    assert person_of(None, None) is None
+    assert chat_of(None) is None
+    assert person_of(LID) == Person(jid="123@lid", lid="123@lid")
+    assert person_of(NUMBER) == Person(jid="15550100@s.whatsapp.net", phone="+15550100")
+    for one in (person_of(LID), person_of(NUMBER)):
         assert one is not None
         assert one.identity is None
-    odd = person(parse_jid("a b@s.whatsapp.net"))
+    odd = person_of(parse_jid("a b@s.whatsapp.net"))
     assert odd == Person(jid="a b@s.whatsapp.net")
 
 
@@ -45,6 +45,6 @@ def test_what_is_not_known_is_none() -> None:
     ],
 )
 def test_a_chat_says_what_it_is(jid: str, type_: str) -> None:
-    found = chat(parse_jid(jid))
+    found = chat_of(parse_jid(jid))
     assert isinstance(found, Chat)
     assert (found.jid, found.type) == (jid, type_)

@@ -79,7 +79,7 @@ class ScriptedWorker:
     ) -> Any:
         """As the real one: slow answers are waited for together with `if_slow`."""
         assert method is WorkerMethod.SEND
-        self.sent.append(arguments["text"])
+        self.sent.append(arguments["content"]["text"])
         number = len(self.sent)
         answered = False
 

@@ -15,19 +15,21 @@ from whatsappd.wire.frames import pack, unpack
 from whatsappd.wire.shortening import bounded
 
 MESSAGE: dict[str, Any] = {
-    **{"message_id": "A", "timestamp_ms": 1, "push_name": "Ann", "content": "conversation"},
-    **{"text": "Grüße 👍\0\x1b[31m", "edit": None, "retry_count": 0, "chat": "1@lid"},
-    **{"sender": "1@lid", "from_me": False},
+    **{"message_id": "A", "timestamp_ms": 1, "edit": None, "retry_count": 0, "from_me": False},
+    "content": {"kind": "text", "text": "Grüße 👍\0\x1b[31m"},
+    "chat": {"jid": "1@lid", "lid": "1@lid", "phone": None, "name": None, "type": "person"},
+    "sender": {"jid": "1@lid", "lid": "1@lid", "phone": None, "name": "Ann"},
+    "mentions": [],
 }
 
 
 def test_what_fits_is_left_as_it_is() -> None:
     assert bounded(MESSAGE) is MESSAGE
-    longest = {**MESSAGE, "text": "👍" * 65_536}
+    longest = {**MESSAGE, "content": {"kind": "text", "text": "👍" * 65_536}}
     assert bounded(longest) is longest
 
 
-@pytest.mark.parametrize("name", ["push_name", "text", "edit", "quoted", "vcard", "error"])
+@pytest.mark.parametrize("name", ["name", "text", "edit", "quoted", "vcard", "error"])
 @pytest.mark.parametrize("letter", ["x", "é", "👍"])
 def test_a_text_is_cut_between_two_characters(name: str, letter: str) -> None:
     data = {**MESSAGE, name: letter * 1_000_000}
@@ -40,9 +42,20 @@ def test_a_text_is_cut_between_two_characters(name: str, letter: str) -> None:
 
 
 def test_an_address_is_whole_or_not_there() -> None:
-    found = bounded({**MESSAGE, "chat": "1" * 10_000 + "@lid"})
+    long = "1" * 10_000 + "@lid"
+    found = bounded({**MESSAGE, "chat": long, "sender": {**MESSAGE["sender"], "jid": long}})
     assert found["chat"] is None
-    assert found["shortened"] == {"chat": 10_004}
+    assert found["sender"] == {**MESSAGE["sender"], "jid": None}
+    assert found["shortened"] == {"chat": 10_004, "sender.jid": 10_004}
+
+
+def test_a_text_within_a_content_is_cut_as_one_beside_it() -> None:
+    quote = {"message_id": "B", "content": {"kind": "text", "text": "x" * 100_000}}
+    found = bounded(
+        {**MESSAGE, "content": {"kind": "text", "text": "x" * 300_000}, "reply_to": quote}
+    )
+    assert found["content"]["text"] == found["reply_to"]["content"]["text"] == "x" * 65_536
+    assert found["shortened"] == {"content.text": 300_000, "reply_to.content.text": 100_000}
 
 
 def test_lists_are_cut_by_items_and_what_is_too_deep_is_left_out() -> None:
@@ -60,11 +73,16 @@ def test_lists_are_cut_by_items_and_what_is_too_deep_is_left_out() -> None:
 
 
 def test_an_event_of_many_large_parts_loses_bytes_first_and_then_the_largest() -> None:
-    data = {**MESSAGE, "text": "t" * 262_000, "raw": b"r" * 250_000}
-    found = bounded(data)
-    assert "raw" not in found
-    assert found["text"] == data["text"]
-    assert found["shortened"] == {"raw": 250_000}
+    content = {"kind": "unsupported", "text": "👍" * 65_536, "raw": b"r" * 250_000}
+    found = bounded({**MESSAGE, "content": content})
+    assert "raw" not in found["content"]
+    assert found["content"]["text"] == content["text"]
+    assert found["shortened"] == {"content.raw": 250_000}
+    people = [{"jid": "1" * 200, "lid": "1" * 200, "phone": "1" * 200}] * 1000
+    found = bounded({**MESSAGE, "content": content, "mentions": people})
+    assert found["content"]["text"] == content["text"]
+    assert 0 < len(found["mentions"]) < 1000
+    assert found["shortened"] == {"content.raw": 250_000, "mentions": 1000}
 
 
 @pytest.mark.parametrize("value", [2**63, -(2**64), float("nan"), float("inf"), object(), {5}])
@@ -83,7 +101,9 @@ values = st.recursive(
 )  # fmt: skip
 
 
-@given(st.dictionaries(st.sampled_from(["chat", "message_ids", "text", "a", "b"]), values))
+@given(
+    st.dictionaries(st.sampled_from(["chat", "message_ids", "text", "content", "a", "b"]), values)
+)
 def test_whatever_comes_fits_into_the_log_and_is_left_alone_the_second_time(
     data: dict[str, Any],
 ) -> None:

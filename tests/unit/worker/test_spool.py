@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from message_shapes import OLDER_MESSAGE, saying
 from neonize_protos import e2e
 
 from whatsappd.engines.neonize.worker.spool import Spool
@@ -22,16 +23,8 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "inbox.spool"
 
 
-#: A message as `engines.neonize.worker.decode_events` makes it.
-MESSAGE: dict[str, Any] = {
-    **{"message_id": "A", "timestamp_ms": 1, "push_name": None, "content": "conversation"},
-    **{"edit": None, "retry_count": 0, "chat": "1@lid", "sender": "1@lid", "sender_alt": None},
-    **{"recipient_alt": None, "from_me": False, "is_group": False},
-}
-
-
 def event(text: str, **data: Any) -> WorkerEvent:
-    return WorkerEvent("acme", EventKind.MESSAGE, {**MESSAGE, "text": text, **data})
+    return WorkerEvent("acme", EventKind.MESSAGE, saying(text, **data))
 
 
 def unpacked(packed: bytes) -> WorkerEvent:
@@ -47,7 +40,7 @@ def unpacked(packed: bytes) -> WorkerEvent:
 
 
 def waiting(spool: Spool) -> list[tuple[int | None, str]]:
-    return [(found.number, found.data["text"]) for found in map(unpacked, spool.waiting)]
+    return [(found.number, found.data["content"]["text"]) for found in map(unpacked, spool.waiting)]
 
 
 def test_numbers_go_on_behind_what_the_daemon_has(file: Path) -> None:
@@ -119,10 +112,15 @@ def test_a_disk_that_is_full_costs_the_journal_and_no_event(
 def test_keys_that_an_older_version_left_are_not_brought(file: Path) -> None:
     share = e2e.Message()
     share.protocolMessage.appStateSyncKeyShare.keys.add().keyData.keyData = b"k" * 32
-    old = [event("", raw=share.SerializeToString()), event("b", raw=b"\x0b no protobuf")]
+    old = [
+        {**OLDER_MESSAGE, "text": "", "raw": share.SerializeToString()},
+        {**OLDER_MESSAGE, "text": "b", "raw": b"\x0b no protobuf"},
+    ]
     packed = [
-        pack_notification("event", each._replace(number=number).as_arguments())
-        for number, each in enumerate(old, 1)
+        pack_notification(
+            "event", WorkerEvent("acme", EventKind.MESSAGE, data, number).as_arguments()
+        )
+        for number, data in enumerate(old, 1)
     ]
     file.write_bytes(b"".join(packed))
     spool = Spool(file, taken=0)
@@ -157,12 +155,13 @@ def test_a_damaged_file_is_reported_and_stops_nobody(
 
 def test_an_event_too_large_for_the_log_arrives_without_what_makes_it_so(file: Path) -> None:
     spool = Spool(file, taken=0)
-    packed = spool.add(event("x" * MAX_EVENT, raw=b"y" * MAX_EVENT, message_id="A"))
+    content = {"kind": "unsupported", "type": "image", "text": "x" * MAX_EVENT}
+    packed = spool.add(event("", content={**content, "raw": b"y" * MAX_EVENT}, message_id="A"))
     assert len(packed) < MAX_EVENT
     found = unpacked(packed)
-    assert found.data["shortened"] == {"text": MAX_EVENT, "raw": MAX_EVENT}
+    assert found.data["shortened"] == {"content.text": MAX_EVENT, "content.raw": MAX_EVENT}
     assert found.data["message_id"] == "A"
-    assert "raw" not in found.data
+    assert "raw" not in found.data["content"]
 
 
 def test_what_stands_before_the_damage_is_kept_and_the_file_put_aside(

@@ -13,7 +13,7 @@ from neonize_protos import e2e, neonize
 from whatsappd.engines.neonize.worker import decode_events
 from whatsappd.engines.protocol import EventKind, parse_worker_event
 from whatsappd.wire.frames import pack, unpack
-from whatsappd.wire.shortening import MAX_ITEMS
+from whatsappd.wire.shortening import MAX_ITEMS, bounded
 
 BROKEN = b"ok \xf0\x9f"
 
@@ -56,7 +56,12 @@ def told(event: Any) -> dict[str, Any]:
     """What the daemon makes of it."""
     data = decode_events.message(event)
     assert data is not None
-    arguments = {"company": "acme", "kind": "message", "data": unpack(pack(data)), "number": 1}
+    arguments = {
+        "company": "acme",
+        "kind": "message",
+        "data": unpack(pack(bounded(data))),
+        "number": 1,
+    }
     taken = parse_worker_event(arguments)
     assert taken.kind is EventKind.MESSAGE
     return taken.data
@@ -64,23 +69,25 @@ def told(event: Any) -> dict[str, Any]:
 
 def test_texts_that_are_no_utf8_come_with_replacement_characters() -> None:
     found = told(message(_bytes(1, BROKEN), name=b"\xff\xfe", message_id=b"3EB\xff", edit=b"\xff"))
-    assert found["text"] == "ok �"
-    assert found["push_name"] == "��"
+    assert found["content"] == {"kind": "text", "text": "ok �"}
+    assert found["sender"]["name"] == "��"
     assert found["message_id"] == "3EB�"
     assert found["edit"] == "�"
     place = e2e.ImageMessage.DESCRIPTOR.fields_by_name["caption"].number
     caption = told(message(_bytes(3, _bytes(place, BROKEN))))
-    assert caption["text"] == "ok �"
+    assert caption["content"]["text"] == "ok �"
+    assert (caption["content"]["kind"], caption["content"]["type"]) == ("unsupported", "image")
     extended = told(message(_bytes(6, _bytes(1, BROKEN))))
-    assert extended["text"] == "ok �"
+    assert extended["content"] == {"kind": "text", "text": "ok �"}
 
 
 def test_addresses_that_are_no_addresses_do_no_harm() -> None:
     of = source(chat=jid(b"a b\xff\0", "example.com", 65535), sender=jid("9" * 10_000))
     found = told(message(_bytes(1, "Hello"), of=of))
-    assert found["chat"] == "a b�\0:65535@example.com"
-    assert found["sender"] is None
-    assert found["shortened"] == {"sender": 10_004}
+    assert found["chat"]["jid"] == "a b�\0@example.com"
+    assert found["chat"]["type"] == "other"
+    assert found["sender"] == {"jid": None, "lid": None, "phone": None, "name": "Ann"}
+    assert found["shortened"] == {"sender.jid": 10_004, "sender.lid": 10_004}
 
 
 @pytest.mark.parametrize(
@@ -110,7 +117,7 @@ def test_what_is_kept_of_a_message_holds_no_key_but_its_medias() -> None:
     image.imageMessage.mediaKey = b"m" * 32
     image.messageContextInfo.messageSecret = b"s" * 32
     image.senderKeyDistributionMessage.axolotlSenderKeyDistributionMessage = b"d" * 32
-    raw = told(message(image.SerializeToString()))["raw"]
+    raw = told(message(image.SerializeToString()))["content"]["raw"]
     assert b"m" * 32 in raw
     assert b"s" * 32 not in raw
     assert b"d" * 32 not in raw
@@ -120,8 +127,55 @@ def test_a_message_too_large_to_keep_says_so() -> None:
     image = e2e.Message()
     image.imageMessage.JPEGThumbnail = b"x" * 1_000_000
     found = told(message(image.SerializeToString()))
-    assert "raw" not in found
-    assert found["shortened"]["raw"] > 1_000_000
+    assert found["content"] == {"kind": "unsupported", "type": "image"}
+    assert found["shortened"]["content.raw"] > 1_000_000
+
+
+def context(**changed: Any) -> Any:
+    return e2e.ContextInfo(**changed)
+
+
+def test_a_text_says_what_it_answers_whom_it_names_and_where_it_is_from() -> None:
+    asked = e2e.Message(conversation="q" * 5000)
+    about = context(
+        stanzaID="3EB1", participant="123:4@lid", quotedMessage=asked, isForwarded=True,
+        mentionedJID=["15550100@s.whatsapp.net", "no jid:x@lid"], expiration=604_800,
+    )  # fmt: skip
+    answer = e2e.Message(extendedTextMessage=e2e.ExtendedTextMessage(text="a", contextInfo=about))
+    found = told(message(answer.SerializeToString()))
+    assert found["content"] == {"kind": "text", "text": "a"}
+    assert found["reply_to"]["message_id"] == "3EB1"
+    assert found["reply_to"]["sender"]["jid"] == "123@lid"
+    assert found["reply_to"]["content"] == {"kind": "text", "text": "q" * 1024}
+    assert [each["phone"] for each in found["mentions"]] == ["+15550100"]
+    assert (found["forwarded"], found["expires_s"]) == (1, 604_800)
+    about.forwardingScore = 5
+    about.quotedMessage.CopyFrom(e2e.Message())
+    answer.extendedTextMessage.contextInfo.CopyFrom(about)
+    found = told(message(answer.SerializeToString()))
+    assert (found["forwarded"], found["reply_to"]["content"]) == (5, None)
+    plain = told(message(_bytes(1, "Hello")))
+    assert (plain["reply_to"], plain["mentions"], plain["forwarded"]) == (None, [], 0)
+
+
+def test_what_a_text_names_without_end_is_bounded() -> None:
+    deep = e2e.Message(conversation="end")
+    for _ in range(20):
+        inner = context(stanzaID="3EB1", quotedMessage=deep)
+        deep = e2e.Message(extendedTextMessage=e2e.ExtendedTextMessage(text="x", contextInfo=inner))
+    deep.extendedTextMessage.contextInfo.mentionedJID.extend(["1" * 200 + "@lid"] * 20_000)
+    deep.extendedTextMessage.contextInfo.stanzaID = "i" * 100_000
+    found = told(message(deep.SerializeToString()))
+    assert found["content"] == {"kind": "text", "text": "x"}
+    assert found["reply_to"]["content"] == {"kind": "text", "text": "x"}
+    assert 0 < len(found["mentions"]) <= MAX_ITEMS
+    assert found["shortened"]["mentions"] == 20_000
+    assert found["shortened"]["reply_to.message_id"] == 100_000
+
+
+def test_an_empty_text_says_nothing_that_is_understood() -> None:
+    found = told(message(_bytes(6, _bytes(1, ""))))
+    assert (found["content"]["kind"], found["content"]["type"]) == ("unsupported", "extendedText")
 
 
 def test_a_message_of_every_kind_is_told() -> None:

@@ -55,7 +55,7 @@ export class Messages {
     }));
     const theirs = [...this.received.values()].map(({ seq, data }) => ({
       at: data.timestamp_ms, key: `event-${seq}`, isMine: data.from_me,
-      text: data.text || `(${data.content})`,
+      text: data.text || `(${data.content.type ?? data.content.kind})`,
       about: `${data.from_me ? "from the phone" : `from ${sender(data)}`} · ` +
         moment(data.timestamp_ms),
     }));
@@ -66,9 +66,9 @@ export class Messages {
 }
 
 function sender(data) {
-  const known = [data.sender, data.sender_alt].find((jid) => jid?.endsWith("@s.whatsapp.net"));
-  const number = person(known ?? data.sender);
-  return data.push_name && data.push_name !== number ? `${data.push_name} (${number})` : number;
+  const number = person(data.sender?.jid);
+  const name = data.sender?.name;
+  return name && name !== number ? `${name} (${number})` : number;
 }
 
 function item({ isMine, text, about, state, reason }) {

@@ -15,9 +15,9 @@ import time
 from pathlib import Path
 
 from whatsappd.errors import BadStateDirectory, StoreFailed
+from whatsappd.store.sqlite import old_keys, older_events
 from whatsappd.store.sqlite.failures import as_store_failed
 from whatsappd.store.sqlite.migrations import migrate
-from whatsappd.store.sqlite.old_keys import add_functions, erase_what_is_due
 
 #: How long SQLite itself waits for a lock that a foreign process holds.
 BUSY_TIMEOUT_MS = 5000
@@ -53,9 +53,10 @@ def connect_writer(path: Path) -> sqlite3.Connection:
             conn.execute(f"PRAGMA journal_size_limit = {WAL_LIMIT_BYTES:d}")
             # A migration may sort a million rows for an index: not in memory.
             conn.execute("PRAGMA temp_store = FILE")
-            add_functions(conn)
+            old_keys.add_functions(conn)
+            older_events.add_functions(conn)
             migrate(conn)
-            erase_what_is_due(conn)
+            old_keys.erase_what_is_due(conn)
             # Savepoints keep the pages they change in a temporary journal: in memory, please.
             conn.execute("PRAGMA temp_store = MEMORY")
         except BaseException:

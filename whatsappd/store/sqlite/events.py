@@ -38,7 +38,7 @@ from whatsappd.store.sqlite.slices import Slice, in_slices, overwrite_deleted
 from whatsappd.wire.frames import pack
 
 #: The largest event, packed. It must fit into an RPC message with room for what is around it.
-MAX_EVENT_BYTES = 512 * 1024
+MAX_EVENT_BYTES = 768 * 1024
 #: Events that a transaction which logs some may delete beside twice as many as it logs.
 TRIM_FEWEST = 20
 

@@ -19,7 +19,9 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from whatsappd.engines.neonize.worker import decode_events
+from whatsappd.engines.neonize.worker.contents import encoded, text
 from whatsappd.engines.protocol import INBOUND, EventKind, blank
+from whatsappd.model.content import Sendable
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, Jid, parse_jid
 from whatsappd.wire.protobuf import fields
 
@@ -147,8 +149,8 @@ class NeonizeClient:
             "logged_in": bool(self._client.is_logged_in),
         }
 
-    def send(self, to: Jid, text: str, *, secret: bytes) -> dict[str, Any]:
-        """Send a text and wait for the server's ack (at most 75 s).
+    def send(self, to: Jid, content: Sendable, *, secret: bytes) -> dict[str, Any]:
+        """Send a message and wait for the server's ack (at most 75 s).
 
         `secret` (32 bytes) identifies the attempt in the account's database; see `attempts`.
 
@@ -158,7 +160,7 @@ class NeonizeClient:
         jid = self._jid(to)
         if to.server in (USER_SERVER, LID_SERVER):
             self._require_device(to)
-        message = self._e2e.Message(conversation=text)
+        message = encoded(content, self._e2e)
         message.messageContextInfo.messageSecret = secret
         answer = self._checked(lambda: self._client.send_message(jid, message))
         return {"message_id": answer.ID, "timestamp_ms": answer.Timestamp * 1000}
@@ -268,7 +270,7 @@ class NeonizeClient:
             (
                 EventKind.STREAM_ERROR,
                 proto.StreamError,
-                lambda event: {"code": decode_events.text(event.Code)},
+                lambda event: {"code": text(event.Code)},
             ),
             (EventKind.MESSAGE, proto.Message, decode_events.message),
             (EventKind.RECEIPT, proto.Receipt, decode_events.receipt),
@@ -366,23 +368,23 @@ class NeonizeClient:
 
     def _pair_status(self, event: Any) -> dict[str, Any] | None:
         if event.Status == event.ERROR:
-            self._emit(EventKind.PAIR_ERROR, {"error": decode_events.text(event.Error)})
+            self._emit(EventKind.PAIR_ERROR, {"error": text(event.Error)})
             return None
         return {
             "jid": decode_events.jid_text(event.ID),
-            "business_name": decode_events.text(event.BusinessName) or None,
-            "platform": decode_events.text(event.Platform) or None,
+            "business_name": text(event.BusinessName) or None,
+            "platform": text(event.Platform) or None,
         }
 
     def _connected(self, _event: Any) -> dict[str, Any]:
         # Without this, receipts are "inactive" and no phone shows them.
         self._client.set_force_activate_delivery_receipts(True)
         me = self._client.get_me()
-        self._own_users = frozenset(decode_events.text(jid.User) for jid in (me.JID, me.LID))
+        self._own_users = frozenset(text(jid.User) for jid in (me.JID, me.LID))
         return {
             "jid": decode_events.jid_text(me.JID),
             "lid": decode_events.jid_text(me.LID),
-            "push_name": decode_events.text(me.PushName) or None,
+            "push_name": text(me.PushName) or None,
         }
 
 
@@ -409,12 +411,12 @@ class _LogListener(logging.Handler):
         self._on_forgotten = on_forgotten
 
     def emit(self, record: logging.LogRecord) -> None:
-        text = record.getMessage()
+        line = record.getMessage()
         if record.levelno >= logging.WARNING:
-            self.last = text
-            if forgotten := _FORGOTTEN.match(text):
+            self.last = line
+            if forgotten := _FORGOTTEN.match(line):
                 self._on_forgotten(*forgotten.groups())
-        elif unlinked := _UNLINKED_AT_LOGIN.match(text):
+        elif unlinked := _UNLINKED_AT_LOGIN.match(line):
             self._on_unlinked(int(unlinked[1]))
 
 
@@ -427,8 +429,8 @@ class WhatsmeowError(Exception):
 
 
 def _as_jid(jid: Any) -> Jid | None:
-    text = decode_events.jid_text(jid)
-    return None if text is None else parse_jid(text)
+    found = decode_events.jid_text(jid)
+    return None if found is None else parse_jid(found)
 
 
 def _nothing(*_event: Any) -> dict[str, Any]:

@@ -12,8 +12,14 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import msgspec
+
+from whatsappd.engines.neonize.worker.contents import decoded, quoted, text, visible_fields
 from whatsappd.errors import Malformed
-from whatsappd.model.jid import Jid
+from whatsappd.model.content import Unsupported
+from whatsappd.model.jid import Jid, parse_jid
+from whatsappd.model.message import Reply, source_of
+from whatsappd.model.person import person_of
 from whatsappd.wire.account_keys import is_plumbing, without_keys
 from whatsappd.wire.shortening import MAX_BYTES, MAX_ITEMS, MAX_NAME, SHORTENED, marked
 
@@ -37,55 +43,49 @@ _PLUMBING_RECEIPTS = frozenset({"peer_msg", "hist_sync"})
 #: What the own phone sends to its linked devices: see `wire.account_keys`.
 _PEER = "peer"
 
-#: Messages that carry only key material between clients; a person never sees them.
-_SILENT = {"senderKeyDistributionMessage", "messageContextInfo"}
-_PLAIN_TEXTS = {"conversation", "extendedTextMessage"}
-
 #: The end of year 9999, which is where calendars end; from 1 on, as `0` says that there is none.
 _LAST_MS = 253_402_300_799_999
 
 
-def text(value: Any) -> str:
-    """A protobuf string. One whose bytes are no UTF-8 comes out of protobuf as bytes."""
-    return value.decode(errors="replace") if isinstance(value, bytes) else str(value)
-
-
 def jid_text(jid: Any) -> str | None:
     """A neonize JID as text; None where there is none."""
-    if jid is None or jid.IsEmpty or not jid.Server:
-        return None
-    return str(Jid(text(jid.User), text(jid.Server), jid.Device))
+    found = _jid(jid)
+    return None if found is None else str(found)
 
 
 def message(event: Any) -> dict[str, Any] | None:
-    """A received (or own, sent elsewhere) message. None for what no person sees: keys that clients
-    distribute, and what the account's own devices tell each other.
+    """A received (or own, sent elsewhere) message: a `model.message.Message` as a map.
 
-    `content` is the protobuf field that holds it, without "Message" (`conversation`,
-    `extendedText`, `image`, ...); `text` is its text or caption. `raw` holds the serialized
-    message for everything but plain text, because media keys exist nowhere else; other keys are
-    taken out of it.
+    None for what no person sees: keys that clients distribute, and what the account's own devices
+    tell each other. What is not understood has `raw`, the serialized message, because media keys
+    exist nowhere else; other keys are taken out of it.
     """
-    fields = [field.name for field, _ in event.Message.ListFields() if field.name not in _SILENT]
     info = event.Info
+    fields = visible_fields(event.Message)
     if not fields or text(info.Category) == _PEER:
         return None
-    content = fields[0].removesuffix("Message")
+    content = decoded(event.Message, fields[0])
+    about: dict[str, Any] = {}
+    if len(fields) > 1 or isinstance(content, Unsupported):
+        try:
+            raw = _without_keys(event.Message)
+        except _IsPlumbing:
+            return None
+        if isinstance(content, Unsupported):
+            if isinstance(raw, bytes):
+                content = msgspec.structs.replace(content, raw=raw)
+            else:
+                about[SHORTENED] = {"content.raw": raw}
     data = {
+        **_source(info.MessageSource, text(info.Pushname) or None),
         "message_id": text(info.ID),
-        "push_name": text(info.Pushname) or None,
-        "content": content,
-        "text": _text(event.Message),
+        "content": content.as_wire(),
+        **_context(event.Message, fields[0]),
+        "view_once": event.IsViewOnce or event.IsViewOnceV2 or event.IsViewOnceV2Extension,
         "edit": text(info.Edit) or None,
         "retry_count": event.RetryCount,
-        **_source(info.MessageSource),
+        **about,
     }
-    if len(fields) > 1 or fields[0] not in _PLAIN_TEXTS:
-        raw = _raw(event.Message)
-        if raw is None:
-            return None
-        if fields[0] not in _PLAIN_TEXTS:
-            data |= raw
     return _timed(data, info.Timestamp)
 
 
@@ -180,35 +180,76 @@ def _timed(data: dict[str, Any], time_ms: int) -> dict[str, Any]:
     return marked({**data, "timestamp_ms": now_ms}, {}, {"timestamp_ms"})
 
 
-def _source(source: Any) -> dict[str, Any]:
+def _source(source: Any, name: str | None = None) -> dict[str, Any]:
+    """A `model.message.Source`. `name` is what the sender calls themselves."""
+    told = source_of(
+        chat=_jid(source.Chat),
+        sender=_jid(source.Sender),
+        sender_alt=_jid(source.SenderAlt),
+        recipient_alt=_jid(source.RecipientAlt),
+        from_me=bool(source.IsFromMe),
+        name=name,
+    )
+    plain_map: dict[str, Any] = msgspec.to_builtins(told)
+    return plain_map
+
+
+def _context(message: Any, field: str) -> dict[str, Any]:
+    """What a message says beside its content: what it answers, whom it names, where it is from."""
+    content = getattr(message, field)
+    if not hasattr(content, "contextInfo"):
+        return _NO_CONTEXT
+    context = content.contextInfo
+    reply = None
+    if context.stanzaID:
+        quote = quoted(context.quotedMessage)
+        reply = msgspec.to_builtins(
+            Reply(
+                message_id=text(context.stanzaID),
+                sender=person_of(_parsed(context.participant)),
+                content=quote,
+            )
+        )
+    mentioned = [person_of(_parsed(jid)) for jid in context.mentionedJID]
     return {
-        "chat": jid_text(source.Chat),
-        "sender": jid_text(source.Sender),
-        "sender_alt": jid_text(source.SenderAlt),
-        "recipient_alt": jid_text(source.RecipientAlt),
-        "from_me": source.IsFromMe,
-        "is_group": source.IsGroup,
+        "reply_to": reply,
+        "mentions": [msgspec.to_builtins(each) for each in mentioned if each is not None],
+        "forwarded": max(context.forwardingScore, int(context.isForwarded)),
+        "expires_s": context.expiration,
     }
 
 
-def _raw(content: Any) -> dict[str, Any] | None:
-    """What an event has of a serialized message; None if it is no message between people."""
-    serialized = content.SerializeToString()
+_NO_CONTEXT: dict[str, Any] = {"reply_to": None, "mentions": [], "forwarded": 0, "expires_s": 0}
+
+
+def _jid(jid: Any) -> Jid | None:
+    if jid is None or jid.IsEmpty or not jid.Server:
+        return None
+    return Jid(text(jid.User), text(jid.Server), jid.Device)
+
+
+def _parsed(address: Any) -> Jid | None:
+    try:
+        return parse_jid(text(address))
+    except ValueError:
+        return None
+
+
+class _IsPlumbing(Exception):
+    """It is no message between people."""
+
+
+def _without_keys(content: Any) -> bytes | int:
+    """A serialized message; its length, if it is too large or nobody knows which keys are in it.
+
+    Raises:
+        _IsPlumbing: see there.
+    """
+    serialized: bytes = content.SerializeToString()
     try:
         if is_plumbing(serialized):
-            return None
+            raise _IsPlumbing
         raw = without_keys(serialized)
-    except Malformed:  # nobody knows which keys are in it
-        return {SHORTENED: {"raw": len(serialized)}}
-    return {"raw": raw} if len(raw) <= MAX_BYTES else {SHORTENED: {"raw": len(raw)}}
-
-
-def _text(content: Any) -> str:
-    if content.conversation:
-        return text(content.conversation)
-    if content.HasField("extendedTextMessage"):
-        return text(content.extendedTextMessage.text)
-    for field, value in content.ListFields():
-        if field.message_type is not None and "caption" in field.message_type.fields_by_name:
-            return text(value.caption)
-    return ""
+    except Malformed:
+        return len(serialized)
+    return raw if len(raw) <= MAX_BYTES else len(raw)

@@ -37,6 +37,7 @@ from whatsappd.engines.protocol import (
     WorkerMethod,
 )
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
+from whatsappd.model.content import sendable_from
 from whatsappd.model.jid import parse_jid
 from whatsappd.sandbox.trust import replace_noise_root
 from whatsappd.wire.frames import READ_SIZE, MessagePackReader
@@ -194,9 +195,8 @@ class WorkerServer:
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
     def _send(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return self._opened().send(
-            parse_jid(arguments["to"]), arguments["text"], secret=arguments["secret"]
-        )
+        content = sendable_from(arguments["content"])
+        return self._opened().send(parse_jid(arguments["to"]), content, secret=arguments["secret"])
 
     def _look_up(self, arguments: dict[str, Any]) -> dict[str, Any]:
         return self._opened().look_up([parse_jid(address) for address in arguments["addresses"]])

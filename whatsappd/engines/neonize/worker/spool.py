@@ -21,6 +21,7 @@ from typing import Any
 
 from whatsappd.engines.protocol import EVENT, EventKind, WorkerEvent, parse_worker_event, unpackable
 from whatsappd.errors import InvalidParams, Malformed, TooLarge
+from whatsappd.model.older_events import in_todays_shape
 from whatsappd.wire.account_keys import is_plumbing, without_keys
 from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
@@ -172,7 +173,8 @@ def _load(file: Path) -> list[WorkerEvent]:
             message = parse_message(value)
             if not isinstance(message, Notification):
                 raise Malformed("a message that is no event")
-            events.append(parse_worker_event(named_arguments(message.params)))
+            if (event := _brought(named_arguments(message.params))) is not None:
+                events.append(event)
         except (Malformed, InvalidParams) as error:
             trouble = error.message
     if trouble is not None:
@@ -182,25 +184,32 @@ def _load(file: Path) -> list[WorkerEvent]:
             "%s is damaged (%s): %d events were read, and it is kept as %s",
             *(file, trouble, len(events), aside.name),
         )
-    return [
-        kept
-        for event in events
-        if event.number is not None and (kept := _without_plumbing(event)) is not None
-    ]
+    return [event for event in events if event.number is not None]
 
 
-def _without_plumbing(event: WorkerEvent) -> WorkerEvent | None:
-    """`event` without the keys that older versions left in it; None if nothing else was."""
-    raw = event.data.get("raw")
-    if event.kind is not EventKind.MESSAGE or raw is None:
-        return event
+def _without_plumbing(data: dict[str, Any]) -> dict[str, Any] | None:
+    """A message's data without the keys that older versions left in it; None: there was no more."""
+    raw = data.get("raw")
+    if raw is None:
+        return data
     try:
-        if is_plumbing(raw):
-            return None
-        return event._replace(data={**event.data, "raw": without_keys(raw)})
+        return None if is_plumbing(raw) else {**data, "raw": without_keys(raw)}
     except (Malformed, TypeError):  # nobody knows which keys are in it
-        data = {name: value for name, value in event.data.items() if name != "raw"}
-        return event._replace(data=data)
+        return {name: value for name, value in data.items() if name != "raw"}
+
+
+def _brought(arguments: dict[str, Any]) -> WorkerEvent | None:
+    """An event that an earlier worker left, perhaps one of an older version; None: it was none.
+
+    Raises:
+        Malformed: see `parse_worker_event`.
+    """
+    data = arguments.get("data")
+    if isinstance(data, dict):
+        if arguments.get("kind") == EventKind.MESSAGE and (data := _without_plumbing(data)) is None:
+            return None
+        arguments = {**arguments, "data": in_todays_shape(data)}
+    return parse_worker_event(arguments)
 
 
 def _values(content: bytes) -> tuple[list[Any], str | None]:
