@@ -15,8 +15,8 @@ from time import monotonic, time
 from typing import Any, NamedTuple
 
 from whatsappctl.batch_lines import BatchLine
+from whatsappctl.connection import BlockingConnection
 from whatsappctl.interrupts import Interrupts
-from whatsappctl.pipeline import Pipeline
 from whatsappd.errors import (
     Malformed,
     QueueFull,
@@ -26,9 +26,8 @@ from whatsappd.errors import (
     TooManyRequests,
     Unreachable,
     WhatsappdError,
-    error_from_wire,
 )
-from whatsappd.wire.rpc import MAX_MSGID, Response
+from whatsappd.wire.client_exchange import Answer
 
 #: Requests in flight. The daemon allows 128 to a connection, and counts one a moment longer.
 IN_FLIGHT = 100
@@ -93,7 +92,6 @@ class BatchSender:
         # By chat: behind one that is not done.
         self._held: dict[tuple[str, str], deque[BatchLine]] = {}
         self._waiting = 0  # lines in the values of _held
-        self._msgid = 0
         self._told: set[str] = set()  # companies whose queue was full
         self._window = IN_FLIGHT
         self._pause = SHORTEST_PAUSE
@@ -116,36 +114,36 @@ class BatchSender:
             StoreFailed: its disk takes nothing any more.
             Malformed: it says what no daemon says.
         """
-        pipeline = Pipeline(self._path, deadline=CONNECT_WITHIN)
+        connection = BlockingConnection(self._path, deadline=CONNECT_WITHIN)
         while True:
             try:
-                with closing(pipeline):
-                    self._work(pipeline)
+                with closing(connection):
+                    self._work(connection)
                 break
             except (Unreachable, Stopping, TooManyRequests) as error:
                 self._lost(error)
             if (found := self._reconnected()) is None:
                 break
-            pipeline = found
+            connection = found
         if self._fatal is not None:
             raise self._fatal
 
-    def _work(self, pipeline: Pipeline) -> None:
+    def _work(self, connection: BlockingConnection) -> None:
         while True:
             self._look_at_the_clock()
             if self._drain_until is None:
-                self._fill(pipeline)
-                if not self._in_flight and not self._again:
+                self._fill(connection)
+                if not self._in_flight and not self._again and not connection.lost:
                     return
             elif not self._in_flight or monotonic() > self._drain_until:
                 return
-            answers = pipeline.turn(self._may_wait(), self._interrupts.wake)
+            answers = connection.turn(self._may_wait(), self._interrupts.wake)
             for place, answer in enumerate(answers, 1):
                 self._take(answer)
                 if place % FEW == 0 and self._drain_until is None:
                     # The daemon need not wait until all answers are noted.
-                    self._fill(pipeline)
-                    pipeline.send()
+                    self._fill(connection)
+                    connection.send()
             self._interrupts.drain()
 
     def _look_at_the_clock(self) -> None:
@@ -176,19 +174,18 @@ class BatchSender:
 
     # --- which line is next -------------------------------------------------------------------
 
-    def _fill(self, pipeline: Pipeline) -> None:
-        if monotonic() < self._paused_until:
-            return
-        while len(self._in_flight) < self._window and pipeline.unsent < UNSENT:
+    def _fill(self, connection: BlockingConnection) -> None:
+        if monotonic() < self._paused_until or connection.lost:
+            return  # `turn` says why
+        while len(self._in_flight) < self._window and connection.unsent < UNSENT:
             line = self._next()
             if line is None:
                 return
             if not self._in_flight:
                 self._answered_at = monotonic()  # nobody owed an answer until now
-            self._msgid = self._msgid % MAX_MSGID + 1
-            self._in_flight[self._msgid] = line
+            msgid = connection.post("message.send", line.arguments)
+            self._in_flight[msgid] = line
             self._posted.add(line.number)
-            pipeline.post(self._msgid, "message.send", line.arguments)
 
     def _next(self) -> BatchLine | None:
         if self._again:
@@ -218,10 +215,8 @@ class BatchSender:
 
     # --- answers ------------------------------------------------------------------------------
 
-    def _take(self, answer: Response) -> None:
-        line = self._in_flight.pop(answer.msgid, None)
-        if line is None:
-            raise Malformed(f"whatsappd answered what was not asked: {answer.msgid}")
+    def _take(self, answer: Answer) -> None:
+        line = self._in_flight.pop(answer.msgid)
         self._posted.discard(line.number)
         self._answered_at = monotonic()
         if answer.error is None:
@@ -233,7 +228,7 @@ class BatchSender:
                     self._done(LineOutcome(line, row, before=created_ms < self._began_ms))
                     return
             raise Malformed(f"whatsappd answered no row of the outbox: {row!r:.200}")
-        error = error_from_wire(answer.error)
+        error = answer.error
         if isinstance(error, (QueueFull, TooManyRequests, Stopping)):
             self._hold_back(line, error)
         elif isinstance(error, StoreFailed):
@@ -266,7 +261,7 @@ class BatchSender:
             heappush(self._again, line)
         self._in_flight.clear()
 
-    def _reconnected(self) -> Pipeline | None:
+    def _reconnected(self) -> BlockingConnection | None:
         """A new connection; None: there will be none, or nobody wants one any more."""
         pause = SHORTEST_PAUSE
         while not self._is_ending():
@@ -275,7 +270,7 @@ class BatchSender:
             if self._is_ending():
                 break
             try:
-                return Pipeline(self._path, deadline=CONNECT_WITHIN)
+                return BlockingConnection(self._path, deadline=CONNECT_WITHIN)
             except (Unreachable, TimedOut):
                 if monotonic() > self._answered_at + PATIENCE:
                     raise

@@ -7,10 +7,12 @@ which are the same ones that the daemon raises.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
+from time import monotonic
 from typing import TYPE_CHECKING, Any
 
-from whatsappctl.connection import Connection
-from whatsappd.errors import Unreachable
+from whatsappctl.connection import BlockingConnection
+from whatsappd.errors import TimedOut, Unreachable
+from whatsappd.model.event import SESSION_STATE
 from whatsappd.model.paths import socket_to_reach
 
 if TYPE_CHECKING:
@@ -46,7 +48,7 @@ class Client:
     def __init__(self, path: str | None = None, *, deadline: float | None = DEADLINE) -> None:
         self.path = path or socket_to_reach()
         self._deadline = deadline
-        self._connection: Connection | None = None
+        self._connection: BlockingConnection | None = None
 
     def __enter__(self) -> Client:
         return self
@@ -84,7 +86,8 @@ class Client:
         if deadline == CLIENTS_OWN:
             deadline = self._deadline
         if self._connection is None or self._connection.lost:
-            self._connection = Connection(self.path, deadline=deadline)
+            self.close()
+            self._connection = BlockingConnection(self.path, deadline=deadline)
         return self._connection.call(method, arguments, deadline=deadline)
 
     # --- the daemon ---------------------------------------------------------------------------
@@ -130,7 +133,7 @@ class Client:
                 digest.update(data)
                 write(data)
 
-        connection = Connection(self.path, deadline=self._deadline)
+        connection = BlockingConnection(self.path, deadline=self._deadline)
         try:
             answer: dict[str, Any] = connection.call(
                 "daemon.backup", {"accounts": accounts}, deadline=None, notified=notified
@@ -182,7 +185,7 @@ class Client:
         """Start a session (see `start`) and follow its events from before: no code is missed."""
         from whatsappctl.event_stream import EventStream
 
-        connection = Connection(self.path, deadline=self._deadline)
+        connection = BlockingConnection(self.path, deadline=self._deadline)
         arguments: dict[str, Any] = {"company": company, "watch": True}
         if take_over:
             arguments["take_over"] = True
@@ -234,9 +237,23 @@ class Client:
         Raises:
             TimedOut: it was not within `deadline` seconds; the message says how it stands.
         """
-        from whatsappctl.waiting import wait_for_state
-
-        return wait_for_state(self, company, state, deadline=deadline)
+        until = None if deadline is None else monotonic() + deadline
+        # Follow first and look then: a change in between is in the stream.
+        with self.events(companies=[company], types=[SESSION_STATE]) as events:
+            while True:
+                status = self.status(company)
+                if status["state"] == state:
+                    return status
+                left = None if until is None else max(0.001, until - monotonic())
+                try:
+                    events.next(deadline=left)
+                except TimedOut as error:
+                    raise TimedOut(
+                        f"{company} is not {state} after {deadline:g} s, "
+                        f"but {status['state']}: {status['cause']}",
+                        company=company,
+                        state=status["state"],
+                    ) from error
 
     # --- messages -----------------------------------------------------------------------------
 

@@ -1,38 +1,25 @@
-"""One blocking connection to the daemon: requests, answers and notifications, with deadlines.
+"""A blocking connection to the daemon: the exchange of `wire.client_exchange` on a socket.
 
-`client` and `stream` use it; scripts use those. It is not for several threads at once.
+`client` and `event_stream` call one method at a time on it; `batch_sender` posts many and takes
+answers as they come. Scripts use those. It is not for several threads at once.
 """
 
 from __future__ import annotations
 
+import select
 import socket
 from collections import deque
 from collections.abc import Callable
+from math import ceil
 from time import monotonic
 from typing import Any
 
-from whatsappd.errors import (
-    Denied,
-    Malformed,
-    TimedOut,
-    Unreachable,
-    WhatsappdError,
-    error_from_wire,
-    not_running,
-)
-from whatsappd.wire.frames import READ_SIZE, MessagePackReader
-from whatsappd.wire.rpc import (
-    MAX_MSGID,
-    Notification,
-    Response,
-    is_last_word,
-    named_arguments,
-    pack_request,
-    parse_message,
-)
+from whatsappd.errors import TimedOut, Unreachable
+from whatsappd.wire.client_exchange import Answer, ClientExchange, Notice, cannot_connect
+from whatsappd.wire.frames import READ_SIZE
 
 
-class Connection:
+class BlockingConnection:
     """Connected from the beginning; the daemon's socket is at `path`.
 
     Args:
@@ -47,26 +34,29 @@ class Connection:
 
     def __init__(self, path: str, *, deadline: float | None) -> None:
         self.path = path
-        self._sock = connect(path, deadline)
-        self._frames = MessagePackReader()
-        self._answers: dict[int, Response] = {}
-        self._awaited: set[int] = set()
-        self._notifications: deque[tuple[str, dict[str, Any]]] = deque()
-        self._last_msgid = 0
-        self._lost: WhatsappdError | None = None
+        self._sock = _connected(path, deadline)
+        self._exchange = ClientExchange()
+        self._unsent = bytearray()
+        self._notices: deque[Notice] = deque()
 
     @property
     def lost(self) -> bool:
         """Whether nothing can be called on it any more."""
-        return self._lost is not None
+        return self._exchange.ended is not None
+
+    @property
+    def unsent(self) -> int:
+        """Bytes that the daemon has not taken yet."""
+        return len(self._unsent)
 
     def fileno(self) -> int:
         return self._sock.fileno()
 
     def close(self) -> None:
-        if self._lost is None:
-            self._lost = Unreachable("the connection is closed")
+        self._exchange.end(Unreachable("the connection is closed"))
         self._sock.close()
+
+    # --- one call at a time -------------------------------------------------------------------
 
     def call(
         self,
@@ -88,32 +78,35 @@ class Connection:
             Unreachable: the connection is lost; whether the call was carried out is unknown.
         """
         until = None if deadline is None else monotonic() + deadline
-        self._last_msgid = msgid = self._last_msgid % MAX_MSGID + 1
-        self._awaited.add(msgid)
+        msgid = self.post(method, arguments)
+        self.send()
         try:
-            self._send(pack_request(msgid, method, arguments), until)
-            while msgid not in self._answers:
-                self._receive(until)
-                while notified is not None and self._notifications:
-                    notified(*self._notifications.popleft())
+            while True:
+                answers = self._turn(until)
+                while notified is not None and self._notices:
+                    notified(*self._notices.popleft())
+                for answer in answers:
+                    if answer.msgid != msgid:
+                        continue  # of a call that was given up
+                    if answer.error is not None:
+                        raise answer.error
+                    return answer.result
         except TimeoutError as error:
+            if self._unsent:
+                # Half a message may have left, so nothing can follow it.
+                self._exchange.end(TimedOut(f"whatsappd at {self.path} reads nothing"))
+                self._sock.close()
             raise TimedOut(
                 f"{method}: no answer within {deadline:g} s; what was asked for goes on",
                 method=method,
             ) from error
-        finally:
-            self._awaited.discard(msgid)
-        answer = self._answers.pop(msgid)
-        if answer.error is not None:
-            raise error_from_wire(answer.error)
-        return answer.result
 
     def has_notification(self) -> bool:
         """Whether `notification` would return at once."""
-        return bool(self._notifications)
+        return bool(self._notices)
 
-    def notification(self, *, deadline: float | None) -> tuple[str, dict[str, Any]]:
-        """The next notification (method, arguments), waiting for at most `deadline` seconds.
+    def notification(self, *, deadline: float | None) -> Notice:
+        """The next notification, waiting for at most `deadline` seconds.
 
         Raises:
             TimedOut: none came in time.
@@ -121,100 +114,102 @@ class Connection:
         """
         until = None if deadline is None else monotonic() + deadline
         try:
-            while not self._notifications:
-                self._receive(until)
+            while not self._notices:
+                self._turn(until)
         except TimeoutError as error:
             raise TimedOut(f"nothing came within {deadline:g} s") from error
-        return self._notifications.popleft()
+        return self._notices.popleft()
 
-    def _send(self, data: bytes, until: float | None) -> None:
-        if self._lost is not None:
-            raise self._lost
-        view = memoryview(data)
+    # --- many at a time -----------------------------------------------------------------------
+
+    def post(self, method: str, arguments: dict[str, Any]) -> int:
+        """Put a request into what `send` and `turn` send; the number that its answer will have."""
+        msgid, packed = self._exchange.request(method, arguments)
+        self._unsent += packed
+        return msgid
+
+    def send(self) -> None:
+        """Send of what was posted as much as the socket takes now."""
         try:
-            while view:
-                self._sock.settimeout(_left(until))
-                view = view[self._sock.send(view) :]
-        except TimeoutError:
-            # Half a message may have left, so nothing can follow it.
-            self._lose(TimedOut(f"whatsappd at {self.path} reads nothing"))
-            raise
+            sent = self._sock.send(self._unsent)
+        except BlockingIOError:
+            return
         except OSError:
             # It closed the connection, and may have said why: `_receive` meets that first.
-            return
+            sent = len(self._unsent)
+        del self._unsent[:sent]
 
-    def _receive(self, until: float | None) -> None:
-        """Take what arrives next.
+    def turn(self, seconds: float, wake: socket.socket) -> list[Answer]:
+        """Send what can be sent, and take the answers that have come.
+
+        Returns without any after `seconds`, or when `wake` becomes readable.
 
         Raises:
-            TimeoutError: nothing arrived in time.
+            WhatsappdError: the connection is lost, and why. What was posted may have been done.
+        """
+        try:
+            return self._turn(monotonic() + max(0.0, seconds), wake)
+        except TimeoutError:
+            return []
+
+    def _turn(self, until: float | None, wake: socket.socket | None = None) -> list[Answer]:
+        """Wait for the socket, and move bytes both ways.
+
+        So neither end can wait for the other with full buffers.
+
+        Raises:
+            TimeoutError: the socket was not ready before `until`.
             WhatsappdError: nothing will arrive any more, and why.
         """
-        if self._lost is not None:
-            raise self._lost
+        if self._exchange.ended is not None:
+            self._sock.close()
+            raise self._exchange.ended.afresh()
+        poll = select.poll()
+        poll.register(self._sock, select.POLLIN | (select.POLLOUT if self._unsent else 0))
+        if wake is not None:
+            poll.register(wake, select.POLLIN)
+        left = None if until is None else max(0, ceil((until - monotonic()) * 1000))
+        ready = dict(poll.poll(left))
+        if not ready:
+            raise TimeoutError
+        events = ready.get(self._sock.fileno(), 0)
+        if events & select.POLLOUT:
+            self.send()
+        return self._receive() if events & ~select.POLLOUT else []
+
+    def _receive(self) -> list[Answer]:
         try:
-            self._sock.settimeout(_left(until))
             data = self._sock.recv(READ_SIZE)
-        except TimeoutError:
-            raise
+        except BlockingIOError:
+            return []
         except OSError as error:
-            raise self._lose(
+            self._exchange.end(
                 Unreachable(f"the connection to whatsappd is lost: {error.strerror}")
-            ) from error
+            )
+            return []
         if not data:
-            raise self._lose(Unreachable(f"whatsappd at {self.path} closed the connection"))
-        try:
-            for value in self._frames.feed(data):
-                self._take(value)
-        except WhatsappdError as error:
-            raise self._lose(error) from None
-
-    def _take(self, value: Any) -> None:
-        message = parse_message(value)
-        if isinstance(message, Response):
-            if message.msgid in self._awaited:  # else its caller has given up
-                self._answers[message.msgid] = message
-        elif isinstance(message, Notification):
-            arguments = named_arguments(message.params)
-            if message.method == "error" and is_last_word(arguments):
-                raise error_from_wire(arguments)  # the daemon's last word before it closes
-            self._notifications.append((message.method, arguments))
-        else:
-            raise Malformed("whatsappd sent a request")
-
-    def _lose(self, error: WhatsappdError) -> WhatsappdError:
-        self._lost = error
-        self._sock.close()
-        return error
+            self._exchange.end(Unreachable(f"whatsappd at {self.path} closed the connection"))
+            return []
+        answers = []
+        for each in self._exchange.receive(data):
+            if isinstance(each, Answer):
+                answers.append(each)
+            else:
+                self._notices.append(each)
+        return answers
 
 
-def _left(until: float | None) -> float | None:
-    if until is None:
-        return None
-    left = until - monotonic()
-    if left <= 0:
-        raise TimeoutError
-    return left
-
-
-def connect(path: str, deadline: float | None) -> socket.socket:
-    """A socket connected to the daemon; raises as `Connection` does."""
+def _connected(path: str, deadline: float | None) -> socket.socket:
+    """A nonblocking socket that is connected to the daemon."""
     sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
     try:
         sock.settimeout(deadline)
         sock.connect(path)
-    except PermissionError as error:
-        sock.close()
-        raise Denied(
-            f"no permission to connect to {path}: ask to be added to the group that owns it",
-            path=path,
-        ) from error
-    except TimeoutError as error:
-        sock.close()
-        raise TimedOut(
-            f"whatsappd at {path} takes no connection: it hangs or is overloaded", path=path
-        ) from error
+        sock.setblocking(False)
     except OSError as error:
         sock.close()
-        raise not_running(path, error) from error
+        raise cannot_connect(path, error) from error
+    except BaseException:
+        sock.close()
+        raise
     return sock

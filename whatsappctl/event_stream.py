@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any
 
-from whatsappctl.connection import Connection
+from whatsappctl.connection import BlockingConnection
 from whatsappd.errors import Malformed
 from whatsappd.model.event import Event
 
@@ -27,7 +27,7 @@ class EventStream:
     """
 
     def __init__(
-        self, connection: Connection, answer: dict[str, Any], *, deadline: float | None
+        self, connection: BlockingConnection, answer: dict[str, Any], *, deadline: float | None
     ) -> None:
         if not isinstance(answer, dict) or "subscription" not in answer:
             connection.close()
@@ -108,7 +108,7 @@ def subscribe(
         "consumer": consumer,
     }
     arguments = {name: value for name, value in wanted.items() if value is not None}
-    connection = Connection(path, deadline=deadline)
+    connection = BlockingConnection(path, deadline=deadline)
     try:
         answer = connection.call("events.subscribe", arguments, deadline=deadline)
     except BaseException:

@@ -88,6 +88,10 @@ class WhatsappdError(Exception):
         self.company = company
         return self
 
+    def afresh(self) -> Self:
+        """The same error to raise once more: each raise adds a traceback, so callers share none."""
+        return type(self)(self.message, **self.data)
+
     def as_wire(self) -> dict[str, Any]:
         """The `error` member of a MessagePack-RPC response."""
         return {"code": self.code, "name": self.name, "message": self.message, "data": self.data}
@@ -221,15 +225,6 @@ class Unreachable(
     remedy="Start the daemon: `whatsappd run` or `systemctl start whatsappd`.",
 ):
     """The daemon does not answer on its socket. Raised by clients, never sent."""
-
-
-def not_running(path: str, error: OSError) -> Unreachable:
-    """What every client says when nobody takes its connection to the socket at `path`."""
-    return Unreachable(
-        f"whatsappd is not running at {path} ({error.strerror or error}): "
-        "start it with `whatsappd run` or `systemctl start whatsappd`",
-        path=path,
-    )
 
 
 class Revoked(

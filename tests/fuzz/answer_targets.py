@@ -25,7 +25,7 @@ from wire_targets import messages, streams
 
 from whatsappctl.batch_lines import BatchLine
 from whatsappctl.batch_sender import BatchSender, LineOutcome
-from whatsappctl.connection import Connection
+from whatsappctl.connection import BlockingConnection
 from whatsappctl.event_stream import subscribe
 from whatsappctl.interrupts import Interrupts
 from whatsappd.engines.neonize.spawn import Confinement, ForkServer
@@ -87,7 +87,7 @@ def _listener() -> tuple[socket.socket, str, tempfile.TemporaryDirectory[str]]:
 def check_answers(data: bytes) -> None:
     """Whatever the daemon says, its client's caller gets an answer or one of our errors."""
     listening, path, _ = _listener()
-    connection = Connection(path, deadline=5)
+    connection = BlockingConnection(path, deadline=5)
     daemon, _ = listening.accept()
     with daemon:
         daemon.sendall(data[:READ_SIZE])
@@ -102,7 +102,7 @@ def check_answers(data: bytes) -> None:
             connection.close()
 
 
-def _notifications(connection: Connection) -> Iterator[tuple[str, dict[str, Any]]]:
+def _notifications(connection: BlockingConnection) -> Iterator[tuple[str, dict[str, Any]]]:
     while True:
         yield connection.notification(deadline=5)
 

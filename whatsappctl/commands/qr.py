@@ -25,7 +25,7 @@ def command(company: str, png: str | None, text: bool) -> None:
     On the phone: Settings, Linked devices, Link a device. A code is good for 20 to 60 seconds;
     `whatsappctl start COMPANY` shows each new one in its place.
     """
-    from whatsappctl.waiting import wait_for_qr
+    from whatsappctl.commands._waits import wait_for_qr
 
     with client() as daemon:
         answer = wait_for_qr(daemon, company, deadline=PATIENCE)

@@ -70,7 +70,7 @@ def scan(company: str | None, qr: str | None, phone: str) -> None:
     if (company is None) == (qr is None):
         raise click.UsageError("give either COMPANY or --qr")
     if qr is None:
-        from whatsappctl.waiting import wait_for_qr
+        from whatsappctl.commands._waits import wait_for_qr
 
         assert company is not None
         _ask("sandbox.info")  # a daemon without a sandbox should say so now, not after waiting

@@ -153,7 +153,7 @@ def command(
 
 
 def _wait(daemon: Client, row: dict[str, Any], goal: str, timeout: float | None) -> dict[str, Any]:
-    from whatsappctl.waiting import wait_for_message
+    from whatsappctl.commands._waits import wait_for_message
 
     accepted = row
     try:

@@ -23,7 +23,6 @@ from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.problems import HttpError, unauthenticated
 from whatsappd.model.consumer import RESERVED, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
-from whatsappd.rpc.client import afresh
 from whatsappd.rules.forwarded import address_of, network_of
 
 log = structlog.get_logger()
@@ -187,7 +186,7 @@ class ApiKeys:
             # A thousand streams of one key ask at the same moment: one of them asks the daemon.
             await checking.ended.wait()
             if checking.trouble is not None:
-                raise afresh(checking.trouble)
+                raise checking.trouble.afresh()
         if _KEY.fullmatch(key) is None:
             raise self._wrong(address)
         checking = self._checking[digest] = _Check()

@@ -21,8 +21,9 @@ import structlog
 import trio
 
 from whatsappd.errors import Denied, TimedOut, TooManyRequests, Unreachable, WhatsappdError
-from whatsappd.rpc.client import Notice, RpcClient, open_client
+from whatsappd.rpc.client import RpcClient, open_client
 from whatsappd.rules.bounds import REPORTED
+from whatsappd.wire.client_exchange import Notice
 
 log = structlog.get_logger()
 

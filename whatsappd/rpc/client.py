@@ -1,10 +1,11 @@
-"""The other end for trio programs: the gateway, the demo, and tests.
+"""The client for trio programs: the gateway, the demo, and tests.
 
     async with open_client("/run/whatsappd/whatsappd.sock") as client:
         hello = await client.call("daemon.hello")
 
-Any number of tasks may call at once; answers find their caller by msgid. `whatsappctl` has a
-blocking client of its own, because trio costs more start-up time than its whole command.
+Any number of tasks may call at once. What requests, answers and the connection's end mean is
+decided by `wire.client_exchange`; this moves its bytes and wakes whoever waits. `whatsappctl` does
+that with a blocking socket, because trio costs more start-up time than its whole command.
 """
 
 from __future__ import annotations
@@ -14,32 +15,16 @@ import os
 import socket
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from typing import Any, NamedTuple
+from typing import Any
 
 import outcome
 import trio
 
-from whatsappd.errors import (
-    Denied,
-    Malformed,
-    Unreachable,
-    WhatsappdError,
-    error_from_wire,
-    not_running,
-)
+from whatsappd.errors import Unreachable, WhatsappdError
 from whatsappd.rpc.limits import MAX_UNSENT, SEND_STALLED_AFTER
 from whatsappd.rpc.socket_writer import SocketWriter
-from whatsappd.wire.frames import READ_SIZE, MessagePackReader
-from whatsappd.wire.rpc import (
-    ERROR,
-    MAX_MSGID,
-    Request,
-    Response,
-    is_last_word,
-    named_arguments,
-    pack_request,
-    parse_message,
-)
+from whatsappd.wire.client_exchange import Answer, ClientExchange, Notice, cannot_connect
+from whatsappd.wire.frames import READ_SIZE
 
 #: Notifications held for whoever reads them. When they are full nothing more is read from the
 #: daemon, answers included: read them in a task of their own.
@@ -48,19 +33,13 @@ NOTIFICATION_BUFFER = 1024
 BACKLOG_PAUSE = 0.01
 
 
-class Notice(NamedTuple):
-    """A notification from the daemon."""
-
-    method: str
-    arguments: dict[str, Any]
-
-
 class RpcClient:
     """An open connection. Made by `open_client`."""
 
     def __init__(self, sock: socket.socket, nursery: trio.Nursery) -> None:
         self._sock = sock
-        self._output = SocketWriter(
+        self._exchange = ClientExchange()
+        self._writer = SocketWriter(
             sock,
             nursery,
             limit=MAX_UNSENT,
@@ -69,8 +48,6 @@ class RpcClient:
         )
         self._waiting: dict[int, trio.lowlevel.Task] = {}
         self._settled: dict[int, Callable[[], None]] = {}
-        self._last_msgid = 0
-        self._lost: WhatsappdError | None = None
         self._why = "whatsappd closed the connection"
         self._notices, notifications = trio.open_memory_channel[Notice](NOTIFICATION_BUFFER)
         #: What the daemon notifies, in order; ends when the connection does.
@@ -79,7 +56,7 @@ class RpcClient:
     @property
     def lost(self) -> WhatsappdError | None:
         """Why the connection ended; None: it has not."""
-        return self._lost
+        return self._exchange.ended
 
     async def call(self, method: str, /, **arguments: Any) -> Any:
         """Call a method and wait for its result. Cancelling stops the waiting, not the work.
@@ -109,13 +86,10 @@ class RpcClient:
         """
         try:
             await trio.lowlevel.checkpoint_if_cancelled()
-            if self._output.full:
-                with suppress(trio.BrokenResourceError):  # the reader learns why, just below
-                    await self._output.room()
-            if self._lost is not None:
-                raise afresh(self._lost)
-            msgid = self._next_msgid()
-            packed = pack_request(msgid, method, arguments, actor=actor)
+            if self._writer.full:
+                with suppress(trio.BrokenResourceError):  # the exchange says why, just below
+                    await self._writer.room()
+            msgid, packed = self._exchange.request(method, arguments, actor=actor)
         except BaseException:
             if settled is not None:
                 settled()
@@ -123,7 +97,7 @@ class RpcClient:
         self._waiting[msgid] = trio.lowlevel.current_task()
         if settled is not None:
             self._settled[msgid] = settled
-        self._output.write(packed)
+        self._writer.write(packed)
 
         def abort(_: trio.lowlevel.RaiseCancelT) -> trio.lowlevel.Abort:
             self._waiting.pop(msgid, None)
@@ -131,55 +105,41 @@ class RpcClient:
 
         return await trio.lowlevel.wait_task_rescheduled(abort)
 
-    def _next_msgid(self) -> int:
-        while True:
-            self._last_msgid = self._last_msgid % MAX_MSGID + 1
-            if self._last_msgid not in self._waiting and self._last_msgid not in self._settled:
-                return self._last_msgid
-
     async def _read(self) -> None:
         """Deliver what arrives until the connection ends; then tell every caller why."""
-        frames = MessagePackReader()
         try:
-            while True:
+            while self._exchange.ended is None:
                 await trio.lowlevel.wait_readable(self._sock)
                 try:
                     data = self._sock.recv(READ_SIZE)
                 except BlockingIOError:
                     continue
+                except OSError as error:
+                    words = f"the connection to whatsappd is lost: {error.strerror}"
+                    self._exchange.end(Unreachable(words))
+                    break
                 if not data:
-                    raise Unreachable(self._why)
-                for value in frames.feed(data):
-                    await self._deliver(value)
-        except WhatsappdError as error:
-            self._end(error)
-        except OSError as error:
-            self._end(Unreachable(f"the connection to whatsappd is lost: {error.strerror}"))
+                    self._exchange.end(Unreachable(self._why))
+                for each in self._exchange.receive(data):
+                    if isinstance(each, Answer):
+                        self._deliver(each)
+                    else:
+                        # Whoever read them closed, and wants none; or we gave up.
+                        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
+                            await self._notices.send(each)
         finally:
-            if self._lost is None:
-                self._end(Unreachable("the connection to whatsappd was closed here"))
+            self._end(Unreachable("the connection to whatsappd was closed here"))
 
-    async def _deliver(self, value: Any) -> None:
-        message = parse_message(value)
-        if isinstance(message, Response):
-            task = self._waiting.pop(message.msgid, None)
-            if settled := self._settled.pop(message.msgid, None):
-                settled()
-            if task is None:
-                return  # its caller was cancelled
-            if message.error is None:
-                trio.lowlevel.reschedule(task, outcome.Value(message.result))
-            else:
-                trio.lowlevel.reschedule(task, outcome.Error(error_from_wire(message.error)))
-            return
-        if isinstance(message, Request):
-            raise Malformed("the daemon sent a request")
-        arguments = named_arguments(message.params)
-        if message.method == ERROR and is_last_word(arguments):
-            raise error_from_wire(arguments)  # the daemon's last word before it closes
-        # Whoever read them closed, and wants none; or we gave up.
-        with suppress(trio.BrokenResourceError, trio.ClosedResourceError):
-            await self._notices.send(Notice(message.method, arguments))
+    def _deliver(self, answer: Answer) -> None:
+        task = self._waiting.pop(answer.msgid, None)
+        if settled := self._settled.pop(answer.msgid, None):
+            settled()
+        if task is None:
+            return  # its caller was cancelled
+        if answer.error is None:
+            trio.lowlevel.reschedule(task, outcome.Value(answer.result))
+        else:
+            trio.lowlevel.reschedule(task, outcome.Error(answer.error))
 
     def give_up(self, error: WhatsappdError) -> None:
         """Hang up, and fail what is under way with `error`: nobody answers any more."""
@@ -188,13 +148,16 @@ class RpcClient:
             self._sock.shutdown(socket.SHUT_RDWR)
 
     def _end(self, error: WhatsappdError) -> None:
-        self._lost = error
+        """Fail whoever waits, with what ended the exchange: `error`, if nothing did before."""
+        self._exchange.end(error)
+        ended = self._exchange.ended
+        assert ended is not None
         waiting, self._waiting = self._waiting, {}
         settled, self._settled = self._settled, {}
         for done in settled.values():
             done()
         for task in waiting.values():
-            trio.lowlevel.reschedule(task, outcome.Error(afresh(error)))
+            trio.lowlevel.reschedule(task, outcome.Error(ended.afresh()))
         self._notices.close()
 
     def _on_broken(self, reason: str) -> None:
@@ -261,19 +224,9 @@ async def _connect(path: str, within: float) -> socket.socket:
             else:
                 await trio.lowlevel.checkpoint()
                 return sock
-    except PermissionError as error:
-        sock.close()
-        raise Denied(
-            f"no permission to connect to {path}: ask to be added to the socket's group", path=path
-        ) from error
     except OSError as error:
         sock.close()
-        raise not_running(path, error) from error
+        raise cannot_connect(path, error) from error
     except BaseException:
         sock.close()
         raise
-
-
-def afresh(error: WhatsappdError) -> WhatsappdError:
-    """The same error to raise once more: each raise adds a traceback, so callers share none."""
-    return type(error)(error.message, **error.data)

@@ -7,7 +7,7 @@ import json
 import pytest
 from scripted_daemon import Daemon, event
 
-from whatsappctl import waiting
+from whatsappctl.commands import _waits
 from whatsappd.errors import EXIT_USAGE, NotConnected, QueueFull, RateLimited
 
 SUBSCRIBED = {"subscription": 1, "after": 0, "last_seq": 0, "gap": None}
@@ -107,7 +107,7 @@ def test_send_fails_when_the_message_will_not_arrive(daemon: Daemon, state: str,
 def test_an_uncertain_message_has_an_exit_code_of_its_own(
     daemon: Daemon, monkeypatch: pytest.MonkeyPatch
 ):
-    monkeypatch.setattr(waiting, "UNCERTAIN_FOR", 0.05)
+    monkeypatch.setattr(_waits, "UNCERTAIN_FOR", 0.05)
     daemon.answers = {"message.send": ROW, "message.get": ROW, "events.subscribe": SUBSCRIBED}
     daemon.events = becomes("sending", "uncertain")
     result = daemon.invoke(*SENDING, "--wait", "sent")

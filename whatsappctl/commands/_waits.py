@@ -1,4 +1,4 @@
-"""Waiting for a session's state or a message's, for `Client` and the commands that wait."""
+"""Waiting for a session's QR code, or for a message to be sent, for the commands that wait."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any
 
 from whatsappd.errors import TimedOut, WrongState
-from whatsappd.model.event import OUTBOX_STATE, SESSION_QR, SESSION_STATE
+from whatsappd.model.event import OUTBOX_STATE, SESSION_QR
 
 if TYPE_CHECKING:
     from whatsappctl.client import Client
@@ -19,28 +19,6 @@ _SENT = ("sent", "delivered", "read", "played")
 #: By what `send --wait` waits for.
 _REACHED = {"sent": _SENT, "delivered": _SENT[1:]}
 _ENDED = ("failed", "expired", "cancelled")
-
-
-def wait_for_state(
-    client: Client, company: str, state: str, *, deadline: float | None
-) -> dict[str, Any]:
-    """See `Client.wait`."""
-    until = None if deadline is None else monotonic() + deadline
-    # Follow first and look then: a change in between is in the stream.
-    with client.events(companies=[company], types=[SESSION_STATE]) as events:
-        while True:
-            status = client.status(company)
-            if status["state"] == state:
-                return status
-            try:
-                events.next(deadline=_left(until))
-            except TimedOut as error:
-                raise TimedOut(
-                    f"{company} is not {state} after {deadline:g} s, "
-                    f"but {status['state']}: {status['cause']}",
-                    company=company,
-                    state=status["state"],
-                ) from error
 
 
 def wait_for_qr(client: Client, company: str, *, deadline: float) -> dict[str, Any]:
