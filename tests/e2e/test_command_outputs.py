@@ -30,6 +30,7 @@ ARGUMENTS: dict[str, list[str]] = {
     "wait": ["acme", "--for", "pairing"],
     "qr": ["acme", "--text"],
     "logout": ["nobody"],
+    "help": [],
     "remove": ["nobody", "--yes"],
     "send": ["acme", "+15550100", "Hello", "--key", "k"],
     "outbox list": ["--json"],

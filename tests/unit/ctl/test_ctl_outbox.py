@@ -22,7 +22,7 @@ from whatsappd.limits.settings import LIMIT_NAMES, SendLimits
 from whatsappd.logs.setup import LEVELS
 from whatsappd.model.message import OnUncertain, OutboxState, Row
 from whatsappd.rules.bounds import CONNECTIONS, STREAMS, Holder, Places, report
-from whatsappd.store.sqlite.outbox import DECISIONS
+from whatsappd.rules.delivery import DECISIONS
 
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
