@@ -16,11 +16,11 @@ from typing import Any
 import structlog
 import trio
 
-from whatsappd.api.params import Params
+from whatsappd.api.declaration import Concerns, Declaration, Params, Result
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.events import EventsApi
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
-from whatsappd.rpc.method import Call, Concerns, Method, MethodTable
+from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.server import serve_rpc
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
@@ -73,7 +73,10 @@ async def serve(directory: Path, path: str) -> None:
             [
                 *EventsApi(log, AccessControl(os.geteuid())).methods(),
                 Method(
-                    "bench.append", AppendParams, append, "", writes=True, concerns=Concerns.ALL
+                    Declaration(
+                        "bench.append", AppendParams, Result, "", writes=True, concerns=Concerns.ALL
+                    ),
+                    append,
                 ),
             ]
         )

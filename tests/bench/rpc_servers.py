@@ -51,7 +51,8 @@ async def bare(path: str) -> None:
 async def whatsappd(path: str) -> None:
     import structlog
 
-    from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
+    from whatsappd.api.declaration import Declaration, NoParams, Result
+    from whatsappd.rpc.method import Call, Method, MethodTable
     from whatsappd.rpc.server import serve_rpc
 
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger("info"))
@@ -59,7 +60,9 @@ async def whatsappd(path: str) -> None:
     def hello(call: Call, params: NoParams) -> dict[str, object]:
         return ANSWER
 
-    table = MethodTable([Method("daemon.hello", NoParams, hello, "", writes=False)])
+    table = MethodTable(
+        [Method(Declaration("daemon.hello", NoParams, Result, "", writes=False), hello)]
+    )
     await serve_rpc(listen(path), table)
 
 

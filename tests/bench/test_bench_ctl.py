@@ -18,8 +18,9 @@ from pathlib import Path
 import pytest
 import trio
 
+from whatsappd.api.declaration import Declaration, NoParams, Result
 from whatsappd.rpc.listener import close_listener, open_listener
-from whatsappd.rpc.method import Method, MethodTable, NoParams
+from whatsappd.rpc.method import Method, MethodTable
 from whatsappd.rpc.server import serve_rpc
 
 ROOT = Path(__file__).parents[2]
@@ -60,7 +61,12 @@ def test_status_beside_the_bare_imports(tmp_path, measured):
         return (time.perf_counter() - began) * 1000
 
     table = MethodTable(
-        [Method("daemon.status", NoParams, lambda call, params: STATUS, "", writes=False)]
+        [
+            Method(
+                Declaration("daemon.status", NoParams, Result, "", writes=False),
+                lambda call, params: STATUS,
+            )
+        ]
     )
     listener = open_listener(path)
     cancel = trio.CancelScope()

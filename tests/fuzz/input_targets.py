@@ -22,6 +22,7 @@ from wire_targets import EVENTS, streams
 
 from whatsappctl.batch_lines import BadBatchLine, BatchDefaults, BatchLine, lines
 from whatsappctl.cli import SECTIONS, cli
+from whatsappd.api.messages import SendMessage
 from whatsappd.config.definitions import DEFINITIONS
 from whatsappd.config.load import load
 from whatsappd.config.quoting import quoted
@@ -37,7 +38,6 @@ from whatsappd.errors import (
     InvalidParams,
     SandboxFailed,
 )
-from whatsappd.handlers.messages import SendParams
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_jid, parse_recipient, shortened
 from whatsappd.rules.webhooks import validate_url
@@ -236,7 +236,7 @@ def check_batch(content: bytes) -> None:
             continue
         assert isinstance(line, BatchLine)
         [value] = MessagePackReader().feed(pack_request(1, "message.send", line.arguments))
-        sent = msgspec.convert(named_arguments(parse_message(value).params), SendParams)
+        sent = msgspec.convert(named_arguments(parse_message(value).params), SendMessage)
         assert str(parse_recipient(sent.to)) == sent.to
         assert sent.key
     assert numbers == sorted(set(numbers))

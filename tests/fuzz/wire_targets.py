@@ -15,14 +15,14 @@ from message_shapes import MESSAGE, SOURCE
 from targets import Target, pieces, refusing
 
 import whatsappd.api
-from whatsappd.api.params import Params
+from whatsappd.api.checking import checked
+from whatsappd.api.declaration import Params
 from whatsappd.engines.protocol import INBOUND, EventKind, WorkerEvent, parse_worker_event
 from whatsappd.errors import (
     InvalidParams,
     Malformed,
     TooLarge,
 )
-from whatsappd.rpc.params import params_from
 from whatsappd.sessions.inbound import arrival
 from whatsappd.wire.frames import MAX_MESSAGE, READ_SIZE, MessagePackReader, pack, unpack
 from whatsappd.wire.rpc import (
@@ -143,7 +143,7 @@ def check_params(call: tuple[type[msgspec.Struct], dict[Any, Any]]) -> None:
     """The struct, or a complaint that begins with the field's name."""
     struct, arguments = call
     with refusing(InvalidParams):
-        assert isinstance(params_from([arguments], struct), struct)
+        assert isinstance(checked(named_arguments([arguments]), struct), struct)
 
 
 # --- workers ----------------------------------------------------------------------------------

@@ -12,10 +12,11 @@ import msgspec
 import pytest
 import trio
 
+from whatsappd.api.declaration import Concerns, Declaration, NoParams, Result
 from whatsappd.errors import Denied
 from whatsappd.gateway.link import MAX_IN_FLIGHT, DaemonLink
 from whatsappd.rpc.listener import close_listener, open_listener
-from whatsappd.rpc.method import Call, Concerns, Method, MethodTable, NoParams
+from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.server import serve_rpc
 
 SLOW = [
@@ -68,7 +69,9 @@ def _deny(*_: Any) -> None:
 
 def _method(name: str, handler: Any) -> Method:
     params = NoParams if name == "daemon.hello" else Anything
-    return Method(name, params, handler, "", writes=False, concerns=Concerns.NONE)
+    return Method(
+        Declaration(name, params, Result, "", writes=False, concerns=Concerns.NONE), handler
+    )
 
 
 @asynccontextmanager

@@ -20,14 +20,14 @@ from gateways import Stack, make_events, running_gateway
 from prometheus_client.parser import text_string_to_metric_families
 from receivers import Receiver, running_receiver, verify
 
+from whatsappd.api import webhooks as api
 from whatsappd.errors import InvalidParams, UnknownDeadLetter, UnknownWebhook, Unreachable
 from whatsappd.gateway.webhooks import models
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
-from whatsappd.handlers import webhooks as handlers
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rules import webhooks as rules
-from whatsappd.rules.webhooks import TURN_S, Policy
-from whatsappd.store.sqlite.webhooks import MAX_DESCRIPTION, MAX_WEBHOOKS
+from whatsappd.rules.webhooks import MAX_DESCRIPTION, TURN_S, Policy
+from whatsappd.store.sqlite.webhooks import MAX_WEBHOOKS
 
 #: Short waits; patience where a test does not want the event to be given up.
 BRISK = Policy(timeout_ms=20_000, attempts=3, base_ms=5, cap_ms=20, pause_after_ms=60_000)
@@ -845,4 +845,4 @@ def test_what_rest_documents_is_what_there_is() -> None:
     assert get_args(models.EventType) == EVENT_TYPES
     assert models.MAX_URL == rules.MAX_URL
     assert models.MAX_DESCRIPTION == MAX_DESCRIPTION
-    assert models.MAX_COMPANIES == handlers.MAX_COMPANIES
+    assert models.MAX_COMPANIES == api.MAX_COMPANIES

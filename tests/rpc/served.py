@@ -13,25 +13,33 @@ import msgpack
 import msgspec
 import trio
 
+from whatsappd.api.declaration import Declaration, NoParams, Params, Result
 from whatsappd.errors import NotConnected
 from whatsappd.rpc.listener import Listener
-from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
+from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.server import RpcServer
 
 
-class Size(msgspec.Struct, forbid_unknown_fields=True):
+class Size(Params):
     size: int
 
 
-class Value(msgspec.Struct, forbid_unknown_fields=True):
+class Value(Params):
     value: Any = None
 
 
-class Send(msgspec.Struct, forbid_unknown_fields=True):
+class Send(Params):
     company: str
     to: str
     wait: Literal["queued", "sent", "delivered"] = "queued"
-    companies: list[str] = []
+    companies: list[str] = msgspec.field(default_factory=list)
+
+
+def declared(
+    name: str, params: type[Params], handler: Callable[[Call, Any], Any], *, writes: bool = False
+) -> Method:
+    """A method that answers anything at all."""
+    return Method(Declaration(name, params, Result, "", writes=writes), handler)
 
 
 class Behaviour:
@@ -115,19 +123,19 @@ class Behaviour:
     def table(self) -> MethodTable:
         self.table_in_use = MethodTable(
             [
-                Method("daemon.hello", NoParams, self.hello, "Who calls.", writes=False),
-                Method("test.echo", Value, self.echo, "", writes=False),
-                Method("test.big", Size, self.big, "", writes=False),
-                Method("test.boom", NoParams, self.boom, "", writes=False),
-                Method("test.boom_often", NoParams, self.boom, "", writes=False),
-                Method("test.refuse", NoParams, self.refuse, "", writes=False),
-                Method("test.unpackable", NoParams, self.unpackable, "", writes=False),
-                Method("test.send", Send, self.send, "", writes=True),
-                Method("test.wait", Value, self.wait, "", writes=False),
-                Method("test.wait_boom", NoParams, self.wait_boom, "", writes=False),
-                Method("test.subscribe", Size, self.subscribe, "", writes=False),
-                Method("test.subscribe_as", NoParams, self.subscribe_as, "", writes=False),
-                Method("test.subscribe_badly", NoParams, self.subscribe_badly, "", writes=False),
+                declared("daemon.hello", NoParams, self.hello),
+                declared("test.echo", Value, self.echo),
+                declared("test.big", Size, self.big),
+                declared("test.boom", NoParams, self.boom),
+                declared("test.boom_often", NoParams, self.boom),
+                declared("test.refuse", NoParams, self.refuse),
+                declared("test.unpackable", NoParams, self.unpackable),
+                declared("test.send", Send, self.send, writes=True),
+                declared("test.wait", Value, self.wait),
+                declared("test.wait_boom", NoParams, self.wait_boom),
+                declared("test.subscribe", Size, self.subscribe),
+                declared("test.subscribe_as", NoParams, self.subscribe_as),
+                declared("test.subscribe_badly", NoParams, self.subscribe_badly),
             ]
         )
         return self.table_in_use

@@ -9,10 +9,11 @@ from typing import Any
 import pytest
 import trio
 
+from whatsappd.api.declaration import Declaration, NoParams, Result
 from whatsappd.errors import Denied, InvalidParams
 from whatsappd.rpc.client import open_client
 from whatsappd.rpc.listener import close_listener, open_listener
-from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
+from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.server import serve_rpc
 from whatsappd.wire.rpc import actor_named
 
@@ -23,8 +24,11 @@ async def _later(call: Call, _params: NoParams) -> Any:
 
 TABLE = MethodTable(
     [
-        Method("who.plain", NoParams, lambda call, _params: call.actor, "", writes=False),
-        Method("who.later", NoParams, _later, "", writes=False),
+        Method(
+            Declaration("who.plain", NoParams, Result, "", writes=False),
+            lambda call, _params: call.actor,
+        ),
+        Method(Declaration("who.later", NoParams, Result, "", writes=False), _later),
     ]
 )
 

@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 import trio
 
+from whatsappd.api.declaration import Declaration, NoParams, Result
 from whatsappd.errors import Stopping, Unreachable
 from whatsappd.rpc.client import open_client
 from whatsappd.rpc.limits import Limits
 from whatsappd.rpc.listener import close_listener, open_listener
-from whatsappd.rpc.method import Method, MethodTable, NoParams
+from whatsappd.rpc.method import Method, MethodTable
 from whatsappd.rpc.server import serve_rpc
 
 
@@ -107,10 +108,11 @@ def test_a_table_refuses_what_would_let_unknown_parameters_pass():
         company: str
 
     with pytest.raises(TypeError, match="forbid_unknown_fields"):
-        Method("m.n", Loose, lambda call, params: None, "", writes=False)
+        Declaration("m.n", Loose, Result, "", writes=False)
 
 
 def test_a_table_refuses_a_name_twice():
-    make = partial(Method, "m.n", NoParams, lambda call, params: None, "", writes=False)
+    declaration = Declaration("m.n", NoParams, Result, "", writes=False)
+    make = partial(Method, declaration, lambda call, params: None)
     with pytest.raises(ValueError, match=r"m\.n is in the table twice"):
         MethodTable([make(), make()])

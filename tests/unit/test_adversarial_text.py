@@ -13,13 +13,13 @@ from typing import Any
 import msgspec
 import pytest
 
+from whatsappd.api.checking import checked
+from whatsappd.api.messages import SendMessage
 from whatsappd.config.quoting import masked
 from whatsappd.engines.neonize.send_errors import classify
 from whatsappd.errors import InvalidParams, WhatsappdError
-from whatsappd.handlers.messages import SendParams
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_jid, parse_recipient
-from whatsappd.rpc.params import params_from
 from whatsappd.wire.escape import printable, safe_json
 
 SIZE = 65_536
@@ -33,11 +33,11 @@ class Params(msgspec.Struct, forbid_unknown_fields=True):
 
 
 def choose(text: str) -> None:
-    params_from([{"company": "acme", "to": "1", "text": "x", "wait": text}], SendParams)
+    checked({"company": "acme", "to": "1", "text": "x", "wait": text}, SendMessage)
 
 
 def name_unknown(text: str) -> None:
-    params_from([{text: 1}], Params)
+    checked({text: 1}, Params)
 
 
 TAKERS: dict[str, Callable[[str], object]] = {

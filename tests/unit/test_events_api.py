@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from whatsappd.api.declaration import plain
 from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownConsumer
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.events import MAX_SUBSCRIPTIONS, EventsApi
@@ -73,7 +74,7 @@ class World:
     async def call(self, who: Connection, method: str, **arguments: Any) -> Any:
         found = self._methods[method]
         answer = found.handler(who.call, found.parse([arguments]))
-        return await answer if found.is_async else answer
+        return plain(await answer if found.is_async else answer)
 
 
 @pytest.fixture

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import trio
 
+from whatsappd.api.messages import SendMessage
 from whatsappd.errors import UnknownCompany
-from whatsappd.handlers.messages import MessagesApi, SendParams
+from whatsappd.handlers.messages import MessagesApi
 from whatsappd.model.session import SessionState
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
@@ -70,7 +71,7 @@ async def test_nothing_is_accepted_for_a_company_that_was_removed_while_it_was_p
         access = SimpleNamespace(owner_of=lambda _call: None)
         settings = SimpleNamespace(queue_limit=10)
         api = MessagesApi(pool, outbox, settings, access)  # type: ignore[arg-type]
-        params = SendParams(company="acme", to="+15550100", text="x", no_queue=True)
+        params = SendMessage(company="acme", to="+15550100", text="x", no_queue=True)
         with pytest.raises(UnknownCompany):
             await api._send(None, params)  # type: ignore[arg-type]
         assert await outbox.view.list_rows(company="acme", limit=10) == []

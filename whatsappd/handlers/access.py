@@ -12,15 +12,16 @@ from typing import Any
 
 import structlog
 
+from whatsappd.api.declaration import Concerns
 from whatsappd.errors import Denied, Revoked
 from whatsappd.handlers.auditing import company_of, line_of, subject_of
-from whatsappd.model.access import AccessRule
-from whatsappd.rpc.method import Call, Concerns, Method
+from whatsappd.model.access import AccessRule, KeyScope
+from whatsappd.rpc.method import Call, Method
 from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.access import Rights, refusal, rights_of
 from whatsappd.rules.bounds import Holder
 from whatsappd.store.sqlite.audit import Line
-from whatsappd.store.sqlite.keys import Key, Scope
+from whatsappd.store.sqlite.keys import Key
 
 log = structlog.get_logger()
 
@@ -109,7 +110,7 @@ class AccessControl:
         key = self._key_of(call)
         if key is None:
             return writing
-        if key.scope is not Scope.ADMIN:
+        if key.scope is not KeyScope.ADMIN:
             return frozenset()
         if key.companies is None:
             return writing

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
+from whatsappd.api.daemon import DaemonStatus
+from whatsappd.api.sessions import SessionInfo, SessionList
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, WhatsappdError
 from whatsappd.rpc.method import Call, Method
@@ -152,15 +154,22 @@ def _failure(error: WhatsappdError) -> tuple[str | None, str | None]:
 
 def _codes_in(result: Any) -> Iterator[str]:
     """The companies whose QR codes are in an answer."""
-    if not isinstance(result, dict):
-        return
-    for status in (result, *result.get("sessions", ()), *result.get("companies", ())):
-        if status.get("qr"):
-            yield status["company"]
+    match result:
+        case SessionInfo():
+            shown = [result]
+        case SessionList():
+            shown = result.sessions
+        case DaemonStatus():
+            shown = result.companies
+        case _:
+            return
+    for status in shown:
+        if status.qr:
+            yield status.company
 
 
 def _member(result: Any, name: str) -> str | None:
-    return _text(result.get(name)) if isinstance(result, dict) else None
+    return _text(getattr(result, name, None))
 
 
 def _text(value: Any) -> str | None:

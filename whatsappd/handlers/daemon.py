@@ -5,25 +5,19 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
 
 from whatsappd import __version__
-from whatsappd.api.params import Params
+from whatsappd.api import daemon as api
+from whatsappd.api.declaration import NoParams
 from whatsappd.clock import now_ms
 from whatsappd.engines.neonize.spawn import ForkServer
 from whatsappd.engines.protocol import Confined
 from whatsappd.handlers.access import AccessControl
+from whatsappd.handlers.sessions import shown_session
 from whatsappd.model.event import EVENT_FORMAT
-from whatsappd.rpc.method import Call, Concerns, Method, NoParams
+from whatsappd.rpc.method import Call, Method
 from whatsappd.sessions.pool import Pool
 from whatsappd.store.sqlite.events import EventLog
-
-#: Of the methods' names and meanings. Additions do not change it.
-PROTOCOL = 1
-
-
-class ConfigureParams(Params):
-    log_level: Literal["debug", "info", "warning", "error"] | None = None
 
 
 class DaemonApi:
@@ -40,7 +34,7 @@ class DaemonApi:
         pool: Pool,
         events: EventLog,
         fork_server: ForkServer,
-        sandbox: Callable[[], dict[str, Any] | None],
+        sandbox: Callable[[], api.SandboxPlace | None],
         log_level: Callable[[str | None], str],
     ) -> None:
         self._access = access
@@ -59,70 +53,58 @@ class DaemonApi:
 
     def methods(self) -> list[Method]:
         return [
-            Method(
-                "daemon.hello", NoParams, self._hello, "Versions and methods.",
-                writes=False, concerns=Concerns.NONE,
-            ),
-            Method(
-                "daemon.configure", ConfigureParams, self._configure, "Change it as it runs.",
-                writes=True, concerns=Concerns.ALL,
-            ),
-            Method(
-                "daemon.status", NoParams, self._status, "The whole picture.",
-                writes=False, concerns=Concerns.SEVERAL,
-            ),
-        ]  # fmt: skip
+            Method(api.HELLO, self._hello),
+            Method(api.CONFIGURE, self._configure),
+            Method(api.STATUS, self._status),
+        ]
 
-    def _hello(self, _call: Call, _params: NoParams) -> dict[str, Any]:
-        return {
-            "name": "whatsappd",
-            "version": __version__,
-            "protocol": PROTOCOL,
-            "events": EVENT_FORMAT,
-            "pid": os.getpid(),
-            "mode": self._mode,
-            "methods": self.method_names,
-            "started_ms": self._started_ms,
-        }
+    def _hello(self, _call: Call, _params: NoParams) -> api.Hello:
+        return api.Hello(
+            name="whatsappd",
+            version=__version__,
+            protocol=api.PROTOCOL,
+            events=EVENT_FORMAT,
+            pid=os.getpid(),
+            mode=self._mode,
+            methods=self.method_names,
+            started_ms=self._started_ms,
+        )
 
-    def _configure(self, _call: Call, params: ConfigureParams) -> dict[str, Any]:
-        """Change what is given, until the next reload or start; all values then in force."""
-        return {"log_level": self._log_level(params.log_level)}
+    def _configure(self, _call: Call, params: api.ConfigureDaemon) -> api.DaemonSettings:
+        return api.DaemonSettings(log_level=self._log_level(params.log_level))
 
-    def _confinement(self) -> dict[str, Any]:
+    def _confinement(self) -> api.ConfinementInfo:
         """What restricts workers: in full, or what is lacking. Unknown before the first."""
         confined = self._fork_server.confined
-        return {
-            "wanted": self._fork_server.confinement.wanted,
-            **(Confined() if confined is None else confined).as_wire(),
-            "known": confined is not None,
-        }
+        return api.ConfinementInfo(
+            wanted=self._fork_server.confinement.wanted,
+            **(Confined() if confined is None else confined)._asdict(),
+            known=confined is not None,
+        )
 
-    def _status(self, call: Call, _params: NoParams) -> dict[str, Any]:
+    def _status(self, call: Call, _params: NoParams) -> api.DaemonStatus:
         """Where the daemon keeps things, and how its own parts are, is told to those only who may
         look at all companies."""
         readable = self._access.readable(call, "daemon.status")
         sees_all = readable is None
-        return {
-            "version": __version__,
-            "pid": os.getpid(),
-            "mode": self._mode,
-            "state_dir": str(self._state_dir) if sees_all else None,
-            "socket": str(self._socket),
-            "started_ms": self._started_ms,
-            "connections": self.connections() if sees_all else None,
-            "last_seq": self._events.last_seq,
-            "fork_server": {
-                "pid": self._fork_server.pid,
-                "restarts": self._fork_server.restarts,
-                "problem": self._fork_server.problem,
-            }
-            if sees_all
-            else None,
-            "confinement": self._confinement() if sees_all else None,
-            "sandbox": self._sandbox() if sees_all else None,
-            "companies": [
-                status.as_wire(codes=self._access.may_link(call, status.company))
+        return api.DaemonStatus(
+            version=__version__,
+            pid=os.getpid(),
+            mode=self._mode,
+            state_dir=str(self._state_dir) if sees_all else None,
+            socket=str(self._socket),
+            started_ms=self._started_ms,
+            connections=self.connections() if sees_all else None,
+            last_seq=self._events.last_seq,
+            fork_server=self._fork_server_info() if sees_all else None,
+            confinement=self._confinement() if sees_all else None,
+            sandbox=self._sandbox() if sees_all else None,
+            companies=[
+                shown_session(status, codes=self._access.may_link(call, status.company))
                 for status in self._pool.statuses(readable)
             ],
-        }
+        )
+
+    def _fork_server_info(self) -> api.ForkServerInfo:
+        server = self._fork_server
+        return api.ForkServerInfo(pid=server.pid, restarts=server.restarts, problem=server.problem)

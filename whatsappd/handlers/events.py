@@ -9,19 +9,19 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Sequence
-from typing import Annotated, Any, NamedTuple
+from typing import Any, NamedTuple
 
-import msgspec
 import trio
 
-from whatsappd.api.params import CompanyId, Params
+from whatsappd.api import events as api
+from whatsappd.api.events import MAX_PAGE, EventsPage, LoggedEvent
 from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownSubscription
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.auditing import QR, line_of
 from whatsappd.model.company import validate_company
 from whatsappd.model.consumer import is_webhook, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
-from whatsappd.rpc.method import Call, Concerns, Method
+from whatsappd.rpc.method import Call, Method
 from whatsappd.rules.bounds import SUBSCRIPTIONS, Places
 from whatsappd.store.recent_events import StoredEvent
 from whatsappd.store.sqlite.audit import Line
@@ -29,11 +29,8 @@ from whatsappd.store.sqlite.events import EventLog
 from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import NOTIFICATION
 
-#: Events sent in one go, at the most.
-BATCH = 500
 #: Batches kept for subscribers who follow alike and are about to need them; of 1 MiB at the most.
 SHARED = 8
-MAX_FILTER = 1000
 #: Of one connection: each is a task that wakes with every event, and one that filters as no other
 #: does packs for itself. A client needs one, or one for each company that it looks at.
 MAX_SUBSCRIPTIONS = 64
@@ -43,8 +40,6 @@ _PAGE_BYTES = 900_000
 #: Subscription, what is chosen, the stretch of the log, and `EventLog.deletions`: what makes a
 #: batch's bytes.
 _Which = tuple[int, "Chosen", int, int, int]
-
-Seq = Annotated[int, msgspec.Meta(ge=0)]
 
 
 class Chosen(NamedTuple):
@@ -58,33 +53,6 @@ class Chosen(NamedTuple):
     companies: frozenset[str] | None
     types: frozenset[str] | None
     codes: frozenset[str] | None
-
-
-class SubscribeParams(Params):
-    after: Seq | None = None
-    companies: Annotated[list[CompanyId], msgspec.Meta(max_length=MAX_FILTER)] | None = None
-    types: Annotated[list[str], msgspec.Meta(max_length=MAX_FILTER)] | None = None
-    consumer: str | None = None
-
-
-class ReadParams(Params):
-    after: Seq = 0
-    limit: Annotated[int, msgspec.Meta(ge=1, le=BATCH)] = 100
-    companies: Annotated[list[CompanyId], msgspec.Meta(max_length=MAX_FILTER)] | None = None
-    types: Annotated[list[str], msgspec.Meta(max_length=MAX_FILTER)] | None = None
-
-
-class UnsubscribeParams(Params):
-    subscription: int
-
-
-class AckParams(Params):
-    consumer: str
-    seq: Seq
-
-
-class ForgetParams(Params):
-    consumer: str
 
 
 class EventsApi:
@@ -121,28 +89,12 @@ class EventsApi:
 
     def methods(self) -> list[Method]:
         return [
-            Method(
-                "events.subscribe", SubscribeParams, self._subscribe, "Follow.",
-                writes=False, concerns=Concerns.SEVERAL,
-            ),
-            Method(
-                "events.unsubscribe", UnsubscribeParams, self._unsubscribe, "Stop.",
-                writes=False, concerns=Concerns.NONE,
-            ),
-            Method(
-                "events.read", ReadParams, self._read, "A page of the log.",
-                writes=False, concerns=Concerns.SEVERAL,
-            ),
-            # Whoever follows may remember how far they are: it changes nothing for others.
-            Method(
-                "events.ack", AckParams, self._ack, "Move a consumer's cursor.",
-                writes=False, concerns=Concerns.NONE,
-            ),
-            Method(
-                "events.forget", ForgetParams, self._forget, "Remove a consumer.",
-                writes=False, concerns=Concerns.NONE,
-            ),
-        ]  # fmt: skip
+            Method(api.SUBSCRIBE, self._subscribe),
+            Method(api.UNSUBSCRIBE, self._unsubscribe),
+            Method(api.READ, self._read),
+            Method(api.ACK, self._ack),
+            Method(api.FORGET, self._forget),
+        ]
 
     def watch(self, call: Call, company: str, *, after: int) -> int:
         """Subscribe a caller to one company's events behind `after`; the subscription's id.
@@ -153,7 +105,7 @@ class EventsApi:
         codes = self._access.linkable(call)
         return self._begin(call, after, Chosen(frozenset({company}), None, codes))
 
-    def _chosen(self, call: Call, what: str, params: SubscribeParams | ReadParams) -> Chosen:
+    def _chosen(self, call: Call, what: str, params: api.Subscribe | api.ReadEvents) -> Chosen:
         """What a caller asks for, and may have.
 
         Raises:
@@ -177,9 +129,9 @@ class EventsApi:
         types = None if params.types is None else frozenset(params.types)
         return Chosen(companies, types, codes)
 
-    async def _subscribe(self, call: Call, params: SubscribeParams) -> dict[str, Any]:
+    async def _subscribe(self, call: Call, params: api.Subscribe) -> api.Subscribed:
         """Replay behind `after` (or the consumer's cursor; without both: only what comes), then
-        follow. `gap`: see `_read`."""
+        follow."""
         self.check_room(call)
         chosen = self._chosen(call, "events.subscribe", params)
         after = params.after
@@ -191,43 +143,26 @@ class EventsApi:
         gap = (await self._log.read(after, 1, companies=chosen.companies)).gap
         # In one step with the answer, which therefore leaves before the first event.
         subscription = self._begin(call, after, chosen, gap or 0)
-        return {
-            "subscription": subscription,
-            "after": after,
-            "last_seq": self._log.last_seq,
-            "gap": gap,
-        }
+        return api.Subscribed(
+            subscription=subscription, after=after, last_seq=self._log.last_seq, gap=gap
+        )
 
-    async def _read(self, call: Call, params: ReadParams) -> dict[str, Any]:
-        """One page, for those who ask now and then: go on with `next` as `after`.
-
-        That misses nothing, and always moves. There is more while `next` is below `last_seq`. A
-        page without events is the end, up to `last_seq`: to go on behind the last event that was
-        handled is right, too.
-
-        `gap` is a number above `after` if retention deleted events of the companies asked for that
-        lay between the two, else nil. Those in between that still exist do come.
-        """
+    async def _read(self, call: Call, params: api.ReadEvents) -> EventsPage:
         chosen = self._chosen(call, "events.read", params)
         batch = await self._log.read(params.after, params.limit, **chosen._asdict())
         if codes := _with_codes(batch.events):
             self._record_look(call, "events.read", codes)
-        events: list[dict[str, Any]] = []
+        events: list[LoggedEvent] = []
         following, size = batch.last, 0
         for stored in batch.events:
             size += len(stored.packed)
             if events and size > _PAGE_BYTES:
-                following = events[-1]["seq"]
+                following = events[-1].seq
                 break
-            events.append(stored.event.as_wire())
-        return {
-            "events": events,
-            "next": following,
-            "last_seq": self._log.last_seq,
-            "gap": batch.gap,
-        }
+            events.append(LoggedEvent(**stored.event._asdict()))
+        return EventsPage(events=events, next=following, last_seq=self._log.last_seq, gap=batch.gap)
 
-    def _unsubscribe(self, call: Call, params: UnsubscribeParams) -> dict[str, Any]:
+    def _unsubscribe(self, call: Call, params: api.Unsubscribe) -> api.Unsubscribed:
         scope = self._scopes.get((id(call.connection), params.subscription))
         if scope is None:
             raise UnknownSubscription(
@@ -235,16 +170,15 @@ class EventsApi:
                 subscription=params.subscription,
             )
         scope.cancel()
-        return {"subscription": params.subscription}
+        return api.Unsubscribed(subscription=params.subscription)
 
-    async def _ack(self, call: Call, params: AckParams) -> dict[str, Any]:
+    async def _ack(self, call: Call, params: api.Acknowledge) -> api.MovedCursor:
         consumer = self._own_consumer(call, params.consumer)
-        return {"cursor": await self._log.ack(consumer, params.seq)}
+        return api.MovedCursor(cursor=await self._log.ack(consumer, params.seq))
 
-    async def _forget(self, call: Call, params: ForgetParams) -> dict[str, Any]:
-        """Its cursor is gone: under the same name, a new consumer begins."""
+    async def _forget(self, call: Call, params: api.OneConsumer) -> api.ForgottenConsumer:
         await self._log.forget(self._own_consumer(call, params.consumer))
-        return {"consumer": params.consumer}
+        return api.ForgottenConsumer(consumer=params.consumer)
 
     def _own_consumer(self, call: Call, name: str) -> str:
         """The consumer that a caller means by `name`: one of their own.
@@ -324,9 +258,9 @@ class EventsApi:
             await self._log.wait_beyond(cursor)
             # Without a further checkpoint where memory has it: with many subscribers, the turns of
             # their tasks are what costs.
-            batch = self._log.read_tail(cursor, BATCH, **asked)
+            batch = self._log.read_tail(cursor, MAX_PAGE, **asked)
             if batch is None:
-                batch = await self._log.read(cursor, BATCH, **asked)
+                batch = await self._log.read(cursor, MAX_PAGE, **asked)
             if batch.gap is not None and batch.gap > gap:
                 # Retention overtook a subscriber that lagged behind.
                 gap = batch.gap
@@ -363,7 +297,7 @@ def _with_codes(events: Sequence[StoredEvent]) -> frozenset[str]:
     return frozenset([each.company for each in events if each.type == SESSION_QR])
 
 
-def _check_filter(params: SubscribeParams | ReadParams) -> None:
+def _check_filter(params: api.Subscribe | api.ReadEvents) -> None:
     for company in params.companies or ():
         validate_company(company, field="companies")
     for name in params.types or ():

@@ -6,42 +6,19 @@ access rules should leave `key.*` and `daemon.audit` to users that are bound to 
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
 import trio
 
-from whatsappd.api.params import CompanyId, Params
+from whatsappd.api import keys as api
+from whatsappd.api.declaration import Done, NoParams
 from whatsappd.errors import InvalidParams
 from whatsappd.handlers.auditing import note
 from whatsappd.model.company import validate_company
-from whatsappd.rpc.method import Call, Method, NoParams
+from whatsappd.rpc.method import Call, Method
 from whatsappd.store.sqlite.audit import AuditTrail
-from whatsappd.store.sqlite.keys import Keys, Scope
+from whatsappd.store.sqlite.keys import Key, Keys
 from whatsappd.wire.rpc import pack_notification
-
-#: Lines of one answer; each has at most some 500 bytes.
-MAX_LINES = 1000
-
-
-class CreateParams(Params):
-    name: str
-    scope: Scope
-    companies: Annotated[list[CompanyId], msgspec.Meta(max_length=1000)] | None = None
-
-
-class KeyId(Params):
-    id: str
-
-
-class CheckParams(Params):
-    key: Annotated[str, msgspec.Meta(max_length=1000)]
-
-
-class AuditParams(Params):
-    after: Annotated[int, msgspec.Meta(ge=0)] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LINES)] = 100
-    company: CompanyId | None = None
 
 
 class KeysApi:
@@ -52,16 +29,15 @@ class KeysApi:
 
     def methods(self) -> list[Method]:
         return [
-            Method("key.create", CreateParams, self._create, "Make an API key.", writes=True),
-            Method("key.list", NoParams, self._list, "The API keys.", writes=False),
-            Method("key.revoke", KeyId, self._revoke, "End an API key.", writes=True),
-            Method("key.follow", NoParams, self._follow, "Hear of revoked keys.", writes=True),
-            Method("key.check", CheckParams, self._check, "Whose key that is.", writes=False),
-            Method("daemon.audit", AuditParams, self._audit, "Who did what.", writes=False),
+            Method(api.CREATE, self._create),
+            Method(api.LIST, self._list),
+            Method(api.REVOKE, self._revoke),
+            Method(api.FOLLOW, self._follow),
+            Method(api.CHECK, self._check),
+            Method(api.AUDIT, self._audit),
         ]
 
-    async def _create(self, call: Call, params: CreateParams) -> dict[str, Any]:
-        """`key` is the key itself; nobody can ask for it again."""
+    async def _create(self, call: Call, params: api.CreateKey) -> api.NewKey:
         companies = None
         if params.companies is not None:
             if not params.companies:
@@ -74,20 +50,19 @@ class KeysApi:
         key, text = await self._keys.create(
             params.name, params.scope, companies, note(call, "key.create")
         )
-        return {**key.as_wire(), "key": text}
+        return api.NewKey(**_values(key), key=text)
 
-    def _list(self, _call: Call, _params: NoParams) -> dict[str, Any]:
-        return {"keys": [key.as_wire() for key in self._keys.list_all()]}
+    def _list(self, _call: Call, _params: NoParams) -> api.KeyList:
+        return api.KeyList(keys=[_shown(key) for key in self._keys.list_all()])
 
-    async def _revoke(self, call: Call, params: KeyId) -> dict[str, Any]:
-        return (await self._keys.revoke(params.id, note(call, "key.revoke"))).as_wire()
+    async def _revoke(self, call: Call, params: api.OneKey) -> api.KeyInfo:
+        return _shown(await self._keys.revoke(params.id, note(call, "key.revoke")))
 
-    def _follow(self, call: Call, _params: NoParams) -> dict[str, Any]:
-        """For the gateway: `key.revoked {id}` is notified for each key that is, until the
-        connection ends. Asked for again, nothing more is done."""
+    def _follow(self, call: Call, _params: NoParams) -> Done:
+        """Asked for again, nothing more is done."""
         connection = call.connection
         if id(connection) in self._following or connection.closed:
-            return {}
+            return Done()
         self._following.add(id(connection))
 
         def tell(identity: str) -> None:
@@ -104,13 +79,24 @@ class KeysApi:
                 self._following.remove(id(connection))
 
         connection.start_soon(follow)
-        return {}
+        return Done()
 
-    def _check(self, _call: Call, params: CheckParams) -> dict[str, Any]:
-        return self._keys.check(params.key).as_wire()
+    def _check(self, _call: Call, params: api.CheckKey) -> api.KeyInfo:
+        return _shown(self._keys.check(params.key))
 
-    async def _audit(self, _call: Call, params: AuditParams) -> dict[str, Any]:
-        """Without `after`, the newest. `next` is the cursor to go on with, forwards."""
+    async def _audit(self, _call: Call, params: api.ReadAudit) -> api.AuditLines:
         company = validate_company(params.company) if params.company is not None else None
         lines = await self._trail.read(after=params.after, limit=params.limit, company=company)
-        return {"lines": lines, "next": lines[-1]["id"] if lines else params.after}
+        return api.AuditLines(
+            lines=[api.AuditLine(**line) for line in lines],
+            next=lines[-1]["id"] if lines else params.after,
+        )
+
+
+def _values(key: Key) -> dict[str, Any]:
+    companies = None if key.companies is None else list(key.companies)
+    return {**key._asdict(), "companies": companies}
+
+
+def _shown(key: Key) -> api.KeyInfo:
+    return api.KeyInfo(**_values(key))

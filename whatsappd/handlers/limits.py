@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import Any
 
-import msgspec
-
-from whatsappd.api.params import Params
+from whatsappd.api import limits as api
+from whatsappd.api.declaration import Done, NoParams, plain
 from whatsappd.handlers.access import AccessControl
-from whatsappd.rpc.method import Call, Concerns, Method, NoParams, Notifier
+from whatsappd.rpc.method import Call, Method, Notifier
 from whatsappd.rules.bounds import BOUNDS, CONSUMERS, PACES, REPORTED, WEBHOOKS, Bound, report
 from whatsappd.store.sqlite import consumers
 from whatsappd.store.sqlite.database import Database
@@ -22,28 +21,6 @@ from whatsappd.store.sqlite.webhooks import letters_by_webhook
 
 #: What reports some of the bounds: see `Places.report`.
 Reporter = Callable[[], list[dict[str, Any]]]
-
-
-class HeldParam(Params):
-    holder: str
-    held: int
-
-
-class BoundParam(Params):
-    """See `rules.bounds.report`."""
-
-    name: str
-    what: str
-    each: int
-    all: int
-    kept: int
-    held: int | None
-    holders: Annotated[list[HeldParam], msgspec.Meta(max_length=REPORTED)]
-    refused: int | None
-
-
-class ReportParams(Params):
-    bounds: Annotated[list[BoundParam], msgspec.Meta(max_length=len(BOUNDS))]
 
 
 class LimitsApi:
@@ -57,26 +34,16 @@ class LimitsApi:
 
     def methods(self) -> list[Method]:
         return [
-            Method(
-                "gateway.report", ReportParams, self._take_report, "What a gateway's callers hold.",
-                writes=True, concerns=Concerns.ALL,
-            ),
-            Method(
-                "daemon.limits", NoParams, self._limits, "What callers may hold, and do.",
-                writes=False, concerns=Concerns.SEVERAL,
-            ),
-        ]  # fmt: skip
+            Method(api.REPORT, self._take_report),
+            Method(api.LIMITS, self._limits),
+        ]
 
-    def _take_report(self, call: Call, params: ReportParams) -> dict[str, Any]:
-        """Kept until the connection ends. With several gateways, the last word counts."""
-        bounds = {each.name: msgspec.to_builtins(each) for each in params.bounds}
+    def _take_report(self, call: Call, params: api.ReportBounds) -> Done:
+        bounds = {each.name: plain(each) for each in params.bounds}
         self._reported = call.connection, bounds
-        return {}
+        return Done()
 
-    async def _limits(self, call: Call, _params: NoParams) -> dict[str, Any]:
-        """`bounds`: how many each and all may hold, how many are kept for root and the daemon's own
-        user, and who holds most. `held` is nil for what the gateway holds, which counts by itself.
-        `paces`: how often something may happen."""
+    async def _limits(self, call: Call, _params: NoParams) -> api.BoundsInfo:
         found: dict[str, dict[str, Any]] = {}
         if self._reported is not None and not self._reported[0].closed:
             found.update(self._reported[1])
@@ -100,9 +67,15 @@ class LimitsApi:
             for each in bounds:
                 each["held"] = each["refused"] = None
                 each["holders"] = [who for who in each["holders"] if who["holder"] == own]
-        for each in bounds:
-            del each["holders"][REPORTED:]
-        return {"bounds": bounds, "paces": [pace._asdict() for pace in PACES]}
+        return api.BoundsInfo(
+            bounds=[_shown(each) for each in bounds],
+            paces=[api.PaceInfo(**pace._asdict()) for pace in PACES],
+        )
+
+
+def _shown(line: dict[str, Any]) -> api.BoundInfo:
+    holders = [api.BoundHolder(**each) for each in line["holders"][:REPORTED]]
+    return api.BoundInfo(**{**line, "holders": holders})
 
 
 def _counted(bound: Bound, counts: dict[str, int]) -> dict[str, Any]:

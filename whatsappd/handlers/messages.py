@@ -4,11 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Any, Literal
 
-import msgspec
-
-from whatsappd.api.params import MAX_KEY, CompanyId, Params
+from whatsappd.api import messages as api
+from whatsappd.api.messages import OutboxMessage, OutboxPage
 from whatsappd.clock import settled_ms
 from whatsappd.errors import (
     InvalidParams,
@@ -20,23 +18,18 @@ from whatsappd.errors import (
 )
 from whatsappd.handlers.access import AccessControl
 from whatsappd.model.company import validate_company
-from whatsappd.model.content import MAX_TEXT, Sendable, Text
+from whatsappd.model.content import Sendable, Text
 from whatsappd.model.jid import parse_recipient
-from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
+from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.model.session import SessionState
-from whatsappd.rpc.method import Call, Concerns, Method
+from whatsappd.rpc.method import Call, Method
 from whatsappd.rules.delivery import SENT_OR_BEYOND
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.port import Outbox
 
-#: Rows of one answer. A row has at most 64 KiB of text, and an answer at most 1 MiB.
-MAX_LIST = 200
 #: Leaves room in an answer for the frame around its rows.
 _LIST_BYTES = 900_000
-
-#: Ten years: longer is a slip of the finger.
-MAX_TTL_MS = 10 * 366 * 24 * 3600 * 1000
 
 #: What `wait` waits for.
 _WAITS: dict[str, frozenset[OutboxState]] = {
@@ -45,44 +38,8 @@ _WAITS: dict[str, frozenset[OutboxState]] = {
 }
 
 
-class SendParams(Params):
-    """`text` is short for `content` of kind `text`: one of the two is given."""
-
-    company: CompanyId
-    to: str
-    text: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_TEXT)] | None = None
-    content: Sendable | None = None
-    key: Annotated[str, msgspec.Meta(min_length=1, max_length=MAX_KEY)] | None = None
-    wait: Literal["queued", "sent", "delivered"] = "queued"
-    ttl_ms: Annotated[int, msgspec.Meta(ge=1, le=MAX_TTL_MS)] | None = None
-    on_uncertain: OnUncertain = OnUncertain.ASK
-    no_queue: bool = False
-
-
-class MessageId(Params):
-    """`company`: whose it must be, for callers that ask for one company; else it is not found."""
-
-    id: str
-    company: CompanyId | None = None
-
-
-class WaitParams(Params, rename={"for_": "for"}):
-    id: str
-    company: CompanyId | None = None
-    for_: Literal["sent", "delivered"] = "sent"
-
-
-class ResolveParams(Params, rename={"as_": "as"}):
-    id: str
-    as_: str
-    company: CompanyId | None = None
-
-
-class ListParams(Params):
-    company: CompanyId | None = None
-    states: list[OutboxState] | None = None
-    limit: Annotated[int, msgspec.Meta(ge=1, le=MAX_LIST)] = 50
-    before: str | None = None
+#: What names one message.
+_NamesMessage = api.OneMessage | api.WaitForMessage | api.ResolveMessage
 
 
 class MessagesApi:
@@ -96,34 +53,15 @@ class MessagesApi:
 
     def methods(self) -> list[Method]:
         return [
-            Method("message.send", SendParams, self._send, "Send a message.", writes=True),
-            Method(
-                "message.get", MessageId, self._get, "One message.",
-                writes=False, concerns=Concerns.SEVERAL,
-            ),
-            Method(
-                "message.wait", WaitParams, self._wait, "Wait until it got somewhere.",
-                writes=False, concerns=Concerns.SEVERAL,
-            ),
-            Method(
-                "message.list", ListParams, self._list, "Messages, newest first.",
-                writes=False, concerns=Concerns.SEVERAL,
-            ),
-            Method(
-                "message.cancel", MessageId, self._cancel, "Cancel a queued one.",
-                writes=True, concerns=Concerns.SEVERAL,
-            ),
-            Method(
-                "message.resolve", ResolveParams, self._resolve, "Decide an uncertain one.",
-                writes=True, concerns=Concerns.SEVERAL,
-            ),
-        ]  # fmt: skip
+            Method(api.SEND, self._send),
+            Method(api.GET, self._get),
+            Method(api.WAIT, self._wait),
+            Method(api.LIST, self._list),
+            Method(api.CANCEL, self._cancel),
+            Method(api.RESOLVE, self._resolve),
+        ]
 
-    async def _send(self, call: Call, params: SendParams) -> dict[str, Any]:
-        """Answers when the row is durable, or with `wait` when it got that far or cannot any more.
-
-        Waiting never decides whether it is sent: a caller that goes away changes nothing.
-        """
+    async def _send(self, call: Call, params: api.SendMessage) -> OutboxMessage:
         self._pool.get(validate_company(params.company))
         to = parse_recipient(params.to)
         new = NewMessage(
@@ -138,7 +76,7 @@ class MessagesApi:
         row = await (self._accept_paid(new) if params.no_queue else self._accept(new))
         if params.wait != "queued":
             row = await self._outbox.view.wait(row.id, _WAITS[params.wait])
-        return row.as_wire()
+        return shown_message(row)
 
     async def _accept(self, new: NewMessage) -> Row:
         row, _created = await self._outbox.submissions.accept(new, self._settings.queue_limit)
@@ -188,26 +126,24 @@ class MessagesApi:
             if not created:
                 pacing.refund(new.chat)
 
-    async def _get(self, call: Call, params: MessageId) -> dict[str, Any]:
-        return (await self._readable(call, params)).as_wire()
+    async def _get(self, call: Call, params: api.OneMessage) -> OutboxMessage:
+        return shown_message(await self._readable(call, params))
 
-    async def _wait(self, call: Call, params: WaitParams) -> dict[str, Any]:
-        """The row when it got that far, or never will: its `state` tells."""
+    async def _wait(self, call: Call, params: api.WaitForMessage) -> OutboxMessage:
         await self._readable(call, params)
-        return (await self._outbox.view.wait(params.id, _WAITS[params.for_])).as_wire()
+        return shown_message(await self._outbox.view.wait(params.id, _WAITS[params.for_]))
 
-    async def _list(self, call: Call, params: ListParams) -> dict[str, Any]:
-        """`next` is what to pass as `before` for the following page; nil at the end."""
+    async def _list(self, call: Call, params: api.ListMessages) -> OutboxPage:
         company = self._one_readable(call, params.company)
         found = await self._outbox.view.list_rows(
             company, params.states, before=params.before, limit=params.limit + 1
         )
         rows = _that_fit(found[: params.limit])
         more = len(found) > len(rows)
-        return {
-            "rows": [row.as_wire() for row in rows],
-            "next": rows[-1].id if more and rows else None,
-        }
+        return OutboxPage(
+            rows=[shown_message(row) for row in rows],
+            next=rows[-1].id if more and rows else None,
+        )
 
     def _one_readable(self, call: Call, company: str | None) -> str | None:
         """The company whose messages to list; None: those of all."""
@@ -223,17 +159,17 @@ class MessagesApi:
         [only] = readable
         return only
 
-    async def _cancel(self, call: Call, params: MessageId) -> dict[str, Any]:
+    async def _cancel(self, call: Call, params: api.OneMessage) -> OutboxMessage:
         row = await self._own(call, "message.cancel", params)
         with _concerning(row.company):
-            return (await self._outbox.submissions.cancel(params.id)).as_wire()
+            return shown_message(await self._outbox.submissions.cancel(params.id))
 
-    async def _resolve(self, call: Call, params: ResolveParams) -> dict[str, Any]:
+    async def _resolve(self, call: Call, params: api.ResolveMessage) -> OutboxMessage:
         row = await self._own(call, "message.resolve", params)
         with _concerning(row.company):
-            return (await self._outbox.submissions.resolve(params.id, params.as_)).as_wire()
+            return shown_message(await self._outbox.submissions.resolve(params.id, params.as_))
 
-    async def _readable(self, call: Call, params: MessageId | WaitParams | ResolveParams) -> Row:
+    async def _readable(self, call: Call, params: _NamesMessage) -> Row:
         """The message that a caller names.
 
         Raises:
@@ -246,14 +182,21 @@ class MessagesApi:
             return row
         raise unknown_message(params.id).concerning(row.company)
 
-    async def _own(self, call: Call, what: str, params: MessageId | ResolveParams) -> Row:
+    async def _own(self, call: Call, what: str, params: _NamesMessage) -> Row:
         """As `_readable`; Denied if the caller may look at it, and no more."""
         row = await self._readable(call, params)
         self._access.require(call, what, row.company, write=True)
         return row
 
 
-def _content_of(params: SendParams) -> Sendable:
+def shown_message(row: Row) -> OutboxMessage:
+    """A row as callers see it: not whose it is."""
+    values = row._asdict()
+    del values["owner"]
+    return OutboxMessage(**values)
+
+
+def _content_of(params: api.SendMessage) -> Sendable:
     """What to send.
 
     Raises:

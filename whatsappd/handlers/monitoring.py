@@ -6,27 +6,24 @@ Callers bound to some companies are told about those only, and about the daemon 
 from __future__ import annotations
 
 import gzip
-from typing import Any
 
 import trio
 
-from whatsappd.api.params import Params
+from whatsappd.api import daemon as api
+from whatsappd.api.declaration import NoParams
 from whatsappd.errors import TooLarge
 from whatsappd.handlers.access import AccessControl
 from whatsappd.metrics import CONTENT_TYPE
+from whatsappd.monitoring.health import HealthReport, SessionHealth
 from whatsappd.monitoring.monitor import Monitor
 from whatsappd.monitoring.scrape import Scrape
-from whatsappd.rpc.method import Call, Concerns, Method, NoParams
+from whatsappd.rpc.method import Call, Method
 from whatsappd.wire.frames import MAX_MESSAGE
 
 #: Leaves room for the frame around it.
 _MAX_TEXT = MAX_MESSAGE - 1024
 #: Of gzip: a twentieth of the size, and three times as fast as the default.
 _LEVEL = 1
-
-
-class MetricsParams(Params):
-    gzip: bool = False
 
 
 class MonitoringApi:
@@ -37,31 +34,45 @@ class MonitoringApi:
 
     def methods(self) -> list[Method]:
         return [
-            Method(
-                "daemon.health", NoParams, self._health, "Whether all is well, and what to do.",
-                writes=False, concerns=Concerns.SEVERAL,
-            ),
-            Method(
-                "daemon.metrics", MetricsParams, self._metrics, "All figures, as Prometheus text.",
-                writes=False, concerns=Concerns.SEVERAL,
-            ),
-        ]  # fmt: skip
+            Method(api.HEALTH, self._health),
+            Method(api.METRICS, self._metrics),
+        ]
 
-    async def _health(self, call: Call, _params: NoParams) -> dict[str, Any]:
+    async def _health(self, call: Call, _params: NoParams) -> api.Health:
         companies = self._access.readable(call, "daemon.health")
-        return (await self._monitor.report(companies)).as_wire()
+        return shown_health(await self._monitor.report(companies))
 
-    async def _metrics(self, call: Call, params: MetricsParams) -> dict[str, Any]:
-        """`text`, or with `gzip` the same compressed, as `body`."""
+    async def _metrics(self, call: Call, params: api.ReadMetrics) -> api.Metrics:
         companies = self._access.readable(call, "daemon.metrics")
         text = await self._scrape.text(companies)
         if params.gzip:
             body = await trio.to_thread.run_sync(gzip.compress, text.encode(), _LEVEL)
-            return {"content_type": CONTENT_TYPE, "content_encoding": "gzip", "body": body}
+            return api.Metrics(content_type=CONTENT_TYPE, content_encoding="gzip", body=body)
         if len(text) > _MAX_TEXT:
             raise TooLarge(
                 f"the metrics have {len(text)} bytes, more than one answer holds: ask for them "
                 "with gzip: true",
                 limit=_MAX_TEXT,
             )
-        return {"content_type": CONTENT_TYPE, "text": text}
+        return api.Metrics(content_type=CONTENT_TYPE, text=text)
+
+
+def shown_health(report: HealthReport) -> api.Health:
+    return api.Health(
+        healthy=report.healthy,
+        checks=[api.HealthCheck(**check._asdict()) for check in report.checks],
+        sessions={session.company: _shown(session) for session in report.sessions},
+    )
+
+
+def _shown(session: SessionHealth) -> api.SessionCheck:
+    return api.SessionCheck(
+        ok=session.judgement.ok,
+        wanted=session.wanted,
+        state=session.state,
+        detail=session.judgement.detail,
+        remedy=session.judgement.remedy,
+        checked_ms=session.checked_ms,
+        answered_ms=session.answered_ms,
+        failures=session.failures,
+    )

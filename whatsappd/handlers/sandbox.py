@@ -10,49 +10,11 @@ from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-import msgspec
-
-from whatsappd.api.params import Params
+from whatsappd.api import sandbox as api
+from whatsappd.api.declaration import Declaration, Params
 from whatsappd.errors import Unreachable
 from whatsappd.rpc.client import open_client
-from whatsappd.rpc.method import Call, Method, NoParams
-
-
-class ScanParams(Params):
-    qr: str
-    phone: str
-
-
-class RegisterParams(Params):
-    phone: str
-    name: str | None = None
-    aliases: list[str] = msgspec.field(default_factory=list)
-
-
-class UnlinkParams(Params):
-    phone: str
-    device: int | None = None
-
-
-class FaultParams(Params):
-    """A fault and its arguments; `fault_control` knows them all, with their types."""
-
-    kind: str
-    phone: Any = msgspec.UNSET
-    seconds: Any = msgspec.UNSET
-    count: Any = msgspec.UNSET
-    cut: Any = msgspec.UNSET
-    code: Any = msgspec.UNSET
-    conflict: Any = msgspec.UNSET
-    mode: Any = msgspec.UNSET
-    reason: Any = msgspec.UNSET
-    expire: Any = msgspec.UNSET
-    message: Any = msgspec.UNSET
-    error: Any = msgspec.UNSET
-
-
-class StatsParams(Params):
-    messages: bool = False
+from whatsappd.rpc.method import Call, Method
 
 
 class Described(Protocol):
@@ -77,23 +39,24 @@ class Controllable(Protocol):
     def stats(self, *, messages: bool = False) -> dict[str, Any]: ...
 
 
-Ask = Callable[[str, dict[str, Any]], Awaitable[Any]]
+#: A method and its arguments, to a value like its result.
+Ask = Callable[[Declaration[Any, Any], dict[str, Any]], Awaitable[Any]]
 
 
 def local_methods(sandbox: Controllable) -> list[Method]:
     """`sandbox.*` for the process that runs the sandbox itself."""
 
-    async def ask(verb: str, arguments: dict[str, Any]) -> Any:
-        match verb:
-            case "scan":
+    async def ask(asked: Declaration[Any, Any], arguments: dict[str, Any]) -> Any:
+        match asked:
+            case api.SCAN:
                 return await sandbox.scan(arguments["qr"], arguments["phone"])
-            case "register":
+            case api.REGISTER:
                 return sandbox.register(arguments["phone"], arguments["name"], arguments["aliases"])
-            case "unlink":
+            case api.UNLINK:
                 return sandbox.unlink(arguments["phone"], arguments["device"])
-            case "fault":
+            case api.FAULT:
                 return sandbox.fault(**arguments)
-            case "stats":
+            case api.STATS:
                 return sandbox.stats(**arguments)
         return sandbox.info().as_wire()
 
@@ -103,10 +66,10 @@ def local_methods(sandbox: Controllable) -> list[Method]:
 def forwarded_methods(control: Callable[[], Path]) -> list[Method]:
     """`sandbox.*` for a daemon that uses a sandbox: passed on to the socket at `control()`."""
 
-    async def ask(verb: str, arguments: dict[str, Any]) -> Any:
+    async def ask(asked: Declaration[Any, Any], arguments: dict[str, Any]) -> Any:
         try:
             async with open_client(control()) as client:
-                return await client.call(f"sandbox.{verb}", **arguments)
+                return await client.call(asked.name, **arguments)
         except Unreachable as error:
             raise Unreachable(f"the sandbox does not answer: {error.message}") from error
 
@@ -114,17 +77,10 @@ def forwarded_methods(control: Callable[[], Path]) -> list[Method]:
 
 
 def _methods(ask: Ask) -> list[Method]:
-    def method(verb: str, params: type[msgspec.Struct], doc: str, *, writes: bool) -> Method:
-        async def handler(_call: Call, arguments: msgspec.Struct) -> Any:
-            return await ask(verb, msgspec.to_builtins(arguments))
+    def method(asked: Declaration[Any, Any]) -> Method:
+        async def handler(_call: Call, params: Params) -> Any:
+            return asked.answer(await ask(asked, asked.arguments(params)))
 
-        return Method(f"sandbox.{verb}", params, handler, doc, writes=writes)
+        return Method(asked, handler)
 
-    return [
-        method("info", NoParams, "Where the sandbox is, and how to trust it.", writes=False),
-        method("scan", ScanParams, "A virtual phone scans a QR code.", writes=True),
-        method("register", RegisterParams, "Let a phone exist.", writes=True),
-        method("unlink", UnlinkParams, "The phone unlinks a device.", writes=True),
-        method("fault", FaultParams, "Make the sandbox misbehave.", writes=True),
-        method("stats", StatsParams, "What passed through the sandbox.", writes=False),
-    ]
+    return [method(each) for each in api.METHODS]

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
+from whatsappd.api.daemon import SandboxPlace
 from whatsappd.engines.neonize.spawn import ForkServer
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.auditing import audited
@@ -76,7 +77,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, Lim
         pool=parts.pool,
         events=parts.events,
         fork_server=parts.fork_server,
-        sandbox=lambda: sandbox.info.as_wire() if sandbox else None,
+        sandbox=lambda: SandboxPlace(**sandbox.info.as_wire()) if sandbox else None,
         log_level=parts.log_level,
     )
     methods = [

@@ -7,16 +7,19 @@ twice and out of order.
 from __future__ import annotations
 
 import secrets
-from typing import Annotated, Any
+from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 import structlog
 import trio
 
-from whatsappd.api.params import Params
-from whatsappd.errors import Denied, InvalidParams, TimedOut, Unreachable, WrongState
+from whatsappd.api import webhooks as api
+from whatsappd.api.declaration import Done, NoParams
+from whatsappd.api.events import LoggedEvent
+from whatsappd.errors import Denied, TimedOut, Unreachable, WrongState
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
-from whatsappd.rpc.method import Call, Method, NoParams, Notifier
+from whatsappd.rpc.method import Call, Method, Notifier
 from whatsappd.rules.webhooks import TURN_S
 from whatsappd.store.sqlite.dead_letters import Refused
 from whatsappd.store.sqlite.events import EventLog
@@ -27,71 +30,14 @@ log = structlog.get_logger()
 #: Seconds that a test delivery may take, the deliverer's own time-out included.
 TEST_WITHIN = 30.0
 
-Seq = Annotated[int, msgspec.Meta(ge=0)]
 
-
-class WebhookId(Params):
-    id: str
-
-
-class RefusedParam(Params):
-    event: dict[str, Any]
-    attempts: int
-    reason: str
-
-
-class GoneParam(Params):
-    after: Seq
-    first: Seq
-
-
-class ProgressParams(Params):
-    id: str
-    revision: int
-    cursor: Seq
-    delivered: Seq = 0
-    failures: Seq = 0
-    last_success_ms: int | None = None
-    failing_since_ms: int | None = None
-    paused_since_ms: int | None = None
-    last_error: str | None = None
-    dead: list[RefusedParam] = msgspec.field(default_factory=list)
-    gone: GoneParam | None = None
-
-
-class RefusedForGoodParams(Params):
-    id: str
-    revision: int
-    reason: str
-
-
-class TestedParams(Params):
-    token: str
-    result: dict[str, Any]
-
-
-class ResentParams(Params):
-    id: str
-    letter: int
-    refusal: str | None = None
-
-
+@dataclass
 class _Test:
     """A test delivery that somebody waits for."""
 
-    def __init__(self, webhook: str) -> None:
-        self.webhook = webhook
-        self.done = trio.Event()
-        self.result: dict[str, Any] = {}
-
-
-def method(verb: str, params: type[msgspec.Struct], handler: Any, doc: str) -> Method:
-    """A method about webhooks, which concerns all companies.
-
-    What only reads shows URLs, which may hold secrets of the receiver: it is for those who could
-    change them.
-    """
-    return Method(f"webhook.{verb}", params, handler, doc, writes=True)
+    webhook: str
+    done: trio.Event = field(default_factory=trio.Event)
+    result: api.DeliveryOutcome | None = None
 
 
 class WebhookDelivery:
@@ -120,21 +66,16 @@ class WebhookDelivery:
 
     def methods(self) -> list[Method]:
         return [
-            method("deliver", NoParams, self._deliver, "Be the one who delivers."),
-            method("work", NoParams, self._work, "What is to deliver, with secrets."),
-            method("progress", ProgressParams, self._progress, "How far a webhook is."),
-            method(
-                "refused_for_good",
-                RefusedForGoodParams,
-                self._refused_for_good,
-                "A receiver wants no more: disable its webhook.",
-            ),
-            method("tested", TestedParams, self._tested, "What became of a test."),
-            method("next_resend", WebhookId, self._next_resend, "A dead letter to try again."),
-            method("resent", ResentParams, self._resent, "What became of a resend."),
+            Method(api.DELIVER, self._deliver),
+            Method(api.WORK, self._work),
+            Method(api.PROGRESS, self._progress),
+            Method(api.REFUSED_FOR_GOOD, self._refused_for_good),
+            Method(api.TESTED, self._tested),
+            Method(api.NEXT_RESEND, self._next_resend),
+            Method(api.RESENT, self._resent),
         ]
 
-    async def test(self, webhook: str) -> dict[str, Any]:
+    async def test(self, webhook: str) -> api.DeliveryOutcome:
         """Let the deliverer deliver a test event; what it says became of it.
 
         Raises:
@@ -150,12 +91,13 @@ class WebhookDelivery:
         try:
             with trio.move_on_after(TEST_WITHIN):
                 await test.done.wait()
+            if test.result is not None:
                 return test.result
         finally:
             del self._tests[token]
         raise TimedOut(f"the gateway did not tell the result within {TEST_WITHIN:.0f} s")
 
-    def _deliver(self, call: Call, _params: NoParams) -> dict[str, Any]:
+    def _deliver(self, call: Call, _params: NoParams) -> api.DeliveryTurn:
         """Become the deliverer, until the connection ends; or confirm that one still is it.
 
         It is notified: `webhook.changed` when there is other work, `webhook.due` when the log has
@@ -178,7 +120,7 @@ class WebhookDelivery:
             self._deliverer = call.connection
             self._turn = trio.CancelScope()
             call.connection.start_soon(self._hold, call.connection, self._turn)
-        return {"last_seq": self._events.last_seq}
+        return api.DeliveryTurn(last_seq=self._events.last_seq)
 
     async def _hold(self, connection: Notifier, turn: trio.CancelScope) -> None:
         log.info("webhooks_delivered_by", pid=connection.peer.pid)
@@ -213,48 +155,69 @@ class WebhookDelivery:
         if call.connection is not self._deliverer:
             raise Denied("only whoever delivers may do that: call webhook.deliver first")
 
-    async def _work(self, call: Call, _params: NoParams) -> dict[str, Any]:
+    async def _work(self, call: Call, _params: NoParams) -> api.DeliveryWork:
         self._only_deliverer(call)
         found = await self._webhooks.all()
-        return {
-            "webhooks": [
-                {**each.as_wire(), "types": _types(each), "secret": each.secret} for each in found
+        last_seq = self._events.last_seq
+        return api.DeliveryWork(
+            webhooks=[
+                api.WebhookWork(
+                    **{**webhook_values(each, last_seq), "types": _types(each)}, secret=each.secret
+                )
+                for each in found
             ],
-            "resend": await self._webhooks.with_resends(),
-            "tests": [{"token": token, "id": test.webhook} for token, test in self._tests.items()],
-        }
+            resend=await self._webhooks.with_resends(),
+            tests=[
+                api.AskedTest(token=token, id=test.webhook) for token, test in self._tests.items()
+            ],
+        )
 
-    async def _progress(self, call: Call, params: ProgressParams) -> dict[str, Any]:
+    async def _progress(self, call: Call, params: api.ReportProgress) -> api.WebhookCursor:
         self._only_deliverer(call)
         given = msgspec.structs.asdict(params)
         given["dead"] = [
-            Refused(_event(each.event), each.attempts, each.reason) for each in params.dead
+            Refused(msgspec.structs.asdict(each.event), each.attempts, each.reason)
+            for each in params.dead
         ]
         given["gone"] = (params.gone.after, params.gone.first) if params.gone else None
-        return {"cursor": await self._webhooks.progress(Progress(**given))}
+        return api.WebhookCursor(cursor=await self._webhooks.progress(Progress(**given)))
 
-    async def _refused_for_good(self, call: Call, params: RefusedForGoodParams) -> dict[str, Any]:
+    async def _refused_for_good(self, call: Call, params: api.RefuseForGood) -> Done:
         self._only_deliverer(call)
         await self._webhooks.disable(params.id, params.revision, params.reason)
-        return {}
+        return Done()
 
-    def _tested(self, call: Call, params: TestedParams) -> dict[str, Any]:
+    def _tested(self, call: Call, params: api.TellTest) -> Done:
         self._only_deliverer(call)
         test = self._tests.get(params.token)
         if test is not None:
             test.result = params.result
             test.done.set()
-        return {}
+        return Done()
 
-    async def _next_resend(self, call: Call, params: WebhookId) -> dict[str, Any]:
+    async def _next_resend(self, call: Call, params: api.OneWebhook) -> api.DueResend:
         self._only_deliverer(call)
         due = await self._webhooks.due_resend(params.id)
-        return {"letter": due[0], "event": due[1]} if due else {"letter": None, "event": None}
+        if due is None:
+            return api.DueResend(letter=None, event=None)
+        letter, event = due
+        return api.DueResend(letter=letter, event=LoggedEvent(**event))
 
-    async def _resent(self, call: Call, params: ResentParams) -> dict[str, Any]:
+    async def _resent(self, call: Call, params: api.TellResend) -> Done:
         self._only_deliverer(call)
         await self._webhooks.resent(params.id, params.letter, params.refusal)
-        return {}
+        return Done()
+
+
+def webhook_values(webhook: Webhook, last_seq: int) -> dict[str, Any]:
+    """The fields of `api.WebhookInfo`, without the secret."""
+    values = webhook._asdict()
+    del values["wanted"], values["secret"]
+    wanted = webhook.wanted._asdict()
+    for name in ("companies", "types"):
+        wanted[name] = None if wanted[name] is None else list(wanted[name])
+    behind = max(0, last_seq - webhook.cursor)
+    return {**values, **wanted, "state": webhook.state, "behind": behind}
 
 
 def _types(webhook: Webhook) -> list[str]:
@@ -262,10 +225,3 @@ def _types(webhook: Webhook) -> list[str]:
     because whoever scans one owns the account's messages."""
     types = webhook.wanted.types
     return [each for each in EVENT_TYPES if each != SESSION_QR] if types is None else list(types)
-
-
-def _event(event: dict[str, Any]) -> dict[str, Any]:
-    kinds = {"seq": int, "time_ms": int, "company": str, "type": str, "data": dict}
-    if any(not isinstance(event.get(name), kind) for name, kind in kinds.items()):
-        raise InvalidParams("dead: an event is not as the log has it", field="dead")
-    return event

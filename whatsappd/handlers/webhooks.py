@@ -6,66 +6,26 @@ webhook (or a new secret for it), and to the deliverer, which signs with them.
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Any
 
 import msgspec
 
-from whatsappd.api.params import CompanyId, Params
+from whatsappd.api import webhooks as api
+from whatsappd.api.declaration import NoParams
 from whatsappd.errors import InvalidParams
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.auditing import note
-from whatsappd.handlers.webhook_delivery import Seq, WebhookDelivery, WebhookId, method
+from whatsappd.handlers.webhook_delivery import WebhookDelivery, webhook_values
 from whatsappd.model.company import validate_company
 from whatsappd.model.event import EVENT_TYPES
-from whatsappd.rpc.method import Call, Method, NoParams
+from whatsappd.rpc.method import Call, Method
 from whatsappd.rules.webhooks import validate_url
 from whatsappd.store.sqlite.events import EventLog
 from whatsappd.store.sqlite.webhooks import (
-    MAX_DESCRIPTION,
     Wanted,
     Webhook,
     Webhooks,
 )
-
-#: Of one webhook. All webhooks must fit into one answer.
-MAX_COMPANIES = 100
-
-Companies = Annotated[list[CompanyId], msgspec.Meta(max_length=MAX_COMPANIES)]
-Types = Annotated[list[str], msgspec.Meta(max_length=100)]
-Description = Annotated[str, msgspec.Meta(max_length=MAX_DESCRIPTION)]
-Letters = Annotated[list[int], msgspec.Meta(max_length=1000)]
-
-
-class CreateParams(Params):
-    url: str
-    companies: Companies | None = None
-    types: Types | None = None
-    description: Description = ""
-    allow_private: bool = False
-    enabled: bool = True
-    after: Seq | None = None
-
-
-class UpdateParams(Params):
-    id: str
-    url: str | msgspec.UnsetType = msgspec.UNSET
-    companies: Companies | msgspec.UnsetType | None = msgspec.UNSET
-    types: Types | msgspec.UnsetType | None = msgspec.UNSET
-    description: Description | msgspec.UnsetType = msgspec.UNSET
-    allow_private: bool | msgspec.UnsetType = msgspec.UNSET
-    enabled: bool | msgspec.UnsetType = msgspec.UNSET
-    rotate_secret: bool = False
-
-
-class DeadLettersParams(Params):
-    id: str
-    after: Seq = 0
-    limit: Annotated[int, msgspec.Meta(ge=1, le=500)] = 100
-
-
-class LettersParams(Params):
-    id: str
-    letters: Letters | None = None
 
 
 class WebhooksApi:
@@ -83,22 +43,21 @@ class WebhooksApi:
 
     def methods(self) -> list[Method]:
         return [
-            method("create", CreateParams, self._create, "Make a webhook; shows its secret."),
-            method("list", NoParams, self._list, "The webhooks."),
-            method("get", WebhookId, self._get, "One webhook."),
-            method("update", UpdateParams, self._update, "Configure a webhook."),
-            method("remove", WebhookId, self._remove, "Remove a webhook."),
-            method("test", WebhookId, self._test, "Deliver a test event now."),
-            method("dead_letters", DeadLettersParams, self._dead, "What it refused."),
-            method("resend", LettersParams, self._resend, "Try dead letters once more."),
-            method("discard", LettersParams, self._discard, "Delete dead letters."),
+            Method(api.CREATE, self._create),
+            Method(api.LIST, self._list),
+            Method(api.GET, self._get),
+            Method(api.UPDATE, self._update),
+            Method(api.REMOVE, self._remove),
+            Method(api.TEST, self._test),
+            Method(api.DEAD_LETTERS, self._dead),
+            Method(api.RESEND, self._resend),
+            Method(api.DISCARD, self._discard),
             *self._delivery.methods(),
         ]
 
     # --- configuration ------------------------------------------------------------------------
 
-    async def _create(self, call: Call, params: CreateParams) -> dict[str, Any]:
-        """`secret` is shown now and never again."""
+    async def _create(self, call: Call, params: api.CreateWebhook) -> api.WebhookInfo:
         wanted = Wanted(
             url=validate_url(params.url, allow_private=params.allow_private),
             companies=_companies(params.companies),
@@ -110,30 +69,28 @@ class WebhooksApi:
         made = await self._webhooks.create(
             wanted, params.after, self._access.owner_of(call), note(call, "webhook.create")
         )
-        return {**self._shown(made), "secret": made.secret}
+        return self._shown(made, with_secret=True)
 
-    async def _list(self, _call: Call, _params: NoParams) -> dict[str, Any]:
-        """`delivering`: whether a gateway runs that delivers."""
-        return {
-            "webhooks": [self._shown(each) for each in await self._webhooks.all()],
-            "delivering": self._delivery.is_up,
-        }
+    async def _list(self, _call: Call, _params: NoParams) -> api.WebhookList:
+        return api.WebhookList(
+            webhooks=[self._shown(each) for each in await self._webhooks.all()],
+            delivering=self._delivery.is_up,
+        )
 
-    async def _get(self, _call: Call, params: WebhookId) -> dict[str, Any]:
+    async def _get(self, _call: Call, params: api.OneWebhook) -> api.WebhookInfo:
         return self._shown(await self._webhooks.get(params.id))
 
-    async def _update(self, call: Call, params: UpdateParams) -> dict[str, Any]:
-        """What is not given stays. With `rotate_secret`, `secret` is the new one, from now on."""
+    async def _update(self, call: Call, params: api.UpdateWebhook) -> api.WebhookInfo:
         given: dict[str, Any] = {
             name: value
             for name in ("url", "allow_private", "enabled")
-            if (value := getattr(params, name)) is not msgspec.UNSET
+            if (value := getattr(params, name)) is not msgspec.UNSET and value is not None
         }
         if params.companies is not msgspec.UNSET:
             given["companies"] = _companies(params.companies)
         if params.types is not msgspec.UNSET:
             given["types"] = _types(params.types)
-        if params.description is not msgspec.UNSET:
+        if params.description is not msgspec.UNSET and params.description is not None:
             given["description"] = _description(params.description)
 
         def change(wanted: Wanted) -> Wanted:
@@ -147,40 +104,46 @@ class WebhooksApi:
             rotate_secret=params.rotate_secret,
             note=note(call, "webhook.update"),
         )
-        shown = self._shown(updated)
-        return {**shown, "secret": updated.secret} if params.rotate_secret else shown
+        return self._shown(updated, with_secret=params.rotate_secret)
 
-    async def _remove(self, call: Call, params: WebhookId) -> dict[str, Any]:
+    async def _remove(self, call: Call, params: api.OneWebhook) -> api.RemovedWebhook:
         await self._webhooks.remove(params.id, note(call, "webhook.remove"))
-        return {"id": params.id}
+        return api.RemovedWebhook(id=params.id)
 
-    async def _test(self, _call: Call, params: WebhookId) -> dict[str, Any]:
-        """Deliver a `webhook.test` event, out of turn: `ok`, `status`, `error`, `took_ms`.
-
-        Raises:
-            Unreachable: no gateway runs that could.
+    async def _test(self, _call: Call, params: api.OneWebhook) -> api.TestedWebhook:
+        """Raises:
+        Unreachable: no gateway runs that could.
         """
         await self._webhooks.get(params.id)
-        return {"id": params.id, **await self._delivery.test(params.id)}
+        outcome = await self._delivery.test(params.id)
+        return api.TestedWebhook(id=params.id, **msgspec.structs.asdict(outcome))
 
-    async def _dead(self, _call: Call, params: DeadLettersParams) -> dict[str, Any]:
+    async def _dead(self, _call: Call, params: api.ReadDeadLetters) -> api.DeadLetterPage:
         letters = await self._webhooks.dead_letters(
             params.id, after=params.after, limit=params.limit
         )
         full = len(letters) == params.limit
-        return {
-            "dead_letters": [letter.as_wire() for letter in letters],
-            "next": letters[-1].id if full else None,
-        }
+        return api.DeadLetterPage(
+            dead_letters=[
+                api.DeadLetterInfo(**{**letter._asdict(), "resend": bool(letter.resend)})
+                for letter in letters
+            ],
+            next=letters[-1].id if full else None,
+        )
 
-    async def _resend(self, _call: Call, params: LettersParams) -> dict[str, Any]:
-        return {"id": params.id, "count": await self._webhooks.resend(params.id, params.letters)}
+    async def _resend(self, _call: Call, params: api.LettersOfWebhook) -> api.CountedLetters:
+        count = await self._webhooks.resend(params.id, params.letters)
+        return api.CountedLetters(id=params.id, count=count)
 
-    async def _discard(self, _call: Call, params: LettersParams) -> dict[str, Any]:
-        return {"id": params.id, "count": await self._webhooks.discard(params.id, params.letters)}
+    async def _discard(self, _call: Call, params: api.LettersOfWebhook) -> api.CountedLetters:
+        count = await self._webhooks.discard(params.id, params.letters)
+        return api.CountedLetters(id=params.id, count=count)
 
-    def _shown(self, webhook: Webhook) -> dict[str, Any]:
-        return {**webhook.as_wire(), "behind": max(0, self._events.last_seq - webhook.cursor)}
+    def _shown(self, webhook: Webhook, *, with_secret: bool = False) -> api.WebhookInfo:
+        shown = api.WebhookInfo(**webhook_values(webhook, self._events.last_seq))
+        if with_secret:
+            shown.secret = webhook.secret
+        return shown
 
 
 def _companies(named: list[str] | None) -> tuple[str, ...] | None:

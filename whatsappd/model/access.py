@@ -21,3 +21,11 @@ class AccessRule(NamedTuple):
     name: str  # as it was configured, for people
     companies: frozenset[str] | None = None  # None: all of them, and what belongs to none
     read_only: bool = False
+
+
+class KeyScope(StrEnum):
+    """What an API key is good for. Each includes the one before."""
+
+    READ = "read"  # sessions, messages and events; moving one's own cursors
+    SEND = "send"  # and sending, cancelling and resolving messages
+    ADMIN = "admin"  # and starting, configuring, linking and removing sessions

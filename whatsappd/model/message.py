@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -164,10 +164,3 @@ class Row(NamedTuple):
     def recipient(self) -> str:
         """The recipient's JID as given."""
         return self.asked or self.chat
-
-    def as_wire(self) -> dict[str, Any]:
-        values = self._asdict()
-        del values["owner"]
-        values["state"] = self.state.value
-        values["on_uncertain"] = self.on_uncertain.value
-        return values

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 
 class SessionState(StrEnum):
@@ -47,14 +47,3 @@ class SessionStatus(NamedTuple):
     last_recycled: str | None = None  # why
     outreach_paused_until_ms: int | None = None  # no first message to a stranger before that
     account: str | None = None  # the JID of the account that the company is bound to
-
-    def as_wire(self, *, codes: bool) -> dict[str, Any]:
-        """`qr_shown` tells whether a code is shown; the code itself is only there with `codes`.
-
-        Whoever scans a code owns the account's messages, so it is for those who may link.
-        """
-        return {
-            **self._asdict(),
-            "qr": self.qr if codes else None,
-            "qr_shown": self.qr is not None,
-        }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from whatsappd.engines.neonize.spawn import ForkServer
 from whatsappd.engines.protocol import REQUIRED, Confined
@@ -35,9 +35,6 @@ class Check(NamedTuple):
     detail: str
     remedy: str | None = None
 
-    def as_wire(self) -> dict[str, Any]:
-        return self._asdict()
-
 
 class SessionHealth(NamedTuple):
     """One session in a report. Times are epoch milliseconds."""
@@ -50,19 +47,6 @@ class SessionHealth(NamedTuple):
     answered_ms: int | None  # how long the worker took to answer
     failures: int  # checks in a row that found it not well
 
-    def as_wire(self) -> dict[str, Any]:
-        judgement = self.judgement
-        return {
-            "ok": judgement.ok,
-            "wanted": self.wanted,
-            "state": self.state,
-            "detail": judgement.detail,
-            "remedy": judgement.remedy,
-            "checked_ms": self.checked_ms,
-            "answered_ms": self.answered_ms,
-            "failures": self.failures,
-        }
-
 
 class HealthReport(NamedTuple):
     checks: Sequence[Check]
@@ -73,13 +57,6 @@ class HealthReport(NamedTuple):
         return all(check.ok for check in self.checks) and all(
             session.judgement.ok for session in self.sessions
         )
-
-    def as_wire(self) -> dict[str, Any]:
-        return {
-            "healthy": self.healthy,
-            "checks": [check.as_wire() for check in self.checks],
-            "sessions": {session.company: session.as_wire() for session in self.sessions},
-        }
 
 
 def health_of(session: CompanySession) -> SessionHealth:

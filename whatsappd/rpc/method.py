@@ -1,4 +1,4 @@
-"""What can be called: methods, their typed parameters, and what a handler is given.
+"""What can be called: declared methods, what answers them, and what a handler is given.
 
 `handlers.table` builds one `MethodTable`; `exchange` looks methods up in it. A handler is a plain
 function when it answers at once, and then costs no task; it is an async function when it really
@@ -9,15 +9,14 @@ from __future__ import annotations
 
 import inspect
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Mapping
-from enum import StrEnum
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
-import msgspec
-
+from whatsappd.api.checking import checked
+from whatsappd.api.declaration import Declaration, Params, Result
 from whatsappd.errors import UnknownMethod
 from whatsappd.rpc.method_stats import Tally
-from whatsappd.rpc.params import check_params_type, params_from
 from whatsappd.rpc.peer_credentials import Peer
+from whatsappd.wire.rpc import named_arguments
 
 
 class Notifier(Protocol):
@@ -74,55 +73,35 @@ class Call(NamedTuple):
     actor: str | None = None
 
 
-#: `(call, params)` to a result that MessagePack can carry, or to an awaitable of one.
+#: `(call, params)` to the declared result, or to an awaitable of it.
 Handler = Callable[[Call, Any], Any]
 
 
-class NoParams(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """The parameters of a method that has none."""
-
-
-class Concerns(StrEnum):
-    """What a method is about, so that whoever decides on access can tell (`handlers.access`)."""
-
-    COMPANY = "company"  # the one that its parameter `company` names
-    SEVERAL = "several"  # the handler itself leaves out, or refuses, what is not its caller's
-    ALL = "all"  # all companies, or the daemon
-    NONE = "none"  # the caller's own connection, or nothing that anybody needs to hide
+P = TypeVar("P", bound=Params)
+R = TypeVar("R", bound=Result)
 
 
 class Method:
-    """One thing that can be called.
+    """One thing that can be called: how it is declared, and what answers.
 
     Args:
-        name: `noun.verb`.
-        params: a struct with `forbid_unknown_fields=True`, whose fields are the named arguments.
+        declaration: name, arguments and result.
         handler: plain or async; see the module's docstring.
-        doc: one line for people.
-        writes: whether it changes anything, so that users bound to reading are refused.
-        concerns: by default the company that a required parameter `company` names, and without
-            one all companies: forgetting it refuses too much, never too little.
     """
 
-    __slots__ = ("concerns", "doc", "handler", "is_async", "name", "params", "tally", "writes")
+    __slots__ = ("concerns", "declaration", "handler", "is_async", "name", "tally", "writes")
 
     def __init__(
         self,
-        name: str,
-        params: type[msgspec.Struct],
-        handler: Handler,
-        doc: str,
-        *,
-        writes: bool,
-        concerns: Concerns | None = None,
+        declaration: Declaration[P, R],
+        handler: Callable[[Call, P], R] | Callable[[Call, P], Awaitable[R]],
     ) -> None:
-        check_params_type(name, params)
-        self.name = name
-        self.params = params
-        self.handler = handler
-        self.doc = doc
-        self.writes = writes
-        self.concerns = concerns or _default_concern(params)
+        # Of the declaration, as attributes of its own: every request asks for them.
+        self.declaration: Declaration[Any, Any] = declaration
+        self.name = declaration.name
+        self.writes = declaration.writes
+        self.concerns = declaration.concerns
+        self.handler: Handler = handler
         self.is_async = inspect.iscoroutinefunction(handler)
         self.tally = Tally()
 
@@ -131,30 +110,15 @@ class Method:
 
     def with_handler(self, handler: Handler) -> Method:
         """The same method with another handler, such as one that wraps this one's."""
-        return Method(
-            self.name,
-            self.params,
-            handler,
-            self.doc,
-            writes=self.writes,
-            concerns=self.concerns,
-        )
+        return Method(self.declaration, handler)
 
     def parse(self, params: Any) -> Any:
         """The struct for the `params` member of a request.
 
         Raises:
-            InvalidParams: see `params_from`.
+            InvalidParams: see `checked`, and `named_arguments`.
         """
-        return params_from(params, self.params)
-
-
-def _default_concern(params: type[msgspec.Struct]) -> Concerns:
-    names_one = any(
-        field.encode_name == "company" and field.required
-        for field in msgspec.structs.fields(params)
-    )
-    return Concerns.COMPANY if names_one else Concerns.ALL
+        return checked(named_arguments(params), self.declaration.params)
 
 
 class MethodTable(Mapping[str, Method]):

@@ -34,6 +34,7 @@ from typing import Any, NamedTuple
 import structlog
 import trio
 
+from whatsappd.api.declaration import plain
 from whatsappd.errors import (
     Denied,
     Malformed,
@@ -520,7 +521,7 @@ class ServerConnection:
 
     def _pack(self, msgid: int, result: Any) -> bytes:
         try:
-            packed = pack_result(msgid, result)
+            packed = pack_result(msgid, plain(result))
         except Malformed as error:
             raise TypeError(f"the handler's result {error}") from error  # ours, not the caller's
         if len(packed) > self._limits.max_message:

@@ -19,6 +19,7 @@ from whatsappd.rules.addresses import is_public
 from whatsappd.rules.backoff import full_jitter
 
 MAX_URL = 2000
+MAX_DESCRIPTION = 200
 #: Milliseconds that a receiver may ask us to wait (`Retry-After`). It may be busy, and may not turn
 #: its webhook off by the way.
 MAX_RETRY_AFTER_MS = 3_600_000

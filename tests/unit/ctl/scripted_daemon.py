@@ -16,64 +16,10 @@ import trio
 from click.testing import CliRunner, Result
 
 from whatsappctl.cli import cli
-from whatsappd.api.params import OneCompany
-from whatsappd.handlers.backup import BackupParams
-from whatsappd.handlers.daemon import ConfigureParams as DaemonParams
-from whatsappd.handlers.events import AckParams, ForgetParams, ReadParams, SubscribeParams
-from whatsappd.handlers.keys import CreateParams as KeyParams
-from whatsappd.handlers.keys import KeyId
-from whatsappd.handlers.messages import ListParams, MessageId, ResolveParams, SendParams
-from whatsappd.handlers.monitoring import MetricsParams
-from whatsappd.handlers.sandbox import FaultParams, ScanParams
-from whatsappd.handlers.sessions import ConfigureParams, RemoveParams, StartParams
-from whatsappd.handlers.webhook_delivery import WebhookId
-from whatsappd.handlers.webhooks import CreateParams as WebhookParams
-from whatsappd.handlers.webhooks import DeadLettersParams, LettersParams, UpdateParams
+from whatsappd.api.methods import METHODS
 from whatsappd.rpc.listener import close_listener, open_listener
-from whatsappd.rpc.method import Call, Method, MethodTable, NoParams
+from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.server import RpcServer, serve_rpc
-
-PARAMS = {
-    "daemon.backup": BackupParams,
-    "daemon.hello": NoParams,
-    "daemon.status": NoParams,
-    "daemon.configure": DaemonParams,
-    "daemon.health": NoParams,
-    "daemon.metrics": MetricsParams,
-    "session.list": NoParams,
-    "session.start": StartParams,
-    "session.stop": OneCompany,
-    "session.restart": OneCompany,
-    "session.logout": OneCompany,
-    "session.remove": RemoveParams,
-    "session.status": OneCompany,
-    "session.qr": OneCompany,
-    "session.configure": ConfigureParams,
-    "message.send": SendParams,
-    "message.get": MessageId,
-    "message.list": ListParams,
-    "message.cancel": MessageId,
-    "message.resolve": ResolveParams,
-    "events.subscribe": SubscribeParams,
-    "events.read": ReadParams,
-    "events.ack": AckParams,
-    "events.forget": ForgetParams,
-    "daemon.limits": NoParams,
-    "key.create": KeyParams,
-    "key.list": NoParams,
-    "key.revoke": KeyId,
-    "webhook.create": WebhookParams,
-    "webhook.list": NoParams,
-    "webhook.get": WebhookId,
-    "webhook.update": UpdateParams,
-    "webhook.remove": WebhookId,
-    "webhook.test": WebhookId,
-    "webhook.dead_letters": DeadLettersParams,
-    "webhook.resend": LettersParams,
-    "sandbox.info": NoParams,
-    "sandbox.scan": ScanParams,
-    "sandbox.fault": FaultParams,
-}
 
 
 def session(company: str = "acme", state: str = "connected", **changes: Any) -> dict[str, Any]:
@@ -144,10 +90,13 @@ class Daemon:
             self.then()
 
     def table(self) -> MethodTable:
-        def method(name: str) -> Method:
-            return Method(name, PARAMS[name], partial(self._handle, name), "", writes=True)
-
-        return MethodTable([method(name) for name in PARAMS if name in self.answers])
+        return MethodTable(
+            [
+                Method(each, partial(self._handle, each.name))
+                for each in METHODS
+                if each.name in self.answers
+            ]
+        )
 
     def run(self, body: Callable[[], Any]) -> Any:
         """Serve while `body` runs."""

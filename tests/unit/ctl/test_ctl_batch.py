@@ -14,7 +14,7 @@ from scripted_daemon import Daemon, session
 
 from whatsappctl import batch_lines, batch_sender
 from whatsappctl.cli import cli
-from whatsappd.api.params import MAX_KEY
+from whatsappd.api.messages import MAX_KEY
 from whatsappd.errors import KeyConflict, QueueFull, StoreFailed, TooManyRequests
 from whatsappd.model.content import MAX_TEXT
 from whatsappd.model.message import OnUncertain

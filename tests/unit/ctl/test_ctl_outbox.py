@@ -11,6 +11,7 @@ import pytest
 from scripted_daemon import Daemon
 
 from whatsappctl.commands import configure, limits, outbox
+from whatsappd.api.declaration import plain
 from whatsappd.errors import (
     EXIT_FAILED,
     EXIT_UNREACHABLE,
@@ -18,6 +19,7 @@ from whatsappd.errors import (
     UnknownMessage,
     WrongState,
 )
+from whatsappd.handlers.messages import shown_message
 from whatsappd.limits.settings import LIMIT_NAMES, SendLimits
 from whatsappd.logs.setup import LEVELS
 from whatsappd.model.message import OnUncertain, OutboxState, Row
@@ -32,7 +34,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         expires_ms=None, on_uncertain=OnUncertain.ASK, message_id=None, created_ms=1000,
         updated_ms=1000, sent_ms=None,
     )  # fmt: skip
-    return {**made.as_wire(), **changes}
+    return {**plain(shown_message(made)), **changes}
 
 
 def paged(count: int):

@@ -8,10 +8,11 @@ import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from whatsappd.api.declaration import NoParams
 from whatsappd.errors import Denied, WrongState
 from whatsappd.gateway.webhooks.deliverer import CONFIRM_EVERY, ConfirmedTurn
 from whatsappd.handlers.webhook_delivery import WebhookDelivery
-from whatsappd.rpc.method import Call, NoParams
+from whatsappd.rpc.method import Call
 from whatsappd.rules.webhooks import TURN_S
 
 

@@ -7,8 +7,10 @@ from typing import Any
 import msgspec
 import pytest
 
+from whatsappd.api.checking import checked
+from whatsappd.api.messages import SendMessage
 from whatsappd.errors import InvalidParams
-from whatsappd.handlers.messages import SendParams, _content_of
+from whatsappd.handlers.messages import _content_of
 from whatsappd.model.content import (
     MAX_TEXT,
     Receivable,
@@ -18,7 +20,6 @@ from whatsappd.model.content import (
     kinds_of,
     sendable_from,
 )
-from whatsappd.rpc.params import params_from
 
 HELLO = {"kind": "text", "text": "Hello"}
 
@@ -59,7 +60,7 @@ def test_what_is_no_content_is_refused_with_its_place(name: str) -> None:
     value, place, word = HOSTILE[name]
     arguments = {"company": "acme", "to": "+15550100", "content": value}
     for ask in (
-        lambda: params_from([arguments], SendParams),
+        lambda: checked(arguments, SendMessage),
         lambda: sendable_from(value),
     ):
         with pytest.raises(InvalidParams) as caught:
@@ -72,8 +73,8 @@ def test_what_is_no_content_is_refused_with_its_place(name: str) -> None:
 
 def test_text_is_short_for_content_of_kind_text() -> None:
     asked = {"company": "acme", "to": "+15550100"}
-    short = params_from([{**asked, "text": "Hello"}], SendParams)
-    long = params_from([{**asked, "content": HELLO}], SendParams)
+    short = checked({**asked, "text": "Hello"}, SendMessage)
+    long = checked({**asked, "content": HELLO}, SendMessage)
     assert _content_of(short) == _content_of(long) == sendable_from(HELLO) == Text("Hello")
     longest = {"kind": "text", "text": "\U0001f600" * MAX_TEXT}
     assert sendable_from(longest).as_wire() == longest
@@ -82,7 +83,7 @@ def test_text_is_short_for_content_of_kind_text() -> None:
 @pytest.mark.parametrize("both", [True, False])
 def test_one_of_the_two_is_given(both: bool) -> None:
     given = {"text": "Hello", "content": HELLO} if both else {}
-    params = params_from([{"company": "acme", "to": "+15550100", **given}], SendParams)
+    params = checked({"company": "acme", "to": "+15550100", **given}, SendMessage)
     with pytest.raises(InvalidParams) as caught:
         _content_of(params)
     for word in ("text", "content"):

@@ -12,12 +12,12 @@ from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
 from whatsappd.store.sqlite.audit import AuditTrail, Line, insert
 from whatsappd.store.sqlite.database import Database, open_database
 from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.keys import MAX_KEYS, Scope, open_keys
+from whatsappd.store.sqlite.keys import MAX_KEYS, KeyScope, open_keys
 
 
 async def test_a_key_is_known_after_a_restart_and_its_text_is_nowhere_on_disk(path: Path) -> None:
     async with open_database(path) as database:
-        key, text = await (await open_keys(database)).create("shop", Scope.SEND, ("acme",))
+        key, text = await (await open_keys(database)).create("shop", KeyScope.SEND, ("acme",))
     stored = b"".join(each.read_bytes() for each in path.parent.iterdir())
     assert text.encode() not in stored
     assert text.rpartition("_")[2].encode() not in stored
@@ -28,8 +28,8 @@ async def test_a_key_is_known_after_a_restart_and_its_text_is_nowhere_on_disk(pa
 async def test_a_revoked_key_is_refused_also_after_a_restart(path: Path) -> None:
     async with open_database(path) as database:
         keys = await open_keys(database)
-        key, text = await keys.create("shop", Scope.READ, None)
-        _, other = await keys.create("other", Scope.READ, None)
+        key, text = await keys.create("shop", KeyScope.READ, None)
+        _, other = await keys.create("other", KeyScope.READ, None)
         await keys.revoke(key.id)
         with pytest.raises(Denied):
             keys.check(text)
@@ -46,20 +46,20 @@ async def test_a_key_whose_revoker_hangs_up_is_revoked_all_the_same(
     database: Database, hang_up
 ) -> None:
     keys = await open_keys(database)
-    key, text = await keys.create("shop", Scope.READ, None)
+    key, text = await keys.create("shop", KeyScope.READ, None)
     await hang_up(keys.revoke, key.id)
     with pytest.raises(Denied):
         keys.check(text)
     assert keys.list_all() == (await open_keys(database)).list_all() == []
-    await hang_up(keys.create, "nobody's", Scope.READ, None)
+    await hang_up(keys.create, "nobody's", KeyScope.READ, None)
     assert [key.name for key in keys.list_all()] == ["nobody's"]
     assert keys.list_all() == (await open_keys(database)).list_all()
 
 
 async def test_a_key_takes_its_consumers_along(database: Database, log: EventLog) -> None:
     keys = await open_keys(database)
-    key, _ = await keys.create("shop", Scope.READ, ("acme",))
-    other, _ = await keys.create("other", Scope.READ, ("acme",))
+    key, _ = await keys.create("shop", KeyScope.READ, ("acme",))
+    other, _ = await keys.create("other", KeyScope.READ, ("acme",))
     for name in (f"key:{key.id}:crm", f"key:{key.id}:erp", f"key:{other.id}:crm", "crm"):
         await log.consumer(name)
     await keys.revoke(key.id)
@@ -68,7 +68,7 @@ async def test_a_key_takes_its_consumers_along(database: Database, log: EventLog
 
 async def test_what_is_no_key_is_refused_without_a_hint(database: Database) -> None:
     keys = await open_keys(database)
-    _, text = await keys.create("shop", Scope.READ, None)
+    _, text = await keys.create("shop", KeyScope.READ, None)
     head, _, secret = text.rpartition("_")
     refusals = set()
     for wrong in [
@@ -94,7 +94,7 @@ async def test_use_is_remembered_without_a_write_and_stored_when_the_daemon_ends
 ) -> None:
     async with open_database(path) as database:
         keys = await open_keys(database, clock=clock)
-        _, text = await keys.create("shop", Scope.READ, None)
+        _, text = await keys.create("shop", KeyScope.READ, None)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(keys.run)
             clock.now_ms += 5
@@ -115,12 +115,12 @@ async def test_names_and_numbers_of_keys_are_bounded(
     keys = await open_keys(database)
     for name in ["", "x" * 101, "two\nlines"]:
         with pytest.raises(InvalidParams) as refused:
-            await keys.create(name, Scope.READ, None)
+            await keys.create(name, KeyScope.READ, None)
         assert refused.value.data["field"] == "name"
     monkeypatch.setattr("whatsappd.store.sqlite.keys.MAX_KEYS", 1)
-    await keys.create("one", Scope.READ, None)
+    await keys.create("one", KeyScope.READ, None)
     with pytest.raises(InvalidParams):
-        await keys.create("two", Scope.READ, None)
+        await keys.create("two", KeyScope.READ, None)
     assert MAX_KEYS == 1000
 
 
@@ -134,13 +134,13 @@ async def test_a_key_that_the_disk_did_not_take_does_not_exist(
 
     monkeypatch.setattr(database, "write", full)
     with pytest.raises(StoreFailed):
-        await keys.create("shop", Scope.READ, None)
+        await keys.create("shop", KeyScope.READ, None)
     assert keys.list_all() == []
 
 
 async def test_the_digest_is_all_that_is_stored(database: Database) -> None:
     keys = await open_keys(database)
-    await keys.create("shop", Scope.READ, None)
+    await keys.create("shop", KeyScope.READ, None)
 
     def columns(conn: sqlite3.Connection) -> list[str]:
         return [row[1] for row in conn.execute("PRAGMA table_info(api_keys)")]
@@ -159,14 +159,14 @@ async def test_a_key_and_its_line_of_the_audit_trail_are_one_transaction(
         raise StoreFailed("the disk is full")
 
     with pytest.raises(StoreFailed):
-        await keys.create("shop", Scope.SEND, None, full)
+        await keys.create("shop", KeyScope.SEND, None, full)
     assert noted
     assert keys.list_all() == (await open_keys(database)).list_all() == []
 
     def note(conn: sqlite3.Connection, identity: str) -> None:
         insert(conn, [Line(1, "uid:0", 1, "key", None, identity, "ok")])
 
-    key, text = await keys.create("shop", Scope.SEND, None, note)
+    key, text = await keys.create("shop", KeyScope.SEND, None, note)
     with pytest.raises(StoreFailed):
         await keys.revoke(key.id, full)
     assert keys.check(text).id == key.id  # still in force, as nothing says that it is not

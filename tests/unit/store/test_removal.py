@@ -30,7 +30,7 @@ from whatsappd.store.sqlite.dead_letters import Refused
 from whatsappd.store.sqlite.events import EventLog, open_event_log
 from whatsappd.store.sqlite.intake import Arrival, Intake, Receipt
 from whatsappd.store.sqlite.integrity import check
-from whatsappd.store.sqlite.keys import Keys, Scope, open_keys
+from whatsappd.store.sqlite.keys import Keys, KeyScope, open_keys
 from whatsappd.store.sqlite.outbox import open_outbox
 from whatsappd.store.sqlite.removal import Removals, _delete_tree
 from whatsappd.store.sqlite.retention import EventBounds
@@ -103,8 +103,8 @@ async def live(store: Store, company: str) -> list[Row]:
     directory = store.root / "companies" / company
     directory.mkdir(parents=True)
     (directory / "session.db").write_text("keys")
-    await store.keys.create("alone", Scope.SEND, (company,))
-    await store.keys.create("both", Scope.SEND, (company, "other"))
+    await store.keys.create("alone", KeyScope.SEND, (company,))
+    await store.keys.create("both", KeyScope.SEND, (company, "other"))
     for companies in ((company,), (company, "other"), None):
         webhook = await store.webhooks.create(Wanted(URL, companies), 0)
         event = {"seq": 1, "time_ms": 1, "company": company, "type": ALERT, "data": {"x": SECRET}}

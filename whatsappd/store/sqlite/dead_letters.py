@@ -32,9 +32,6 @@ class DeadLetter(NamedTuple):
     reason: str
     resend: int  # 1: somebody asked for one more attempt, which is due
 
-    def as_wire(self) -> dict[str, Any]:
-        return {**self._asdict(), "resend": bool(self.resend)}
-
 
 class Refused(NamedTuple):
     """An event that becomes a dead letter."""

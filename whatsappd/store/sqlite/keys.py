@@ -20,14 +20,14 @@ import secrets
 import sqlite3
 import string
 from collections.abc import Callable, Iterable
-from enum import StrEnum
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 import trio
 
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
+from whatsappd.model.access import KeyScope
 from whatsappd.store.sqlite import consumers, webhooks
 from whatsappd.store.sqlite.audit import Note, unnoted
 from whatsappd.store.sqlite.database import Database
@@ -49,29 +49,15 @@ _FORM = re.compile(rf"{PREFIX}([a-z0-9]{{{_ID_LENGTH}}})_[A-Za-z0-9_-]{{43}}\Z")
 _REFUSED = "the API key is unknown or revoked: `whatsappctl keys list` shows which there are"
 
 
-class Scope(StrEnum):
-    """What a key is good for. Each includes the one before."""
-
-    READ = "read"  # sessions, messages and events; moving one's own cursors
-    SEND = "send"  # and sending, cancelling and resolving messages
-    ADMIN = "admin"  # and starting, configuring, linking and removing sessions
-
-
 class Key(NamedTuple):
     """A key without its secret. `companies` None: all of them, future ones too."""
 
     id: str
     name: str
-    scope: Scope
+    scope: KeyScope
     companies: tuple[str, ...] | None
     created_ms: int
     last_used_ms: int | None  # to the minute; None: never
-
-    def as_wire(self) -> dict[str, Any]:
-        wire = self._asdict()
-        wire["scope"] = str(self.scope)
-        wire["companies"] = None if self.companies is None else list(self.companies)
-        return wire
 
 
 class Keys:
@@ -108,7 +94,7 @@ class Keys:
     async def create(
         self,
         name: str,
-        scope: Scope,
+        scope: KeyScope,
         companies: tuple[str, ...] | None,
         note: Note = unnoted,
     ) -> tuple[Key, str]:
@@ -284,7 +270,7 @@ def _load(conn: sqlite3.Connection) -> dict[str, tuple[Key, bytes]]:
     )
     return {
         identity: (
-            Key(identity, name, Scope(scope), _companies(companies), created_ms, last_used_ms),
+            Key(identity, name, KeyScope(scope), _companies(companies), created_ms, last_used_ms),
             digest,
         )
         for identity, name, scope, companies, created_ms, last_used_ms, digest in rows

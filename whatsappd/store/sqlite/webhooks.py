@@ -38,7 +38,6 @@ from whatsappd.store.sqlite.events import MAX_EVENT_BYTES, EventLog
 
 #: Each is a receiver that somebody runs, and some connections and memory of the gateway.
 MAX_WEBHOOKS = WEBHOOKS.all
-MAX_DESCRIPTION = 200
 #: Secrets begin with it (Standard Webhooks); behind it 32 random bytes in base64.
 SECRET_PREFIX = "whsec_"  # noqa: S105 - a secret's mark, not one
 
@@ -102,15 +101,6 @@ class Webhook(NamedTuple):
         if self.paused_since_ms is not None:
             return "paused"
         return "ok" if self.failing_since_ms is None else "failing"
-
-    def as_wire(self) -> dict[str, Any]:
-        """Without the secret."""
-        wire = {name: value for name, value in self._asdict().items() if name != "wanted"}
-        del wire["secret"]
-        wanted = self.wanted._asdict()
-        for name in ("companies", "types"):
-            wanted[name] = None if wanted[name] is None else list(wanted[name])
-        return {**wire, **wanted, "state": self.state}
 
 
 class Progress(NamedTuple):

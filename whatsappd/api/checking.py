@@ -1,6 +1,6 @@
-"""Named arguments to typed structs, with complaints that name the field.
+"""Named arguments to typed structures, with complaints that name the field.
 
-Every parameter of every method comes through here, whatever door it came in by.
+The arguments of every method come through here, whatever door they came in by.
 """
 
 from __future__ import annotations
@@ -8,12 +8,11 @@ from __future__ import annotations
 from enum import Enum
 from functools import cache
 from types import UnionType
-from typing import Any, Literal, NoReturn, Union, get_args, get_origin, get_type_hints
+from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
 
 import msgspec
 
 from whatsappd.errors import InvalidParams
-from whatsappd.wire.rpc import named_arguments
 
 #: msgspec ends its complaints with the place: "Expected `str`, got `int` - at `$.company`".
 _PLACE = " - at `$"
@@ -21,25 +20,19 @@ _PLACE = " - at `$"
 _MAX_REASON = 300
 
 
-def check_params_type(name: str, params: type[msgspec.Struct]) -> None:
-    """Refuse, when the table is built, a struct that would let unknown fields pass.
-
-    Raises:
-        TypeError: it does not forbid them, or is no map of names.
-    """
-    config = params.__struct_config__
-    if not config.forbid_unknown_fields or config.array_like:
-        raise TypeError(f"{name}: {params.__name__} must have forbid_unknown_fields=True")
+S = TypeVar("S", bound=msgspec.Struct)
 
 
-def params_from(params: Any, wanted: type[msgspec.Struct]) -> Any:
-    """The `wanted` struct for the `params` member of a request (`[]` or `[{name: value}]`).
+def checked(arguments: dict[str, Any], wanted: type[S], *, strict: bool = True) -> S:
+    """The `wanted` structure for named arguments.
+
+    Args:
+        strict: false where all values are text, as in a URL: numbers are read from it.
 
     Raises:
         InvalidParams: the message begins with the field's name and says what is accepted;
             `data.field` is that name alone.
     """
-    arguments = named_arguments(params)
     for name, (tag_field, *tags) in _tagged(wanted).items():
         # msgspec takes a structure without its tag where there is no other to choose from.
         value = arguments.get(name)
@@ -49,7 +42,7 @@ def params_from(params: Any, wanted: type[msgspec.Struct]) -> Any:
                 f"{name}.{tag_field}: is missing (accepted: {accepted})", field=name
             )
     try:
-        return msgspec.convert(arguments, wanted)
+        return msgspec.convert(arguments, wanted, strict=strict)
     except msgspec.ValidationError as error:
         _complain(arguments, wanted, error)
 
