@@ -14,14 +14,19 @@ from typing import Any, NamedTuple
 
 import trio
 from chaos import Parties
+from clocks import WallClock
 from daemons import PATIENCE, Daemon, RunningSandbox
 
 from whatsappd.errors import Unreachable
 
+#: The daemon's wall clock is set, by up to ten years, and back again.
+CLOCK_JUMP = "clock_jump"
+#: The farthest it is set, in days.
+FARTHEST_JUMP = 3650
 #: Kinds that leave sessions connected.
 UNFELT = {
     *("kill_fork_server", "delay_acks", "lose_acks"),
-    *("freeze_daemon", "freeze_worker", "freeze_fork_server", "full_disk"),
+    *("freeze_daemon", "freeze_worker", "freeze_fork_server", "full_disk", CLOCK_JUMP),
 }
 #: Seconds within which somebody who was chosen to lose an ack sends something.
 SENDS_WITHIN = 10
@@ -45,7 +50,14 @@ class Mishaps:
     """The script: what goes wrong, when, and to whom. The seed decides all of it."""
 
     def __init__(
-        self, daemon: Daemon, sandbox: RunningSandbox, people: Parties, *, seed: int, longest: float
+        self,
+        daemon: Daemon,
+        sandbox: RunningSandbox,
+        people: Parties,
+        clock: WallClock,
+        *,
+        seed: int,
+        longest: float,
     ) -> None:
         self.done: list[Mishap] = []
         #: Seconds until another fork server was begun, each time; it then imports the library.
@@ -54,6 +66,7 @@ class Mishaps:
         self._daemon = daemon
         self._sandbox = sandbox
         self._people = people
+        self._clock = clock  # the daemon's
         self._longest = longest  # of a freeze, a delay or a refusal, in seconds
 
     @property
@@ -82,6 +95,7 @@ class Mishaps:
             self._freeze_worker,
             self._freeze_fork_server,
             self._full_disk,
+            self._clock_jump,
         ]
         self._chance.shuffle(deck)
         return deck
@@ -187,6 +201,15 @@ class Mishaps:
         finally:
             resource.prlimit(pid, resource.RLIMIT_FSIZE, (soft, hard))
 
+    async def _clock_jump(self) -> None:
+        """The daemon's wall clock is years ahead or behind for a while."""
+        self._note(CLOCK_JUMP, None)
+        self._clock.set_off(days=self._chance.uniform(-FARTHEST_JUMP, FARTHEST_JUMP))
+        try:
+            await trio.sleep(self._some_seconds())
+        finally:
+            self._clock.set_off(days=0)
+
     async def _fork_server(self, *, other_than: int | None = None) -> int:
         with trio.fail_after(PATIENCE):
             while True:
@@ -256,7 +279,8 @@ def recoveries(mishaps: list[Mishap], events: list[dict[str, Any]]) -> dict[str,
     """Seconds from each mishap until whom it hit was connected again, by kind.
 
     Of one that hit everybody, until the last of them was. Whoever was hit again before that is left
-    out: the time would not be this mishap's.
+    out: the time would not be this mishap's. So is whoever was not up before the clock was set,
+    because events bear the time of that clock.
 
     Args:
         events: of the companies' daemon, in the log's order.
@@ -267,11 +291,12 @@ def recoveries(mishaps: list[Mishap], events: list[dict[str, Any]]) -> dict[str,
             is_up = event["data"]["state"] == "connected"
             changes[event["company"]].append((event["time_ms"], is_up))
     felt = [mishap for mishap in mishaps if mishap.kind not in UNFELT]
+    disturbing = [mishap for mishap in mishaps if mishap in felt or mishap.kind == CLOCK_JUMP]
     found: defaultdict[str, list[float]] = defaultdict(list)
     for mishap in felt:
         ends = []
         for company in changes if mishap.company is None else [mishap.company]:
-            hits = [each.time_ms for each in felt if each.company in (None, company)]
+            hits = [each.time_ms for each in disturbing if each.company in (None, company)]
             end = _up_again(mishap.time_ms, changes[company])
             if end is not None and not any(mishap.time_ms < hit < end for hit in hits):
                 ends.append(end)

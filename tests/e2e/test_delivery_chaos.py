@@ -1,5 +1,6 @@
 """Nothing accepted is lost, nothing is sent twice, everything heals and nothing leaks: while all is
-killed, and the network drops, freezes, refuses, and delays and swallows acknowledgements.
+killed, stands still or is misled by its clock, the disk is full, and the network drops, freezes,
+refuses, and delays and swallows acknowledgements.
 
 Companies write to each other and to witnesses in peace (`chaos`) while a script does things to
 them (`mishaps`). Every accepted message arrives exactly once, except those that are reported
@@ -20,6 +21,7 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 from chaos import Operator, Traffic, link_all, parties, until_connected
+from clocks import WallClock
 from daemons import Daemon, RunningSandbox, running_daemon, running_sandbox
 from held import grew, held_by, processes_with, settled
 from mishaps import Mishaps, recoveries
@@ -111,14 +113,16 @@ class Outcome(NamedTuple):
 
 async def run_chaos(scale: Scale) -> Outcome:
     people = parties(scale.companies, scale.witnesses)
+    clocks: list[WallClock] = []
 
-    def mark(daemon: Daemon) -> None:
+    def prepare(daemon: Daemon) -> None:
         daemon.environment[MARK] = str(daemon.directory)
+        clocks.append(WallClock(daemon.directory, daemon.environment))
 
     async with (
         running_sandbox() as sandbox,
         running_daemon("--sandbox-at", str(sandbox.info)) as peaceful,
-        running_daemon("--sandbox-at", str(sandbox.info), prepare=mark) as daemon,
+        running_daemon("--sandbox-at", str(sandbox.info), prepare=prepare) as daemon,
     ):
         await link_all(peaceful, people.witnesses)
         await link_all(daemon, people.companies)
@@ -130,7 +134,8 @@ async def run_chaos(scale: Scale) -> Outcome:
         await traffic.one_each()
         before = await holdings(daemon, sandbox)
 
-        mishaps = Mishaps(daemon, sandbox, people, seed=SEED, longest=scale.longest)
+        [clock] = clocks
+        mishaps = Mishaps(daemon, sandbox, people, clock, seed=SEED, longest=scale.longest)
         operator = Operator(daemon)
         async with trio.open_nursery() as duty:
             duty.start_soon(operator.run)
