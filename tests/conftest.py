@@ -38,6 +38,10 @@ def pytest_configure() -> None:
     # so would be what the tests start, which is to end by it.
     if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
         signal.signal(signal.SIGINT, signal.default_int_handler)
+    # Whoever ends a run (a time limit, a closed terminal) leaves no daemons behind: as by Ctrl-C,
+    # the tests end what they started.
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, lambda *_: signal.raise_signal(signal.SIGINT))
 
 
 @pytest.fixture

@@ -2,33 +2,24 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import suppress
 from typing import Any
 
 import pytest
 import trio
 from daemons import PATIENCE, Daemon, following, link, running_daemon
+from full_pipe import full_pipe
 
 from whatsappd.rpc.client import RpcClient
 
 
 @pytest.fixture
 def stuck() -> Iterator[int]:
-    """A pipe that is full, and that nobody reads."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(writing, b"." * 4096)
-    os.set_blocking(writing, True)
-    yield writing
-    os.close(reading)
-    os.close(writing)
+    with full_pipe() as writing:
+        yield writing
 
 
 SINKS = {

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import httpx
 import pytest
 import trio
+from full_pipe import full_pipe
 
 #: Generous: the machine may be busy with other tests.
 PATIENCE = 90.0
@@ -20,16 +19,8 @@ PATIENCE = 90.0
 
 @pytest.fixture
 def stuck() -> Iterator[int]:
-    """A pipe that is full, and that nobody reads."""
-    reading, writing = os.pipe()
-    os.set_blocking(writing, False)
-    with suppress(BlockingIOError):
-        while True:
-            os.write(writing, b"." * 4096)
-    os.set_blocking(writing, True)
-    yield writing
-    os.close(reading)
-    os.close(writing)
+    with full_pipe() as writing:
+        yield writing
 
 
 @pytest.mark.parametrize("redirection", ["<&- >&- 2>&-", "2>&{stuck}"])

@@ -272,6 +272,8 @@ class Dispatcher:
                     )
                     settled, handover = await self._record(settle, following, shield)
                     self._is_handing_over = handover is not None
+                    if following is not None and handover is None:
+                        batch.stop(following.chat)  # taken out of the batch, and not begun
                     if settled is None or settled.state is OutboxState.QUEUED:
                         batch.stop(chat)  # it goes, or is heard of, before the later ones
                     elif settled.state in SENT_OR_BEYOND:

@@ -338,6 +338,27 @@ async def test_while_the_disk_refuses_an_ack_nothing_is_begun(
         assert (await here.outbox.view.get(second.id)).state is OutboxState.QUEUED
 
 
+@pytest.mark.parametrize("error", [StoreFailed("the disk is full"), WrongState("it was faster")])
+async def test_one_that_could_not_be_begun_is_not_overtaken_in_its_chat(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+) -> None:
+    async with world(tmp_path) as here:
+        *_, last = await here.accept("A", "B", "C")
+        both = here.outbox.handovers.acknowledge_and_begin
+        refusals = [error]
+
+        async def refuse_once(*arguments: Any) -> Any:
+            if refusals:
+                if isinstance(error, WrongState):
+                    await here.outbox.handovers.acknowledge(*arguments[:3])
+                raise refusals.pop()
+            return await both(*arguments)
+
+        monkeypatch.setattr(here.outbox.handovers, "acknowledge_and_begin", refuse_once)
+        await here.run_until(last, OutboxState.SENT)
+        assert here.worker.sent == ["A", "B", "C"]
+
+
 async def test_a_worker_that_went_is_given_nothing_more(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
 
