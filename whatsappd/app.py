@@ -38,7 +38,7 @@ from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.monitoring.scrape import Scrape
 from whatsappd.restore import finish_restore
 from whatsappd.rpc.listener import Listener, check_path, inherited_listener
-from whatsappd.sandboxing import SandboxHandle, own_sandbox, sandbox_at
+from whatsappd.sandbox_process import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.sessions.clock_watch import ClockWatch
 from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog

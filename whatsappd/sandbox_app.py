@@ -21,7 +21,7 @@ from whatsappd.logs.writer import LogHandler
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.server import RpcServer, serve_rpc
-from whatsappd.sandbox.info import write_info
+from whatsappd.sandbox.info_file import write_info
 from whatsappd.sandbox.server.sandbox import Sandbox
 
 CONTROL_SOCKET = "control.sock"

@@ -30,7 +30,7 @@ from whatsappd.engines.neonize.fork.preload import (  # noqa: E402
     library_path,
     start_log_thread,
 )
-from whatsappd.sandbox.trust import replace_noise_root  # noqa: E402
+from whatsappd.sandbox.neonize_library.noise_root import replace_noise_root  # noqa: E402
 
 #: WAL, as anybody would want it who looked.
 OPTIONS = "?_journal_mode=WAL&_busy_timeout=5000&_foreign_keys=on&x="

@@ -15,7 +15,7 @@ from typing import Any
 import trio
 
 from whatsappd.engines.neonize.worker.client import DATABASE_OPTIONS
-from whatsappd.sandboxing import sandbox_at
+from whatsappd.sandbox_process import sandbox_at
 
 PROGRAM = Path(__file__).with_name("bare_clients.py")
 #: Before each line of its report: Go and neonize print to the same stream.

@@ -12,7 +12,7 @@ from typing import Any
 
 import trio
 
-from whatsappd.sandbox.info import SandboxInfo
+from whatsappd.sandbox.info_file import SandboxInfo
 
 #: Its line of releases for Node 20; what the figures are about is pinned, as neonize is.
 BAILEYS = "baileys@7.0.0-rc13"

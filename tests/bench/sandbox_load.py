@@ -21,7 +21,7 @@ sys.path[:0] = [str(ROOT), str(ROOT / "tests/unit/sandbox")]
 from wire_client import WireClient  # noqa: E402
 
 from whatsappd.model.jid import parse_jid  # noqa: E402
-from whatsappd.sandbox.protocol.stanza import Node  # noqa: E402
+from whatsappd.sandbox.protocol.node import Node  # noqa: E402
 
 
 async def log_in(job: dict[str, Any], device: dict[str, str]) -> WireClient:

@@ -28,7 +28,7 @@ from node_pool import NodePool, install, missing, running_pool
 from processes import cpu_s, total, usage
 from verdict import SENT, arriving
 
-from whatsappd.sandbox.info import read_info
+from whatsappd.sandbox.info_file import read_info
 
 pytestmark = pytest.mark.bench
 

@@ -37,7 +37,7 @@ def main() -> None:
     from neonize.proto.Neonize_pb2 import JID
 
     if root != "-":
-        from whatsappd.sandbox.trust import replace_noise_root
+        from whatsappd.sandbox.neonize_library.noise_root import replace_noise_root
 
         assert isinstance(gocode, ctypes.CDLL)
         replace_noise_root(gocode, bytes.fromhex(root))

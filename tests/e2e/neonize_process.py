@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import trio
 
-from whatsappd.sandbox.info import SandboxInfo
+from whatsappd.sandbox.info_file import SandboxInfo
 
 PROGRAM = Path(__file__).with_name("neonize_client.py")
 ROOT = PROGRAM.parents[2]

@@ -15,11 +15,11 @@ import trio
 from contacts import Contact, Place, a_place
 from daemons import Events, following
 
-from whatsappd.sandbox.protocol.stanza import Node
-from whatsappd.sandbox.state.accounts import Device
+from whatsappd.sandbox.protocol.node import Node
+from whatsappd.sandbox.state.accounts import LinkedDevice
 
 Figure = Callable[[str], None]
-Send = Callable[[Contact, Device, int], object]
+Send = Callable[[Contact, LinkedDevice, int], object]
 
 #: Stanzas that the server hands over before it does anything else.
 BATCH = 200
@@ -96,7 +96,7 @@ async def _until_heard(events: Events, text: str, start: int) -> int:
 
 
 async def _write_to_another(
-    place: Place, friend: Contact, device: Device, latencies: list[float], events: Events
+    place: Place, friend: Contact, device: LinkedDevice, latencies: list[float], events: Events
 ) -> None:
     for number in range(1_000_000):
         began, start = time.monotonic(), len(events.seen)
@@ -107,15 +107,15 @@ async def _write_to_another(
         await trio.sleep(0.05)
 
 
-def _message(contact: Contact, device: Device, number: int) -> None:
+def _message(contact: Contact, device: LinkedDevice, number: int) -> None:
     contact.say(device, f"flood {number}")
 
 
-def _receipt(contact: Contact, device: Device, number: int) -> None:
+def _receipt(contact: Contact, device: LinkedDevice, number: int) -> None:
     contact.receipt(device, *(f"3EB0{number:07}{each}" for each in range(10)), type_="read")
 
 
-def _presence(contact: Contact, device: Device, _number: int) -> None:
+def _presence(contact: Contact, device: LinkedDevice, _number: int) -> None:
     contact.passing(device, Node("presence", {"from": contact.account.lid}))
 
 

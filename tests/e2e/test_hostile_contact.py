@@ -17,9 +17,9 @@ from daemons import Events, following
 
 from whatsappd.model.jid import Jid
 from whatsappd.rpc.client import RpcClient
-from whatsappd.sandbox.protocol.stanza import Node
-from whatsappd.sandbox.state.accounts import Device
-from whatsappd.sandbox.state.switchboard import now
+from whatsappd.sandbox.protocol.node import Node, timestamp
+from whatsappd.sandbox.state.accounts import LinkedDevice
+from whatsappd.sandbox.state.clients import ConnectedClient
 from whatsappd.wire.shortening import MAX_TEXT
 
 
@@ -27,7 +27,7 @@ class Company(NamedTuple):
     place: Place
     client: RpcClient
     events: Events
-    device: Device
+    device: LinkedDevice
     mallory: Contact
     friend: Contact
 
@@ -92,7 +92,7 @@ def quoted(depth: int) -> bytes:
     return message
 
 
-Does = Callable[[Contact, Device], object]
+Does = Callable[[Contact, LinkedDevice], object]
 #: What one read brings at once, with the friend's words between.
 HOSTILE: dict[str, Does] = {
     "a name that is no UTF-8": lambda m, d: m.say(d, "x", notify=Raw(b"\xff\xfe")),
@@ -138,7 +138,7 @@ HOSTILE: dict[str, Does] = {
         d, Node("chatstate", {"from": m.account.lid}, [Node("x", {"media": "y"})])
     ),
     "a call": lambda m, d: m.passing(
-        d, Node("call", {"from": m.account.lid, "id": "c", "t": now()}, [Node("offer", {})])
+        d, Node("call", {"from": m.account.lid, "id": "c", "t": timestamp()}, [Node("offer", {})])
     ),
     "a picture": lambda m, d: m.passing(
         d,
@@ -147,7 +147,8 @@ HOSTILE: dict[str, Does] = {
     ),
     "a group's news": lambda m, d: m.passing(
         d,
-        Node("notification", {"from": Jid("1-2", "g.us"), "id": "g", "t": now(), "type": "w:gp2"},
+        Node("notification",
+             {"from": Jid("1-2", "g.us"), "id": "g", "t": timestamp(), "type": "w:gp2"},
              [Node("subject", {"subject": Raw(b"\xff"), "s_t": "9" * 30})]),
     ),
 }  # fmt: skip
@@ -256,13 +257,14 @@ async def test_what_crashes_the_library_at_each_login_is_waited_out() -> None:
         device = await place.link(client, events, "acme", "+15550100")
         board, hand_over = place.board, place.board.activate
 
-        def poisoned(connection: Any) -> None:
-            hand_over(connection)
-            connection.enqueue(b"")  # whatsmeow looks into an empty frame: a panic of Go's
+        def poisoned(client: ConnectedClient) -> None:
+            hand_over(client)
+            client.wire.enqueue(b"")  # whatsmeow looks into an empty frame: a panic of Go's
 
         board.activate = poisoned  # type: ignore[method-assign]
-        assert device.connection is not None
-        device.connection.drop()
+        connected = board.client_of(device)
+        assert connected is not None
+        connected.wire.drop()
         state = await events.until(lambda event: event["data"].get("why") == "crashing")
         assert state["data"]["state"] == "backing_off"
         assert "crashed 2 times" in state["data"]["cause"]

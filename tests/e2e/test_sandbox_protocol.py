@@ -18,7 +18,7 @@ import trio
 from neonize_process import NeonizeProcess
 
 from whatsappd.errors import InvalidParams, SandboxFailed
-from whatsappd.sandbox.info import SandboxInfo, read_info, write_info
+from whatsappd.sandbox.info_file import SandboxInfo, read_info, write_info
 from whatsappd.sandbox.server.sandbox import Sandbox
 
 ACME = "+15550100"

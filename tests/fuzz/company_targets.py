@@ -22,8 +22,8 @@ from targets import Target
 
 from whatsappd.model.jid import Jid
 from whatsappd.rpc.client import RpcClient
-from whatsappd.sandbox.protocol.stanza import Node
-from whatsappd.sandbox.state.accounts import Device
+from whatsappd.sandbox.protocol.node import Node
+from whatsappd.sandbox.state.accounts import LinkedDevice
 
 COMPANY, MALLORY, FRIEND = "+15550100", "+15550300", "+15550301"
 
@@ -139,7 +139,9 @@ def _within(message: bytes, depth: int) -> bytes:
 
 
 class World:
-    def __init__(self, place: Place, client: RpcClient, events: Events, device: Device) -> None:
+    def __init__(
+        self, place: Place, client: RpcClient, events: Events, device: LinkedDevice
+    ) -> None:
         self.place = place
         self._client = client
         self._events = events

@@ -26,9 +26,8 @@ from wire_client import WireClient
 
 from whatsappd.errors import SandboxFailed
 from whatsappd.model.jid import Jid
-from whatsappd.sandbox.protocol.stanza import Node
+from whatsappd.sandbox.protocol.node import SERVER, Node
 from whatsappd.sandbox.server.sandbox import Sandbox
-from whatsappd.sandbox.state.switchboard import SERVER
 from whatsappd.wire.frames import pack
 
 HOSTILE, INNOCENT, THIRD = "15550100", "15550101", "15550102"

@@ -11,18 +11,21 @@ from hypothesis import strategies as st
 from targets import Target, pieces
 
 from whatsappd.model.jid import Jid
-from whatsappd.sandbox.protocol import protobuf, websocket
-from whatsappd.sandbox.protocol.dictionary import Dictionary
-from whatsappd.sandbox.protocol.frames import FrameReader, frame
-from whatsappd.sandbox.protocol.noise import Handshake, NoiseIdentity, Transport
-from whatsappd.sandbox.protocol.stanza import Codec, Node
+from whatsappd.sandbox.protocol import protobuf
+from whatsappd.sandbox.protocol.http_opening import HttpOpening
+from whatsappd.sandbox.protocol.node import Node
+from whatsappd.sandbox.protocol.noise import NoiseHandshake, NoiseIdentity, NoiseTransport
+from whatsappd.sandbox.protocol.noise_frames import NoiseFrameReader, frame
+from whatsappd.sandbox.protocol.stanza_codec import StanzaCodec
+from whatsappd.sandbox.protocol.token_dictionary import TokenDictionary
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
-from whatsappd.sandbox.protocol.xeddsa import Signer
+from whatsappd.sandbox.protocol.websocket import ServerWebSocket
+from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner
 
 # Any tables of the real shape do for the codec; the real ones need the Go library.
 WORDS = ("xmlstreamstart", "xmlstreamend", "s.whatsapp.net", "type", "to", "message", "lid", "iq")
-CODEC = Codec(
-    Dictionary(
+CODEC = StanzaCodec(
+    TokenDictionary(
         ("", *WORDS, *(f"single{number}" for number in range(235 - len(WORDS)))),
         tuple(tuple(f"double{table}.{number}" for number in range(256)) for table in range(4)),
     )
@@ -113,28 +116,30 @@ def check_websocket(data: bytes) -> None:
 
 
 def _fed(data: bytes, size: int) -> Any:
-    reader = websocket.WebSocket()
+    socket = ServerWebSocket()
     received = b""
     try:
         for piece in pieces(data, size):
-            received += reader.feed(piece)
+            received += socket.receive(piece)
     except ProtocolViolation as violation:
         return str(violation)
-    return received, reader.to_send, reader.closed
+    return received, socket.take_replies(), socket.is_closed
 
 
 heads = hostile.damaged(
     st.just(
         b"GET /ws/chat HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\n"
-        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ=="
+        b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
     )
 )
 
 
 def check_head(data: bytes) -> None:
+    request = HttpOpening()
     try:
-        request = websocket.parse_request(data)
-        answer = websocket.accept_upgrade(request)
+        if not request.receive(data):
+            return
+        answer = request.accept_websocket()
     except ProtocolViolation as violation:
         assert str(violation)
     else:
@@ -153,7 +158,7 @@ frames = hostile.damaged(
 def check_frames(data: bytes) -> None:
     found = []
     for size in (1, 4096):
-        reader = FrameReader()
+        reader = NoiseFrameReader()
         cut: list[bytes] = []
         try:
             for piece in pieces(data, size):
@@ -168,7 +173,7 @@ def check_frames(data: bytes) -> None:
 # --- Noise ------------------------------------------------------------------------------------
 
 IDENTITY = NoiseIdentity(
-    Signer(b"1" * 32), Signer(b"2" * 32), X25519PrivateKey.from_private_bytes(b"3" * 32)
+    XEdDsaSigner(b"1" * 32), XEdDsaSigner(b"2" * 32), X25519PrivateKey.from_private_bytes(b"3" * 32)
 )
 keys = st.binary(min_size=32, max_size=32) | st.sampled_from((bytes(32), b"\1" + bytes(31), b""))
 hellos = hostile.damaged(
@@ -184,8 +189,8 @@ finishes = hostile.damaged(
 def check_noise(given: tuple[bytes, bytes, bytes]) -> None:
     """Nobody gets through a handshake, or a frame past it, by guessing."""
     hello, finish, ciphertext = given
-    handshake = Handshake(IDENTITY, b"WA\x06\x03")
-    transport = Transport(b"4" * 32, b"5" * 32)
+    handshake = NoiseHandshake(IDENTITY, b"WA\x06\x03")
+    transport = NoiseTransport(b"4" * 32, b"5" * 32)
     for step in (
         lambda: protobuf.decode(handshake.answer(hello)).message(3),
         lambda: _never(handshake.finish(finish)),
@@ -217,7 +222,12 @@ TARGETS = [
         (protobuf.encode({1: 5, 2: b"ab", 19: protobuf.encode({1: b"x"})}), b"\x0d\1\0\0\0"),
     ),
     Target("WebSocket", websockets, check_websocket, (masked(b"a" * 130) + masked(b"", 9),)),
-    Target("HTTP requests", heads, check_head, (b"GET / HTTP/1.1\r\nA: b\r\nUpgrade: websocket",)),
+    Target(
+        "HTTP requests",
+        heads,
+        check_head,
+        (b"GET / HTTP/1.1\r\nHost: x\r\nA: b\r\nUpgrade: websocket\r\n\r\n",),
+    ),
     Target("sandbox frames", frames, check_frames, (b"WA\x06\x03" + frame(b"ab") * 2,)),
     Target("Noise", st.tuples(hellos, finishes, st.binary(max_size=60)), check_noise),
 ]

@@ -21,12 +21,12 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from daemons import PATIENCE, Daemon, running_daemon
 
-from whatsappd.sandbox.info import write_info
+from whatsappd.sandbox.info_file import write_info
 from whatsappd.sandbox.protocol import protobuf
-from whatsappd.sandbox.protocol.stanza import Attrs, Node
+from whatsappd.sandbox.protocol.node import Attrs, Node, timestamp
 from whatsappd.sandbox.server.sandbox import Sandbox
-from whatsappd.sandbox.state.accounts import Account, Device
-from whatsappd.sandbox.state.switchboard import Switchboard, now
+from whatsappd.sandbox.state.accounts import LinkedDevice, SandboxAccount
+from whatsappd.sandbox.state.switchboard import Switchboard
 
 _CURVE25519 = b"\x05"
 _VERSION = b"\x33"  # Signal messages of version 3
@@ -53,7 +53,7 @@ def pb(*fields: tuple[int, int | str | bytes]) -> bytes:
 class Contact:
     """A phone of the sandbox that writes to devices of others; answers go nowhere."""
 
-    def __init__(self, board: Switchboard, account: Account) -> None:
+    def __init__(self, board: Switchboard, account: SandboxAccount) -> None:
         self.account = account
         self._board = board
         scalar = hashlib.sha512(account.signer.seed).digest()[:32]
@@ -61,7 +61,7 @@ class Contact:
         self._sessions: dict[int, _Session] = {}
 
     def write(
-        self, device: Device, plaintext: bytes, *, as_it_is: bool = False, **attrs: Any
+        self, device: LinkedDevice, plaintext: bytes, *, as_it_is: bool = False, **attrs: Any
     ) -> str:
         """Send `plaintext` (a protobuf `Message`, if it is honest); the message's id.
 
@@ -75,11 +75,11 @@ class Contact:
         body = session.encrypt(plaintext if as_it_is else plaintext + b"\x01")
         return self.send(device, [Node("enc", {"v": "2", "type": "pkmsg"}, body)], **attrs)
 
-    def say(self, device: Device, text: str, **attrs: Any) -> str:
+    def say(self, device: LinkedDevice, text: str, **attrs: Any) -> str:
         """A plain text message."""
         return self.write(device, pb((1, text)), **attrs)
 
-    def send(self, device: Device, content: list[Node] | bytes | None, **attrs: Any) -> str:
+    def send(self, device: LinkedDevice, content: list[Node] | bytes | None, **attrs: Any) -> str:
         """A `<message>` of any content. Keys may have a trailing underscore (`type_`)."""
         message_id = "3A" + os.urandom(9).hex().upper()
         right: Attrs = {
@@ -87,28 +87,29 @@ class Contact:
             "sender_pn": self.account.jid,
             "id": message_id,
             "type": "text",
-            "t": now(),
+            "t": timestamp(),
             "notify": self.account.shown_name,
         }
         self.stanza(device, Node("message", _changed(right, attrs), content))
         return message_id
 
-    def receipt(self, device: Device, *ids: str, **attrs: Any) -> None:
+    def receipt(self, device: LinkedDevice, *ids: str, **attrs: Any) -> None:
         """A `<receipt>` for messages of the device."""
         listed = [Node("list", {}, [Node("item", {"id": each}) for each in ids[1:]])]
-        right: Attrs = {"from": self.account.lid, "id": ids[0], "t": now()}
+        right: Attrs = {"from": self.account.lid, "id": ids[0], "t": timestamp()}
         self.stanza(
             device, Node("receipt", _changed(right, attrs), listed if len(ids) > 1 else None)
         )
 
-    def stanza(self, device: Device, node: Node) -> None:
+    def stanza(self, device: LinkedDevice, node: Node) -> None:
         """Any stanza. It goes out with the next flush, when the server's turn is over."""
         self._board.deliver(device, node)
 
-    def passing(self, device: Device, node: Node) -> None:
+    def passing(self, device: LinkedDevice, node: Node) -> None:
         """A stanza that is kept for nobody (presence, typing)."""
-        assert device.connection is not None
-        self._board.send(device.connection, node)
+        client = self._board.client_of(device)
+        assert client is not None
+        self._board.send(client, node)
 
 
 def _changed(right: Attrs, attrs: dict[str, Any]) -> Attrs:
@@ -120,7 +121,9 @@ def _changed(right: Attrs, attrs: dict[str, Any]) -> Attrs:
 class _Session:
     """The sending half of a Signal session that its other end never answers (X3DH, one chain)."""
 
-    def __init__(self, board: Switchboard, identity: X25519PrivateKey, device: Device) -> None:
+    def __init__(
+        self, board: Switchboard, identity: X25519PrivateKey, device: LinkedDevice
+    ) -> None:
         prekey = board.registry.take_prekey(device)
         signed = device.signed_prekey
         base, ratchet = X25519PrivateKey.generate(), X25519PrivateKey.generate()
@@ -181,13 +184,13 @@ class Place:
         assert account is not None
         return Contact(self.board, account)
 
-    def device(self, phone: str) -> Device:
+    def device(self, phone: str) -> LinkedDevice:
         """The linked device of a company's phone."""
         account = self.board.registry.by_phone(phone.lstrip("+"))
         assert account is not None
         return next(iter(account.devices.values()))
 
-    async def link(self, client: Any, events: Any, company: str, phone: str) -> Device:
+    async def link(self, client: Any, events: Any, company: str, phone: str) -> LinkedDevice:
         """Start `company`, and let its phone scan the code; the device that it is linked as."""
         start = len(events.seen)
         await client.call("session.start", company=company)

@@ -35,7 +35,7 @@ from whatsappd.store.sqlite.keys import Keys
 from whatsappd.store.sqlite.webhooks import Webhooks
 
 if TYPE_CHECKING:
-    from whatsappd.sandboxing import SandboxHandle
+    from whatsappd.sandbox_process import SandboxHandle
 
 
 class ApiParts(NamedTuple):

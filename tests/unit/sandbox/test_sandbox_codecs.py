@@ -1,4 +1,4 @@
-"""The small codecs under the stanzas: protobuf, XEdDSA, WebSocket, frames."""
+"""The codecs under the stanzas: protobuf, XEdDSA, the WebSocket and its opening, frames."""
 
 from __future__ import annotations
 
@@ -11,9 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire_client import websocket_frame
 
-from whatsappd.sandbox.protocol import frames, protobuf, websocket
+from whatsappd.sandbox.protocol import protobuf
+from whatsappd.sandbox.protocol.http_opening import HttpOpening
+from whatsappd.sandbox.protocol.noise_frames import MAX_FRAME, NoiseFrameReader, frame
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
-from whatsappd.sandbox.protocol.xeddsa import Signer, verify
+from whatsappd.sandbox.protocol.websocket import ServerWebSocket
+from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner, verify
 
 # --- protobuf ---------------------------------------------------------------------------------
 
@@ -57,11 +60,11 @@ def test_protobuf_garbage_is_a_violation(data: bytes) -> None:
 
 @given(st.binary(min_size=32, max_size=32), st.binary(max_size=100))
 def test_a_signature_verifies_with_its_key_and_message_only(seed: bytes, message: bytes) -> None:
-    signer = Signer(seed)
+    signer = XEdDsaSigner(seed)
     signature = signer.sign(message)
     assert verify(signer.public, message, signature)
     assert not verify(signer.public, message + b"x", signature)
-    assert not verify(Signer().public, message, signature)
+    assert not verify(XEdDsaSigner().public, message, signature)
     damaged = bytearray(signature)
     damaged[5] ^= 1
     assert not verify(signer.public, message, bytes(damaged))
@@ -79,10 +82,10 @@ def test_garbage_never_verifies(key: bytes, signature: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 50))
 def test_client_frames_arrive_whole_however_they_are_cut(parts: list[bytes], step: int) -> None:
-    socket = websocket.WebSocket()
+    socket = ServerWebSocket()
     stream = b"".join(websocket_frame(part) for part in parts)
     received = b"".join(
-        socket.feed(stream[start : start + step]) for start in range(0, len(stream), step)
+        socket.receive(stream[start : start + step]) for start in range(0, len(stream), step)
     )
     assert received == b"".join(parts)
 
@@ -90,20 +93,20 @@ def test_client_frames_arrive_whole_however_they_are_cut(parts: list[bytes], ste
 @pytest.mark.parametrize("size", [0, 125, 126, 65535, 65536])
 def test_sizes_of_frames(size: int) -> None:
     payload = os.urandom(size)
-    assert websocket.WebSocket().feed(websocket_frame(payload)) == payload
-    message = websocket.binary_message(payload)
+    assert ServerWebSocket().receive(websocket_frame(payload)) == payload
+    message = ServerWebSocket().message(payload)
     assert message.endswith(payload)
     assert len(message) - size == (2 if size < 126 else 4 if size < 65536 else 10)
 
 
 def test_pings_are_answered_and_a_close_is_returned() -> None:
-    socket = websocket.WebSocket()
-    fragments = websocket_frame(b"a") + websocket_frame(b"p", 9) + websocket_frame(b"b", 0)
-    assert (
-        socket.feed(fragments + websocket_frame(b"\x03\xe8", 8) + websocket_frame(b"late")) == b"ab"
-    )
-    assert socket.to_send == [b"\x8a\x01p", b"\x88\x02\x03\xe8"]
-    assert socket.closed
+    socket = ServerWebSocket()
+    fragments = websocket_frame(b"a", final=False) + websocket_frame(b"p", 9)
+    fragments += websocket_frame(b"b", 0)
+    closing = websocket_frame(b"\x03\xe8", 8) + websocket_frame(b"late")
+    assert socket.receive(fragments + closing) == b"ab"
+    assert socket.take_replies() == [b"\x8a\x01p", b"\x88\x02\x03\xe8"]
+    assert socket.is_closed
 
 
 @pytest.mark.parametrize(
@@ -118,40 +121,54 @@ def test_pings_are_answered_and_a_close_is_returned() -> None:
 )
 def test_frames_no_client_may_send(frame: bytes) -> None:
     with pytest.raises(ProtocolViolation):
-        websocket.WebSocket().feed(frame)
+        ServerWebSocket().receive(frame)
 
 
 def test_the_largest_frame_passes_among_others_in_one_message() -> None:
-    sent = [bytes(10), bytes(frames.MAX_FRAME), bytes(5)]
-    stream = websocket_frame(b"WA\x06\x03" + b"".join(map(frames.frame, sent)))
-    socket, reader = websocket.WebSocket(), frames.FrameReader()
+    sent = [bytes(10), bytes(MAX_FRAME), bytes(5)]
+    stream = websocket_frame(b"WA\x06\x03" + b"".join(map(frame, sent)))
+    socket, reader = ServerWebSocket(), NoiseFrameReader()
     received = []
     for start in range(0, len(stream), 65536):
-        received += reader.feed(socket.feed(stream[start : start + 65536]))
+        received += reader.feed(socket.receive(stream[start : start + 65536]))
     assert received == sent
 
 
 def test_what_no_frame_can_fill_is_not_waited_for() -> None:
-    head = b"\x82\xff" + (frames.MAX_FRAME + (1 << 17)).to_bytes(8, "big")
+    head = b"\x82\xff" + (MAX_FRAME + (1 << 17)).to_bytes(8, "big")
     with pytest.raises(ProtocolViolation, match="exceeds"):
-        websocket.WebSocket().feed(head)
+        ServerWebSocket().receive(head)
 
 
 def test_the_opening_handshake_of_the_rfc() -> None:
-    request = websocket.parse_request(
+    request = HttpOpening()
+    head = (
         b"GET /ws/chat HTTP/1.1\r\nHost: x\r\nUpgrade: WebSocket\r\n"
         b"Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n"
-        b"Sec-WebSocket-Extensions: permessage-deflate"
+        b"Sec-WebSocket-Extensions: permessage-deflate\r\n\r\n"
     )
-    answer = websocket.accept_upgrade(request)
+    assert request.receive(head + b"the first frame")
+    answer = request.accept_websocket()
     assert b"Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n" in answer
     assert b"Extensions" not in answer
+    assert (request.target, request.rest) == ("/ws/chat", b"the first frame")
 
 
-@pytest.mark.parametrize("head", [b"", b"GET /", b"GET / SPDY/1", b"GET / HTTP/1.1\r\nx", b"\xff"])
+@pytest.mark.parametrize(
+    "head", [b"", b"GET /", b"GET / SPDY/1", b"GET / HTTP/1.1\r\nx", b"\xff", b"GET / HTTP/1.1"]
+)
 def test_heads_that_are_no_request(head: bytes) -> None:
     with pytest.raises(ProtocolViolation):
-        websocket.accept_upgrade(websocket.parse_request(head))
+        HttpOpening().receive(head + b"\r\n\r\n")
+
+
+def test_a_request_that_asks_for_no_websocket_or_has_a_body_is_a_violation() -> None:
+    request = HttpOpening()
+    assert request.receive(b"GET /ws/chat HTTP/1.1\r\nHost: x\r\n\r\n")
+    with pytest.raises(ProtocolViolation, match="WebSocket"):
+        request.accept_websocket()
+    with pytest.raises(ProtocolViolation, match="body"):
+        HttpOpening().receive(b"GET / HTTP/1.1\r\nHost: x\r\nContent-Length: 1\r\n\r\nx")
 
 
 # --- frames -----------------------------------------------------------------------------------
@@ -159,9 +176,9 @@ def test_heads_that_are_no_request(head: bytes) -> None:
 
 @given(st.lists(st.binary(max_size=300), max_size=6), st.integers(1, 50), st.booleans())
 def test_frames_are_cut_after_the_header(parts: list[bytes], step: int, routed: bool) -> None:
-    reader = frames.FrameReader()
-    routing = b"ED\0\x01" + frames.frame(base64.b64encode(b"routing")) if routed else b""
-    stream = routing + b"WA\x06\x03" + b"".join(map(frames.frame, parts))
+    reader = NoiseFrameReader()
+    routing = b"ED\0\x01" + frame(base64.b64encode(b"routing")) if routed else b""
+    stream = routing + b"WA\x06\x03" + b"".join(map(frame, parts))
     received = []
     for start in range(0, len(stream), step):
         received += reader.feed(stream[start : start + step])
@@ -170,14 +187,14 @@ def test_frames_are_cut_after_the_header(parts: list[bytes], step: int, routed: 
 
 
 def test_the_largest_frame_passes_and_a_larger_one_is_not_waited_for() -> None:
-    largest = frames.frame(bytes(frames.MAX_FRAME))
-    assert frames.FrameReader().feed(b"WA\x06\x03" + largest) == [bytes(frames.MAX_FRAME)]
-    for sent in (1, frames.MAX_FRAME + 1):
-        head = (frames.MAX_FRAME + 1).to_bytes(3, "big")
+    largest = frame(bytes(MAX_FRAME))
+    assert NoiseFrameReader().feed(b"WA\x06\x03" + largest) == [bytes(MAX_FRAME)]
+    for sent in (1, MAX_FRAME + 1):
+        head = (MAX_FRAME + 1).to_bytes(3, "big")
         with pytest.raises(ProtocolViolation, match="exceeds"):
-            frames.FrameReader().feed(b"WA\x06\x03" + head + bytes(sent))
+            NoiseFrameReader().feed(b"WA\x06\x03" + head + bytes(sent))
 
 
 def test_a_stream_without_the_header_is_a_violation() -> None:
     with pytest.raises(ProtocolViolation):
-        frames.FrameReader().feed(b"GET /")
+        NoiseFrameReader().feed(b"GET /")

@@ -12,18 +12,19 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from wire_client import HEADER, NoiseClient
 
 from whatsappd.errors import SandboxFailed
+from whatsappd.sandbox.neonize_library.noise_root import replace_noise_root
 from whatsappd.sandbox.protocol import adv, protobuf
-from whatsappd.sandbox.protocol.certificates import load_authority, server_context
-from whatsappd.sandbox.protocol.noise import Handshake, load_identity
+from whatsappd.sandbox.protocol.noise import NoiseHandshake
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
-from whatsappd.sandbox.protocol.xeddsa import Signer, verify
-from whatsappd.sandbox.trust import replace_noise_root
+from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner, verify
+from whatsappd.sandbox.server.noise_keys import load_noise_identity
+from whatsappd.sandbox.server.tls_certificates import load_authority, server_context
 
 
 def test_a_handshake_with_an_independent_client(tmp_path: Path) -> None:
-    identity = load_identity(tmp_path / "noise.json")
+    identity = load_noise_identity(tmp_path / "noise.json")
     client = NoiseClient()
-    handshake = Handshake(identity, HEADER)
+    handshake = NoiseHandshake(identity, HEADER)
     last, server_static, chain = client.finish(handshake.answer(client.hello()), b"payload")
     finished = handshake.finish(last)
     assert finished.payload == b"payload"
@@ -45,17 +46,17 @@ def test_a_handshake_with_an_independent_client(tmp_path: Path) -> None:
 
 def test_the_identity_is_kept_and_private(tmp_path: Path) -> None:
     file = tmp_path / "noise.json"
-    first = load_identity(file)
+    first = load_noise_identity(file)
     assert stat.S_IMODE(file.stat().st_mode) == 0o600
-    second = load_identity(file)
+    second = load_noise_identity(file)
     assert (second.root, second.static_public) == (first.root, first.static_public)
 
 
 @pytest.mark.parametrize("damage", ["hello", "finish", "other prologue"])
 def test_a_damaged_handshake_is_a_violation(tmp_path: Path, damage: str) -> None:
-    identity = load_identity(tmp_path / "noise.json")
+    identity = load_noise_identity(tmp_path / "noise.json")
     client = NoiseClient()
-    handshake = Handshake(identity, b"WA\x06\x02" if damage == "other prologue" else HEADER)
+    handshake = NoiseHandshake(identity, b"WA\x06\x02" if damage == "other prologue" else HEADER)
     if damage == "hello":
         with pytest.raises(ProtocolViolation):
             handshake.answer(b"")
@@ -71,9 +72,9 @@ def test_a_damaged_handshake_is_a_violation(tmp_path: Path, damage: str) -> None
 
 
 def test_frames_must_decrypt(tmp_path: Path) -> None:
-    identity = load_identity(tmp_path / "noise.json")
+    identity = load_noise_identity(tmp_path / "noise.json")
     client = NoiseClient()
-    handshake = Handshake(identity, HEADER)
+    handshake = NoiseHandshake(identity, HEADER)
     finished = handshake.finish(client.finish(handshake.answer(client.hello()), b"")[0])
     with pytest.raises(ProtocolViolation):
         finished.transport.decrypt(b"not encrypted at all")
@@ -124,7 +125,7 @@ def test_a_damaged_ca_is_named(tmp_path: Path) -> None:
 
 
 def test_a_device_confirms_what_the_phone_vouched_for() -> None:
-    phone, device = Signer(), Signer()
+    phone, device = XEdDsaSigner(), XEdDsaSigner()
     secret = b"s" * 32
     pending = adv.vouch(phone, device.public, secret, raw_id=7, key_index=3, now=1000)
     container = protobuf.decode(pending.container)
@@ -135,7 +136,7 @@ def test_a_device_confirms_what_the_phone_vouched_for() -> None:
     message = b"\x06\x01" + signed.data(1) + device.public + phone.public
     answer = {1: signed.data(1), 3: signed.data(3), 4: device.sign(message)}
     adv.check_device_signature(pending, protobuf.encode(answer))
-    for change in ({1: b"other"}, {4: Signer().sign(message)}, {4: b""}):
+    for change in ({1: b"other"}, {4: XEdDsaSigner().sign(message)}, {4: b""}):
         with pytest.raises(ProtocolViolation):
             adv.check_device_signature(pending, protobuf.encode({**answer, **change}))
 

@@ -23,20 +23,26 @@ from wire_client import HEADER, NoiseClient, WireClient, websocket_frame
 from whatsappd.errors import InvalidParams, SandboxFailed
 from whatsappd.model.jid import Jid, parse_jid
 from whatsappd.sandbox.protocol import protobuf
-from whatsappd.sandbox.protocol.frames import MAX_FRAME, frame
-from whatsappd.sandbox.protocol.stanza import MAX_STANZA, Node
-from whatsappd.sandbox.protocol.xeddsa import Signer
+from whatsappd.sandbox.protocol.node import Node
+from whatsappd.sandbox.protocol.noise_frames import MAX_FRAME, frame
+from whatsappd.sandbox.protocol.stanza_codec import MAX_STANZA
+from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner
 from whatsappd.sandbox.server.device_lists import device_hash
 from whatsappd.sandbox.server.fault_control import apply_fault
 from whatsappd.sandbox.server.messages import MAX_ID
 from whatsappd.sandbox.server.prekeys import FIRST_COUNT, LOW_COUNT
 from whatsappd.sandbox.server.sandbox import Sandbox
-from whatsappd.sandbox.state.accounts import Registry
-from whatsappd.sandbox.state.store import Store
+from whatsappd.sandbox.state.database import SandboxDatabase
+from whatsappd.sandbox.state.registry import AccountRegistry
 from whatsappd.sandbox.state.switchboard import MAX_IN_FLIGHT
 
 ACME = "+15550100"
 GLOBEX = "+15550101"
+UPGRADE = (
+    b"GET /ws/chat HTTP/1.1\r\nHost: x\r\n"
+    b"Connection: Upgrade\r\nUpgrade: websocket\r\n"
+    b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: abc\r\n\r\n"
+)
 
 Linker = Callable[..., Awaitable[WireClient]]
 
@@ -91,9 +97,7 @@ async def closed(stream: trio.abc.ReceiveStream) -> None:
 async def test_every_way_in_leads_to_the_websocket(sandbox: Sandbox, tmp_path: Path) -> None:
     context = ssl.create_default_context(cafile=sandbox.info().ca_file)
     context.set_alpn_protocols(["h2", "http/1.1"])
-    request = (
-        b"GET /ws/chat?ED=abc HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: abc\r\n\r\n"
-    )
+    request = UPGRADE.replace(b"/ws/chat", b"/ws/chat?ED=abc")
     socks = [
         b"\5\1\0",
         b"\5\1\0\3\x10web.whatsapp.com\1\xbb",
@@ -107,7 +111,7 @@ async def test_every_way_in_leads_to_the_websocket(sandbox: Sandbox, tmp_path: P
                 assert await stream.receive_some()
             if tls:
                 stream = trio.SSLStream(stream, context, server_hostname="web.whatsapp.com")
-            # A byte at a time: nothing may depend on how the stream is cut.
+            # In small pieces: nothing may depend on how the stream is cut.
             for start in range(0, len(request), 20):
                 await stream.send_all(request[start : start + 20])
             assert (await stream.receive_some()).startswith(b"HTTP/1.1 101 ")
@@ -121,11 +125,11 @@ async def test_every_way_in_leads_to_the_websocket(sandbox: Sandbox, tmp_path: P
         b"\x05\xff",
         b"\5\1\0\5\2\0\1\1\2\3\4\0\1",
         b"\x16\x03\x01\x00\x05hello",
-        b"GET / HTTP/1.1\r\n\r\n",
-        b"GET /ws/chat HTTP/1.1\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\n\r\n",
+        b"GET /ws/chat HTTP/1.1\r\nHost: x\r\n\r\n",
         b"GET " + b"x" * 20_000,
         b"CONNECT x SPDY\r\n\r\n",
-        b"GET /ws/chat HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\r\n\x82\1x",
+        UPGRADE + b"\x82\1x",
     ],
     ids=range(9),
 )
@@ -248,7 +252,7 @@ async def test_a_client_that_confirms_with_another_key_is_not_linked(
 ) -> None:
     client = new()
     qr = await client.offer()
-    client.identity = Signer()
+    client.identity = XEdDsaSigner()
 
     async def confirm_wrongly() -> None:
         with pytest.raises(EOFError):
@@ -291,10 +295,7 @@ async def test_a_handshake_that_stops_is_ended(
 ) -> None:
     monkeypatch.setattr("whatsappd.sandbox.server.connection.OPENING_DEADLINE", 0.05)
     async with await trio.open_tcp_stream("127.0.0.1", sandbox.info().port) as stream:
-        await stream.send_all(
-            b"GET /ws/chat HTTP/1.1\r\nUpgrade: websocket\r\nSec-WebSocket-Key: a\r\n\r\n"
-            + websocket_frame(HEADER + frame(NoiseClient().hello()))
-        )
+        await stream.send_all(UPGRADE + websocket_frame(HEADER + frame(NoiseClient().hello())))
         await closed(stream)
 
 
@@ -492,16 +493,16 @@ async def test_what_is_sent_takes_its_time_and_keeps_its_order(
 
 
 def test_a_number_leads_to_an_account_under_another(tmp_path: Path) -> None:
-    store = Store(tmp_path / "sandbox.db")
-    registry = Registry(store)
+    store = SandboxDatabase(tmp_path / "sandbox.db")
+    registry = AccountRegistry(store)
     account = registry.register("557199990000")
     registry.add_alias("5571999990000", account)
     registry.register("15550100")
     with pytest.raises(SandboxFailed, match="an account of its own"):
         registry.add_alias("15550100", account)
     store.close()
-    store = Store(tmp_path / "sandbox.db")
-    registry = Registry(store)
+    store = SandboxDatabase(tmp_path / "sandbox.db")
+    registry = AccountRegistry(store)
     found = registry.by_number("5571999990000")
     assert found is not None
     assert found.phone == "557199990000"
@@ -646,9 +647,9 @@ async def test_stats_are_plain_values(sandbox: Sandbox, link: Linker) -> None:
 _KILLED = """
 import os, signal, sys
 from pathlib import Path
-from whatsappd.sandbox.state.store import Store
+from whatsappd.sandbox.state.database import SandboxDatabase
 
-store = Store(Path(sys.argv[1]))
+store = SandboxDatabase(Path(sys.argv[1]))
 kept = store.enqueue(1, b"kept")
 gone = store.enqueue(1, b"gone")
 store.commit()
@@ -667,6 +668,6 @@ def test_what_was_committed_survives_a_kill(tmp_path: Path) -> None:
         [sys.executable, "-c", _KILLED, str(file)], env=environment, check=False
     )
     assert killed.returncode == -signal.SIGKILL
-    store = Store(file)
+    store = SandboxDatabase(file)
     assert store.read("SELECT stanza FROM queue ORDER BY seq") == [(b"kept",), (b"also kept",)]
     store.close()

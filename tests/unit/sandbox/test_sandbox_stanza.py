@@ -11,17 +11,18 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatsappd.model.jid import Jid
-from whatsappd.sandbox.protocol.dictionary import Dictionary
-from whatsappd.sandbox.protocol.stanza import MAX_DEPTH, MAX_STANZA, Codec, Node
+from whatsappd.sandbox.protocol.node import Node
+from whatsappd.sandbox.protocol.stanza_codec import MAX_DEPTH, MAX_STANZA, StanzaCodec
+from whatsappd.sandbox.protocol.token_dictionary import TokenDictionary
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
 
 # The real dictionary needs the Go library; any tables of the same shape do for the codec.
 KNOWN = ["xmlstreamstart", "xmlstreamend", "s.whatsapp.net", "type", "to", "message", "lid", "iq"]
-DICTIONARY = Dictionary(
+DICTIONARY = TokenDictionary(
     ("", *KNOWN, *(f"single{number}" for number in range(235 - len(KNOWN)))),
     tuple(tuple(f"double{table}.{number}" for number in range(256)) for table in range(4)),
 )
-CODEC = Codec(DICTIONARY)
+CODEC = StanzaCodec(DICTIONARY)
 
 digits = st.text("0123456789", min_size=1, max_size=15)
 jids = st.one_of(

@@ -18,13 +18,13 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from whatsappd.model.jid import Jid
+from whatsappd.sandbox.neonize_library.token_extraction import cache_file, library_path, read_cache
 from whatsappd.sandbox.protocol import protobuf
-from whatsappd.sandbox.protocol.dictionary import cache_file, library_path, read_cache
-from whatsappd.sandbox.protocol.frames import FrameReader, frame
-from whatsappd.sandbox.protocol.stanza import Attrs, Codec, Node
-from whatsappd.sandbox.protocol.xeddsa import Signer
+from whatsappd.sandbox.protocol.node import SERVER, Attrs, Node
+from whatsappd.sandbox.protocol.noise_frames import NoiseFrameReader, frame
+from whatsappd.sandbox.protocol.stanza_codec import StanzaCodec
+from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner
 from whatsappd.sandbox.server.sandbox import Sandbox
-from whatsappd.sandbox.state.switchboard import SERVER
 
 HEADER = b"WA\x06\x03"
 
@@ -111,9 +111,9 @@ class WireClient:
         self.port = port
         dictionary = read_cache(cache_file(directory, library_path()))
         assert dictionary is not None
-        self.codec = Codec(dictionary)
+        self.codec = StanzaCodec(dictionary)
         self.static = X25519PrivateKey.generate()
-        self.identity = Signer()
+        self.identity = XEdDsaSigner()
         self.jid: Jid | None = None
         self.lid: Jid | None = None
         self._ids = 0
@@ -133,7 +133,7 @@ class WireClient:
             answer += await self._stream.receive_some()
         assert b" 101 " in answer
         self._rest = answer.partition(b"\r\n\r\n")[2]
-        self._reader = FrameReader()
+        self._reader = NoiseFrameReader()
         self._reader.feed(HEADER)
         self._frames: list[bytes] = []
         noise = NoiseClient(self.static)

@@ -1,32 +1,32 @@
-"""The virtual phones as devices of their accounts: device 0, which every message is encrypted for.
+"""The virtual phone as device 0 of its account: every message is encrypted for it, too.
 
-A phone takes what it gets and says so with a receipt. It keeps no private halves of its keys, so it
-reads nothing. Where its account has linked devices it leaves the receipts to them: they are clients
-under test, and a phone that is always awake would answer for one that is stopped.
+A phone takes the messages that it gets and sends a receipt. It has thrown away the private halves
+of its keys, so it reads nothing. If its account has linked devices, it leaves the receipts to them:
+they are the clients under test, and a phone that is always on would answer for one that is stopped.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
-from whatsappd.sandbox.protocol.stanza import Attrs, Node
-from whatsappd.sandbox.state.accounts import Account, Device
-from whatsappd.sandbox.state.switchboard import now
-
-if TYPE_CHECKING:
-    from whatsappd.model.jid import Jid
-    from whatsappd.sandbox.state.statistics import Fate
-    from whatsappd.sandbox.state.switchboard import Switchboard
+from whatsappd.model.jid import Jid
+from whatsappd.sandbox.protocol.node import Attrs, Node, timestamp
+from whatsappd.sandbox.state.accounts import LinkedDevice, SandboxAccount
+from whatsappd.sandbox.state.statistics import MessageCounts
+from whatsappd.sandbox.state.switchboard import Switchboard
 
 
-def take(
-    board: Switchboard, phone: Account, sender: Device, to: Jid, message_id: str, fate: Fate
+def take_message(
+    board: Switchboard,
+    phone: SandboxAccount,
+    sender: LinkedDevice,
+    to: Jid,
+    message_id: str,
+    counts: MessageCounts,
 ) -> None:
-    """A phone gets a message from `sender` to the chat `to`: the sender's devices get its receipt.
+    """A phone got a message of `sender` in the chat `to`: the sender's devices get its receipt.
 
-    Of the sender's own messages it says nothing, but for notes to self, which are meant for it.
+    For messages of its own account it sends none, except in the chat with itself.
     """
-    attrs: Attrs = {"id": message_id, "t": now()}
+    attrs: Attrs = {"id": message_id, "t": timestamp()}
     if phone is sender.account:
         if board.registry.find(to) is not phone:
             return
@@ -39,7 +39,7 @@ def take(
     else:
         attrs["from"] = phone.address(to.server)
     kind = str(attrs.get("type", ""))
-    fate.receipts[kind] = fate.receipts.get(kind, 0) + 1
+    counts.receipts[kind] = counts.receipts.get(kind, 0) + 1
     board.statistics.receipts += 1
     for device in sender.account.devices.values():
         board.deliver(device, Node("receipt", {**attrs}))

@@ -1,8 +1,12 @@
-"""Device identities (ADV): how a phone vouches for a linked device, and the device for itself.
+"""Device identities (ADV): how a phone vouches for a linked device, and the device confirms it.
 
-The phone signs the device's identity key; the proof that it was the phone that scanned the QR code
-is an HMAC with the secret that only the code carried. The device answers with a signature of its
-own. Other clients verify both when they first receive a message from the device. Messages: waAdv.
+The phone signs the device's identity key (`vouch`). That the phone scanned the QR code of this very
+device is proved by an HMAC, whose key is a secret that only the QR code carried. The device answers
+with a signature of its own (`check_device_signature`). Clients verify both signatures with the
+first message that they get from the device, and learn from `key_index_list` which devices the
+phone still vouches for.
+
+Messages and fields: waAdv/WAAdv.proto in whatsmeow; what is signed: pair.go.
 """
 
 from __future__ import annotations
@@ -12,7 +16,7 @@ from typing import NamedTuple
 
 from whatsappd.sandbox.protocol import protobuf
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
-from whatsappd.sandbox.protocol.xeddsa import Signer, verify
+from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner, verify
 
 # ADVDeviceIdentity
 _RAW_ID, _TIMESTAMP, _KEY_INDEX = 1, 2, 3
@@ -24,31 +28,38 @@ _SIGNED, _HMAC = 1, 2
 _LIST_DETAILS, _LIST_SIGNATURE = 1, 2
 _LIST_RAW_ID, _LIST_TIMESTAMP, _LIST_CURRENT = 1, 2, 3
 
+# What is signed begins with two bytes that say what it is.
 _ACCOUNT_PREFIX = b"\x06\x00"
 _DEVICE_PREFIX = b"\x06\x01"
 _KEY_INDEX_PREFIX = b"\x06\x02"
 
 
 class PendingIdentity(NamedTuple):
-    """A device's identity, signed by the phone and not yet by the device."""
+    """A device's identity that the phone has signed and the device has not."""
 
     container: bytes  # ADVSignedDeviceIdentityHMAC, for <pair-success>
-    details: bytes
-    account_key: bytes
+    details: bytes  # ADVDeviceIdentity
+    account_key: bytes  # the phone's identity key
     device_key: bytes  # the device's identity key
 
 
 def vouch(
-    account: Signer, device_key: bytes, secret: bytes, *, raw_id: int, key_index: int, now: int
+    account: XEdDsaSigner,
+    device_key: bytes,
+    secret: bytes,
+    *,
+    raw_id: int,
+    key_index: int,
+    now: int,
 ) -> PendingIdentity:
-    """The phone's part.
+    """Sign a device's identity as its phone.
 
     Args:
         account: the phone's identity key.
-        device_key: the identity key that the QR code carried.
-        secret: the ADV secret that the QR code carried.
-        raw_id: the account's number for its list of devices.
-        key_index: the device's place in that list.
+        device_key: the device's identity key, from the QR code (32 bytes).
+        secret: the ADV secret, from the QR code (32 bytes).
+        raw_id: a number that the account keeps for its list of devices.
+        key_index: the device's number in that list, from 1.
         now: seconds since the epoch.
     """
     details = protobuf.encode({_RAW_ID: raw_id, _TIMESTAMP: now, _KEY_INDEX: key_index})
@@ -61,10 +72,10 @@ def vouch(
 
 
 def check_device_signature(pending: PendingIdentity, answer: bytes) -> None:
-    """Verify the device's part (`<pair-device-sign>`).
+    """Verify the ADVSignedDeviceIdentity that a device answers in `<pair-device-sign>`.
 
     Raises:
-        ProtocolViolation: it is not this identity, or not signed by this device.
+        ProtocolViolation: it is another identity than the phone signed, or another key signed it.
     """
     fields = protobuf.decode(answer)
     if fields.data(_DETAILS) != pending.details:
@@ -74,8 +85,11 @@ def check_device_signature(pending: PendingIdentity, answer: bytes) -> None:
         raise ProtocolViolation("the device's signature of its identity is wrong")
 
 
-def key_index_list(account: Signer, *, raw_id: int, current: int, now: int) -> bytes:
-    """The phone's signed statement about its list of devices, for device lists."""
+def key_index_list(account: XEdDsaSigner, *, raw_id: int, current: int, now: int) -> bytes:
+    """An ADVSignedKeyIndexList: the phone says that indexes up to `current` are valid.
+
+    It goes into `<key-index-list>` beside every device list. `now`: seconds since the epoch.
+    """
     details = protobuf.encode({_LIST_RAW_ID: raw_id, _LIST_TIMESTAMP: now, _LIST_CURRENT: current})
     return protobuf.encode(
         {_LIST_DETAILS: details, _LIST_SIGNATURE: account.sign(_KEY_INDEX_PREFIX + details)}

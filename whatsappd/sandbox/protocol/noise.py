@@ -1,18 +1,25 @@
-"""The Noise handshake, as its server: Noise_XX_25519_AESGCM_SHA256 (the Noise specification).
+"""The server's side of Noise: the handshake, and the encryption of all frames after it.
 
-The three handshake messages are protobuf (`HandshakeMessage` of waWa6); what Noise encrypts in the
-second is a certificate chain that ends in WhatsApp's root key, here in the sandbox's own. After
-the third message, `Transport` holds one AES-GCM key and one counter for each direction.
+Noise_XX_25519_AESGCM_SHA256 (noiseprotocol.org), with the stream header as its prologue. Three
+messages, each a protobuf `HandshakeMessage` (waWa6/WAWebProtobufsWa6.proto in whatsmeow):
+
+    client -> server   ClientHello    e
+    server -> client   ServerHello    e, ee, s, es, and as its payload a certificate chain
+    client -> server   ClientFinish   s, se, and as its payload a ClientPayload (`server.login`)
+
+The certificate chain (waCert) says whose the server's static key is. It has two certificates: the
+root key signs the intermediate's, the intermediate key signs the server's. Clients have WhatsApp's
+root key compiled in, and demand its serial 0; the sandbox has a root key of its own
+(`neonize_library.noise_root`). Signatures are XEdDSA.
+
+After the handshake each direction has an AES-256-GCM key and a counter, which is the nonce.
 """
 
 from __future__ import annotations
 
 import hashlib
 import hmac
-import json
-import os
 import time
-from pathlib import Path
 from typing import NamedTuple
 
 from cryptography.exceptions import InvalidTag
@@ -20,12 +27,10 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from whatsappd.sandbox.protocol import protobuf
-from whatsappd.sandbox.protocol.secret_files import write_private
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
-from whatsappd.sandbox.protocol.xeddsa import Signer
+from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner
 
 _PATTERN = b"Noise_XX_25519_AESGCM_SHA256\0\0\0\0"
-_KEY_SIZE = 32
 
 # HandshakeMessage
 _CLIENT_HELLO, _SERVER_HELLO, _CLIENT_FINISH = 2, 3, 4
@@ -37,19 +42,24 @@ _LEAF, _INTERMEDIATE = 1, 2
 _DETAILS, _SIGNATURE = 1, 2
 _SERIAL, _ISSUER_SERIAL, _KEY, _NOT_BEFORE, _NOT_AFTER = 1, 2, 3, 4, 5
 
-#: Clients insist that the root's serial is 0.
-_ROOT_SERIAL = 0
+_ROOT_SERIAL = 0  # clients demand it
 _INTERMEDIATE_SERIAL = 1
 _LEAF_SERIAL = 2
 _DAY = 86_400
-#: Certificates are made anew at each start, so a year outlives every run.
+#: Seconds that a certificate is valid. They are made anew at each start of the sandbox.
 _VALIDITY = 365 * _DAY
 
 
 class NoiseIdentity:
-    """The sandbox's Noise keys: its root, which clients must trust, and its static key."""
+    """The Noise keys of a server: `root`, which its clients must trust, and its static key.
 
-    def __init__(self, root: Signer, intermediate: Signer, static: X25519PrivateKey) -> None:
+    `root`, `static_public`: X25519 public keys, 32 bytes. `certificate_chain`: a protobuf
+    `CertChain` for the static key, valid from a day ago to a year from now.
+    """
+
+    def __init__(
+        self, root: XEdDsaSigner, intermediate: XEdDsaSigner, static: X25519PrivateKey
+    ) -> None:
         self.root = root.public
         self.static = static
         self.static_public = static.public_key().public_bytes_raw()
@@ -66,21 +76,9 @@ class NoiseIdentity:
         )
 
 
-def load_identity(file: Path) -> NoiseIdentity:
-    """The identity kept in `file` (mode 0600); a new one, which is then kept, if there is none."""
-    try:
-        keys = {name: bytes.fromhex(value) for name, value in json.loads(file.read_text()).items()}
-    except FileNotFoundError:
-        keys = {name: os.urandom(_KEY_SIZE) for name in ("root", "intermediate", "static")}
-        write_private(file, json.dumps({name: key.hex() for name, key in keys.items()}).encode())
-    return NoiseIdentity(
-        Signer(keys["root"]),
-        Signer(keys["intermediate"]),
-        X25519PrivateKey.from_private_bytes(keys["static"]),
-    )
-
-
-def _certificate(issuer: Signer, serial: int, issuer_serial: int, key: bytes, now: int) -> bytes:
+def _certificate(
+    issuer: XEdDsaSigner, serial: int, issuer_serial: int, key: bytes, now: int
+) -> bytes:
     details = protobuf.encode(
         {
             _SERIAL: serial,
@@ -93,8 +91,11 @@ def _certificate(issuer: Signer, serial: int, issuer_serial: int, key: bytes, no
     return protobuf.encode({_DETAILS: details, _SIGNATURE: issuer.sign(details)})
 
 
-class Transport:
-    """The encrypted frames after the handshake. Frames must be taken in order, each once."""
+class NoiseTransport:
+    """The encryption after the handshake. Each frame must pass once, in the order of the wire.
+
+    The keys are 32 bytes, for AES-256-GCM.
+    """
 
     def __init__(self, receive_key: bytes, send_key: bytes) -> None:
         self._receive = AESGCM(receive_key)
@@ -103,12 +104,17 @@ class Transport:
         self._sent = 0
 
     def encrypt(self, plaintext: bytes) -> bytes:
+        """The next frame's payload for the client; 16 bytes longer."""
         nonce = self._sent.to_bytes(12, "big")
         self._sent += 1
         return self._send.encrypt(nonce, plaintext, None)
 
     def decrypt(self, ciphertext: bytes) -> bytes:
-        """Raises: ProtocolViolation: it was not encrypted with the client's key and counter."""
+        """The plaintext of the client's next frame.
+
+        Raises:
+            ProtocolViolation: it was not encrypted with the client's key and counter.
+        """
         nonce = self._received.to_bytes(12, "big")
         self._received += 1
         try:
@@ -117,20 +123,23 @@ class Transport:
             raise ProtocolViolation("a frame does not decrypt") from error
 
 
-class Finished(NamedTuple):
-    """What the third message brought: who the client says it is, and the keys from here on."""
+class FinishedHandshake(NamedTuple):
+    """What the client's last message brought, and the encryption from here on."""
 
-    client_static: bytes
+    client_static: bytes  # the client's static X25519 public key, by which a login is recognised
     payload: bytes  # ClientPayload
-    transport: Transport
+    transport: NoiseTransport
 
 
-class Handshake:
-    """One handshake: `answer` for the first message, `finish` for the third."""
+class NoiseHandshake:
+    """One handshake, as the server: `answer` the ClientHello, then `finish` with the ClientFinish.
+
+    It cannot be used again after an error.
+    """
 
     def __init__(self, identity: NoiseIdentity, prologue: bytes) -> None:
         """Args:
-        prologue: the stream header the client sent (`WA`, version, dictionary version).
+        prologue: the client's stream header, 4 bytes.
         """
         self._identity = identity
         self._ephemeral = X25519PrivateKey.generate()
@@ -141,7 +150,7 @@ class Handshake:
         self._mix_hash(prologue)
 
     def answer(self, message: bytes) -> bytes:
-        """The server's message (e, ee, s, es, and the certificate chain) for the client's (e).
+        """The ServerHello that answers a ClientHello.
 
         Raises:
             ProtocolViolation: the message is no ClientHello.
@@ -163,8 +172,8 @@ class Handshake:
             }
         )
 
-    def finish(self, message: bytes) -> Finished:
-        """What the client's last message (s, se, and its payload) brought.
+    def finish(self, message: bytes) -> FinishedHandshake:
+        """Take the ClientFinish.
 
         Raises:
             ProtocolViolation: the message is no ClientFinish, or does not decrypt.
@@ -174,7 +183,7 @@ class Handshake:
         self._mix_shared_secret(self._ephemeral, client_static)
         payload = self._decrypt(finish.data(_FINISH_PAYLOAD))
         client_key, server_key = _expand(self._salt, b"")
-        return Finished(client_static, payload, Transport(client_key, server_key))
+        return FinishedHandshake(client_static, payload, NoiseTransport(client_key, server_key))
 
     def _mix_hash(self, data: bytes) -> None:
         self._hash = hashlib.sha256(self._hash + data).digest()

@@ -1,8 +1,8 @@
-"""Protocol Buffers on the wire, without schemas: the handful of messages the sandbox needs.
+"""Protocol Buffers without schemas: messages as field numbers with integers or bytes.
 
-The handshake (`noise`) and the pairing identities (`adv`) are protobuf. Each of those modules
-names the field numbers it uses; this one only knows wire types (the published encoding, "wire
-format" in the Protocol Buffers documentation).
+The handshake (`noise`), the client's payload (`server.login`) and device identities (`adv`) are
+protobuf. Each of those modules names the field numbers that it uses, after whatsmeow's .proto
+files; this one knows the wire types only (protobuf.dev, "Encoding").
 """
 
 from __future__ import annotations
@@ -22,8 +22,11 @@ _MAX_VARINT = 10
 Value = int | bytes
 
 
-class Fields:
-    """A decoded message: the last value of each field, as protobuf says for singular fields."""
+class ProtobufFields:
+    """A decoded message. Of a field that occurs several times, the last value counts.
+
+    The methods raise ProtocolViolation if the field has another wire type than was asked for.
+    """
 
     __slots__ = ("_values",)
 
@@ -34,18 +37,14 @@ class Fields:
         return number in self._values
 
     def data(self, number: int) -> bytes:
-        """A `bytes`, `string` or message field; empty when absent.
-
-        Raises:
-            ProtocolViolation: the field is a number.
-        """
+        """A `bytes`, `string` or message field; empty when absent."""
         value = self._values.get(number, b"")
         if isinstance(value, int):
             raise ProtocolViolation(f"protobuf field {number} is a number, not bytes")
         return value
 
     def text(self, number: int) -> str:
-        """A `string` field; empty when absent."""
+        """A `string` field; empty when absent. Not UTF-8: ProtocolViolation."""
         try:
             return self.data(number).decode()
         except UnicodeDecodeError as error:
@@ -58,16 +57,16 @@ class Fields:
             raise ProtocolViolation(f"protobuf field {number} is bytes, not a number")
         return value
 
-    def message(self, number: int) -> Fields:
-        """A nested message; one without fields when absent."""
+    def message(self, number: int) -> ProtobufFields:
+        """A message within the message; one without fields when absent."""
         return decode(self.data(number))
 
 
 def encode(fields: Mapping[int, Value | str]) -> bytes:
-    """The message with these fields, in ascending order of their numbers.
+    """The bytes of a message with these fields, in ascending order of their numbers.
 
-    Integers become varints; bytes and strings (and nested messages, already encoded) become
-    length-delimited fields.
+    Integers (from 0) become varints; bytes and strings become length-delimited fields. A message
+    within the message is passed encoded.
     """
     out = bytearray()
     for number in sorted(fields):
@@ -83,8 +82,8 @@ def encode(fields: Mapping[int, Value | str]) -> bytes:
     return bytes(out)
 
 
-def decode(data: bytes) -> Fields:
-    """The fields of a message.
+def decode(data: bytes) -> ProtobufFields:
+    """The fields of a message; messages within it are bytes until `message` is called.
 
     Raises:
         ProtocolViolation: the bytes are no protobuf message.
@@ -110,7 +109,7 @@ def decode(data: bytes) -> Fields:
             raise ProtocolViolation("protobuf: the message ends within a field")
         values[number] = piece if wire_type == _BYTES else int.from_bytes(piece, "little")
         position += length
-    return Fields(values)
+    return ProtobufFields(values)
 
 
 def _append_varint(out: bytearray, value: int) -> None:

@@ -1,18 +1,21 @@
-"""What clients do wrong: break the protocol, or ask for what there is not.
-
-Violations are raised by every codec of the package and caught in one place, `connection`, which
-closes that client's connection and leaves all others alone. A failed request is answered (`iq`).
-"""
+"""The two errors that clients can cause: they broke the protocol, or a request has no answer."""
 
 from __future__ import annotations
 
 
 class ProtocolViolation(Exception):
-    """The bytes or stanzas a client sent are not what the protocol allows; the text says how."""
+    """The bytes or stanzas that a client sent are not what the protocol allows; the text says how.
+
+    All codecs raise it. `server.connection` catches it, counts it, and closes that client's
+    connection; the other clients go on.
+    """
 
 
 class RequestFailed(Exception):
-    """A request (`<iq>`) that is answered with `<error code text>`."""
+    """A request (`<iq>`) that the server answers with `<error code text>`; `server.iq` does that.
+
+    `code` is a number as HTTP has them: 403, 404, 501.
+    """
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(f"{code} {text}")
@@ -21,5 +24,5 @@ class RequestFailed(Exception):
 
 
 def not_implemented() -> RequestFailed:
-    """What the real server answers to requests it does not know."""
+    """What the real server answers to requests that it does not know."""
     return RequestFailed(501, "feature-not-implemented")

@@ -1,10 +1,14 @@
-"""Who has which devices (`usync`), and who is told when that changes.
+"""Device lists (`usync`): who has which devices, and who is told when that changes.
 
-Clients ask for a phone number's LID, for the device lists of those they write to, and whether a
-number is on WhatsApp at all. They remember device lists; so the server tells those who asked when
-a device comes or goes (`<notification type=devices>`, and `account_sync` for the own account).
+A client asks before it writes to somebody: for the LID of a phone number, for the device list, or
+whether the number is on WhatsApp at all.
 
-Device 0 is the phone itself (see `primary`); it is in every list, and counted in every hash.
+    <usync><query><contact/><lid/><devices/></query><list><user jid/>…</list></usync>
+    <usync><result/><list><user jid><contact type=in/><lid val/><devices>…</devices></user></list>
+
+Clients remember device lists. So the server tells those who asked when a device comes or goes
+(`<notification type=devices>`), and the account's own devices (`account_sync`). Device 0, the
+phone, is in every list and counted in every hash. whatsmeow: user.go, notification.go.
 """
 
 from __future__ import annotations
@@ -13,36 +17,40 @@ import base64
 import hashlib
 import time
 from collections.abc import Iterable
-from typing import TYPE_CHECKING
 
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, Jid
 from whatsappd.sandbox.protocol import adv
-from whatsappd.sandbox.protocol.stanza import Attrs, Node
+from whatsappd.sandbox.protocol.node import Attrs, Node, timestamp
 from whatsappd.sandbox.protocol.violations import not_implemented
-from whatsappd.sandbox.state.accounts import Account, Device
-from whatsappd.sandbox.state.switchboard import now
-
-if TYPE_CHECKING:
-    from whatsappd.sandbox.server.connection import Connection
-    from whatsappd.sandbox.state.switchboard import Switchboard
+from whatsappd.sandbox.state.accounts import LinkedDevice, SandboxAccount
+from whatsappd.sandbox.state.clients import ConnectedClient
+from whatsappd.sandbox.state.switchboard import Switchboard
 
 
 def device_hash(jids: Iterable[Jid]) -> str:
-    """The hash by which both sides compare lists of devices ("participant hash", version 2)."""
-    # In the notation with an agent, which is 0.
+    """The hash by which client and server compare lists of devices: `phash` or `dhash`.
+
+    It is `2:` and the base64, without padding, of the first 6 bytes of a SHA-256 (whatsmeow:
+    send.go, `participantListHashV2`).
+    """
+    # The notation has an agent behind the user, which is 0.
     texts = sorted(f"{jid.user}.0:{jid.device}@{jid.server}" for jid in jids)
     digest = hashlib.sha256("".join(texts).encode()).digest()[:6]
     return "2:" + base64.b64encode(digest).decode().rstrip("=")
 
 
-def answer_usync(board: Switchboard, connection: Connection, node: Node) -> list[Node]:
-    """The users of a query, each with what the query asks for."""
+def answer_usync(board: Switchboard, client: ConnectedClient, node: Node) -> list[Node]:
+    """Answer a query: each of its users, with what the query asks for.
+
+    Raises:
+        RequestFailed: it is no such query.
+    """
     request = node.child("usync")
     query = request.child("query") if request else None
     listed = request.child("list") if request else None
     if request is None or query is None or listed is None:
         raise not_implemented()
-    device = connection.device
+    device = client.device
     assert device is not None
     wanted = {protocol.tag: protocol for protocol in query.children}
     users = [_user(board, device, user, wanted) for user in listed.children if user.tag == "user"]
@@ -51,14 +59,14 @@ def answer_usync(board: Switchboard, connection: Connection, node: Node) -> list
     return [Node("usync", attrs, [result, Node("list", {}, users)])]
 
 
-def _user(board: Switchboard, asking: Device, user: Node, wanted: dict[str, Node]) -> Node:
+def _user(board: Switchboard, asking: LinkedDevice, user: Node, wanted: dict[str, Node]) -> Node:
     contact = user.child("contact")
     queried = contact.data.decode(errors="replace") if contact else ""
     jid = user.jid("jid")
     if jid is None:
         number = queried.partition("@")[0].lstrip("+")
         account = board.registry.by_number(number)
-        # Whoever asks for a number learns the account's, which may be another one.
+        # An alias: the client learns the number of the account.
         jid = account.jid if account else Jid(number, USER_SERVER)
     else:
         account = board.registry.find(jid)
@@ -78,7 +86,7 @@ def _user(board: Switchboard, asking: Device, user: Node, wanted: dict[str, Node
     return Node("user", attrs, children)
 
 
-def _devices(account: Account, server: str) -> Node:
+def _devices(account: SandboxAccount, server: str) -> Node:
     devices = [Node("device", {"id": "0"})]
     devices += [
         Node("device", {"id": str(device.id), "key-index": str(device.key_index)})
@@ -88,35 +96,35 @@ def _devices(account: Account, server: str) -> Node:
     return Node("devices", {}, [listed, _key_index_list(account)])
 
 
-def _key_index_list(account: Account) -> Node:
+def _key_index_list(account: SandboxAccount) -> Node:
     current = max((device.key_index for device in account.devices.values()), default=0)
-    timestamp = int(time.time())
-    signed = adv.key_index_list(
-        account.signer, raw_id=account.raw_id, current=current, now=timestamp
-    )
-    return Node("key-index-list", {"ts": str(timestamp)}, signed)
+    now = int(time.time())
+    signed = adv.key_index_list(account.signer, raw_id=account.raw_id, current=current, now=now)
+    return Node("key-index-list", {"ts": str(now)}, signed)
 
 
-def announce_link(board: Switchboard, device: Device) -> None:
-    """Tell everybody who may remember the account's devices of a new one."""
+def announce_link(board: Switchboard, device: LinkedDevice) -> None:
+    """Tell all clients that may remember the account's device list of a new device."""
     _announce(board, device, "add", list(device.account.devices.values()))
 
 
-def announce_removal(board: Switchboard, device: Device) -> None:
-    """Tell them that a device is about to be removed."""
+def announce_removal(board: Switchboard, device: LinkedDevice) -> None:
+    """Tell them that a device is about to be removed; call it before `Switchboard.unlink`."""
     others = [other for other in device.account.devices.values() if other is not device]
     _announce(board, device, "remove", others)
 
 
-def _announce(board: Switchboard, changed: Device, change: str, remaining: list[Device]) -> None:
+def _announce(
+    board: Switchboard, changed: LinkedDevice, change: str, remaining: list[LinkedDevice]
+) -> None:
     account = changed.account
     _announce_to_own(board, account, remaining, except_for=changed)
     numbers = device_hash([account.jid, *(device.jid for device in remaining)])
     lids = device_hash([account.lid, *(device.lid for device in remaining)])
     index = {"key-index": str(changed.key_index)}
     signed = _key_index_list(account)
-    # Clients remember lists by phone number (Baileys, older whatsmeow) or by LID (newer), and each
-    # understands only what names its own; so everybody is told both.
+    # Clients remember lists by phone number (Baileys, older whatsmeow) or by LID (newer), and
+    # understand only a notification that names theirs; so everybody is told both.
     by_lid = Node(
         change, {"device_hash": lids}, [Node("device", {"jid": changed.lid, **index}), signed]
     )
@@ -133,12 +141,21 @@ def _announce(board: Switchboard, changed: Device, change: str, remaining: list[
             continue
         for watching in watcher.devices.values():
             for source, body in told:
-                attrs: Attrs = {**source, "type": "devices", "id": board.next_id(), "t": now()}
+                attrs: Attrs = {
+                    **source,
+                    "type": "devices",
+                    "id": board.next_id(),
+                    "t": timestamp(),
+                }
                 board.deliver(watching, Node("notification", attrs, [body]))
 
 
 def _announce_to_own(
-    board: Switchboard, account: Account, remaining: list[Device], *, except_for: Device
+    board: Switchboard,
+    account: SandboxAccount,
+    remaining: list[LinkedDevice],
+    *,
+    except_for: LinkedDevice,
 ) -> None:
     listed = Node(
         "devices",
@@ -162,7 +179,7 @@ def _announce_to_own(
                         "from": account.jid,
                         "type": "account_sync",
                         "id": board.next_id(),
-                        "t": now(),
+                        "t": timestamp(),
                     },
                     [listed],
                 ),

@@ -1,8 +1,8 @@
-"""The faults by name: what `sandbox.fault {kind, …}` can do.
+"""Faults by name: what `sandbox.fault {kind, …}` can do.
 
-Each public method of `FaultControl` is a kind. `phone` chooses whose clients are meant; None means
-everybody's. Faults on connections act at once and return how many they hit (with None also those
-that wait to be paired); the others are armed and strike when their moment comes.
+Each public method of `FaultControl` is a kind of fault. `phone` says whose clients it strikes;
+None: everybody's. Faults of connections strike at once and return how many they hit (for None also
+those of clients that wait to be linked). The others are armed, and strike when their moment comes.
 """
 
 from __future__ import annotations
@@ -10,17 +10,15 @@ from __future__ import annotations
 import inspect
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, get_args, get_type_hints
+from typing import Any, get_args, get_type_hints
 
 from whatsappd.errors import InvalidParams
-from whatsappd.sandbox.phones.pairing import RESTART_REQUIRED, normalise_phone
-from whatsappd.sandbox.protocol.stanza import Attrs, Node
-from whatsappd.sandbox.server.connection import CLOSING_DEADLINE, LAST_WORDS_GRACE
+from whatsappd.sandbox.phones.pairing import RESTART_REQUIRED
+from whatsappd.sandbox.phones.qr_code import normalise_phone
+from whatsappd.sandbox.protocol.node import Attrs, Node
 from whatsappd.sandbox.server.login import replaced
-
-if TYPE_CHECKING:
-    from whatsappd.sandbox.server.connection import Connection
-    from whatsappd.sandbox.state.switchboard import Switchboard
+from whatsappd.sandbox.state.clients import CLOSING_DEADLINE, LAST_WORDS_GRACE, ConnectedClient
+from whatsappd.sandbox.state.switchboard import Switchboard
 
 #: Ways to refuse a dial: close the connection at once, or answer the HTTP request with 503.
 REFUSALS = ("close", "503")
@@ -36,11 +34,11 @@ class FaultControl:
 
     def drop(self, phone: str | None = None) -> int:
         """Close the TCP connections, without a word."""
-        return self._each(phone, lambda connection: connection.drop())
+        return self._each(phone, lambda client: client.wire.drop())
 
     def freeze(self, phone: str | None = None, *, seconds: float, cut: bool = True) -> int:
-        """Neither read nor write for `seconds`, then close (a dying mobile link), or go on."""
-        return self._each(phone, lambda connection: connection.freeze(seconds, cut=cut))
+        """Neither read nor write for `seconds`, then close (as a dying mobile link), or go on."""
+        return self._each(phone, lambda client: client.wire.freeze(seconds, cut=cut))
 
     def stream_error(
         self, phone: str | None = None, *, code: int | None = None, conflict: str | None = None
@@ -61,12 +59,12 @@ class FaultControl:
         return self._end(phone, replaced())
 
     def empty_frame(self, phone: str | None = None) -> int:
-        """Send a frame with nothing in it, which whatsmeow looks into (binary/unpack.go): its
-        runtime ends the process, with a Go panic."""
+        """Send a frame with nothing in it: whatsmeow (binary/unpack.go) reads its first byte, and
+        the process ends with a Go panic."""
 
-        def send(connection: Connection) -> None:
-            connection.enqueue(b"")
-            connection.flush()
+        def send(client: ConnectedClient) -> None:
+            client.wire.enqueue(b"")
+            client.wire.flush()
 
         return self._each(phone, send)
 
@@ -125,22 +123,22 @@ class FaultControl:
         self, phone: str | None = None, *, seconds: float, count: int | None = 1
     ) -> None:
         """Acknowledge a phone's messages `seconds` late."""
-        # `seconds` is the delay here, not how long the fault is armed.
+        # `seconds` is the delay of each, not how long the fault is armed.
         self._board.faults.arm("delay_acks", _phone(phone), count=count, delay=seconds)
 
     def garble(self, phone: str | None = None, *, count: int | None = 1) -> None:
-        """Damage messages on their way to a phone's devices: they cannot read them, and ask again.
+        """Damage messages to a phone's devices: they cannot read them, and ask for them again.
 
-        Counted by device and message.
+        `count` counts a message once for each device.
         """
         self._board.faults.arm("garble", _phone(phone), count=count)
 
     def end_logouts(self, phone: str | None = None, *, count: int | None = 1) -> None:
-        """End the connection of a device that unlinks itself as if its phone had unlinked it."""
+        """When a device unlinks itself, end its stream as if its phone had unlinked it."""
         self._board.faults.arm("end_logouts", _phone(phone), count=count)
 
     def latency(self, *, seconds: float) -> None:
-        """Answer everybody so much later from now on; 0: at once. `clear` does not end it."""
+        """From now on, everything takes so long to all clients. `clear` does not end it."""
         self._board.latency_s = seconds
 
     def mute_pings(self, phone: str | None = None, *, seconds: float) -> None:
@@ -153,17 +151,19 @@ class FaultControl:
 
     # --- how ----------------------------------------------------------------------------------
 
-    def _each(self, phone: str | None, action: Callable[[Connection], None]) -> int:
-        connections = self._board.online(_phone(phone))
+    def _each(self, phone: str | None, action: Callable[[ConnectedClient], None]) -> int:
+        clients = self._board.online(_phone(phone))
         if phone is None:
-            connections += [each for each in self._board.connections if each.offer is not None]
-        for connection in connections:
-            action(connection)
-        return len(connections)
+            offers = self._board.offers
+            clients += [each for each in self._board.clients if offers.of(each) is not None]
+        for client in clients:
+            action(client)
+        return len(clients)
 
     def _end(self, phone: str | None, last: Node, grace: float = LAST_WORDS_GRACE) -> int:
-        hit = self._each(phone, lambda connection: connection.end_stream(last, grace=grace))
-        self._board.flush()
+        board = self._board
+        hit = self._each(phone, lambda client: board.end_stream(client, last, grace=grace))
+        board.flush()
         return hit
 
 
@@ -175,6 +175,7 @@ def _times(count: int | None, seconds: float | None) -> int | None:
     return 1 if count is None and seconds is None else count
 
 
+#: The kinds of faults: the public methods' names.
 KINDS = tuple(
     name
     for name, method in vars(FaultControl).items()
@@ -183,7 +184,7 @@ KINDS = tuple(
 
 
 def apply_fault(control: FaultControl, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
-    """Call the fault `kind` with named arguments; `{"hit": n}` if it acts on connections.
+    """Call the fault `kind` with named arguments. Returns `{"hit": n}` if it strikes connections.
 
     Raises:
         InvalidParams: there is no such kind or argument, or a value has the wrong type.
@@ -214,7 +215,7 @@ def _fits(value: Any, hint: Any) -> bool:
     choices = get_args(hint) or (hint,)
     if isinstance(value, bool):
         return bool in choices
-    if isinstance(value, int | float) and not 0 <= value < math.inf:  # NaN is not, either
+    if isinstance(value, int | float) and not 0 <= value < math.inf:  # false for NaN, too
         return False
     return isinstance(value, choices) or (isinstance(value, int) and float in choices)
 

@@ -1,27 +1,32 @@
-"""Groups: made and left by members (`w:g2`), and shown to them.
+"""Groups (`w:g2`): members create and leave them, and ask for their members.
 
-Messages to a group are in `messages`. Members are addressed by LID, as in all new groups.
+    <iq type=get xmlns=w:g2 to=GROUP><query/>          one group, with its members
+    <iq type=get xmlns=w:g2><participating/>           all groups of the client's account
+    <iq type=set xmlns=w:g2><create subject><participant jid/>…</create>
+    <iq type=set xmlns=w:g2><leave><group id/>…</leave>
+
+All members are told of changes (`<notification type=w:gp2>`). Members are addressed by LID, as in
+all new groups. Messages to a group are in `messages`. whatsmeow: group.go.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from whatsappd.model.jid import LID_SERVER, Jid
-from whatsappd.sandbox.protocol.stanza import Attrs, Node
+from whatsappd.sandbox.protocol.node import Attrs, Node, timestamp
 from whatsappd.sandbox.protocol.violations import RequestFailed, not_implemented
-from whatsappd.sandbox.state.accounts import Account, Device
-from whatsappd.sandbox.state.groups import Group
-from whatsappd.sandbox.state.switchboard import now
-
-if TYPE_CHECKING:
-    from whatsappd.sandbox.server.connection import Connection
-    from whatsappd.sandbox.state.switchboard import Switchboard
+from whatsappd.sandbox.state.accounts import LinkedDevice, SandboxAccount
+from whatsappd.sandbox.state.clients import ConnectedClient
+from whatsappd.sandbox.state.groups import SandboxGroup
+from whatsappd.sandbox.state.switchboard import Switchboard
 
 
-def answer_get(board: Switchboard, connection: Connection, node: Node) -> list[Node]:
-    """`<query>`: one group; `<participating>`: all of the client's."""
-    account = _account(connection)
+def answer_get(board: Switchboard, client: ConnectedClient, node: Node) -> list[Node]:
+    """Answer `<query>` or `<participating>`.
+
+    Raises:
+        RequestFailed: it is something else, or the account is no member of the group.
+    """
+    account = _account(client)
     if node.child("participating"):
         groups = [_group_node(board, group) for group in board.groups.of(account)]
         return [Node("groups", {}, groups)]
@@ -30,11 +35,15 @@ def answer_get(board: Switchboard, connection: Connection, node: Node) -> list[N
     raise not_implemented()
 
 
-def answer_set(board: Switchboard, connection: Connection, node: Node) -> list[Node]:
-    """`<create subject>` and `<leave>`."""
-    account = _account(connection)
+def answer_set(board: Switchboard, client: ConnectedClient, node: Node) -> list[Node]:
+    """Do `<create>` or `<leave>`.
+
+    Raises:
+        RequestFailed: it is something else, or the account is no member of a group to leave.
+    """
+    account = _account(client)
     if create := node.child("create"):
-        return [_create(board, connection, account, create)]
+        return [_create(board, client, account, create)]
     if leave := node.child("leave"):
         left = []
         for item in leave.children:
@@ -46,7 +55,9 @@ def answer_set(board: Switchboard, connection: Connection, node: Node) -> list[N
     raise not_implemented()
 
 
-def _create(board: Switchboard, connection: Connection, account: Account, create: Node) -> Node:
+def _create(
+    board: Switchboard, client: ConnectedClient, account: SandboxAccount, create: Node
+) -> Node:
     others = []
     unknown = []
     for item in create.children:
@@ -61,17 +72,17 @@ def _create(board: Switchboard, connection: Connection, account: Account, create
     group = board.groups.create(create.text("subject"), account, others)
     shown = _group_node(board, group)
     change = Node("create", {"type": "new", "key": create.text("key")}, [shown])
-    _notify(board, group, account, change, except_for=connection.device)
+    _notify(board, group, account, change, except_for=client.device)
     return shown._replace(content=[*shown.children, *unknown])
 
 
 def _notify(
     board: Switchboard,
-    group: Group,
-    by: Account,
+    group: SandboxGroup,
+    by: SandboxAccount,
     change: Node,
     *,
-    except_for: Device | None = None,
+    except_for: LinkedDevice | None = None,
 ) -> None:
     for device in board.groups.devices(group):
         if device is not except_for:
@@ -79,7 +90,7 @@ def _notify(
                 "from": group.jid,
                 "type": "w:gp2",
                 "id": board.next_id(),
-                "t": now(),
+                "t": timestamp(),
                 "participant": by.lid,
                 "participant_pn": by.jid,
                 "addressing_mode": LID_SERVER,
@@ -88,12 +99,12 @@ def _notify(
             board.deliver(device, Node("notification", attrs, [change]))
 
 
-def _account(connection: Connection) -> Account:
-    assert connection.device is not None
-    return connection.device.account
+def _account(client: ConnectedClient) -> SandboxAccount:
+    assert client.device is not None
+    return client.device.account
 
 
-def _membership(board: Switchboard, account: Account, jid: Jid | None) -> Group:
+def _membership(board: Switchboard, account: SandboxAccount, jid: Jid | None) -> SandboxGroup:
     group = board.groups.find(jid) if jid else None
     if group is None:
         raise RequestFailed(404, "item-not-found")
@@ -102,7 +113,7 @@ def _membership(board: Switchboard, account: Account, jid: Jid | None) -> Group:
     return group
 
 
-def _group_node(board: Switchboard, group: Group) -> Node:
+def _group_node(board: Switchboard, group: SandboxGroup) -> Node:
     creator = board.registry.by_phone(group.creator)
     members = board.groups.accounts(group)
     attrs: Attrs = {
@@ -123,7 +134,7 @@ def _group_node(board: Switchboard, group: Group) -> Node:
     return Node("group", attrs, [_participant(member, group) for member in members])
 
 
-def _participant(account: Account, group: Group) -> Node:
+def _participant(account: SandboxAccount, group: SandboxGroup) -> Node:
     attrs: Attrs = {"jid": account.lid, "phone_number": account.jid}
     if account.phone == group.creator:
         attrs["type"] = "superadmin"

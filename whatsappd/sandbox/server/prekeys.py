@@ -1,37 +1,42 @@
-"""The key server: clients upload prekeys (`encrypt`), others fetch them to begin a session.
+"""The key server (`encrypt`): clients upload prekeys, and fetch those of others to write to them.
 
-Each one-time prekey is handed out once. A device that has none left is still reachable: a bundle
-without one begins a session too, only with less forward secrecy (Signal's X3DH).
+    <iq type=set xmlns=encrypt>  <registration/> <type/> <identity/> <list><key/>…</list> <skey/>
+    <iq type=get xmlns=encrypt>  <key><user jid/>…</key>   the bundles of devices
+                                 <count/>                  how many one-time prekeys are left
+                                 <digest/>                 what the server has
+
+A bundle begins a session (Signal's X3DH): registration id (4 bytes), identity key (32 bytes),
+signed prekey (`skey`: id of 3 bytes, key, signature of 64 bytes) and a one-time prekey, each of
+which is handed out once. A device that has none left is reachable still: a bundle without one
+begins a session, with less forward secrecy. whatsmeow: prekeys.go.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from whatsappd.model.jid import Jid
-from whatsappd.sandbox.protocol.stanza import Node
+from whatsappd.sandbox.protocol.node import SERVER, Node, timestamp
 from whatsappd.sandbox.protocol.violations import ProtocolViolation, not_implemented
-from whatsappd.sandbox.state.accounts import Device, SignedPreKey
-from whatsappd.sandbox.state.switchboard import SERVER, now
+from whatsappd.sandbox.state.accounts import LinkedDevice, SignedPreKey
+from whatsappd.sandbox.state.clients import ConnectedClient
+from whatsappd.sandbox.state.switchboard import Switchboard
 
-if TYPE_CHECKING:
-    from whatsappd.sandbox.server.connection import Connection
-    from whatsappd.sandbox.state.switchboard import Switchboard
-
-#: What a device that never uploaded is told to have. Clients top up below 5, so they upload; but
-#: told 0, whatsmeow takes it for the very first time and makes 812 keys instead of 50, which costs
-#: half a second of disk.
+#: How many one-time prekeys a device is told to have that never uploaded any. Clients upload more
+#: below 5. Told 0, whatsmeow makes 812 keys instead of 50, which takes half a second.
 FIRST_COUNT = 1
-#: With this many left, the device is told once to upload more (clients top up below 5).
+#: With this many left, the device is told once to upload more.
 LOW_COUNT = 4
 
-_CURVE25519 = b"\x05"
+_CURVE25519 = b"\x05"  # the type of all keys
 _NOT_FOUND = {"code": "404", "text": "item-not-found"}
 
 
-def answer_get(board: Switchboard, connection: Connection, node: Node) -> list[Node]:
-    """`<count/>`: how many are left; `<key>`: the bundles of devices; `<digest/>`: what is kept."""
-    device = connection.device
+def answer_get(board: Switchboard, client: ConnectedClient, node: Node) -> list[Node]:
+    """Answer `<count/>`, `<key>` or `<digest/>`.
+
+    Raises:
+        RequestFailed: it asks for something else.
+    """
+    device = client.device
     assert device is not None
     if node.child("count"):
         count = len(device.prekeys) if device.uploaded else FIRST_COUNT
@@ -48,9 +53,14 @@ def answer_get(board: Switchboard, connection: Connection, node: Node) -> list[N
     raise not_implemented()
 
 
-def answer_set(board: Switchboard, connection: Connection, node: Node) -> list[Node]:
-    """An upload of keys, or of a new signed prekey (`<rotate>`)."""
-    device = connection.device
+def answer_set(board: Switchboard, client: ConnectedClient, node: Node) -> list[Node]:
+    """Store an upload of keys, or a new signed prekey (`<rotate>`).
+
+    Raises:
+        RequestFailed: it is something else.
+        ProtocolViolation: a key is missing or has the wrong size.
+    """
+    device = client.device
     assert device is not None
     if rotate := node.child("rotate"):
         board.registry.rotate_signed_prekey(device, _signed_prekey(rotate))
@@ -92,7 +102,7 @@ def _bundle(board: Switchboard, jid: Jid) -> Node:
 
 
 def _phone_bundle(board: Switchboard, jid: Jid) -> Node:
-    """The bundle of a phone itself (device 0)."""
+    """The bundle of a phone (device 0), without a one-time prekey; an error for an unknown JID."""
     account = board.registry.find(jid)
     if account is None or jid.device:
         return Node("user", {"jid": jid}, [Node("error", {**_NOT_FOUND})])
@@ -108,18 +118,18 @@ def _phone_bundle(board: Switchboard, jid: Jid) -> Node:
     )
 
 
-def _ask_for_more(board: Switchboard, device: Device) -> None:
+def _ask_for_more(board: Switchboard, device: LinkedDevice) -> None:
     board.deliver(
         device,
         Node(
             "notification",
-            {"from": SERVER, "type": "encrypt", "id": board.next_id(), "t": now()},
+            {"from": SERVER, "type": "encrypt", "id": board.next_id(), "t": timestamp()},
             [Node("count", {"value": str(len(device.prekeys))})],
         ),
     )
 
 
-def _digest(device: Device) -> Node:
+def _digest(device: LinkedDevice) -> Node:
     numbers = [Node("id", {}, number) for number in device.prekeys]
     return Node(
         "digest",

@@ -1,8 +1,7 @@
-"""Trouble on demand: what WhatsApp and networks do now and then, armed by name.
+"""Armed faults: trouble that waits for its moment (the next login, the next message, …).
 
-Here are the faults that wait for something to happen (the next login, the next message, …); each
-is armed with how often or how long, and handlers `take` it. Those that act at once on existing
-connections (`drop`, `freeze`, …) are methods of the connection; `control` offers both by name.
+`server.fault_control` arms them by name; the handlers `take` them where they strike. Faults that
+strike at once (drop, freeze, …) are not kept: `fault_control` calls the connection.
 """
 
 from __future__ import annotations
@@ -13,26 +12,27 @@ from typing import Any
 
 
 @dataclass
-class Armed:
-    """One armed fault. Ends after `left` times, or at `until` (monotonic seconds)."""
+class ArmedFault:
+    """One armed fault."""
 
-    phone: str | None  # None: whoever comes
-    left: int | None = None
-    until: float | None = None
-    arguments: dict[str, Any] = field(default_factory=dict)
+    phone: str | None  # whom it strikes, by phone number (digits); None: everybody
+    left: int | None = None  # how often it still strikes; None: without end
+    until: float | None = None  # when it ends, in seconds of time.monotonic(); None: never
+    arguments: dict[str, Any] = field(default_factory=dict)  # each kind has its own
 
     @property
     def spent(self) -> bool:
+        """Whether it will not strike any more."""
         return (self.left is not None and self.left <= 0) or (
             self.until is not None and time.monotonic() >= self.until
         )
 
 
-class Faults:
-    """The armed faults, by kind, the oldest first."""
+class ArmedFaults:
+    """The faults that are armed, by their kinds; of one kind, the oldest strikes first."""
 
     def __init__(self) -> None:
-        self._armed: dict[str, list[Armed]] = {}
+        self._armed: dict[str, list[ArmedFault]] = {}
 
     def arm(
         self,
@@ -43,12 +43,12 @@ class Faults:
         seconds: float | None = None,
         **arguments: Any,
     ) -> None:
-        """Arm a fault for `count` times, for `seconds`, or (with neither) until cleared."""
+        """Arm a fault: for `count` times, for `seconds`, or with neither until `clear`."""
         until = None if seconds is None else time.monotonic() + seconds
-        self._armed.setdefault(kind, []).append(Armed(phone, count, until, arguments))
+        self._armed.setdefault(kind, []).append(ArmedFault(phone, count, until, arguments))
 
     def take(self, kind: str, phone: str | None = None) -> dict[str, Any] | None:
-        """Use a fault once: its arguments, or None if none of this kind is armed for `phone`."""
+        """Let a fault of this kind strike `phone`. Returns its arguments; None if none is armed."""
         armed = self._armed.get(kind)
         if not armed:
             return None
@@ -66,7 +66,7 @@ class Faults:
         self._armed.clear()
 
     def as_wire(self) -> dict[str, list[dict[str, Any]]]:
-        """What is armed, for `stats`."""
+        """What is armed, as `sandbox.stats` shows it: by kind, with phone, left and arguments."""
         return {
             kind: [
                 {"phone": fault.phone, "left": fault.left, **fault.arguments}

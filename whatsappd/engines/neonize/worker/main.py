@@ -39,7 +39,7 @@ from whatsappd.engines.protocol import (
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
 from whatsappd.model.content import sendable_from
 from whatsappd.model.jid import parse_jid
-from whatsappd.sandbox.trust import replace_noise_root
+from whatsappd.sandbox.neonize_library.noise_root import replace_noise_root
 from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import (
     Notification,

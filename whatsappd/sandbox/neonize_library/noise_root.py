@@ -1,11 +1,11 @@
-"""Makes the Go library of THIS process trust a sandbox instead of WhatsApp.
+"""Replaces WhatsApp's Noise root key in neonize's Go library, in the memory of THIS process.
 
-The worker calls it, after it loaded the library and before it connects, and only when the daemon
-itself was started with `--sandbox`. The library checks the server's Noise certificate against a
-root key that is compiled in; the key is replaced in memory, never on disk. (The other half of
-trusting a sandbox, the private CA, is the environment variable SSL_CERT_FILE.)
+A worker does it after it loaded the library and before it connects, and only when the daemon was
+started with `--sandbox`. The library verifies the server's Noise certificates with a root key that
+is compiled in; here that key is replaced in memory, never on disk. (The other half of trusting a
+sandbox, its private CA, is the environment variable SSL_CERT_FILE.)
 
-Standard library only.
+Standard library only: it runs inside workers.
 """
 
 from __future__ import annotations
@@ -14,9 +14,10 @@ import ctypes
 from pathlib import Path
 
 from whatsappd.errors import SandboxFailed
-from whatsappd.sandbox.protocol.loaded_libraries import mappings_of
+from whatsappd.sandbox.neonize_library.memory_mappings import mappings_of
 
-#: The public key that signs the intermediate certificates of WhatsApp's Noise servers.
+#: The X25519 public key that signs the intermediate certificates of WhatsApp's Noise servers
+#: (whatsmeow: handshake.go, `WACertPubKey`).
 WHATSAPP_NOISE_ROOT = bytes.fromhex(
     "142375574d0a587166aae71ebe516437c4a28b73e3695c6ce1f7f9545da8ee6b"
 )
@@ -26,13 +27,13 @@ def replace_noise_root(library: str | Path | ctypes.CDLL, new_root: bytes) -> No
     """Replace WhatsApp's Noise root key by `new_root` in the loaded library.
 
     Args:
-        library: the path of the library, or its handle; it must be loaded already.
-        new_root: 32 bytes, `SandboxInfo.noise_root` as bytes.
+        library: the library's path, or its handle; it must be loaded already.
+        new_root: 32 bytes, `SandboxInfo.noise_root_bytes`.
 
     Raises:
-        SandboxFailed: the key is not in the library's writable memory exactly once, which means
-            that this version of the library is built differently (or was treated already).
-        ValueError: `new_root` has not 32 bytes.
+        SandboxFailed: the key is not in the library's writable memory exactly once: this version
+            of the library is built differently, or the key was replaced before.
+        ValueError: `new_root` does not have 32 bytes.
     """
     if len(new_root) != len(WHATSAPP_NOISE_ROOT):
         raise ValueError(f"the root key must have 32 bytes, not {len(new_root)}")

@@ -1,10 +1,14 @@
-"""The token dictionary of binary stanzas, read from the installed neonize library.
+"""Reads the token dictionary of stanzas out of the installed neonize library.
 
-WhatsApp compresses stanzas with a table of common strings that changes with the version in its
-stream header. Taking it from the installed library's memory means that the sandbox speaks the
-dictionary of the version in use. Loading Go into the sandbox's own process would be wrong, so
-`python -m whatsappd.sandbox.protocol.dictionary` does it in a process that ends at once, and `load`
-keeps the result in a file named by the library's size and time.
+Taking it from the library means that the sandbox always speaks the dictionary of the version in
+use. The Go library must not be loaded into the sandbox's own process; so the sandbox runs
+`python -m whatsappd.sandbox.neonize_library.token_extraction LIBRARY FILE`, which loads it, writes
+the dictionary to FILE as JSON and ends. The file's name has the library's size and time, so a new
+library is read anew.
+
+In the library's memory the dictionary is one Go array of strings, each 16 bytes (address, length):
+236 tokens of one byte, then, adjacent, four times 256 tokens of two bytes (whatsmeow:
+binary/token/token.go). It is found by the address of its second string, "xmlstreamstart".
 """
 
 from __future__ import annotations
@@ -16,29 +20,19 @@ import os
 import struct
 import sys
 from pathlib import Path
-from typing import NamedTuple
 
 from whatsappd.errors import SandboxFailed
-from whatsappd.sandbox.protocol.loaded_libraries import Mapping, mappings_of
-from whatsappd.sandbox.protocol.secret_files import write_private
-
-#: The tables in the library, adjacent: 236 tokens of one byte, then four times 256 of two.
-SINGLE_TOKENS = 236
-DOUBLE_TABLES = 4
-DOUBLE_TOKENS = 256
-
-_FIRST = "xmlstreamstart"  # token 1; token 0 is empty
-_SECOND = "xmlstreamend"
-_FIRST_DOUBLES = ["read-self", "active", "fbns"]
+from whatsappd.files import PRIVATE, write_file
+from whatsappd.sandbox.neonize_library.memory_mappings import MemoryMapping, mappings_of
+from whatsappd.sandbox.protocol.token_dictionary import (
+    DOUBLE_TABLES,
+    DOUBLE_TOKENS,
+    FIRST_TOKEN,
+    SINGLE_TOKENS,
+    TokenDictionary,
+)
 
 _STRING_HEADER = struct.Struct("<QQ")  # Go's string: address, length
-
-
-class Dictionary(NamedTuple):
-    """`single[n]` is what byte n means; `double[t][n]` what table t's byte n does."""
-
-    single: tuple[str, ...]
-    double: tuple[tuple[str, ...], ...]
 
 
 def library_path() -> Path:
@@ -60,41 +54,38 @@ def library_path() -> Path:
 
 
 def cache_file(directory: Path, library: Path) -> Path:
-    """Where the dictionary of this very library is kept."""
+    """The file in `directory` that keeps the dictionary of this very library."""
     status = library.stat()
     return directory / f"dictionary-{status.st_size}-{status.st_mtime_ns}.json"
 
 
-def read_cache(file: Path) -> Dictionary | None:
-    """The dictionary kept in `file`, or None if there is none (or an unusable one)."""
+def read_cache(file: Path) -> TokenDictionary | None:
+    """The dictionary kept in `file`; None if the file does not exist or holds something else."""
     try:
         value = json.loads(file.read_text())
-        dictionary = Dictionary(
+        dictionary = TokenDictionary(
             tuple(value["single"]), tuple(tuple(table) for table in value["double"])
         )
     except (FileNotFoundError, ValueError, KeyError, TypeError):
         return None
-    return dictionary if _is_whole(dictionary) else None
+    return dictionary if dictionary.is_whole else None
 
 
 def extract_command(library: Path, file: Path) -> list[str]:
-    """The command that reads the dictionary out of `library` and writes it to `file`."""
-    return [
-        sys.executable,
-        "-P",
-        "-m",
-        "whatsappd.sandbox.protocol.dictionary",
-        str(library),
-        str(file),
-    ]
+    """The command line that reads the dictionary out of `library` and writes it to `file`.
+
+    It exits with 0, or with 1 and the reason on stderr.
+    """
+    module = "whatsappd.sandbox.neonize_library.token_extraction"
+    return [sys.executable, "-P", "-m", module, str(library), str(file)]
 
 
-def extract(library: Path) -> Dictionary:
+def extract(library: Path) -> TokenDictionary:
     """The dictionary of a library, which this LOADS INTO THIS PROCESS.
 
     Raises:
-        SandboxFailed: it cannot be loaded, or the tables are not where they were in all versions
-            seen so far.
+        SandboxFailed: the library cannot be loaded, or has no array of strings that looks like the
+            dictionary: this version is built differently.
     """
     try:
         ctypes.CDLL(str(library))
@@ -102,11 +93,12 @@ def extract(library: Path) -> Dictionary:
         raise SandboxFailed(f"{library} cannot be loaded: {error}") from error
     mappings = [mapping for mapping in mappings_of(library) if mapping.readable]
     contents = [(mapping, mapping.read()) for mapping in mappings]
-    for address in _addresses_of(_FIRST.encode(), contents):
-        header = _STRING_HEADER.pack(address, len(_FIRST))
+    for address in _addresses_of(FIRST_TOKEN.encode(), contents):
+        header = _STRING_HEADER.pack(address, len(FIRST_TOKEN))
         for _, content in contents:
             position = content.find(header)
             while position >= _STRING_HEADER.size:
+                # The array begins one string earlier: token 0 is empty.
                 dictionary = _read_tables(content, position - _STRING_HEADER.size, contents)
                 if dictionary is not None:
                     return dictionary
@@ -117,7 +109,7 @@ def extract(library: Path) -> Dictionary:
     )
 
 
-def _addresses_of(text: bytes, contents: list[tuple[Mapping, bytes]]) -> list[int]:
+def _addresses_of(text: bytes, contents: list[tuple[MemoryMapping, bytes]]) -> list[int]:
     found = []
     for mapping, content in contents:
         position = content.find(text)
@@ -128,29 +120,33 @@ def _addresses_of(text: bytes, contents: list[tuple[Mapping, bytes]]) -> list[in
 
 
 def _read_tables(
-    content: bytes, position: int, contents: list[tuple[Mapping, bytes]]
-) -> Dictionary | None:
+    content: bytes, position: int, contents: list[tuple[MemoryMapping, bytes]]
+) -> TokenDictionary | None:
+    """The dictionary whose array of strings begins at `position`; None if there is none."""
     total = SINGLE_TOKENS + DOUBLE_TABLES * DOUBLE_TOKENS
     if position + total * _STRING_HEADER.size > len(content):
         return None
     strings: list[str] = []
     for index in range(total):
-        address, length = _STRING_HEADER.unpack_from(content, position + index * 16)
+        header_at = position + index * _STRING_HEADER.size
+        address, length = _STRING_HEADER.unpack_from(content, header_at)
         text = _read_string(address, length, contents)
         if text is None:
             return None
         strings.append(text)
-    dictionary = Dictionary(
+    dictionary = TokenDictionary(
         tuple(strings[:SINGLE_TOKENS]),
         tuple(
             tuple(strings[start : start + DOUBLE_TOKENS])
             for start in range(SINGLE_TOKENS, total, DOUBLE_TOKENS)
         ),
     )
-    return dictionary if _is_whole(dictionary) else None
+    return dictionary if dictionary.is_whole else None
 
 
-def _read_string(address: int, length: int, contents: list[tuple[Mapping, bytes]]) -> str | None:
+def _read_string(
+    address: int, length: int, contents: list[tuple[MemoryMapping, bytes]]
+) -> str | None:
     if length == 0:
         return ""
     for mapping, content in contents:
@@ -163,25 +159,15 @@ def _read_string(address: int, length: int, contents: list[tuple[Mapping, bytes]
     return None
 
 
-def _is_whole(dictionary: Dictionary) -> bool:
-    return (
-        len(dictionary.single) == SINGLE_TOKENS
-        and dictionary.single[:3] == ("", _FIRST, _SECOND)
-        and len(dictionary.double) == DOUBLE_TABLES
-        and all(len(table) == DOUBLE_TOKENS for table in dictionary.double)
-        and list(dictionary.double[0][: len(_FIRST_DOUBLES)]) == _FIRST_DOUBLES
-    )
-
-
 def main(arguments: list[str]) -> int:
-    """`LIBRARY FILE`: write the dictionary of LIBRARY to FILE, atomically."""
+    """`LIBRARY FILE`: write the dictionary of LIBRARY to FILE, whole or not at all."""
     library, file = Path(arguments[0]), Path(arguments[1])
     try:
         dictionary = extract(library)
     except SandboxFailed as error:
         print(error.message, file=sys.stderr)
         return 1
-    write_private(file, json.dumps(dictionary._asdict()).encode())
+    write_file(file, json.dumps(dictionary._asdict()).encode(), mode=PRIVATE)
     return 0
 
 

@@ -1,25 +1,34 @@
-"""Binary stanzas: WhatsApp's compressed XML ("WABinary").
+"""Binary stanzas ("WABinary"): compressed XML, as bytes and as `Node`s.
 
-A stanza is a list: tag, attributes in pairs, and optionally the content, which is bytes or child
-stanzas. Strings are tokens of the dictionary where they can be, packed digits or hexadecimal where
-that fits, and raw bytes otherwise; JIDs have tokens of their own. Every frame of a connection
-carries one stanza, so this is the hot path: lookups are precomputed, and JIDs, which repeat from
-stanza to stanza, are remembered in their encoded form.
+The bytes of a stanza are one flag byte (bit 2: the rest is zlib-compressed), then one element. An
+element is a list: its tag, its attributes as name and value in turn, and last, if the list's length
+is even, its content. Every value begins with one byte that says what it is:
+
+- 1 to 235: a token of the dictionary; 236 to 239 and one more byte: a token of two bytes;
+- 0, 248, 249: a list (empty; a length of one byte; of two), which is an element, or the child
+  elements that are another's content;
+- 252, 253, 254: bytes or UTF-8 text, with a length of one byte, of 20 bits, of 32 bits;
+- 251, 255: text packed into half bytes, hexadecimal digits (upper case), or digits with - and `.`;
+- 250: a JID as user and server; 247: a JID of a device, with one byte for the server and one for
+  the device; 245, 246: JIDs of Messenger and other services.
+
+whatsmeow: binary/encoder.go, decoder.go, token/token.go. Every frame carries one stanza, so this is
+the hot path: look-ups are precomputed, and the encoded forms of JIDs, which repeat from stanza to
+stanza, are remembered.
 """
 
 from __future__ import annotations
 
 import re
 import zlib
-from typing import NamedTuple
 
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, Jid
-from whatsappd.sandbox.protocol.dictionary import Dictionary
-from whatsappd.sandbox.protocol.frames import MAX_FRAME
+from whatsappd.sandbox.protocol.node import Attrs, Node
+from whatsappd.sandbox.protocol.noise_frames import MAX_FRAME
+from whatsappd.sandbox.protocol.token_dictionary import TokenDictionary
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
 
-Attrs = dict[str, str | Jid]
-
+# The first byte of a value, under whatsmeow's names.
 _LIST_EMPTY = 0
 _DICTIONARY_0 = 236
 _INTEROP_JID = 245
@@ -35,20 +44,21 @@ _BINARY_32 = 254
 _NIBBLE_8 = 255
 _JIDS = frozenset({_INTEROP_JID, _FB_JID, _AD_JID, _JID_PAIR})
 
-#: The longest string that may be packed.
+#: The longest string, in characters, that may be packed: the length has 7 bits.
 _PACKED_MAX = 127
-#: A JID of a device names its server by a byte.
+#: The byte for the server in a device's JID.
 _DOMAINS = {USER_SERVER: 0, LID_SERVER: 1, "hosted": 128, "hosted.lid": 129}
 _SERVERS = {domain: server for server, domain in _DOMAINS.items()}
 
 _FLAG_COMPRESSED = 2
+_NO_ATTRS: Attrs = {}
 
-#: Real stanzas are at most a dozen levels deep.
+#: Levels of elements within each other. Real stanzas have at most a dozen.
 MAX_DEPTH = 64
-#: What a compressed stanza may grow to, in bytes. (whatsmeow reads compressed ones without a limit,
-#: and sends none.) Seventeen kilobytes can become 16 MiB, which cost the sandbox 800 MB.
+#: Bytes that a compressed stanza may become. whatsmeow has no limit when it reads one, and sends
+#: none. Without a limit, 17 KB could become 16 MiB, whose elements took 800 MB.
 MAX_STANZA = MAX_FRAME
-#: Encoded JIDs that are remembered. Two a device and one a user; cleared when full.
+#: Encoded JIDs that are remembered: two for each device, one for each user. Cleared when full.
 _MAX_JIDS = 20_000
 
 _NIBBLES = re.compile(r"[0-9.\-]+\Z")
@@ -57,48 +67,12 @@ _TO_NIBBLES = str.maketrans("-.", "ab")
 _FROM_NIBBLES = str.maketrans("abf", "-.\0")
 
 
-class Node(NamedTuple):
-    """A stanza, or an element of one."""
+class StanzaCodec:
+    """Encodes and decodes stanzas with one token dictionary."""
 
-    tag: str
-    attrs: Attrs = {}  # noqa: RUF012  # never changed: every writer makes a new dict
-    content: bytes | str | list[Node] | None = None
-
-    @property
-    def children(self) -> list[Node]:
-        """The child elements; none if the content is something else."""
-        return self.content if isinstance(self.content, list) else []
-
-    def child(self, tag: str) -> Node | None:
-        """The first child with this tag."""
-        for node in self.children:
-            if node.tag == tag:
-                return node
-        return None
-
-    def text(self, name: str) -> str:
-        """An attribute as text; empty when absent."""
-        value = self.attrs.get(name, "")
-        return value if isinstance(value, str) else str(value)
-
-    def jid(self, name: str) -> Jid | None:
-        """An attribute that is a JID; None when absent or something else."""
-        value = self.attrs.get(name)
-        return value if isinstance(value, Jid) else None
-
-    @property
-    def data(self) -> bytes:
-        """The content as bytes; empty when there is none."""
-        if isinstance(self.content, bytes):
-            return self.content
-        return self.content.encode() if isinstance(self.content, str) else b""
-
-
-class Codec:
-    """Encodes and decodes stanzas with one dictionary."""
-
-    def __init__(self, dictionary: Dictionary) -> None:
-        #: What becomes of a string that is no UTF-8: "strict" refuses its stanza.
+    def __init__(self, dictionary: TokenDictionary) -> None:
+        #: The error handler of Python's `decode` for strings. "strict": a stanza with a string that
+        #: is not UTF-8 is a violation.
         self.errors = "strict"
         self._single = dictionary.single
         self._double = dictionary.double
@@ -115,7 +89,7 @@ class Codec:
     # --- encoding -----------------------------------------------------------------------------
 
     def encode(self, node: Node) -> bytes:
-        """The bytes of a frame: a flag byte (not compressed) and the stanza."""
+        """The bytes of a stanza, with the flag byte 0: not compressed."""
         out = bytearray(1)
         self._append_node(out, node)
         return bytes(out)
@@ -171,24 +145,25 @@ class Codec:
 
     # --- decoding -----------------------------------------------------------------------------
 
-    def decode(self, frame: bytes) -> Node:
-        """The stanza of a frame.
+    def decode(self, stanza: bytes) -> Node:
+        """The stanza that these bytes, with the flag byte first, are.
 
         Raises:
-            ProtocolViolation: it is none.
+            ProtocolViolation: they are no stanza, or have more than `MAX_DEPTH` levels, or are
+                compressed and become more than `MAX_STANZA` bytes.
         """
-        if not frame:
+        if not stanza:
             raise ProtocolViolation("an empty frame")
-        if frame[0] & _FLAG_COMPRESSED:
-            frame = b"\0" + _decompress(frame[1:])
+        if stanza[0] & _FLAG_COMPRESSED:
+            stanza = b"\0" + _decompress(stanza[1:])
         try:
-            node, end = self._read_node(frame, 1, 0)
+            node, end = self._read_node(stanza, 1, 0)
         except IndexError as error:
             raise ProtocolViolation("the frame ends within its stanza") from error
         except UnicodeDecodeError as error:
             raise ProtocolViolation("a string of the stanza is not UTF-8") from error
-        if end != len(frame):
-            raise ProtocolViolation(f"{len(frame) - end} bytes follow the stanza")
+        if end != len(stanza):
+            raise ProtocolViolation(f"{len(stanza) - end} bytes follow the stanza")
         return node
 
     def _read_node(self, data: bytes, position: int, depth: int) -> tuple[Node, int]:
@@ -198,7 +173,8 @@ class Codec:
         tag, position = self._read_value(data, position)
         if not size or not isinstance(tag, str) or not tag:
             raise ProtocolViolation("an element without a tag")
-        attrs: Attrs = {}
+        # Most elements have none: those share one dict, half of what an element costs.
+        attrs: Attrs = {} if size > 2 else _NO_ATTRS
         for _ in range((size - 1) >> 1):
             key, position = self._read_value(data, position)
             value, position = self._read_value(data, position)
@@ -222,7 +198,7 @@ class Codec:
         return Node(tag, attrs, str(value) if isinstance(value, Jid) else value), position
 
     def _read_value(self, data: bytes, position: int) -> tuple[str | Jid | None, int]:
-        """A string, a JID, or None for an empty list, and where it ends."""
+        """A string, a JID, or None for an empty list; and the position behind it."""
         marker = data[position]
         if 0 < marker < _DICTIONARY_0:
             return self._single[marker], position + 1
@@ -251,7 +227,7 @@ class Codec:
         raise ProtocolViolation(f"unknown token {marker} in a stanza")
 
     def _read_user(self, data: bytes, position: int) -> tuple[str, int]:
-        if data[position] in _JIDS:  # before it is read, however many are within each other
+        if data[position] in _JIDS:  # looked at first: many within each other would nest calls
             raise ProtocolViolation("a JID within a JID")
         value, position = self._read_value(data, position)
         assert not isinstance(value, Jid)
@@ -308,7 +284,7 @@ def _read_list_size(data: bytes, position: int) -> tuple[int, int]:
 
 
 def _read_length(data: bytes, position: int) -> tuple[int, int]:
-    """Where the bytes of a length-prefixed string begin and end."""
+    """The positions where the bytes of a length-prefixed string begin and end."""
     marker = data[position]
     if marker == _BINARY_8:
         start, size = position + 2, data[position + 1]

@@ -1,8 +1,8 @@
-"""One accepted TCP connection, plain or TLS: bytes in, bytes out.
+"""One accepted TCP connection, plain or TLS: bytes in, bytes out, and writing never waits.
 
-Non-blocking sockets and `trio.lowlevel` instead of trio's streams: writing never waits (a handler
-answers many clients at once, and none of them may hold up the others), the first byte can be
-peeked at, and a read costs half as much.
+It uses non-blocking sockets and `trio.lowlevel` instead of trio's streams, because a handler
+answers many clients at once and none of them may hold up the others, because the first byte must
+be looked at without taking it, and because a read costs half as much.
 """
 
 from __future__ import annotations
@@ -16,18 +16,16 @@ import trio
 
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
 
-#: How much one read may bring.
+#: Bytes that one read brings at most.
 READ_SIZE = 64 * 1024
-#: Bytes that may wait for a client that does not read; then its connection is closed.
+#: Bytes that may wait for a client that does not read; with more, its connection is closed.
 MAX_UNSENT = 64 * 1024 * 1024
-#: The longest head of an HTTP request.
-MAX_HEAD = 16 * 1024
 
 
-class Channel:
-    """A connection's bytes. `receive` is for one task; `write` for all; `run_writer` needs one.
+class TcpChannel:
+    """The bytes of a connection. One task receives; any may `write`; `run_writer` needs a task.
 
-    Closing wakes the reader with `trio.ClosedResourceError`.
+    `close` lets the task that receives go on with `trio.ClosedResourceError`.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -52,7 +50,10 @@ class Channel:
         self.close()
 
     async def peek(self) -> int | None:
-        """The first byte, which stays unread; None at the end. Only before `start_tls`."""
+        """The next byte, which stays unread; None if the client closed its side.
+
+        It cannot be called after `start_tls`.
+        """
         await trio.lowlevel.wait_readable(self._socket)
         first = self._socket.recv(1, socket.MSG_PEEK)
         return first[0] if first else None
@@ -96,7 +97,12 @@ class Channel:
                 return b""
 
     async def receive_exactly(self, size: int) -> bytes:
-        """Raises: ProtocolViolation: the client closed its side before."""
+        """Exactly `size` bytes.
+
+        Raises:
+            ProtocolViolation: the client closed its side before.
+            OSError, trio.ClosedResourceError: as `receive`.
+        """
         data = b""
         while len(data) < size:
             piece = await self.receive(size - len(data))
@@ -105,28 +111,10 @@ class Channel:
             data += piece
         return data
 
-    async def receive_head(self) -> tuple[bytes, bytes]:
-        """The head of an HTTP request, and what followed its empty line.
-
-        Raises:
-            EOFError: the client closed its side before, as one does that is killed.
-            ProtocolViolation: the head is too long.
-        """
-        data = b""
-        while b"\r\n\r\n" not in data:
-            piece = await self.receive()
-            data += piece
-            if not piece:
-                raise EOFError("no HTTP request came")
-            if len(data) > MAX_HEAD:
-                raise ProtocolViolation("an HTTP request begins with too much")
-        head, _, rest = data.partition(b"\r\n\r\n")
-        return head, rest
-
     def write(self, data: bytes) -> None:
-        """Send `data`, or keep what does not fit into the kernel for `run_writer`. Never waits.
+        """Send `data`; what the kernel does not take now is left to `run_writer`. Never waits.
 
-        Writing to a closed or broken connection does nothing: its reader learns of it.
+        If the connection is closed or broken, nothing happens: the task that receives learns of it.
         """
         if self.closed:
             return
@@ -141,7 +129,7 @@ class Channel:
             self._wake_writer.set()
 
     async def run_writer(self) -> None:
-        """Send what `write` could not, until cancelled or closed."""
+        """Send what `write` left, until cancelled or closed."""
         while not self.closed:
             await self._wake_writer.wait()
             self._wake_writer = trio.Event()
@@ -157,16 +145,16 @@ class Channel:
                 self._drained.set()
 
     def freeze(self) -> None:
-        """From here on, keep everything written back. (The reader is told by its owner.)"""
+        """Keep back everything that is written from here on. Reading goes on."""
         self._frozen = True
 
     def thaw(self) -> None:
-        """Send what was kept back, and go on."""
+        """Send what was kept back, and everything that is written from here on."""
         self._frozen = False
         self._wake_writer.set()
 
     async def end_writing(self) -> None:
-        """Send what is left, then tell the client that nothing more will come; reading goes on."""
+        """Send what is left, then close this side (TCP FIN). Reading goes on."""
         await trio.lowlevel.checkpoint()
         if self._unsent:
             self._drained = trio.Event()
@@ -179,6 +167,7 @@ class Channel:
                 self.close()
 
     def close(self) -> None:
+        """Close the connection now, both sides. Calling it again does nothing."""
         if self.closed:
             return
         self.closed = True

@@ -21,7 +21,7 @@ from whatsappd.engines.child_output import log_output
 from whatsappd.engines.neonize.worker_environment import proxy_port
 from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import SandboxFailed
-from whatsappd.sandbox.info import SandboxInfo, read_info
+from whatsappd.sandbox.info_file import SandboxInfo, read_info
 from whatsappd.supervision import Supervision, in_words
 
 log = structlog.get_logger()

@@ -1,8 +1,8 @@
 """TLS for the loopback server: a private CA, and a certificate for WhatsApp's host names.
 
-Clients trust it through SSL_CERT_FILE, which must name `ca.pem` before their library loads. The CA
-is kept, so that trust survives a restart of the sandbox; the server's certificate is made anew at
-each start, so that it never expires.
+Clients trust the CA through SSL_CERT_FILE, which must name `ca.pem` before their library is loaded.
+The CA is kept, so clients trust it again after a restart of the sandbox. The server's certificate
+is made anew at each start, so it never expires.
 """
 
 from __future__ import annotations
@@ -18,8 +18,9 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
 from whatsappd.errors import SandboxFailed
-from whatsappd.sandbox.protocol.secret_files import write_private, write_public
+from whatsappd.files import PRIVATE, PUBLIC, write_file
 
+#: The names that the certificate is for.
 HOST_NAMES = ("web.whatsapp.com", "*.whatsapp.com", "*.whatsapp.net", "localhost")
 
 _CA_LIFETIME = datetime.timedelta(days=3650)
@@ -27,23 +28,26 @@ _CA_LIFETIME = datetime.timedelta(days=3650)
 _LEAF_LIFETIME = datetime.timedelta(days=365)
 
 
-class Authority(NamedTuple):
-    """The private CA: the only one who may sign for the sandbox's host names."""
+class PrivateAuthority(NamedTuple):
+    """The private CA: whoever trusts it, trusts this sandbox for all of `HOST_NAMES`."""
 
     certificate: x509.Certificate
     key: ec.EllipticCurvePrivateKey
 
 
-def load_authority(certificate_file: Path, key_file: Path) -> Authority:
-    """The CA kept in these files (the key with mode 0600); a new one if there is none.
+def load_authority(certificate_file: Path, key_file: Path) -> PrivateAuthority:
+    """The CA in these PEM files; if one is missing, a new one, which is then kept.
+
+    The key's file has mode 0600, the certificate's 0644.
 
     Raises:
-        SandboxFailed: the files are there but unusable.
+        SandboxFailed: a file is damaged.
+        FileNotWritten: the new CA cannot be written.
     """
     if not (certificate_file.exists() and key_file.exists()):
         authority = _new_authority()
-        write_private(key_file, _key_pem(authority.key))
-        write_public(certificate_file, _pem(authority.certificate))
+        write_file(key_file, _key_pem(authority.key), mode=PRIVATE)
+        write_file(certificate_file, _pem(authority.certificate), mode=PUBLIC)
         return authority
     try:
         certificate = x509.load_pem_x509_certificate(certificate_file.read_bytes())
@@ -53,28 +57,32 @@ def load_authority(certificate_file: Path, key_file: Path) -> Authority:
             f"{certificate_file} or {key_file} is damaged: remove both, and start again"
         ) from error
     assert isinstance(key, ec.EllipticCurvePrivateKey)
-    return Authority(certificate, key)
+    return PrivateAuthority(certificate, key)
 
 
-def server_context(authority: Authority, chain_file: Path) -> ssl.SSLContext:
-    """A TLS server context with a new certificate, which goes through `chain_file` (mode 0600)."""
+def server_context(authority: PrivateAuthority, chain_file: Path) -> ssl.SSLContext:
+    """A TLS context for the server, with a new certificate.
+
+    Python's ssl loads certificates from files only, so key and certificate go through `chain_file`
+    (mode 0600).
+    """
     key = ec.generate_private_key(ec.SECP256R1())
     leaf = _builder(HOST_NAMES[0], authority.certificate.subject, key, _LEAF_LIFETIME)
     leaf = leaf.add_extension(
         x509.SubjectAlternativeName([x509.DNSName(name) for name in HOST_NAMES]), critical=False
     ).add_extension(x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH]), critical=False)
     certificate = leaf.sign(authority.key, hashes.SHA256())
-    write_private(chain_file, _key_pem(key) + _pem(certificate))
+    write_file(chain_file, _key_pem(key) + _pem(certificate), mode=PRIVATE)
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.minimum_version = ssl.TLSVersion.TLSv1_2
     context.set_alpn_protocols(["http/1.1"])
-    # Session tickets would be written after each handshake, for clients that never resume.
+    # Tickets would be sent after each handshake, and no client resumes a session.
     context.num_tickets = 0
     context.load_cert_chain(chain_file)
     return context
 
 
-def _new_authority() -> Authority:
+def _new_authority() -> PrivateAuthority:
     key = ec.generate_private_key(ec.SECP256R1())
     name = "whatsappd sandbox (private, for this directory only)"
     builder = _builder(name, None, key, _CA_LIFETIME)
@@ -94,7 +102,7 @@ def _new_authority() -> Authority:
         ),
         critical=True,
     )
-    return Authority(builder.sign(key, hashes.SHA256()), key)
+    return PrivateAuthority(builder.sign(key, hashes.SHA256()), key)
 
 
 def _builder(

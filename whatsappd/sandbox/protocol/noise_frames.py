@@ -1,37 +1,47 @@
-"""WhatsApp's frames: a stream header, then pieces with a length of three bytes."""
+"""Frames: what the bytes within the WebSocket are cut into, before and after they are encrypted.
+
+    "WA" 6 dictionary-version          the client's stream header, once; also Noise's prologue
+    length (3 bytes, big-endian) payload     frames, in both directions
+
+A client that was given routing information sends it first: "ED" 0 1, and a frame with it. The
+server sends no header. Where WebSocket messages begin and end means nothing, but whatsmeow
+(socket/framesocket.go) puts a frame of the server together wrongly if it is cut in two.
+"""
 
 from __future__ import annotations
 
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
 
 _LENGTH_SIZE = 3
-#: The largest frame that is taken, in bytes. WhatsApp's own limit is what three bytes can say, 16
-#: MiB; the largest frame that clients have cause to send, the first message to a group of 1024
-#: members with four devices each, has 1.6 MiB. What is made of a frame's bytes takes up to 50
-#: times their size, and its time from everybody: elements of three bytes (measured: 95 MB and a
-#: second for this limit, 820 MB and 7 s for 16 MiB).
+#: The largest payload of a frame that the sandbox takes, in bytes. WhatsApp's own limit is what
+#: three bytes can say, 16 MiB; the largest frame that clients have cause to send, the first message
+#: to a group of 1024 members with four devices each, has 1.6 MiB. A decoded stanza takes up to 50
+#: times the memory of its bytes, and no other client is served while it is decoded (measured, with
+#: elements of three bytes: 95 MB and a second for this limit, 820 MB and 7 s for 16 MiB).
 MAX_FRAME = 1 << 21
-#: The stream header: magic, protocol version, dictionary version.
 _HEADER_SIZE = 4
 _HEADER_START = b"WA"
-#: Clients that were given routing information send it before the header, as a frame of its own.
 _ROUTING_START = b"ED"
 _ROUTING_HEADER_SIZE = 4
 
 
 def frame(payload: bytes) -> bytes:
+    """One frame: the length, then the payload."""
     return len(payload).to_bytes(_LENGTH_SIZE, "big") + payload
 
 
-class FrameReader:
-    """Cuts the bytes of a connection into its stream header and frames."""
+class NoiseFrameReader:
+    """Cuts a client's bytes into its stream header and the payloads of its frames.
+
+    `header` is None until the whole header has arrived, then its 4 bytes.
+    """
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self.header: bytes | None = None
 
     def feed(self, data: bytes) -> list[bytes]:
-        """The frames that `data` completes; `header` is set before the first.
+        """The payloads of the frames that `data` completes; `data` may be cut anywhere.
 
         Raises:
             ProtocolViolation: the stream does not begin with its header, or a frame is too large.

@@ -1,6 +1,6 @@
-"""How to reach a sandbox: what `--info FILE` writes and `--sandbox-at FILE` reads.
+"""The info file: how to reach a running sandbox, as `--info FILE` writes it, in JSON.
 
-Standard library only: workers read it, too.
+Daemons read it for `--sandbox-at FILE`, and tests for clients of their own. Standard library only.
 """
 
 from __future__ import annotations
@@ -16,33 +16,41 @@ from whatsappd.files import PRIVATE, write_file
 
 @dataclass(frozen=True)
 class SandboxInfo:
-    """A running sandbox.
+    """How clients reach a running sandbox.
 
-    Clients use `socks5://host:port` (or `http://host:port`) as their proxy, `ca_file` as
-    SSL_CERT_FILE, and `noise_root` (hex) as the root key of Noise certificates (`trust`).
+    A client uses `socks5://host:port` (or `http://host:port`) as its proxy, `ca_file` as
+    SSL_CERT_FILE, and `noise_root` (32 bytes as hexadecimal digits) as the root key of Noise
+    certificates (`neonize_library.noise_root`).
     """
 
     host: str
     port: int
     ca_file: str
     noise_root: str
-    control: str | None = None  # the Unix socket of its RPC, if it has one
+    control: str | None = None  # path of the Unix socket with the sandbox's RPC, if it has one
 
     @property
     def proxy(self) -> str:
-        """The proxy setting that leads a client here."""
+        """The proxy setting that leads a client to this sandbox, as a URL."""
         return f"socks5://{self.host}:{self.port}"
 
     @property
     def noise_root_bytes(self) -> bytes:
+        """`noise_root` as 32 bytes. Raises ValueError if it is not hexadecimal."""
         return bytes.fromhex(self.noise_root)
 
     def as_wire(self) -> dict[str, Any]:
+        """The fields as a dict of plain values, for JSON and RPC."""
         return asdict(self)
 
     @classmethod
     def from_wire(cls, value: Any) -> Self:
-        """Raises: SandboxFailed: the value is no such description; the message says why."""
+        """The inverse of `as_wire`; unknown members are ignored.
+
+        Raises:
+            SandboxFailed: a member is missing or has the wrong type or value; the message says
+                which.
+        """
         if not isinstance(value, dict):
             raise SandboxFailed("the description of a sandbox must be a JSON object")
         expected: dict[str, tuple[type, ...]] = {
@@ -50,7 +58,7 @@ class SandboxInfo:
             "control": (str, type(None)),
         }  # fmt: skip
         for name, types in expected.items():
-            # A truth value is an int to Python, and no port.
+            # Python's True is an int, but it is no port.
             if not isinstance(given := value.get(name), types) or isinstance(given, bool):
                 raise SandboxFailed(f"the description of a sandbox lacks a valid {name!r}")
         known: dict[str, Any] = {field.name: value.get(field.name) for field in fields(cls)}
@@ -65,7 +73,7 @@ class SandboxInfo:
 
 
 def write_info(path: Path, info: SandboxInfo) -> None:
-    """Write `info` to `path` as JSON, whole or not at all.
+    """Write `info` to `path` as JSON, with mode 0600, whole or not at all.
 
     Raises:
         FileNotWritten: it cannot be written, or `path` is a link or no regular file.
@@ -75,10 +83,10 @@ def write_info(path: Path, info: SandboxInfo) -> None:
 
 
 def read_info(path: Path) -> SandboxInfo:
-    """The sandbox that `path` describes.
+    """Read the info file at `path`.
 
     Raises:
-        SandboxFailed: there is no such file, or it is something else.
+        SandboxFailed: the file does not exist, cannot be read, or describes no sandbox.
     """
     try:
         value = json.loads(path.read_text())

@@ -1,9 +1,11 @@
-"""What survives a restart of the sandbox: accounts, devices, prekeys, and undelivered stanzas.
+"""The sandbox's SQLite file: accounts, devices, keys, groups and undelivered stanzas, as rows.
 
-SQLite without syncing to disk: it must survive the end of the process, not of the machine. Writes
-gather in one transaction, which `commit` ends; the switchboard calls it before anything is sent,
-so that no client ever holds an answer that a killed sandbox would have forgotten. Removals wait
-for the next commit: forgetting one only means that a client sees a stanza again.
+Writes gather in one transaction, which `commit` ends. The switchboard commits before it sends
+anything, so no client ever holds an answer that a killed sandbox has forgotten. SQLite does not
+sync to disk (`synchronous = OFF`): the data survive the end of the process, not of the machine.
+
+Removals of delivered stanzas are gathered, too, and written with the next commit or the 256th
+removal. If the sandbox is killed before, a client gets a stanza once more.
 """
 
 from __future__ import annotations
@@ -14,10 +16,10 @@ from pathlib import Path
 from typing import Any
 
 from whatsappd.errors import SandboxFailed
-from whatsappd.sandbox.protocol.secret_files import PRIVATE_FILE
+from whatsappd.files import PRIVATE
 
 _VERSION = 2
-#: What later versions added, by the version.
+#: What each later version added.
 _ADDED = {2: "CREATE TABLE alias (number TEXT PRIMARY KEY, phone TEXT NOT NULL);"}
 _SCHEMA = """
 CREATE TABLE setting (name TEXT PRIMARY KEY, value TEXT NOT NULL);
@@ -40,20 +42,20 @@ CREATE TABLE peer_group (
 PRAGMA user_version = 1;
 """
 
-#: Removals that may wait for a commit.
+#: Removals that may wait for the next commit.
 _MAX_REMOVALS = 256
 
 
-class Store:
-    """The sandbox's database. Rows in, rows out: `accounts` knows what they mean."""
+class SandboxDatabase:
+    """The open database. `registry`, `groups` and `switchboard` know what its rows mean."""
 
     def __init__(self, file: Path) -> None:
-        """Open or create the database (mode 0600).
+        """Open the database, or create it with mode 0600.
 
         Raises:
-            SandboxFailed: the file is damaged, or belongs to another version.
+            SandboxFailed: the file is damaged, or a newer version of the sandbox wrote it.
         """
-        os.close(os.open(file, os.O_RDWR | os.O_CREAT, PRIVATE_FILE))
+        os.close(os.open(file, os.O_RDWR | os.O_CREAT, PRIVATE))
         self._removals: list[tuple[int]] = []
         try:
             self._db = sqlite3.connect(file, isolation_level=None, cached_statements=64)
@@ -76,33 +78,37 @@ class Store:
             raise SandboxFailed(f"{file} cannot be used: {error}") from error
 
     def close(self) -> None:
+        """Commit, and close the file."""
         self._flush_removals()
         self.commit()
         self._db.close()
 
     def write(self, statement: str, *values: Any) -> int:
-        """Execute one statement within the current transaction; the rowid it inserted."""
+        """Execute one statement in the current transaction. Returns the rowid it inserted, or 0."""
         if not self._db.in_transaction:
             self._db.execute("BEGIN")
         return self._db.execute(statement, values).lastrowid or 0
 
     def write_many(self, statement: str, rows: list[tuple[Any, ...]]) -> None:
+        """Execute one statement for each row in the current transaction."""
         if not self._db.in_transaction:
             self._db.execute("BEGIN")
         self._db.executemany(statement, rows)
 
     def read(self, statement: str, *values: Any) -> list[tuple[Any, ...]]:
+        """The rows of a query, with what the current transaction has written."""
         return self._db.execute(statement, values).fetchall()
 
     def enqueue(self, device_row: int, stanza: bytes) -> int:
-        """Keep a stanza for a device; the number by which `dequeue` removes it."""
+        """Keep a stanza for a device. Returns the number by which `dequeue` removes it."""
         return self.write("INSERT INTO queue (device, stanza) VALUES (?, ?)", device_row, stanza)
 
     def dequeue(self, seq: int) -> None:
+        """Remove a stanza, with a later commit."""
         self._removals.append((seq,))
 
     def commit(self) -> None:
-        """Make durable what was written; removals alone may wait."""
+        """End the transaction: what was written survives the process. Removals may wait."""
         if len(self._removals) >= _MAX_REMOVALS or (self._removals and self._db.in_transaction):
             self._flush_removals()
         if self._db.in_transaction:
@@ -114,8 +120,10 @@ class Store:
             self._removals = []
 
     def setting(self, name: str) -> str | None:
+        """The stored value of that name, or None."""
         rows = self.read("SELECT value FROM setting WHERE name = ?", name)
         return rows[0][0] if rows else None
 
     def set_setting(self, name: str, value: str) -> None:
+        """Store a value under a name."""
         self.write("INSERT OR REPLACE INTO setting VALUES (?, ?)", name, value)

@@ -1,0 +1,1 @@
+"""What the sandbox reads from, and replaces in, the memory of neonize's loaded Go library."""
