@@ -30,7 +30,7 @@ class MessageCounts:
 
 
 @dataclass
-class SandboxStatistics:
+class TrafficCounters:
     """Counters since the sandbox started. The fields' names are those of the RPC's answer."""
 
     dials: int = 0  # TCP connections

@@ -33,7 +33,7 @@ from whatsappd.sandbox.state.faults import ArmedFaults
 from whatsappd.sandbox.state.groups import GroupRegistry
 from whatsappd.sandbox.state.pairing_offers import PairingOffers
 from whatsappd.sandbox.state.registry import AccountRegistry
-from whatsappd.sandbox.state.statistics import SandboxStatistics
+from whatsappd.sandbox.state.statistics import TrafficCounters
 
 #: Stanzas that a client may have without having acknowledged them; the others wait. whatsmeow keeps
 #: order for 2048 only.
@@ -58,7 +58,7 @@ class Switchboard:
         self.latency_s = latency_s
         self.registry = AccountRegistry(database)
         self.groups = GroupRegistry(database, self.registry)
-        self.statistics = SandboxStatistics()
+        self.statistics = TrafficCounters()
         self.faults = ArmedFaults()
         self.offers = PairingOffers()
         self.clients: set[ConnectedClient] = set()
