@@ -17,7 +17,10 @@ PROTOCOL = 1
 class ConfigureDaemon(Params):
     """What to change until the next reload or start."""
 
-    log_level: Literal["debug", "info", "warning", "error"] | None = None
+    log_level: Annotated[
+        Literal["debug", "info", "warning", "error"] | None,
+        Meta(description="What is logged from now on."),
+    ] = None
 
 
 class BackUp(Params):

@@ -44,7 +44,10 @@ class Subscribe(Params):
     ] = None
     companies: CompanyFilter = None
     types: TypeFilter = None
-    consumer: Consumer | None = None
+    consumer: Annotated[
+        Consumer | None,
+        Meta(description="A name under which the daemon remembers how far somebody is."),
+    ] = None
 
 
 class ReadEvents(Params):

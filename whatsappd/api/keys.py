@@ -48,7 +48,7 @@ class ReadAudit(Params):
         Seq | None, Meta(description="Lines behind this one; left out: the newest.")
     ] = None
     limit: Annotated[int, Meta(ge=1, le=MAX_LINES, description="Lines in one answer.")] = 100
-    company: CompanyId | None = None
+    company: Annotated[CompanyId | None, Meta(description="Only lines about this one.")] = None
 
 
 class KeyInfo(Result):

@@ -128,6 +128,8 @@ class Resolution(Params, rename={"as_": "as"}):
 class ResolveMessage(Resolution, rename={"as_": "as"}):
     """Names an `uncertain` message, and says what became of it."""
 
+    examples: ClassVar[Examples] = ({"id": "019ab0c4d2e10001", "as": "sent"},)
+
     id: MessageId
     company: OnlyCompany = None
 

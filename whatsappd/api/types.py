@@ -16,7 +16,6 @@ COMPANY_PATTERN = r"^[A-Za-z0-9_-]{1,50}$"
 CompanyId = Annotated[
     str,
     Meta(
-        max_length=200,
         description="The company's id.",
         examples=["acme"],
         extra_json_schema={"pattern": COMPANY_PATTERN, "maxLength": 50},

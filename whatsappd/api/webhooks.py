@@ -70,7 +70,7 @@ class CreateWebhook(Params):
     types: Annotated[WebhookTypes | None, Meta(description=_ALL_TYPES)] = None
     description: Annotated[Description, Meta(description="For people.")] = ""
     allow_private: Annotated[bool, Meta(description=_PRIVATE)] = False
-    enabled: bool = True
+    enabled: Annotated[bool, Meta(description="Whether it delivers.")] = True
     after: Annotated[
         Seq | None,
         Meta(description="Begin behind this event; null: with what comes. 0: all of the log."),
@@ -82,12 +82,14 @@ class WebhookChanges(Params):
 
     examples: ClassVar[Examples] = ({"enabled": False},)
 
-    url: Url | UnsetType | None = UNSET
+    url: Annotated[
+        Url | UnsetType | None, Meta(description="Where events are to go from now on.")
+    ] = UNSET
     companies: Annotated[WebhookCompanies | UnsetType | None, Meta(description=_ALL_COMPANIES)] = (
         UNSET
     )
     types: Annotated[WebhookTypes | UnsetType | None, Meta(description=_ALL_TYPES)] = UNSET
-    description: Description | UnsetType | None = UNSET
+    description: Annotated[Description | UnsetType | None, Meta(description="For people.")] = UNSET
     allow_private: Annotated[bool | UnsetType | None, Meta(description=_PRIVATE)] = UNSET
     enabled: Annotated[
         bool | UnsetType | None, Meta(description="Disabled, it keeps its place in the log.")
