@@ -119,6 +119,7 @@ ALLOWED: dict[str, set[str]] = {
     "gateway": {
         *("supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"),
         "rpc.listener",  # it makes the gateway's own Unix socket, too
+        "manual",  # the guides, which it serves
     },
     "ctl": {
         *("", "errors", "model", "wire", "files", "stdio", "command_runner"),

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 from collections.abc import Awaitable, Callable, Iterator
@@ -17,6 +18,7 @@ from gateways import Gateway, Stack, running_gateway
 from nginx import behind_socket, needs_nginx, running_nginx
 
 from whatsappd.errors import WrongState
+from whatsappd.manual.topics import TOPICS
 
 playwright = pytest.importorskip("playwright.sync_api", reason="Playwright is not installed")
 CHROMIUM = shutil.which("chromium")
@@ -302,6 +304,15 @@ async def test_it_works_below_a_path_of_a_proxy(stack: Stack, tmp_path: Path) ->
             page.get_by_role("link", name="API documentation").click()
             page.wait_for_url(f"{proxy.url}/wa/docs")
             browsing.expect(page.locator("h1")).to_contain_text("whatsappd")
+            page.get_by_role("link", name="the guide").click()
+            page.wait_for_url(f"{proxy.url}/wa/manual/gateway")
+            browsing.expect(page.locator("h1")).to_contain_text("The gateway")
+            page.get_by_role("navigation").get_by_role("link", name="webhooks").click()
+            page.wait_for_url(f"{proxy.url}/wa/manual/webhooks")
+            page.goto(f"{proxy.url}/wa/manual")
+            page.wait_for_url(f"{proxy.url}/wa/manual/")
+            style = "getComputedStyle(document.querySelector('article')).borderRadius"
+            assert page.evaluate(style) == "12px"  # its own, from below the path
 
         await browse(Stack(stack.daemon, proxy), script)
 
@@ -323,3 +334,42 @@ async def test_the_pages_files_are_few_and_tightly_bound(stack: Stack) -> None:
             assert again.status_code == 304
         for name in ("routes.py", "nothing.js", "%2e%2e%2fapp.py", "..%2fapp.py"):
             assert (await http.get(f"/page/{name}")).status_code in (400, 404)
+
+
+async def test_every_guide_can_be_read_on_a_phone_and_leads_to_others(stack: Stack) -> None:
+    def script(browsing: Browsing) -> None:
+        page = browsing.page
+        page.goto(f"{stack.gateway.url}/manual/")
+        browsing.look("guides")
+        names = page.locator("article dt a").all_inner_texts()
+        assert names == list(TOPICS)
+        for name in names:
+            page.goto(f"{stack.gateway.url}/manual/{name}")
+            browsing.look(f"guide-{name}")
+            page.set_viewport_size({"width": 390, "height": 760})
+            wide = page.evaluate("document.documentElement.scrollWidth")
+            assert wide <= 390, f"{name} is {wide} wide: code and tables scroll by themselves"
+            browsing.expect(page.locator("nav a[aria-current]")).to_have_text(name)
+        # A link into the middle of another guide.
+        page.goto(f"{stack.gateway.url}/manual/troubleshooting")
+        page.get_by_role("link", name="Decide").click()
+        page.wait_for_url("**/manual/sending#uncertain-messages")
+        browsing.expect(page.locator("#uncertain-messages")).to_be_in_viewport()
+
+    await browse(stack, script)
+
+
+async def test_guides_need_no_key_and_run_nothing(stack: Stack) -> None:
+    async with stack.http() as http:
+        for name in ("", *TOPICS):
+            page = await http.get(f"/manual/{name}")
+            assert page.status_code == 200
+            assert page.headers["content-type"] == "text/html; charset=utf-8"
+            policy = page.headers["content-security-policy"]
+            assert "default-src 'none'" in policy
+            assert "script-src" not in policy
+            for forbidden in ("<script", "style=", "<!--"):
+                assert forbidden not in page.text
+            assert not re.search(r'href="[a-z]+\.md', page.text)
+        for name in ("nothing", "sending.md", "%2e%2e%2fpage", "..%2ftopics.py", "sending/x"):
+            assert (await http.get(f"/manual/{name}")).status_code in (400, 404)

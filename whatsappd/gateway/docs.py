@@ -51,7 +51,8 @@ def page(document: dict[str, Any]) -> str:
         f"<title>{escape(info['title'])}</title><style>{_STYLE}</style></head><body>"
         f"<h1>{escape(info['title'])} <small>{escape(info['version'])}</small></h1>"
         f"{_prose(info.get('description', ''))}"
-        "<p>For programs: <a href='/openapi.json'>/openapi.json</a></p>"
+        "<p>For programs: <a href='openapi.json'>openapi.json</a>. How to begin, and what to know: "
+        "<a href='manual/gateway'>the guide</a>.</p>"
         f"<main>{sections}<h2 id='schemas'>Schemas</h2>{schemas}</main></body></html>"
     )
 

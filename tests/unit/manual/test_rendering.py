@@ -80,11 +80,12 @@ def test_on_a_terminal_type_takes_the_place_of_marks() -> None:
 
 
 def test_a_table_that_is_too_wide_for_columns_becomes_records() -> None:
-    long = "| name | default | meaning |\n|---|---|---|\n" + (
-        f"| `{'n' * 30}` | `{'d' * 30}` | {'word ' * 20}|\n" * 2
+    wide = "| name | default | meaning |\n|---|---|---|\n" + (
+        f"| `{'n' * 40}` | `{'d' * 40}` | {'word ' * 20}|\n" * 2
     )
-    shown = as_terminal(long, width=60)
-    assert shown.startswith(f"`{'n' * 30}`\n    default: `{'d' * 30}`\n    word word")
+    assert 'class="records"' in as_html(wide)
+    shown = as_terminal(wide, width=60)
+    assert shown.startswith(f"`{'n' * 40}`\n    default: `{'d' * 40}`\n    word word")
     assert max(map(len, shown.splitlines())) <= 60
 
 
@@ -101,7 +102,8 @@ def test_html_has_anchors_and_links_to_other_guides() -> None:
     assert '<a href="boxes">boxes</a>' in shown
     assert "&lt;file" in shown
     assert "<!--" not in shown
-    assert '<div class="wide"><table>' in shown
+    assert '<div class="wide"><table class="columns2">' in shown
+    assert '<td data-title="meaning">it left</td>' in shown
 
 
 def test_roff_escapes_what_commands_it() -> None:

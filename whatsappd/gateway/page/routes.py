@@ -1,4 +1,4 @@
-"""`/` and the files it needs. They hold no data, so they need no key."""
+"""`/`, the files it needs, and the guides below `/manual/`. They hold no data: no key is needed."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import NamedTuple
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
+from whatsappd.gateway.page import guides
 from whatsappd.gateway.problems import HttpError
 
 router = APIRouter(include_in_schema=False)
@@ -55,11 +56,15 @@ _FILES = _load()
 def _answer(request: Request, name: str) -> Response:
     file = _FILES.get(name)
     if file is None:
-        raise HttpError(404, "no_such_path", "Not Found")
+        raise _no_such_path()
     headers = {**_HEADERS, "ETag": file.etag}
     if request.headers.get("if-none-match") == file.etag:
         return Response(status_code=304, headers=headers)
     return Response(file.content, media_type=file.media_type, headers=headers)
+
+
+def _no_such_path() -> HttpError:
+    return HttpError(404, "no_such_path", "Not Found")
 
 
 @router.get("/")
@@ -70,3 +75,19 @@ async def get_page(request: Request) -> Response:
 @router.get("/page/{name}")
 async def get_file(request: Request, name: str) -> Response:
     return _answer(request, name)
+
+
+@router.get("/manual")
+async def get_manual() -> Response:
+    # Relative: a proxy may have all of it below a path of its own.
+    return Response(status_code=308, headers={"Location": "manual/"})
+
+
+@router.get("/manual/")
+@router.get("/manual/{topic}")
+async def get_guide(topic: str = "") -> Response:
+    page = guides.guide_page(topic)
+    if page is None:
+        raise _no_such_path()
+    headers = {**_HEADERS, "Content-Security-Policy": guides.CONTENT_SECURITY_POLICY}
+    return Response(page, media_type=_TYPES["html"], headers=headers)
