@@ -24,13 +24,13 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"errors"},
     "wire": {"errors", "model"},
     "rules": {"errors", "model"},
-    "store": {"supervision", "errors", "clock", "model", "wire", "rules"},
+    "store": {"metric", "supervision", "errors", "clock", "model", "wire", "rules"},
     "limits": {"setting", "supervision", "errors", "clock", "model", "rules"},
     # The daemon's side of its workers.
     "engines": {
         *("process_table", "confinement", "errors", "clock", "model", "wire", "rules", "state"),
         *("store.sqlite.connect", "store.sqlite.failures", "store.sqlite.backup", "supervision"),
-        "setting",
+        *("setting", "metric"),
     },
     # Processes of their own: the fork server, and each worker.
     "engines.neonize.fork": {
@@ -41,6 +41,7 @@ ALLOWED: dict[str, set[str]] = {
         *("sandbox.neonize_library.noise_root", "engines.protocol", "engines.neonize.fork"),
     },
     "rpc": {
+        "metric",
         "setting",
         "working_directory",
         *("api.declaration", "api.checking"),
@@ -69,8 +70,9 @@ ALLOWED: dict[str, set[str]] = {
     "state": {"errors", "model", "setting", "working_directory"},
     "lock": {"errors", "clock"},
     "logs": {"setting", "wire"},
-    # Declares settings, for the parts that have some.
+    # How a part declares its settings and its figures.
     "setting": set(),
+    "metric": set(),
     "systemd": {"errors"},
     # Puts together what the parts declare.
     "config": {
@@ -79,6 +81,7 @@ ALLOWED: dict[str, set[str]] = {
         "state",
     },
     "sessions": {
+        "metric",
         "setting",
         "engines",
         "process_table",
@@ -99,13 +102,12 @@ ALLOWED: dict[str, set[str]] = {
     "handlers": {
         *("", "api", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions"),
         "rpc",
-        *("metrics", "monitoring", "supervision", "engines"),
+        *("monitoring", "supervision", "engines"),
     },
-    "metrics": {"model", "wire", "rpc.method_stats", "engines.protocol"},
     "monitoring": {
         "confinement.resolver",
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
-        *("metrics", "supervision", "logs.writer", "engines", "setting"),
+        *("supervision", "logs.writer", "engines", "setting", "metric"),
         "state",
     },
     "daemon_socket": {

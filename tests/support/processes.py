@@ -8,7 +8,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NamedTuple
 
-from whatsappd.monitoring.procfs import memory_of
+from whatsappd.monitoring.kernel import memory_of
 
 _TICKS = os.sysconf("SC_CLK_TCK")
 #: Places in /proc/PID/stat, behind the name: proc(5) counts from 1, and the name is the second.

@@ -11,8 +11,9 @@ from importlib.resources import files
 
 import pytest
 
-from whatsappd.metrics import HISTOGRAM, METRICS
+from whatsappd.metric import HISTOGRAM
 from whatsappd.model.session import SessionState
+from whatsappd.monitoring.metrics import ALL_METRICS
 from whatsappd.rules.lifecycle import SessionCause
 
 DIRECTORY = files("whatsappd.monitoring")
@@ -20,13 +21,13 @@ NAME = "prometheus-rules.yml"
 RULES = (DIRECTORY / NAME).read_text()
 DASHBOARD = json.loads((DIRECTORY / "grafana-dashboard.json").read_text())
 
-KNOWN = {metric.name for metric in METRICS} | {
+KNOWN = {metric.name for metric in ALL_METRICS} | {
     f"{metric.name}_{part}"
-    for metric in METRICS
-    if metric.kind == HISTOGRAM
+    for metric in ALL_METRICS
+    if metric.type == HISTOGRAM
     for part in ("bucket", "count", "sum")
 }
-LABELS = {metric.name: set(metric.labels) for metric in METRICS}
+LABELS = {metric.name: set(metric.labels) for metric in ALL_METRICS}
 
 
 def expressions() -> Iterator[str]:

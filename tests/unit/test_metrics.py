@@ -6,116 +6,197 @@ import functools
 import re
 import shutil
 import subprocess
+from typing import NamedTuple
 
 import pytest
-from prometheus_client import Metric
+from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
+from whatsappd.engines import metrics as engines
 from whatsappd.engines.protocol import EventKind
-from whatsappd.metrics import COUNTER, METRICS
+from whatsappd.metric import COUNTER, Readings
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
-from whatsappd.monitoring.exposition import render
-from whatsappd.monitoring.procfs import Disk, Memory
-from whatsappd.monitoring.snapshot import (
-    CompanyFigures,
-    MethodFigures,
-    Snapshot,
-    TaskFigures,
-    WebhookFigures,
-)
+from whatsappd.monitoring import metrics
+from whatsappd.monitoring.health import Check
+from whatsappd.monitoring.kernel import Disk, Memory
+from whatsappd.monitoring.metrics import ALL_METRICS, LoopFigures, WorkerMemory
+from whatsappd.monitoring.prometheus_text import render
+from whatsappd.rpc import metrics as rpc
+from whatsappd.rpc.method import Method, MethodTable, NoParams
 from whatsappd.rpc.method_stats import BOUNDS, Tally
 from whatsappd.rules.alerts import AlertRule
+from whatsappd.rules.health import Judgement
 from whatsappd.rules.lifecycle import SessionCause
+from whatsappd.sessions import metrics as sessions
+from whatsappd.sessions.counters import SessionCounters
+from whatsappd.store import metrics as store
+from whatsappd.store.metrics import OutboxFigures, WebhookFigures, age_ms
+from whatsappd.store.sqlite.webhooks import Wanted, Webhook
+from whatsappd.supervision import Supervised
 from whatsappd.wire.frames import MAX_MESSAGE
 
-ACME = CompanyFigures(
-    company="acme",
-    state=SessionState.CONNECTED,
-    is_wanted=True,
-    is_well=True,
-    health_ok=7,
-    health_failed=1,
-    connections=3,
-    reconnections=2,
-    restarts={SessionCause.EXITED: 4, SessionCause.HUNG: 1},
-    errors=5,
-    last_error_ms=1_700_000_000_500,
-    last_inbound_ms=None,
-    qr_codes=6,
-    refused_calls={"socket": 8},
-    inbound={EventKind.MESSAGE: 11, EventKind.RECEIPT: 12, EventKind.UNDECRYPTABLE: 13},
-    accepted=20,
-    entered={OutboxState.QUEUED: 21, OutboxState.SENDING: 21, OutboxState.SENT: 19},
-    rows={OutboxState.QUEUED: 1, OutboxState.SENT: 19},
-    oldest_queued_ms=1_700_000_000_000,
-    limiter_waits=2,
-    limiter_wait_s=1.5,
-    is_outreach_paused=False,
-    memory=Memory(9_000_000, 14_000_000),
+
+def counters() -> SessionCounters:
+    made = SessionCounters()
+    made.health_ok, made.health_failed = 7, 1
+    made.connections, made.reconnections = 3, 2
+    made.restarts.update({SessionCause.EXITED: 4, SessionCause.HUNG: 1})
+    made.errors = 5
+    made.qr_codes = 6
+    made.refused_calls["socket"] = 8
+    made.inbound.update({EventKind.MESSAGE: 11, EventKind.RECEIPT: 12, EventKind.UNDECRYPTABLE: 13})
+    made.limiter_waits, made.limiter_wait_s = 2, 1.5
+    return made
+
+
+class Session(NamedTuple):
+    company: str = "acme"
+    state: SessionState = SessionState.CONNECTED
+    wanted: bool = True
+    counters: SessionCounters = counters()
+    last_error_ms: int | None = 1_700_000_000_500
+    last_inbound_ms: int | None = None
+
+    def judgement(self) -> Judgement:
+        return Judgement(True, "connected")
+
+
+class Pacing(NamedTuple):
+    company: str
+    paused_until_ms: int | None = None
+
+
+class ForkServer(NamedTuple):
+    pid: int | None = 1
+    restarts: int = 0
+
+
+class EventLog(NamedTuple):
+    first_seq: int = 1
+    last_seq: int = 100
+    tail_events: int = 100
+    tail_bytes: int = 5000
+
+
+class Server(NamedTuple):
+    connections: int = 1
+    accepted: int = 2
+    refused: int = 0
+
+
+WEBHOOK = Webhook(
+    id="5pk2wczu",
+    revision=1,
+    wanted=Wanted("https://shop.example/"),
+    secret="whsec_",
+    created_ms=1,
+    updated_ms=1,
+    delivered=40,
+    failures=3,
+    last_success_ms=None,
+    failing_since_ms=None,
+    paused_since_ms=1,
+    last_error=None,
+    gone=5,
+    owner=None,
+    cursor=88,
+    dead_letters=2,
+    dead_bytes=0,
 )
-SNAPSHOT = Snapshot(
-    now_ms=1_700_000_090_000,
-    started_ms=1_700_000_000_000,
-    versions={"version": "1", "neonize": "2", "python": "3", "mode": "real"},
-    companies=[ACME],
-    alerts=dict.fromkeys(AlertRule, 0),
-    checks={"store": True, "disk": False},
-    methods=[MethodFigures("daemon.hello", [1] * (len(BOUNDS) + 1), 40.0, {"denied": 2})],
-    connections=1,
-    connections_accepted=2,
-    connections_refused=0,
-    descendants_refused=3,
-    fork_server_up=True,
-    fork_server_restarts=0,
-    first_seq=1,
-    last_seq=100,
-    tail_events=100,
-    tail_bytes=5000,
-    subscriber_lags=[0, 30],
-    consumer_lags={"billing": 10},
-    webhooks=[
-        WebhookFigures(
-            webhook="5pk2wczu",
-            delivered=40,
-            failures=3,
-            lag_events=12,
-            waiting_since_ms=1_700_000_030_000,
-            is_paused=True,
-            dead_letters=2,
-            gone=5,
-        )
-    ],
-    webhooks_delivered=True,
-    database_bytes=1,
-    database_trouble=False,
-    log_dropped=3,
-    disk=Disk(1, 2),
-    tasks=20,
-    supervised=[
-        TaskFigures("audit", "", False, 3, "OSError", 1_700_000_001_000),
-        TaskFigures("session", "acme", True, 0, "", None),
-        TaskFigures("dispatcher", "acme", True, 1, "KeyError", 1_700_000_002_000),
-    ],
-    loop_busy_s=1.0,
-    loop_longest_s=0.01,
-)
+VERSIONS = {"version": "1", "neonize": "2", "python": "3", "mode": "real"}
+
+
+def table() -> MethodTable:
+    async def handle(_call: object, _params: NoParams) -> None: ...
+
+    made = MethodTable(
+        [
+            Method(name, NoParams, handle, "Says hello.", writes=False)
+            for name in ("daemon.hello", "daemon.never")
+        ]
+    )
+    tally = made.tally("daemon.hello")
+    tally.counts, tally.seconds = [1] * (len(BOUNDS) + 1), 40.0
+    tally.errors["denied"] = 2
+    return made
+
+
+def task(
+    name: str, company: str | None, *, failures: int, error: str | None, failed_ms: int | None
+) -> Supervised:
+    made = Supervised(name, company)
+    made.failures = failures
+    made.streak = min(1, failures) if company is None else 0
+    made.error, made.failed_ms = error, failed_ms
+    return made
+
+
+TASKS = [
+    task("audit", None, failures=3, error="OSError: no", failed_ms=1_700_000_001_000),
+    task("session", "acme", failures=0, error=None, failed_ms=None),
+    task("dispatcher", "acme", failures=1, error="KeyError: 'x'", failed_ms=1_700_000_002_000),
+]
+
+
+def read_company(readings: Readings, company: str = "acme") -> None:
+    session = Session(company)
+    readings.read(sessions.SESSION, session)
+    readings.read(sessions.INBOUND, session)
+    readings.read(sessions.PACING, Pacing(company))
+    outbox = OutboxFigures(
+        company,
+        accepted=20,
+        entered={OutboxState.QUEUED: 21, OutboxState.SENDING: 21, OutboxState.SENT: 19},
+        rows={OutboxState.QUEUED: 1, OutboxState.SENT: 19},
+        oldest_queued_age_ms=90_000,
+    )
+    readings.read(store.OUTBOX, outbox)
+    readings.read(metrics.WORKER_MEMORY, WorkerMemory(company, Memory(9_000_000, 14_000_000)))
+
+
+def readings() -> Readings:
+    """Of a daemon with one company."""
+    made = Readings()
+    checks = [Check("store", True, "it takes what is written"), Check("disk", False, "full")]
+    made.read(metrics.DAEMON, None)
+    made.read(metrics.INFO, VERSIONS)
+    made.read(metrics.START, 1_700_000_000_000)
+    made.read(metrics.CHECKS, checks)
+    made.read(metrics.ALERTS, dict.fromkeys(AlertRule, 0))
+    made.read(metrics.EVENT_LOOP, LoopFigures(busy_s=1.0, longest_s=0.01, tasks=20))
+    made.read(metrics.SUPERVISION, TASKS)
+    made.read(metrics.LOG, 3)
+    made.read(metrics.DISK, Disk(1, 2))
+    made.read(engines.FORK_SERVER, ForkServer())
+    made.read(sessions.SESSIONS, [Session()])
+    read_company(made)
+    made.read(store.EVENT_LOG, EventLog())
+    made.read(store.SUBSCRIBERS, [0, 30])
+    made.read(store.CONSUMERS, {"billing": 10})
+    made.read(store.DELIVERER, None)
+    made.read(store.WEBHOOK, WebhookFigures(WEBHOOK, lag_events=12, oldest_age_ms=60_000))
+    made.read(store.DATABASE, None)
+    made.read(store.DATABASE_SIZE, 1)
+    made.read(rpc.CONNECTIONS, Server())
+    made.read(rpc.DESCENDANTS, 3)
+    made.read(rpc.METHODS, table())
+    return made
 
 
 @functools.cache
 def rendered() -> str:
-    return render(SNAPSHOT)
+    return render(ALL_METRICS, readings())
 
 
-def parsed(snapshot: Snapshot = SNAPSHOT) -> dict[str, Metric]:
-    text = rendered() if snapshot is SNAPSHOT else render(snapshot)
-    return {family.name: family for family in text_string_to_metric_families(text)}
+def parsed(text: str | None = None) -> dict[str, Family]:
+    return {family.name: family for family in text_string_to_metric_families(text or rendered())}
 
 
-def value(name: str, snapshot: Snapshot = SNAPSHOT, **labels: str) -> float:
+def value(name: str, text: str | None = None, **labels: str) -> float:
     [found] = [
         sample.value
-        for family in parsed(snapshot).values()
+        for family in parsed(text).values()
         for sample in family.samples
         if sample.name == name and sample.labels == labels
     ]
@@ -124,16 +205,16 @@ def value(name: str, snapshot: Snapshot = SNAPSHOT, **labels: str) -> float:
 
 def test_what_is_rendered_is_what_the_table_names() -> None:
     ours = {name for name in parsed() if name.startswith("whatsappd_")}
-    assert ours == {metric.name.removesuffix("_total") for metric in METRICS}
-    for metric in METRICS:
+    assert ours == {metric.name.removesuffix("_total") for metric in ALL_METRICS}
+    for metric in ALL_METRICS:
         family = parsed()[metric.name.removesuffix("_total")]
-        assert family.type == metric.kind
+        assert family.type == metric.type
         assert family.documentation == metric.help
 
 
 def test_names_tell_what_is_counted_and_in_which_unit() -> None:
-    assert len({metric.name for metric in METRICS}) == len(METRICS)
-    for name, kind, text, *_ in METRICS:
+    assert len({metric.name for metric in ALL_METRICS}) == len(ALL_METRICS)
+    for name, kind, text, *_ in ALL_METRICS:
         assert re.fullmatch(r"whatsappd(_[a-z]+)+", name), name
         assert name.endswith("_total") == (kind == COUNTER), name
         assert text.endswith("."), name
@@ -178,9 +259,12 @@ def test_figures_of_webhooks_arrive_where_they_belong() -> None:
     assert value("whatsappd_webhook_paused", **ours) == 1
     assert value("whatsappd_webhook_dead_letters", **ours) == 2
     assert value("whatsappd_webhook_events_gone_total", **ours) == 5
-    idle = [SNAPSHOT.webhooks[0]._replace(waiting_since_ms=None)]
-    name = "whatsappd_webhook_oldest_undelivered_age_seconds"
-    assert value(name, SNAPSHOT._replace(webhooks=idle), **ours) == 0
+
+
+def test_nothing_that_waits_is_no_time_old() -> None:
+    assert age_ms(1_700_000_030_000, 1_700_000_090_000) == 60_000
+    assert age_ms(None, 1_700_000_090_000) == 0
+    assert age_ms(1_700_000_090_001, 1_700_000_090_000) == 0
 
 
 def test_a_histogram_counts_upwards_and_ends_with_all() -> None:
@@ -193,13 +277,17 @@ def test_a_histogram_counts_upwards_and_ends_with_all() -> None:
 
 
 def test_what_is_unknown_has_no_sample_instead_of_a_false_one() -> None:
-    snapshot = SNAPSHOT._replace(companies=[ACME._replace(memory=None)], disk=None)
+    silent = Readings()
+    silent.read(sessions.SESSION, Session(last_inbound_ms=None))
+    silent.read(metrics.DISK, None)
+    found = parsed(render(ALL_METRICS, silent))
+    assert found["whatsappd_session_connected"].samples
     for name in (
         "whatsappd_session_last_inbound_timestamp_seconds",
         "whatsappd_worker_private_memory_bytes",
         "whatsappd_disk_free_bytes",
     ):
-        assert not parsed(snapshot)[name].samples, name
+        assert not found[name].samples, name
 
 
 def test_labels_are_bounded() -> None:
@@ -218,15 +306,15 @@ def test_labels_are_bounded() -> None:
         "call",  # a name of the kernel's table
     }
     info = {"version", "neonize", "python", "mode"}
-    for metric in METRICS:
+    for metric in ALL_METRICS:
         assert set(metric.labels) <= (info if metric.name == "whatsappd_info" else allowed)
 
 
 def test_hundreds_of_companies_fit_into_one_answer() -> None:
-    companies = [
-        ACME._replace(company=f"a-company-with-a-name-{number:04}") for number in range(300)
-    ]
-    assert len(render(SNAPSHOT._replace(companies=companies))) < MAX_MESSAGE
+    many = readings()
+    for number in range(300):
+        read_company(many, f"a-company-with-a-name-{number:04}")
+    assert len(render(ALL_METRICS, many)) < MAX_MESSAGE
 
 
 def test_a_tally_puts_each_duration_into_its_bucket() -> None:
@@ -243,4 +331,4 @@ def test_a_tally_puts_each_duration_into_its_bucket() -> None:
 
 @pytest.mark.skipif(shutil.which("promtool") is None, reason="promtool is not installed")
 def test_promtool_finds_nothing_to_complain_about() -> None:
-    subprocess.run(["promtool", "check", "metrics"], input=render(SNAPSHOT).encode(), check=True)
+    subprocess.run(["promtool", "check", "metrics"], input=rendered().encode(), check=True)

@@ -12,10 +12,10 @@ import trio
 
 from whatsappd.engines.child_process import ProcessView
 from whatsappd.limits.port import LimiterHealth
-from whatsappd.metrics import METRICS
-from whatsappd.monitoring import health, procfs
+from whatsappd.monitoring import health, kernel
+from whatsappd.monitoring.kernel import Disk, Memory, MemoryReader
 from whatsappd.monitoring.loop import LoopClock
-from whatsappd.monitoring.procfs import Disk, Memory, MemoryReader
+from whatsappd.monitoring.metrics import ALL_METRICS
 from whatsappd.monitoring.settings import AlertSettings
 from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS
 from whatsappd.rules.health import Judgement
@@ -70,7 +70,7 @@ def view_of_this_process() -> ProcessView:
 
 def test_memory_of_a_process_and_of_one_that_is_not_looked_at_any_more() -> None:
     view = view_of_this_process()
-    memory = procfs.memory_of(view)
+    memory = kernel.memory_of(view)
     assert memory is not None
     assert 1e6 < memory.private <= memory.proportional < 1e10
     assert view.count_threads() == len(list(Path("/proc/self/task").iterdir()))
@@ -80,7 +80,7 @@ def test_memory_of_a_process_and_of_one_that_is_not_looked_at_any_more() -> None
         assert view.count_descriptors() == descriptors + 1  # what is told is of now
     assert view.count_descriptors() == descriptors
     view.close()
-    assert procfs.memory_of(view) is None
+    assert kernel.memory_of(view) is None
     assert view.count_threads() is None
     assert view.count_descriptors() is None
 
@@ -107,8 +107,8 @@ def test_memory_of_many_is_asked_a_few_at_a_time_and_the_oldest_first(
         now_s += 2
         return None if pid == 3 else Memory(pid, pid)
 
-    monkeypatch.setattr(procfs, "memory_of", slowly)
-    monkeypatch.setattr(procfs, "monotonic", lambda: now_s)
+    monkeypatch.setattr(kernel, "memory_of", slowly)
+    monkeypatch.setattr(kernel, "monotonic", lambda: now_s)
     reader = MemoryReader(within_s=3, fresh_s=5)
     pids = {"a": 1, "b": 2, "c": 3, "d": 4}
     assert reader.read(pids) == {"a": Memory(1, 1), "b": Memory(2, 2)}
@@ -122,7 +122,7 @@ def test_memory_of_many_is_asked_a_few_at_a_time_and_the_oldest_first(
 
 def test_figures_that_are_fresh_are_not_asked_for_again(monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
-    monkeypatch.setattr(procfs, "memory_of", lambda pid: asked.append(pid) or Memory(pid, pid))
+    monkeypatch.setattr(kernel, "memory_of", lambda pid: asked.append(pid) or Memory(pid, pid))
     reader = MemoryReader()
     for _ in range(3):
         assert reader.read({"a": 1}) == {"a": Memory(1, 1)}
@@ -130,10 +130,10 @@ def test_figures_that_are_fresh_are_not_asked_for_again(monkeypatch: pytest.Monk
 
 
 def test_a_disk_that_is_gone_is_told_as_such(tmp_path: Path) -> None:
-    found = procfs.disk_of(tmp_path)
+    found = kernel.disk_of(tmp_path)
     assert found is not None
     assert 0 < found.free <= found.total
-    assert procfs.disk_of(tmp_path / "missing") is None
+    assert kernel.disk_of(tmp_path / "missing") is None
     assert not health.check_disk(None, THRESHOLDS).ok
 
 
@@ -145,9 +145,9 @@ def test_of_several_disks_the_fullest_is_told(monkeypatch: pytest.MonkeyPatch) -
         free = {shm: 5, root: 50}[path]
         return SimpleNamespace(f_bavail=free, f_frsize=1, f_blocks=60, f_files=0, f_favail=0)
 
-    monkeypatch.setattr(procfs.os, "statvfs", statvfs)
-    assert procfs.disk_of(root, shm, root / "missing") == Disk(5, 60, None, "/dev/shm")
-    assert procfs.disk_of(shm, root) == Disk(5, 60, None, "/dev/shm")
+    monkeypatch.setattr(kernel.os, "statvfs", statvfs)
+    assert kernel.disk_of(root, shm, root / "missing") == Disk(5, 60, None, "/dev/shm")
+    assert kernel.disk_of(shm, root) == Disk(5, 60, None, "/dev/shm")
 
 
 def test_a_file_that_is_not_the_one_in_use_any_more_is_told(tmp_path: Path) -> None:
@@ -165,9 +165,9 @@ def test_a_file_that_is_not_the_one_in_use_any_more_is_told(tmp_path: Path) -> N
 
 
 def test_descriptors_are_counted() -> None:
-    before = procfs.open_descriptors()
+    before = kernel.open_descriptors()
     with Path("/dev/null").open():
-        assert procfs.open_descriptors() == before + 1
+        assert kernel.open_descriptors() == before + 1
     assert health.check_descriptors(9, 10).ok
     assert not health.check_descriptors(10, 10).ok
 
@@ -221,4 +221,4 @@ def test_a_check_that_is_switched_off_always_passes() -> None:
 
 
 def test_the_table_of_metrics_is_light() -> None:
-    assert len(METRICS) > 40
+    assert len(ALL_METRICS) > 40

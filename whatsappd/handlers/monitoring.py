@@ -13,10 +13,9 @@ from whatsappd.api import daemon as api
 from whatsappd.api.declaration import NoParams
 from whatsappd.errors import TooLarge
 from whatsappd.handlers.access import AccessControl
-from whatsappd.metrics import CONTENT_TYPE
 from whatsappd.monitoring.health import HealthReport, SessionHealth
 from whatsappd.monitoring.monitor import Monitor
-from whatsappd.monitoring.scrape import Scrape
+from whatsappd.monitoring.scrape import CONTENT_TYPE, Scrape
 from whatsappd.rpc.method import Call, Method
 from whatsappd.wire.frames import MAX_MESSAGE
 

@@ -13,7 +13,7 @@ from typing import NamedTuple
 from whatsappd.engines.neonize.spawn import ForkServer
 from whatsappd.engines.protocol import REQUIRED, Confined
 from whatsappd.limits.port import LimiterHealth
-from whatsappd.monitoring.procfs import Disk
+from whatsappd.monitoring.kernel import Disk
 from whatsappd.rules.alerts import FEW_FILES, AlertThresholds
 from whatsappd.rules.health import Judgement
 from whatsappd.sessions.session import CompanySession

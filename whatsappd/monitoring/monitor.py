@@ -19,7 +19,7 @@ from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.logs.writer import LogWriter
 from whatsappd.model.message import OutboxState
-from whatsappd.monitoring import health, procfs
+from whatsappd.monitoring import health, kernel
 from whatsappd.monitoring.health import Check, HealthReport, health_of
 from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.recycler import Recycler
@@ -184,7 +184,7 @@ class Monitor:
             health.check_disk(disk, thresholds, watched.database.trouble),
             places,
             health.check_rounds(self.is_alive),
-            health.check_descriptors(descriptors, procfs.descriptor_limit()),
+            health.check_descriptors(descriptors, kernel.descriptor_limit()),
             health.check_log(watched.log.trouble, watched.log.dropped),
             health.check_limiter(watched.limiter()),
             health.check_tasks(watched.supervision.tasks(), companies),
@@ -200,13 +200,13 @@ class Monitor:
             log.error("webhooks_not_read", reason=error.message)
             return None
 
-    def _ask_kernel(self, directories: Sequence[Path]) -> tuple[procfs.Disk | None, int, Check]:
+    def _ask_kernel(self, directories: Sequence[Path]) -> tuple[kernel.Disk | None, int, Check]:
         places = health.check_places(self._watched.places)
-        return self._disk(directories), procfs.open_descriptors(), places
+        return self._disk(directories), kernel.open_descriptors(), places
 
-    def _disk(self, directories: Sequence[Path]) -> procfs.Disk | None:
+    def _disk(self, directories: Sequence[Path]) -> kernel.Disk | None:
         """Companies may be kept on disks of their own."""
-        return procfs.disk_of(self._watched.state_dir, *directories)
+        return kernel.disk_of(self._watched.state_dir, *directories)
 
     async def _prove_store(self) -> None:
         """After a refused write nobody may come to write again: find out whether it is over."""

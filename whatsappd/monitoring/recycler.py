@@ -14,7 +14,7 @@ import trio
 from whatsappd.clock import steady_ms
 from whatsappd.confinement.resolver import resolver_file
 from whatsappd.engines.worker_process import WorkerProcess
-from whatsappd.monitoring import procfs
+from whatsappd.monitoring import kernel
 from whatsappd.monitoring.settings import RecycleSettings
 from whatsappd.rules.recycling import WorkerUse, choose
 from whatsappd.sessions.pool import Pool
@@ -36,7 +36,7 @@ class Recycler:
         self._pool = pool
         self._limits = limits
         self._supervision = supervision
-        self._memory = procfs.MemoryReader()
+        self._memory = kernel.MemoryReader()
 
     async def look(self) -> None:
         """One round: a few of the workers that use too much are recycled, if any do."""
