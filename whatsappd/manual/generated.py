@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from whatsappd.config.reference import table as settings_table
 from whatsappd.errors import all_errors
-from whatsappd.metrics import METRICS
+from whatsappd.monitoring.metrics import ALL_METRICS
 from whatsappd.rules.bounds import BOUNDS
 
 _MARKED = re.compile(r"(<!-- generated:(\w+) -->\n\n).*?(\n<!-- end -->)", re.DOTALL)
@@ -52,8 +52,8 @@ def _amount(number: int) -> str:
 
 def metrics() -> str:
     rows = [
-        (f"`{metric.name}`", ", ".join(metric.labels), f"{metric.help} ({metric.kind})")
-        for metric in METRICS
+        (f"`{metric.name}`", ", ".join(metric.labels), f"{metric.help} ({metric.type})")
+        for metric in ALL_METRICS
     ]
     return _table(("metric", "labels", "meaning"), rows)
 

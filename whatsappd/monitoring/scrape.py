@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import platform
 from collections.abc import Callable, Mapping, Sequence, Set
+from contextlib import suppress
 from importlib.metadata import version
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ from whatsappd import __version__
 from whatsappd.clock import now_ms
 from whatsappd.engines import metrics as engines
 from whatsappd.engines.child_process import ProcessView
-from whatsappd.errors import StoreFailed
+from whatsappd.errors import StoreFailed, UnknownCompany
 from whatsappd.metric import Readings
 from whatsappd.model.consumer import is_webhook
 from whatsappd.monitoring import kernel, metrics
@@ -92,7 +93,10 @@ class Scrape:
         ]
         readings.read(sessions.SESSIONS, told)
         for session in told:
-            self._read_company(readings, session, stored)
+            # Hundreds of companies take milliseconds: others have their turn in between.
+            await trio.lowlevel.checkpoint()
+            with suppress(UnknownCompany):  # removed meanwhile
+                self._read_company(readings, session, stored)
         views = {
             session.company: view
             for session in self._watched.pool.sessions()
@@ -173,7 +177,9 @@ class Scrape:
             readings.read(store.SUBSCRIBERS, served.subscriber_lags())
 
     def _read_company(self, readings: Readings, session: CompanySession, stored: _Stored) -> None:
+        """Raises UnknownCompany, before anything was read."""
         company, view, now = session.company, self._watched.outbox.view, now_ms()
+        pacing = self._watched.pool.pacing(company)
         outbox = OutboxFigures(
             company,
             accepted=view.accepted(company),
@@ -183,7 +189,7 @@ class Scrape:
         )
         readings.read(sessions.SESSION, session)
         readings.read(sessions.INBOUND, session)
-        readings.read(sessions.PACING, self._watched.pool.pacing(company))
+        readings.read(sessions.PACING, pacing)
         readings.read(store.OUTBOX, outbox)
 
     def _complete_and_render(
