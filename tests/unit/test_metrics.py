@@ -12,6 +12,7 @@ import pytest
 from prometheus_client import Metric as Family
 from prometheus_client.parser import text_string_to_metric_families
 
+from whatsappd.api.declaration import Declaration, NoParams, Result
 from whatsappd.engines import metrics as engines
 from whatsappd.engines.protocol import EventKind
 from whatsappd.metric import COUNTER, Readings
@@ -23,7 +24,7 @@ from whatsappd.monitoring.kernel import Disk, Memory
 from whatsappd.monitoring.metrics import ALL_METRICS, LoopFigures, WorkerMemory
 from whatsappd.monitoring.prometheus_text import render
 from whatsappd.rpc import metrics as rpc
-from whatsappd.rpc.method import Method, MethodTable, NoParams
+from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.method_stats import BOUNDS, Tally
 from whatsappd.rules.alerts import AlertRule
 from whatsappd.rules.health import Judgement
@@ -108,11 +109,12 @@ VERSIONS = {"version": "1", "neonize": "2", "python": "3", "mode": "real"}
 
 
 def table() -> MethodTable:
-    async def handle(_call: object, _params: NoParams) -> None: ...
+    async def handle(_call: Call, _params: NoParams) -> Result:
+        return Result()
 
     made = MethodTable(
         [
-            Method(name, NoParams, handle, "Says hello.", writes=False)
+            Method(Declaration(name, NoParams, Result, "", writes=False), handle)
             for name in ("daemon.hello", "daemon.never")
         ]
     )
