@@ -26,6 +26,7 @@ import trio
 from raw_rows import SECONDS, TEXT, Rate, rate_of, raw_rate, say_rates
 
 from whatsappd.clock import now_ms
+from whatsappd.model.content import Text
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage
 from whatsappd.store.sqlite.database import open_database
@@ -191,7 +192,7 @@ async def fill(database_file: Path) -> None:
 
         async def accept(count: int) -> None:
             for number in range(count):
-                new = NewMessage("acme", f"1555{number % 500:07}@s.whatsapp.net", TEXT)
+                new = NewMessage("acme", f"1555{number % 500:07}@s.whatsapp.net", Text(TEXT))
                 row, _ = await outbox.submissions.accept(new, 10**9)
                 await outbox.handovers.begin(row.id)
                 await outbox.handovers.acknowledge(row.id, f"3EB0{row.id}", now_ms())

@@ -19,6 +19,7 @@ from raw_rows import TEXT, raw_rate, repeat, say_rates
 
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
+from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
 from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.database import open_database
@@ -32,7 +33,7 @@ KEYS = 100_000
 
 async def accept_next(outbox: Outbox, numbers: Iterator[int]) -> None:
     number = next(numbers)
-    new = NewMessage("acme", f"{number % 500}@s.whatsapp.net", TEXT, f"key{number}")
+    new = NewMessage("acme", f"{number % 500}@s.whatsapp.net", Text(TEXT), f"key{number}")
     await outbox.submissions.accept(new, 10**9)
 
 

@@ -24,6 +24,7 @@ from hypothesis.stateful import (
 from machines import run_machine
 
 from whatsappd.errors import KeyConflict, QueueFull, WrongState
+from whatsappd.model.content import Text
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState
 from whatsappd.rules.delivery import RECEIPTS, TRANSITIONS, Cause
@@ -116,7 +117,7 @@ class OutboxMachine(RuleBasedStateMachine):
         self, chat: str, text: str, key: str | None, ttl_ms: int | None, on_uncertain: OnUncertain
     ) -> Any:
         expires_ms = None if ttl_ms is None else self.now_ms + ttl_ms
-        new = NewMessage("acme", chat, text, key, expires_ms, on_uncertain)
+        new = NewMessage("acme", chat, Text(text), key, expires_ms, on_uncertain)
         known = self.by_key.get(key) if key is not None else None
         try:
             row, created = self.store.do(self.store.outbox.submissions.accept, new, QUEUE_LIMIT)
@@ -222,7 +223,7 @@ class OutboxMachine(RuleBasedStateMachine):
         assert set(states) == set(self.accepted)
         for row in rows:
             new = self.accepted[row.id]
-            assert (row.chat, row.text, row.key) == (new.chat, new.text, new.key)
+            assert (row.chat, row.content, row.key) == (new.chat, new.content, new.key)
         counted = {state: list(states.values()).count(state) for state in set(states.values())}
         assert self.store.outbox.view.counts("acme") == counted
 

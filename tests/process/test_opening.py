@@ -12,6 +12,7 @@ from full_disk import fill_up, make_room
 from session_world import OPEN_DEADLINE_S, World
 
 from whatsappd.errors import StoreFailed
+from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.store.port import Handover, Outbox
@@ -20,7 +21,7 @@ from whatsappd.store.sqlite.database import Database
 
 async def left_behind(outbox: Outbox) -> str:
     """A row that an earlier worker left `sending`."""
-    new = NewMessage("acme", "15550200@s.whatsapp.net", "x", None, None, OnUncertain.ASK)
+    new = NewMessage("acme", "15550200@s.whatsapp.net", Text("x"), None, None, OnUncertain.ASK)
     row, _ = await outbox.submissions.accept(new, 100)
     return (await outbox.handovers.begin(row.id)).row.id
 

@@ -12,7 +12,7 @@ from whatsappd.model.content import MAX_TEXT, Sendable
 from whatsappd.model.message import OnUncertain, OutboxState
 
 MAX_KEY = 200
-#: Rows of one answer. A row has at most 64 KiB of text, and an answer at most 1 MiB.
+#: Rows of one answer, which has at most 1 MiB.
 MAX_LIST = 200
 #: Ten years: longer is a slip of the finger.
 MAX_TTL_MS = 10 * 366 * 24 * 3600 * 1000
@@ -159,7 +159,10 @@ class OutboxMessage(Result):
             examples=["15550200@s.whatsapp.net"],
         ),
     ]
-    text: str
+    content: Annotated[Sendable, Meta(description="What it says.")]
+    text: Annotated[
+        str, Meta(description="The same in short: the text, or what stands beside a picture.")
+    ]
     key: Annotated[str | None, Meta(description="The sender's idempotency key.")]
     state: OutboxState
     reason: Annotated[

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
+import msgspec
+
 from whatsappd.api import messages as api
 from whatsappd.api.messages import OutboxMessage, OutboxPage
 from whatsappd.clock import settled_ms
@@ -67,7 +69,7 @@ class MessagesApi:
         new = NewMessage(
             company=params.company,
             chat=str(to),
-            text=_content_of(params).text,
+            content=_content_of(params),
             key=params.key,
             expires_ms=settled_ms() + params.ttl_ms if params.ttl_ms else None,
             on_uncertain=params.on_uncertain,
@@ -193,6 +195,7 @@ def shown_message(row: Row) -> OutboxMessage:
     """A row as callers see it: not whose it is."""
     values = row._asdict()
     del values["owner"]
+    values["text"] = row.text
     return OutboxMessage(**values)
 
 
@@ -228,7 +231,7 @@ def _that_fit(rows: Sequence[Row]) -> Sequence[Row]:
     """As many rows as one answer holds, but at least one."""
     size = 0
     for place, row in enumerate(rows):
-        size += 1000 + 4 * len(row.text)
+        size += 1000 + 4 * len(row.text) + len(msgspec.msgpack.encode(row.content))
         if size > _LIST_BYTES and place:
             return rows[:place]
     return rows

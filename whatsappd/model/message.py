@@ -7,7 +7,7 @@ from typing import Literal, NamedTuple
 
 import msgspec
 
-from whatsappd.model.content import Receivable
+from whatsappd.model.content import Receivable, Sendable
 from whatsappd.model.jid import Jid
 from whatsappd.model.person import Chat, Person, chat_of, person_of
 
@@ -108,16 +108,14 @@ class OnUncertain(StrEnum):
 
 
 class NewMessage(NamedTuple):
-    """What a sender wants sent. `key`: see `Row`; `chat` and `text` are its content.
-
-    `chat` is the recipient's JID as given.
+    """What a sender wants sent. `key`: see `Row`. `chat` is the recipient's JID as given.
 
     `expires_ms` is epoch milliseconds; None: it waits for ever.
     """
 
     company: str
     chat: str
-    text: str
+    content: Sendable
     key: str | None = None
     expires_ms: int | None = None
     on_uncertain: OnUncertain = OnUncertain.ASK
@@ -135,7 +133,7 @@ class Row(NamedTuple):
     id: str
     company: str
     chat: str  # the JID of the account it goes to
-    text: str
+    content: Sendable
     key: str | None
     state: OutboxState
     reason: str | None  # why it failed, waits or is uncertain, in words
@@ -159,6 +157,11 @@ class Row(NamedTuple):
     # The id of the message that a device asked for again and WhatsApp's library had forgotten:
     # it was sent anew, under `message_id`.
     former_message_id: str | None = None
+
+    @property
+    def text(self) -> str:
+        """The content in short: see `Content.short_text`."""
+        return self.content.short_text
 
     @property
     def recipient(self) -> str:

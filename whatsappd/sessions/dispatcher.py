@@ -28,7 +28,6 @@ from whatsappd.errors import (
     WorkerGone,
     WrongState,
 )
-from whatsappd.model.content import Text
 from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.delivery import SENT_OR_BEYOND
@@ -315,7 +314,7 @@ class Dispatcher:
                 slow_s=self._settings.slow_ack_s,
                 if_slow=partial(self._until_proved, handover),
                 to=row.chat,
-                content=Text(row.text).as_wire(),
+                content=row.content.as_wire(),
                 secret=secret,
             )
         except WorkerFailed as error:

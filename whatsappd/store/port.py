@@ -39,7 +39,7 @@ class OutboxSubmissions(Protocol):
     async def accept(self, new: NewMessage, queue_limit: int) -> tuple[Row, bool]:
         """The row of `new`, durable, and whether it was made just now.
 
-        With a `key`, the same company, key and content (chat and text) give the same row, any
+        With a `key`, the same company, key, chat and content give the same row, any
         number of times, for as long as the row is kept; the queue may be full meanwhile.
 
         Raises:

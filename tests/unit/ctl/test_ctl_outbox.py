@@ -22,6 +22,7 @@ from whatsappd.errors import (
 from whatsappd.handlers.messages import shown_message
 from whatsappd.limits.settings import LIMIT_NAMES, SendLimits
 from whatsappd.logs.setup import LEVELS
+from whatsappd.model.content import Text
 from whatsappd.model.message import OnUncertain, OutboxState, Row
 from whatsappd.rules.bounds import CONNECTIONS, STREAMS, Holder, Places, report
 from whatsappd.rules.delivery import DECISIONS
@@ -29,7 +30,8 @@ from whatsappd.rules.delivery import DECISIONS
 
 def row(number: int, **changes: Any) -> dict[str, Any]:
     made = Row(
-        id=f"{number:016x}", company="acme", chat="15550100@s.whatsapp.net", text=f"text {number}",
+        id=f"{number:016x}", company="acme", chat="15550100@s.whatsapp.net",
+        content=Text(f"text {number}"),
         key=None, state=OutboxState.QUEUED, reason=None, attempts=0, not_before_ms=0,
         expires_ms=None, on_uncertain=OnUncertain.ASK, message_id=None, created_ms=1000,
         updated_ms=1000, sent_ms=None,

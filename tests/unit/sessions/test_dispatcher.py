@@ -25,6 +25,7 @@ from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
 from whatsappd.limits.settings import SendLimits
+from whatsappd.model.content import Text
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.model.session import SessionState
@@ -162,7 +163,7 @@ class World:
         return [
             (
                 await self.outbox.submissions.accept(
-                    NewMessage("acme", CHAT, text)._replace(**changes), 1000
+                    NewMessage("acme", CHAT, Text(text))._replace(**changes), 1000
                 )
             )[0]
             for text in texts

@@ -18,6 +18,7 @@ from structlog.testing import capture_logs
 from whatsappd.clock import BOOT_ID_VARIABLE, boot_id, now_ms
 from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
 from whatsappd.errors import StoreFailed
+from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage, OnUncertain
 from whatsappd.model.message import OutboxState as S
 from whatsappd.sessions import handover
@@ -37,7 +38,7 @@ class World(NamedTuple):
     account: Path
 
     async def sending(self, text: str) -> Handover:
-        new = NewMessage("acme", f"{text}@s.whatsapp.net", text, None, None, OnUncertain.ASK)
+        new = NewMessage("acme", f"{text}@s.whatsapp.net", Text(text), None, None, OnUncertain.ASK)
         row, _ = await self.outbox.submissions.accept(new, 100)
         return await self.outbox.handovers.begin(row.id)
 

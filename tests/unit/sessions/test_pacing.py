@@ -11,6 +11,7 @@ import pytest
 from whatsappd.clock import now_ms
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.settings import SendLimits
+from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.sessions.pacing import Pacing, PacingParts
 from whatsappd.store.port import Outbox
@@ -33,7 +34,7 @@ class World(NamedTuple):
         return (await self.pacing.admit(CHAT, is_cold=False)).wait_ms == 0
 
     async def row(self, expires_ms: int | None = None) -> Row:
-        new = NewMessage("acme", CHAT, "x", None, expires_ms, OnUncertain.ASK)
+        new = NewMessage("acme", CHAT, Text("x"), None, expires_ms, OnUncertain.ASK)
         return (await self.outbox.submissions.accept(new, 100))[0]
 
     async def prepaid_row(self, expires_ms: int | None = None) -> Row:

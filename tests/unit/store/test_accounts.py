@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 import trio
 
+from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
 from whatsappd.rules.binding import BoundAccount, Standing
 from whatsappd.store.sqlite.acquaintances import Contacts
@@ -106,7 +107,7 @@ async def test_what_waits_keeps_another_number_out_also_after_a_logout(
     outbox = await open_outbox(database, await open_event_log(database))
     await companies.claim_account("acme", OWN)
     await companies.give_account_up("acme")
-    row, _ = await outbox.submissions.accept(NewMessage("acme", FRIEND, "from the first"), 10)
+    row, _ = await outbox.submissions.accept(NewMessage("acme", FRIEND, Text("from the first")), 10)
     assert (await companies.claim_account("acme", OTHER)).standing is Standing.OTHER
     assert (await companies.get("acme")).bound == OWN
     await outbox.submissions.cancel(row.id)

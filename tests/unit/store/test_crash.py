@@ -43,7 +43,7 @@ async def main():
         async def send(sender):
             for index in range(10**9):
                 key = f"{sys.argv[2]}-{sender}-{index}"
-                new = NewMessage("acme", f"chat{sender}", "hi", key)
+                new = NewMessage("acme", f"chat{sender}", Text("hi"), key)
                 row, _ = await outbox.submissions.accept(new, 10**6)
                 tell(row)
 

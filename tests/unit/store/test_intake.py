@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from whatsappd.errors import TooLarge
+from whatsappd.model.content import Text
 from whatsappd.model.event import MESSAGE_RECEIPT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState
 from whatsappd.store.port import Outbox
@@ -73,7 +74,7 @@ async def test_events_without_a_number_are_always_taken(store: Store) -> None:
 
 
 async def test_a_receipt_reaches_its_row_together_with_its_event(store: Store) -> None:
-    row, _ = await store.outbox.submissions.accept(NewMessage("acme", FRIEND, "hello"), 10)
+    row, _ = await store.outbox.submissions.accept(NewMessage("acme", FRIEND, Text("hello")), 10)
     await store.outbox.handovers.begin(row.id)
     await store.outbox.handovers.acknowledge(row.id, "3EB0", 1)
     event = Draft("acme", MESSAGE_RECEIPT, {"message_ids": ["3EB0"]})

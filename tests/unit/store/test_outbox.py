@@ -22,6 +22,7 @@ from whatsappd.errors import (
     UnknownMessage,
     WrongState,
 )
+from whatsappd.model.content import Text
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.model.message import OutboxState as S
@@ -52,7 +53,7 @@ async def opened(path: Path, clock) -> AsyncIterator[tuple[SqliteOutbox, EventLo
 
 
 def message(text: str = "hello", **changes) -> NewMessage:
-    return NewMessage("acme", "15550100@s.whatsapp.net", text)._replace(**changes)
+    return NewMessage("acme", "15550100@s.whatsapp.net", Text(text))._replace(**changes)
 
 
 async def accepted(outbox: SqliteOutbox, text: str = "hello", **changes) -> Row:
@@ -129,6 +130,7 @@ async def test_the_event_is_in_the_log_with_the_row(
     assert stored.event.data == {
         "id": row.id,
         "key": "order-1",
+        "kind": "text",
         "chat": row.chat,
         "asked": None,
         "state": "queued",
@@ -176,7 +178,7 @@ async def test_concurrent_callers_with_one_key_make_one_row(outbox: SqliteOutbox
 
 async def test_the_same_key_with_other_content_is_refused(outbox: SqliteOutbox) -> None:
     row = await accepted(outbox, key="k")
-    for changes in ({"text": "other"}, {"chat": "15550101@s.whatsapp.net"}):
+    for changes in ({"content": Text("other")}, {"chat": "15550101@s.whatsapp.net"}):
         with pytest.raises(KeyConflict, match="'k'") as caught:
             await outbox.submissions.accept(message(key="k")._replace(**changes), LIMIT)
         assert caught.value.data == {"key": "k", "id": row.id}
@@ -845,9 +847,9 @@ async def test_no_listing_costs_more_with_more_rows(
 
     def fill(conn: sqlite3.Connection) -> None:
         conn.executemany(
-            "INSERT INTO outbox (id, company, state, chat, text, attempts, not_before_ms,"
+            "INSERT INTO outbox (id, company, state, chat, content, attempts, not_before_ms,"
             " on_uncertain, created_ms, updated_ms, lost_attempts)"
-            " SELECT ?, ?, ?, chat, text, attempts, not_before_ms, on_uncertain, created_ms,"
+            " SELECT ?, ?, ?, chat, content, attempts, not_before_ms, on_uncertain, created_ms,"
             " updated_ms, lost_attempts FROM outbox WHERE id = ?",
             [
                 (first + 1 + n, f"company{n % 5}", ("sent", "read")[n % 2], first)
@@ -890,9 +892,9 @@ async def test_answers_are_found_among_many_rows_without_looking_at_all(
 
     def fill(conn: sqlite3.Connection) -> None:
         conn.executemany(
-            "INSERT INTO outbox (id, company, state, chat, text, attempts, not_before_ms,"
+            "INSERT INTO outbox (id, company, state, chat, content, attempts, not_before_ms,"
             " on_uncertain, created_ms, updated_ms, lost_attempts)"
-            " SELECT ?, company, state, chat, text, attempts, not_before_ms, on_uncertain,"
+            " SELECT ?, company, state, chat, content, attempts, not_before_ms, on_uncertain,"
             " created_ms, updated_ms, lost_attempts FROM outbox WHERE id = ?",
             [(first + 1 + n, first) for n in range(20_000)],
         )

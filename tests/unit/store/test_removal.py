@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from whatsappd.errors import StoreFailed
+from whatsappd.model.content import Text
 from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.rules.alerts import AlertChange, AlertKey, AlertRule
@@ -72,7 +73,7 @@ async def opened(root: Path) -> AsyncIterator[Store]:
 
 
 def new(company: str, text: str, key: str) -> NewMessage:
-    return NewMessage(company, "15550100@s.whatsapp.net", text, key)
+    return NewMessage(company, "15550100@s.whatsapp.net", Text(text), key)
 
 
 async def live(store: Store, company: str) -> list[Row]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from whatsappd.errors import QueueFull
+from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.events import open_event_log
@@ -26,7 +27,7 @@ async def opened(database: object) -> SqliteOutbox:
 
 
 def message(owner: str | None, company: str = "acme", key: str | None = None) -> NewMessage:
-    return NewMessage(company, "15550100@s.whatsapp.net", TEXT, key=key, owner=owner)
+    return NewMessage(company, "15550100@s.whatsapp.net", Text(TEXT), key=key, owner=owner)
 
 
 async def fill(

@@ -14,6 +14,7 @@ from typing import Any
 
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.bounds import CALLER_BYTES, COMPANY_BYTES, Bound, Holder, check_room, report
+from whatsappd.store.sqlite import outbox_rows
 
 #: The states of rows that count.
 COUNTED = frozenset(
@@ -26,14 +27,14 @@ COUNTED = frozenset(
         OutboxState.FAILED,
     }
 )
-#: Bytes of a row and its events beside its text, roughly.
+#: Bytes of a row and its events beside its content, roughly.
 OVERHEAD = 1024
 #: Who sent what root and the daemon's own user sent.
 _OURS = "uid:0"
 
 
 def size_of(row: Row) -> int:
-    return OVERHEAD + len(row.text.encode("utf-8", "surrogatepass"))
+    return OVERHEAD + len(outbox_rows.packed(row.content))
 
 
 class OutboxBytes:
@@ -73,7 +74,7 @@ class OutboxBytes:
         """Count what is on disk."""
         states = ", ".join(f"'{state}'" for state in sorted(COUNTED))
         sql = (
-            "SELECT owner, sum(length(CAST(text AS BLOB))), count(*) FROM outbox"  # noqa: S608 - ours
+            "SELECT owner, sum(length(CAST(content AS BLOB))), count(*) FROM outbox"  # noqa: S608 - ours
             f" WHERE company = ? AND state IN ({states}) GROUP BY owner"
         )
         for company in companies:

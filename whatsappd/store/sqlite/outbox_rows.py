@@ -10,11 +10,15 @@ import re
 import sqlite3
 from typing import Any
 
+import msgspec
+
 from whatsappd.errors import unknown_message
+from whatsappd.model.content import Sendable
 from whatsappd.model.message import OnUncertain, OutboxState, Row
 
 COLUMNS = ", ".join(Row._fields)
 _VALUES = ", ".join("?" * len(Row._fields))
+_decoder = msgspec.json.Decoder(Sendable)
 _ID = re.compile(r"[0-9a-f]{16}\Z")
 #: Bits of chance below the milliseconds of an id: room for a million rows in one millisecond.
 _CHANCE_BITS = 20
@@ -61,10 +65,19 @@ def id_as_number(row_id: str) -> int:
     return number
 
 
+def packed(content: Sendable) -> bytes:
+    """A content as it is stored, in UTF-8.
+
+    JSON, because SQLite looks into it (the column `kind`, and migrations), and people can read it.
+    """
+    return msgspec.json.encode(content)
+
+
 def as_row(columns: tuple[Any, ...]) -> Row:
     row = Row._make(columns)
     return row._replace(
         id=id_as_text(columns[0]),
+        content=_decoder.decode(row.content),  # type: ignore[arg-type]  # JSON until here
         state=OutboxState(row.state),
         on_uncertain=OnUncertain(row.on_uncertain),
         is_reply=bool(row.is_reply),
@@ -93,7 +106,8 @@ def get(conn: sqlite3.Connection, row_id: str) -> Row:
 
 def insert(conn: sqlite3.Connection, row: Row) -> bool:
     """Whether the row is new: not if its key was used before."""
-    return conn.execute(INSERT, (int(row.id, 16), *row[1:])).rowcount == 1
+    stored = row._replace(id=int(row.id, 16), content=packed(row.content).decode())  # type: ignore[arg-type]
+    return conn.execute(INSERT, stored).rowcount == 1
 
 
 def update(conn: sqlite3.Connection, row: Row, changes: dict[str, Any]) -> Row:

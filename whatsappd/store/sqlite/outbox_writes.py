@@ -117,7 +117,7 @@ class OutboxWrites:
             id=outbox_rows.id_as_text(self._last_id),
             company=new.company,
             chat=chat,
-            text=new.text,
+            content=new.content,
             key=new.key,
             state=OutboxState.QUEUED,
             reason=None,
@@ -148,7 +148,7 @@ class OutboxWrites:
             return None
         known = outbox_rows.find(conn, outbox_rows.SELECT_BY_KEY, new.company, new.key)
         is_same = known is None or (
-            known.text == new.text and new.chat in (known.recipient, known.chat)
+            known.content == new.content and new.chat in (known.recipient, known.chat)
         )
         if known is not None and not is_same:
             raise KeyConflict(
@@ -411,13 +411,14 @@ def _wrote_ms(conn: sqlite3.Connection, company: str, chat: str) -> int:
 
 
 def _event(previous: OutboxState | None, cause: str, row: Row) -> Draft:
-    """The text stays out: events are kept, shown and forwarded more widely than messages."""
+    """Of the content only its kind: events are kept and forwarded more widely than messages."""
     return Draft(
         row.company,
         OUTBOX_STATE,
         {
             "id": row.id,
             "key": row.key,
+            "kind": row.content.kind,
             "chat": row.chat,
             "asked": row.asked,
             "state": str(row.state),
