@@ -12,6 +12,9 @@ import pytest
 
 ROOT = Path(__file__).parent.parent
 
+#: All that the daemon's rooms know of an engine. Only where the parts meet, one is chosen.
+ENGINE = {"engines.port", "engines.protocol", "engines.decode", "engines.confined"}
+
 #: Room by room, what it may import of ours (its own room is always allowed). Top-level modules of
 #: `whatsappd` are rooms of their own.
 ALLOWED: dict[str, set[str]] = {
@@ -26,19 +29,26 @@ ALLOWED: dict[str, set[str]] = {
     "rules": {"errors", "model"},
     "store": {"metric", "supervision", "errors", "clock", "model", "wire", "rules"},
     "limits": {"setting", "supervision", "errors", "clock", "model", "rules"},
-    # The daemon's side of its workers.
+    # The contracts with whatever connects companies to WhatsApp, and the daemon's side of worker
+    # processes: of any engine.
     "engines": {
-        *("process_table", "confinement", "errors", "clock", "model", "wire", "rules", "state"),
-        *("store.sqlite.connect", "store.sqlite.failures", "store.sqlite.backup", "supervision"),
-        *("setting", "metric"),
+        *("process_table", "confinement", "errors", "clock", "model", "wire", "rules", "setting"),
+        "metric",
     },
-    # Processes of their own: the fork server, and each worker.
+    # All that knows neonize and whatsmeow: the daemon's side of it,
+    "engines.neonize": {
+        *("engines", "engines.neonize.fork.messages", "errors", "rules", "wire"),
+        "store.sqlite.connect",
+    },
+    # and processes of their own: the fork server, and each worker.
     "engines.neonize.fork": {
-        *("confinement", "errors", "model", "wire", "engines.protocol", "engines.neonize.worker"),
+        *("confinement", "errors", "model", "wire", "engines.protocol", "engines.confined"),
+        "engines.neonize.worker",
     },
     "engines.neonize.worker": {
         *("confinement", "logs.writer", "errors", "model", "wire"),
-        *("sandbox.neonize_library.noise_root", "engines.protocol", "engines.neonize.fork"),
+        *("sandbox.neonize_library.noise_root", "engines.protocol", "engines.confined"),
+        "engines.neonize.fork",
     },
     "rpc": {
         "metric",
@@ -83,7 +93,7 @@ ALLOWED: dict[str, set[str]] = {
     "sessions": {
         "metric",
         "setting",
-        "engines",
+        *ENGINE,
         "process_table",
         "supervision",
         "confinement",
@@ -102,12 +112,12 @@ ALLOWED: dict[str, set[str]] = {
     "handlers": {
         *("", "api", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions"),
         "rpc",
-        *("monitoring", "supervision", "engines"),
+        *("monitoring", "supervision", *ENGINE),
     },
     "monitoring": {
         "confinement.resolver",
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
-        *("supervision", "logs.writer", "engines", "setting", "metric"),
+        *("supervision", "logs.writer", *ENGINE, "engines.metrics", "setting", "metric"),
         "state",
     },
     "daemon_socket": {

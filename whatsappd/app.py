@@ -22,9 +22,10 @@ from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
 from whatsappd.daemon_socket import serve
 from whatsappd.engines.child_process import become_subreaper, reap_strays
+from whatsappd.engines.neonize.engine import NeonizeEngine
 from whatsappd.engines.neonize.spawn import Confinement, ForkServer
 from whatsappd.engines.neonize.worker_environment import ports_through, worker_environment
-from whatsappd.engines.whatsapp_access import WhatsAppAccess
+from whatsappd.engines.port import Engine, WhatsAppAccess
 from whatsappd.errors import BadConfiguration, OwnershipLost, StoreFailed
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.table import ApiParts
@@ -44,6 +45,7 @@ from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
 from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.session import SessionParts
 from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard
 from whatsappd.signals import Wishes, reload_whenever_asked
 from whatsappd.state import REAL, SANDBOX, Place, StateDirectory
@@ -167,17 +169,21 @@ async def _run_parts(
             ),
         )
         direct = WhatsAppAccess(ports=ports_through(environment))
+        engine = NeonizeEngine(fork_server, sandbox.access if sandbox else lambda: direct)
         limiter = await _open_limiter(settings.limiter.redis_url, stack, supervision)
         pool = Pool(
             state=state,
-            fork_server=fork_server,
-            companies=companies,
-            inbound=InboundLog(
-                events,
-                Intake(database, events, outbox.writes, contacts),
-                retry_s=session_settings.retry_store_s,
+            sessions=SessionParts(
+                engine=engine,
+                companies=companies,
+                inbound=InboundLog(
+                    events,
+                    Intake(database, events, outbox.writes, contacts),
+                    retry_s=session_settings.retry_store_s,
+                ),
+                outbox=outbox,
+                settings=session_settings,
             ),
-            outbox=outbox,
             removals=Removals(
                 database,
                 log=events,
@@ -187,8 +193,6 @@ async def _run_parts(
                 webhooks=webhooks,
                 directory=state.company,
             ),
-            access=sandbox.access if sandbox else lambda: direct,
-            settings=session_settings,
             pacing=PacingParts(
                 limiter=limiter,
                 companies=companies,
@@ -210,7 +214,7 @@ async def _run_parts(
             database=database,
             outbox=outbox,
             pool=pool,
-            fork_server=fork_server,
+            engine=engine,
             alerts=Alerts(database, events),
             webhooks=webhooks,
             deliverer_away_ms=webhook_delivery.away_ms,
@@ -236,7 +240,7 @@ async def _run_parts(
             webhooks=webhooks,
             webhook_delivery=webhook_delivery,
             pool=pool,
-            fork_server=fork_server,
+            engine=engine,
             sandbox=sandbox,
             settings=session_settings,
             database=database,
@@ -249,7 +253,7 @@ async def _run_parts(
         )
         keep = supervision.keep
         async with trio.open_nursery() as outer:
-            outer.start_soon(keep, "fork_server", fork_server.run)
+            outer.start_soon(keep, "fork_server", engine.run)
             outer.start_soon(keep, "reaper", partial(reap_strays, pool.children))
             clock_watch = ClockWatch(outbox.maintenance.shift, pool.shift)
             _keep_house(outer, supervision, housekeeping, clock_watch, keys, audit)
@@ -263,7 +267,7 @@ async def _run_parts(
                 sessions.start_soon(keep, "monitor", monitor.run)
                 await serve(live, parts, listener, notify, stopping, started, supervision)
                 sessions.start_soon(show_stopping, notify, guard.within_s, pool.count_workers)
-                await _end_sessions(pool, fork_server, guard)
+                await _end_sessions(pool, engine, guard)
                 sessions.cancel_scope.cancel()
             outer.cancel_scope.cancel()
 
@@ -285,13 +289,13 @@ def _keep_house(
     nursery.start_soon(keep, "audit", audit.run)
 
 
-async def _end_sessions(pool: Pool, fork_server: ForkServer, guard: ShutdownGuard) -> None:
+async def _end_sessions(pool: Pool, engine: Engine, guard: ShutdownGuard) -> None:
     """Stop all sessions; kill the workers of those that do not end in time."""
     with trio.move_on_after(guard.left_s - CLOSE_WITHIN) as in_time:
         await pool.shut_down()
     if in_time.cancelled_caught:
         log.warning("sessions_cut_off", companies=pool.cut_off())
-        fork_server.give_up()
+        engine.give_up()
 
 
 async def _trouble(database: Database, monitor: Monitor) -> str | None:

@@ -64,7 +64,7 @@ async def serve(
 
     may_speak = _GatewayTrust()
 
-    descent = DescendantCheck(parts.pool.children, lambda: parts.fork_server.filters_calls)
+    descent = DescendantCheck(parts.pool.children, lambda: parts.engine.status.filters_calls)
 
     def admit(peer: Peer) -> None:
         descent.admit(peer)

@@ -19,7 +19,7 @@ import trio
 
 from whatsappd.engines.child_output import log_output
 from whatsappd.engines.neonize.worker_environment import proxy_port
-from whatsappd.engines.whatsapp_access import WhatsAppAccess
+from whatsappd.engines.port import WhatsAppAccess
 from whatsappd.errors import SandboxFailed
 from whatsappd.sandbox.info_file import SandboxInfo, read_info
 from whatsappd.supervision import Supervision, in_words

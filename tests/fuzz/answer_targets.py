@@ -28,8 +28,9 @@ from whatsappctl.batch_sender import BatchSender, LineOutcome
 from whatsappctl.connection import BlockingConnection
 from whatsappctl.event_stream import subscribe
 from whatsappctl.interrupts import Interrupts
+from whatsappd.engines.confined import AUTO, Confined
+from whatsappd.engines.neonize.fork.messages import ForkRequest, pack_hello, parse_request
 from whatsappd.engines.neonize.spawn import Confinement, ForkServer
-from whatsappd.engines.protocol import AUTO, Confined, WorkerRequest, pack_hello, parse_request
 from whatsappd.errors import Malformed, WhatsappdError, WorkerFailed, error_from_wire
 from whatsappd.model.event import Event
 from whatsappd.rpc.client import open_client
@@ -331,7 +332,7 @@ def check_request(given: tuple[bytes, int]) -> None:
     """What a fork server is asked: a worker, with its two descriptors, or nothing."""
     with refusing(Malformed):
         request = parse_request(*given)
-        assert isinstance(request, WorkerRequest)
+        assert isinstance(request, ForkRequest)
         assert all(isinstance(each, int) and 0 <= each < 2**16 for each in request.ports)
         assert given[1] == 2
 

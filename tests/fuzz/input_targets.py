@@ -28,7 +28,7 @@ from whatsappd.config.load import load
 from whatsappd.config.quoting import quoted
 from whatsappd.config.sources import Sources
 from whatsappd.engines.neonize.worker.spool import Spool
-from whatsappd.engines.protocol import EventKind, WorkerEvent, parse_worker_event
+from whatsappd.engines.protocol import EventKind, EventOnWire, parse_event
 from whatsappd.errors import (
     EXIT_OK,
     EXIT_UNREACHABLE,
@@ -246,7 +246,7 @@ def check_batch(content: bytes) -> None:
 
 
 def _spooled(number: int) -> bytes:
-    event = WorkerEvent("acme", EventKind.MESSAGE, EVENTS[EventKind.MESSAGE], number)
+    event = EventOnWire("acme", EventKind.MESSAGE, EVENTS[EventKind.MESSAGE], number)
     return msgpack.packb([2, "event", [event.as_arguments()]])
 
 
@@ -271,7 +271,7 @@ def check_spool(content: bytes) -> None:
     numbers = [_number(packed) for packed in spool.waiting]
     assert numbers == sorted(set(numbers))
     assert all(2 < number < 2**63 for number in numbers)
-    added = _number(spool.add(WorkerEvent("acme", EventKind.MESSAGE, EVENTS[EventKind.MESSAGE])))
+    added = _number(spool.add(EventOnWire("acme", EventKind.MESSAGE, EVENTS[EventKind.MESSAGE])))
     assert added > max([2, *numbers])
     spool.save()
     again = Spool(file, taken=2)
@@ -281,7 +281,7 @@ def check_spool(content: bytes) -> None:
 def _number(packed: bytes) -> int:
     assert len(packed) <= MAX_EVENT_BYTES
     [value] = MessagePackReader().feed(packed)
-    number = parse_worker_event(named_arguments(parse_message(value).params)).number
+    number = parse_event(named_arguments(parse_message(value).params)).number
     assert number is not None
     return number
 

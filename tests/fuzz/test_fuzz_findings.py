@@ -16,7 +16,9 @@ from input_targets import INFO
 from registry import TARGETS
 from wire_targets import EVENTS
 
-from whatsappd.engines.protocol import Confined, EventKind, pack_hello
+from whatsappd.engines.confined import Confined
+from whatsappd.engines.neonize.fork.messages import pack_hello
+from whatsappd.engines.protocol import EventKind
 
 OWN = str(os.getpid())
 RECEIPT = {"company": "acme", "kind": "receipt", "number": 3}

@@ -17,7 +17,8 @@ from targets import Target, pieces, refusing
 import whatsappd.api
 from whatsappd.api.checking import checked
 from whatsappd.api.declaration import Params
-from whatsappd.engines.protocol import INBOUND, EventKind, WorkerEvent, parse_worker_event
+from whatsappd.engines.decode import WorkerEvent, decode_event
+from whatsappd.engines.protocol import EventKind
 from whatsappd.errors import (
     InvalidParams,
     Malformed,
@@ -151,7 +152,7 @@ def check_params(call: tuple[type[msgspec.Struct], dict[Any, Any]]) -> None:
 #: An event as a worker sends it, by its kind.
 EVENTS: dict[EventKind, dict[str, Any]] = {
     EventKind.QR: {"code": "2@x"},
-    EventKind.LOGIN: {"outcome": "timeout", "detail": ""},
+    EventKind.PAIRING_ENDED: {"end": "over", "detail": ""},
     EventKind.PAIRED: {"jid": "1@lid", "business_name": "", "platform": "android"},
     EventKind.PAIR_ERROR: {"error": "no"},
     EventKind.CONNECTED: {"jid": "15550100:1@s.whatsapp.net", "lid": "1:1@lid", "push_name": None},
@@ -190,11 +191,11 @@ def worker_events(draw: st.DrawFn) -> Any:
 def check_worker_event(value: Any) -> None:
     """What is taken for an event can be stored; all else is refused before anybody acts on it."""
     with refusing(Malformed, InvalidParams):
-        event = parse_worker_event(named_arguments([value]))
+        event = decode_event(named_arguments([value]))
         assert isinstance(event, WorkerEvent)
         assert event.number is None or (type(event.number) is int and 0 < event.number < 2**63)
-        if event.kind in INBOUND:
-            stored = arrival("acme", event)
+        if event.is_inbound:
+            stored = arrival(event)
             assert stored.draft.company == "acme"
             assert stored.receipt is None or -(2**63) <= stored.receipt.time_ms < 2**63
 

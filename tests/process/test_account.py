@@ -29,12 +29,12 @@ async def test_an_account_that_another_company_has_is_never_connected(
     await world.session.start()
     await until(world, SessionState.HELD)
     assert "the account of company globex" in world.session.cause
-    assert world.workers.spawned == 0
+    assert world.engine.spawned == 0
     # It goes on when the other one has given it up.
     await companies.give_account_up("globex")
     await world.session.start()
     await until(world, SessionState.CONNECTING)
-    assert world.workers.spawned == 1
+    assert world.engine.spawned == 1
     await world.session.stop()
 
 
@@ -47,7 +47,7 @@ async def test_another_number_is_never_connected_until_it_is_meant(
     await until(world, SessionState.HELD)
     assert "+15550100" in world.session.cause
     assert "+15550300" in world.session.cause
-    assert world.workers.spawned == 0
+    assert world.engine.spawned == 0
     await companies.leave_account("acme")
     await world.session.start()
     await until(world, SessionState.CONNECTING)

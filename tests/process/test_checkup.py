@@ -18,10 +18,11 @@ import pytest
 import trio
 
 from whatsappd.engines.child_process import ChildProcess
-from whatsappd.engines.neonize.spawn import Spawned
-from whatsappd.engines.protocol import WorkerEvent, WorkerMethod
-from whatsappd.engines.worker_process import OnEvents, WorkerProcess
+from whatsappd.engines.decode import WorkerEvent
+from whatsappd.engines.port import OnEvents, WhatsAppAccess
+from whatsappd.engines.worker_process import SpawnedProcess, WorkerProcess
 from whatsappd.errors import TimedOut, WorkerGone
+from whatsappd.model.content import Text
 from whatsappd.rules.health import Asked
 from whatsappd.sessions.checkup import ask
 
@@ -55,12 +56,15 @@ async def worker_with(on_events: OnEvents) -> AsyncIterator[WorkerProcess]:
     )
     theirs.close()
     os.close(output_writer)
-    worker = WorkerProcess("acme", Spawned(ChildProcess(process.pid), ours, output))
+    spawned = SpawnedProcess(ChildProcess(process.pid), ours, output)
+    worker = WorkerProcess(
+        "acme", spawned, access=WhatsAppAccess(), on_refused_call=lambda _call: None
+    )
     try:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(worker.run, on_events)
             with trio.fail_after(20):
-                await worker.call(WorkerMethod.HEALTH)  # it is up
+                await worker.health()  # it is up
             yield worker
             worker.kill()
     finally:
@@ -83,11 +87,11 @@ async def test_a_stopped_process_is_silent_and_an_ended_one_is_gone() -> None:
         os.kill(worker.pid, signal.SIGSTOP)
         assert (await ask(worker, 0.05)).asked is Asked.SILENT
         with pytest.raises(TimedOut):
-            await worker.call(WorkerMethod.SEND, patience_s=0.05)
+            await worker.send("x", Text("y"), b"z", patience_s=0.05)
         worker.kill()
         assert (await ask(worker, 20)).asked is Asked.GONE
         with pytest.raises(WorkerGone):
-            await worker.call(WorkerMethod.SEND, patience_s=20)
+            await worker.send("x", Text("y"), b"z", patience_s=20)
 
 
 class FullDisk:
@@ -112,7 +116,7 @@ async def test_a_worker_whose_news_we_do_not_take_is_not_called_hung_and_not_giv
         answered = trio.Event()
 
         async def send() -> None:
-            await worker.call(WorkerMethod.SEND, patience_s=0.05)
+            await worker.send("x", Text("y"), b"z", patience_s=0.05)
             answered.set()
 
         async with trio.open_nursery() as nursery:

@@ -41,10 +41,10 @@ async def test_a_session_can_be_stopped_before_its_worker_was_opened(
 
 async def test_a_worker_that_could_not_be_opened_is_followed_by_another(world: World) -> None:
     """It knows nothing that could be stopped, and says so."""
-    world.workers.refusals.append("worker.lock: No space left on device")
+    world.engine.refusals.append("worker.lock: No space left on device")
     await world.session.start()
     await becomes(world, SessionState.CONNECTING)
-    assert world.workers.spawned == 2
+    assert world.engine.spawned == 2
     assert world.session.last_error is not None
     assert "No space left on device" in world.session.last_error
     await world.session.stop()

@@ -12,9 +12,9 @@ import pytest
 import trio
 from structlog.testing import capture_logs
 
+from whatsappd.engines.neonize.fork.messages import ForkRequest
 from whatsappd.engines.neonize.fork.server import _fork_worker
 from whatsappd.engines.neonize.spawn import Confinement, ForkServer
-from whatsappd.engines.protocol import WorkerRequest
 from whatsappd.errors import WorkerFailed
 from whatsappd.wire.frames import pack
 
@@ -170,7 +170,7 @@ def test_a_refused_fork_leaves_no_descriptors(monkeypatch: pytest.MonkeyPatch) -
         for _ in range(50):
             with pytest.raises(BlockingIOError):
                 _fork_worker(
-                    WorkerRequest("acme", "/", [], [], "no"), ours, [theirs.fileno()], lambda: None
+                    ForkRequest("acme", "/", [], [], "no"), ours, [theirs.fileno()], lambda: None
                 )
         assert open_descriptors() == before
 

@@ -40,7 +40,7 @@ async def test_a_disk_that_refuses_for_long_costs_no_worker(
         await world.outbox.view.wait(row_id, {OutboxState.UNCERTAIN})
     assert world.session.state is SessionState.CONNECTING
     assert world.session.last_error is None
-    assert world.workers.spawned == 1
+    assert world.engine.spawned == 1
     await world.session.stop()
 
 

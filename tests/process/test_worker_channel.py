@@ -17,10 +17,16 @@ import trio.testing
 from message_shapes import MESSAGE
 
 from whatsappd.engines.child_process import ChildProcess
-from whatsappd.engines.neonize.spawn import Spawned
-from whatsappd.engines.protocol import MAX_REASON, EventKind, WorkerEvent, WorkerMethod
-from whatsappd.engines.worker_process import CONFIRM_EVERY, WorkerProcess
+from whatsappd.engines.decode import MAX_REASON, WorkerEvent
+from whatsappd.engines.port import WhatsAppAccess
+from whatsappd.engines.protocol import (
+    QrShown,
+    UnreadableEvent,
+)
+from whatsappd.engines.worker_process import CONFIRM_EVERY, SpawnedProcess, WorkerProcess
 from whatsappd.errors import WorkerFailed, WorkerGone
+from whatsappd.model.content import Text
+from whatsappd.model.message import Message
 from whatsappd.rules.bounds import WORKER_NEWS
 from whatsappd.rules.health import Asked
 from whatsappd.sessions.checkup import ask
@@ -57,7 +63,10 @@ def a_worker(says: bytes, program: str = _PROGRAM, *arguments: str) -> Iterator[
     with pytest.MonkeyPatch.context() as patched:
         if program == _PROGRAM:  # it saves nothing, however long it is given
             patched.setattr("whatsappd.engines.worker_process._SAVE_WITHIN", 0.1)
-        yield WorkerProcess("acme", Spawned(ChildProcess(child.pid), ours, output))
+        spawned = SpawnedProcess(ChildProcess(child.pid), ours, output)
+    yield WorkerProcess(
+        "acme", spawned, access=WhatsAppAccess(), on_refused_call=lambda _call: None
+    )
     child.returncode = 0  # it was reaped already
 
 
@@ -81,7 +90,7 @@ async def test_a_worker_whose_word_cannot_be_is_ended(said: bytes) -> None:
         status = await worker.run(on_events)
     assert signal.Signals(signal.SIGKILL).name in str(status)
     assert worker.broken
-    assert all(each.kind == "qr" for each in taken)
+    assert all(isinstance(each.event, QrShown) for each in taken)
 
 
 @pytest.mark.parametrize(
@@ -126,14 +135,12 @@ async def test_of_one_event_that_cannot_be_only_that_is_told(
             await enough.wait()
             assert worker.broken is None
             nursery.cancel_scope.cancel()
-    assert [each.kind for each in taken] == [
-        EventKind.MESSAGE,
-        EventKind.UNREADABLE,
-        EventKind.MESSAGE,
-    ]
-    assert taken[1].data["of"] == kind
+    assert [type(each.event) for each in taken] == [Message, UnreadableEvent, Message]
+    refused = taken[1].event
+    assert isinstance(refused, UnreadableEvent)
+    assert refused.of == kind
     assert taken[1].number == number
-    assert taken[1].is_inbound is (number is not None)
+    assert (taken[1].is_inbound) is (number is not None)
 
 
 #: A process that says what no worker says, and saves what it has once its channel is gone.
@@ -190,12 +197,7 @@ async def test_a_worker_whose_answer_cannot_be_is_ended(answer: object) -> None:
 
             async def ask() -> None:
                 with pytest.raises(WorkerGone, match="never should"):
-                    await worker.call(
-                        WorkerMethod.SEND,
-                        to="x",
-                        content={"kind": "text", "text": "y"},
-                        secret=b"z",
-                    )
+                    await worker.send("x", Text("y"), b"z")
 
             nursery.start_soon(ask)
             await trio.testing.wait_all_tasks_blocked()
@@ -221,7 +223,7 @@ async def test_a_workers_refusal_is_one_however_it_words_it(error: object) -> No
 
             async def ask() -> None:
                 with pytest.raises(WorkerFailed) as refusal:
-                    await worker.call(WorkerMethod.LOGOUT)
+                    await worker.log_out()
                 assert len(refusal.value.message) <= MAX_REASON
                 nursery.cancel_scope.cancel()
 
@@ -255,7 +257,7 @@ async def test_a_worker_that_answers_what_nobody_asked_is_ended(answers: bytes) 
 
             async def call() -> None:
                 with suppress(WorkerGone):
-                    await worker.call(WorkerMethod.LOGOUT)
+                    await worker.log_out()
 
             nursery.start_soon(call)
             await trio.testing.wait_all_tasks_blocked()
@@ -271,7 +273,7 @@ async def test_an_answer_may_come_when_nobody_waits_for_it_any_more() -> None:
 
     with a_worker(pack_result(0, {}) + event(), _REPEATING, "1") as worker, trio.fail_after(30):
         with trio.move_on_after(0):
-            await worker.call(WorkerMethod.HEALTH)
+            await worker.health()
         async with trio.open_nursery() as nursery:
             nursery.start_soon(worker.run, on_events)
             await enough.wait()

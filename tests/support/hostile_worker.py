@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 from whatsappd.confinement import landlock, seccomp
 from whatsappd.engines.neonize.fork import server
 from whatsappd.engines.neonize.worker import confine, main
+from whatsappd.engines.protocol import OpenClient
 
 #: Pipes in a company's directory, which the test has made. A line of JSON and Python code go in,
 #: the code's `result` comes out.
@@ -26,10 +27,9 @@ WITHOUT = "PYTHONTESTWITHOUT"
 
 
 class TakenOver(main.WorkerServer):
-    def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        answer = super()._open(arguments)
+    def _open(self, asked: OpenClient) -> None:
+        super()._open(asked)
         threading.Thread(target=obey, daemon=True).start()
-        return answer
 
 
 def obey() -> None:

@@ -11,17 +11,18 @@ import signal
 import socket
 import subprocess
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import trio
+from fake_engine import FakeEngine
 
 from whatsappd.engines.child_process import ChildProcess
-from whatsappd.engines.neonize.spawn import Spawned
+from whatsappd.engines.port import OnRefusedCall, WhatsAppAccess
 from whatsappd.engines.protocol import WorkerMethod
-from whatsappd.engines.whatsapp_access import WhatsAppAccess
+from whatsappd.engines.worker_process import SpawnedProcess, WorkerProcess
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
 from whatsappd.sessions.inbound import InboundLog
-from whatsappd.sessions.session import CompanySession
+from whatsappd.sessions.session import CompanySession, SessionParts
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts
@@ -34,20 +35,24 @@ from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import pack_error, pack_result
 
 OPEN_DEADLINE_S = 0.5
+JID = "15550100:3@s.whatsapp.net"
 
 
-class Workers:
-    """In place of a fork server: processes that do nothing, whose requests are answered here.
+class ScriptedEngine(FakeEngine):
+    """Its workers are processes that do nothing, whose requests are answered here.
 
     As real ones, they know no request before they are opened, and end with their channel.
     """
 
     def __init__(self, nursery: trio.Nursery) -> None:
+        super().__init__()
         self._nursery = nursery
         self.spawned = 0
         self.refusals: list[str] = []  # of OPEN, one after the other
 
-    async def spawn(self, _company: str, **_where: object) -> Spawned:
+    async def start_worker(
+        self, company: str, directory: Path, on_refused_call: OnRefusedCall
+    ) -> WorkerProcess:
         self.spawned += 1
         ours, theirs = socket.socketpair()
         output, output_writer = os.pipe()
@@ -56,7 +61,10 @@ class Workers:
         child = ChildProcess(process.pid)
         process.returncode = 0  # the session reaps it
         self._nursery.start_soon(self._answer, trio.socket.from_stdlib_socket(theirs), child)
-        return Spawned(child, ours, output)
+        spawned = SpawnedProcess(child, ours, output)
+        return WorkerProcess(
+            company, spawned, access=WhatsAppAccess(), on_refused_call=on_refused_call
+        )
 
     async def _answer(self, channel: trio.socket.SocketType, child: ChildProcess) -> None:
         reader = MessagePackReader()
@@ -80,7 +88,7 @@ class World(NamedTuple):
     events: EventLog
     outbox: Outbox
     inbound: InboundLog
-    workers: Workers
+    engine: ScriptedEngine
     session: CompanySession
 
 
@@ -90,22 +98,23 @@ async def make_world(database: Database, directory: Path, nursery: trio.Nursery)
     outbox = await open_outbox(database, events)
     companies = Companies(database)
     await companies.put_wanted("acme", True)
-    workers: Any = Workers(nursery)
+    await companies.put_identity("acme", jid=JID, lid=None, push_name=None)
+    engine = ScriptedEngine(nursery)
     inbound = InboundLog(
         events, Intake(database, events, outbox.writes, Contacts(database)), retry_s=0.01
     )
     session = CompanySession(
-        "acme",
+        await companies.get("acme"),
         directory=directory / "acme",
-        fork_server=workers,
-        companies=companies,
-        inbound=inbound,
-        outbox=outbox,
-        access=WhatsAppAccess,
-        settings=SessionSettings(
-            open_deadline_s=OPEN_DEADLINE_S, retry_store_s=0.01, retry_base_ms=1, retry_cap_ms=1
+        parts=SessionParts(
+            engine=engine,
+            companies=companies,
+            inbound=inbound,
+            outbox=outbox,
+            settings=SessionSettings(
+                open_deadline_s=OPEN_DEADLINE_S, retry_store_s=0.01, retry_base_ms=1, retry_cap_ms=1
+            ),
         ),
     )
-    session.jid = "15550100:3@s.whatsapp.net"
     nursery.start_soon(session.run)
-    return World(events, outbox, inbound, workers, session)
+    return World(events, outbox, inbound, engine, session)

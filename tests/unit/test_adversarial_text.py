@@ -16,7 +16,7 @@ import pytest
 from whatsappd.api.checking import checked
 from whatsappd.api.messages import SendMessage
 from whatsappd.config.quoting import masked
-from whatsappd.engines.neonize.send_errors import classify
+from whatsappd.engines.neonize.worker.send_errors import classify
 from whatsappd.errors import InvalidParams, WhatsappdError
 from whatsappd.model.company import validate_company
 from whatsappd.model.jid import parse_jid, parse_recipient

@@ -9,7 +9,9 @@ from types import SimpleNamespace
 import pytest
 import trio
 import trio.testing
+from fake_engine import FakeEngine
 
+from whatsappd.engines.port import EngineStatus
 from whatsappd.errors import StoreFailed
 from whatsappd.handlers.monitoring import shown_health
 from whatsappd.limits.port import LimiterHealth
@@ -49,7 +51,7 @@ class World:
             database=self,  # type: ignore[arg-type]
             outbox=SimpleNamespace(view=self),  # type: ignore[arg-type]
             pool=self,  # type: ignore[arg-type]
-            fork_server=SimpleNamespace(pid=1, is_ready=True, problem=None, confined=None),  # type: ignore[arg-type]
+            engine=FakeEngine(EngineStatus(pid=1, is_ready=True)),
             alerts=self,  # type: ignore[arg-type]
             webhooks=SimpleNamespace(all=self.no_webhooks),  # type: ignore[arg-type]
             deliverer_away_ms=lambda: None,

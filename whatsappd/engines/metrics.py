@@ -2,21 +2,10 @@
 
 from __future__ import annotations
 
-from typing import Protocol
-
+from whatsappd.engines.port import EngineStatus
 from whatsappd.metric import COUNTER, GAUGE, Metric, Metrics, one
 
-
-class MeasuredForkServer(Protocol):
-    """What is read of an `engines.neonize.spawn.ForkServer`."""
-
-    @property
-    def pid(self) -> int | None: ...
-    @property
-    def restarts(self) -> int: ...
-
-
-FORK_SERVER: Metrics[MeasuredForkServer] = (
+FORK_SERVER: Metrics[EngineStatus] = (
     Metric(
         "whatsappd_fork_server_up", GAUGE, "Whether the fork server runs (1) or not (0).", (),
         one(lambda fork_server: int(fork_server.pid is not None)),

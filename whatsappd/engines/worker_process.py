@@ -10,7 +10,7 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import structlog
 import trio
@@ -19,15 +19,28 @@ from whatsappd.clock import steady_ms
 from whatsappd.confinement.resolver import resolver_file
 from whatsappd.confinement.seccomp import RefusedCall
 from whatsappd.engines.child_output import log_output
-from whatsappd.engines.child_process import ExitStatus
-from whatsappd.engines.neonize.spawn import Spawned
+from whatsappd.engines.child_process import ChildProcess, ExitStatus, ProcessView
+from whatsappd.engines.confined import Confined
+from whatsappd.engines.decode import WorkerEvent, decode_answer, decode_event, reason_in_error
+from whatsappd.engines.port import OnEvents, OnRefusedCall, WhatsAppAccess
 from whatsappd.engines.protocol import (
+    METHODS,
     TAKEN,
-    WorkerEvent,
+    AddressesFound,
+    AskHealth,
+    ClientHealth,
+    LogOutDevice,
+    LookUpAddresses,
+    MessageSent,
+    OpenClient,
+    SendContent,
+    SendFate,
+    SendRefusal,
+    StopClient,
+    WorkerAnswer,
     WorkerMethod,
-    check_answer,
-    parse_worker_event,
-    reason_in_error,
+    WorkerRequest,
+    as_map,
 )
 from whatsappd.engines.refused_calls import answer_refused
 from whatsappd.errors import (
@@ -39,6 +52,7 @@ from whatsappd.errors import (
     WorkerFailed,
     WorkerGone,
 )
+from whatsappd.model.content import Sendable
 from whatsappd.rules.bounds import WORKER_NEWS, Pace
 from whatsappd.rules.milestones import is_milestone
 from whatsappd.wire.frames import READ_SIZE, MessagePackReader
@@ -54,8 +68,6 @@ from whatsappd.wire.rpc import (
 
 log = structlog.get_logger()
 
-OnEvents = Callable[[list[WorkerEvent]], Awaitable[None]]
-
 #: Inbound events that a worker keeps at the most, beside those that are on their way.
 CONFIRM_EVERY = 32
 #: How long an ended process's output may stay open: something it started may hold it for ever.
@@ -66,16 +78,32 @@ _LARGEST_SHOWN = 2**32
 _SAVE_WITHIN = 2.5
 
 
+class SpawnedProcess(NamedTuple):
+    """A worker just forked, and the daemon's ends of what it holds.
+
+    `view`: what the kernel tells about it; None: nothing. `listener`: of its refused system calls
+    (`confinement.seccomp`); None: they are not counted.
+    """
+
+    process: ChildProcess
+    channel: socket.socket
+    output: int
+    confined: Confined = Confined()
+    view: ProcessView | None = None
+    listener: int | None = None
+
+
 class WorkerProcess:
-    """One worker process. `run` must be running for `call` to be answered."""
+    """An `engines.port.EngineWorker`, over the protocol of `engines.protocol`."""
 
     def __init__(
-        self, company: str, spawned: Spawned, refused_in_all: Counter[str] | None = None
+        self,
+        company: str,
+        spawned: SpawnedProcess,
+        *,
+        access: WhatsAppAccess,
+        on_refused_call: OnRefusedCall,
     ) -> None:
-        """
-        Args:
-            refused_in_all: where refused system calls are counted beyond this worker's life.
-        """
         self.company = company
         self.pid = spawned.process.pid
         self.confined = spawned.confined
@@ -85,7 +113,8 @@ class WorkerProcess:
         self.view = spawned.view
         #: System calls that it was refused, by name.
         self.refused_calls: Counter[str] = Counter()
-        self._refused_in_all = Counter() if refused_in_all is None else refused_in_all
+        self._access = access
+        self._on_refused_call = on_refused_call
         self._listener = spawned.listener
         self._refusing = trio.CancelScope()
         self.started_at_ms = steady_ms()
@@ -151,16 +180,48 @@ class WorkerProcess:
                 os.close(self._listener)
         return status
 
-    async def call(
+    async def open(self, *, taken: int, log_level: str) -> None:
+        access = self._access
+        await self._call(OpenClient(taken, log_level, access.proxy, access.noise_root))
+
+    async def send(
         self,
-        method: WorkerMethod,
+        to: str,
+        content: Sendable,
+        secret: bytes,
         *,
         patience_s: float = math.inf,
         slow_s: float = math.inf,
         if_slow: Callable[[], Awaitable[object]] | None = None,
-        **arguments: Any,
-    ) -> Any:
-        """Ask the worker; its result. Cancellation forgets the answer, not the work.
+    ) -> MessageSent | SendRefusal | None:
+        request = SendContent(to, content, secret)
+        try:
+            answer = await self._call(
+                request, patience_s=patience_s, slow_s=slow_s, if_slow=if_slow
+            )
+        except WorkerFailed as error:  # it says why, and not what became of the message
+            words = f"nobody knows whether it was sent ({error.message})"
+            return SendRefusal(SendFate.UNKNOWN, words)
+        return cast("MessageSent | SendRefusal | None", answer)
+
+    async def look_up(self, address: str) -> AddressesFound:
+        return cast("AddressesFound", await self._call(LookUpAddresses([address])))
+
+    async def health(self) -> ClientHealth:
+        return cast("ClientHealth", await self._call(AskHealth()))
+
+    async def log_out(self) -> None:
+        await self._call(LogOutDevice())
+
+    async def _call(
+        self,
+        request: WorkerRequest,
+        *,
+        patience_s: float = math.inf,
+        slow_s: float = math.inf,
+        if_slow: Callable[[], Awaitable[object]] | None = None,
+    ) -> WorkerAnswer | None:
+        """Ask the worker; its answer. Cancellation forgets the answer, not the work.
 
         Args:
             patience_s: its time to answer. While the daemon's own store holds up what the worker
@@ -175,13 +236,14 @@ class WorkerProcess:
         """
         if self._closed:
             raise WorkerGone("the worker is gone")
+        method = METHODS[type(request)]
         msgid = self._next_msgid
         self._next_msgid = (msgid + 1) & MAX_MSGID
         answer = self._waiting[msgid] = _AwaitedAnswer()
         try:
             async with self._send_lock:
-                request = pack_request(msgid, method, arguments)
-                await self._channel.send_all(self._confirmation() + request)
+                packed = pack_request(msgid, method, as_map(request))
+                await self._channel.send_all(self._confirmation() + packed)
             wait = partial(self._wait_for, answer, method, patience_s)
             if if_slow is not None:
                 with trio.move_on_after(slow_s):
@@ -202,11 +264,10 @@ class WorkerProcess:
         if answer.response.error is not None:
             raise WorkerFailed(reason_in_error(answer.response.error))
         try:
-            check_answer(method, answer.response.result)
+            return decode_answer(method, answer.response.result)
         except Malformed as error:
             self._end_broken(error.message)
             raise WorkerGone("the worker answered what it never should, and is ended") from error
-        return answer.response.result
 
     async def _wait_for(
         self, answer: _AwaitedAnswer, method: WorkerMethod, patience_s: float
@@ -257,7 +318,7 @@ class WorkerProcess:
         if grace > 0:
             with trio.move_on_after(grace):
                 try:
-                    await self.call(WorkerMethod.STOP)
+                    await self._call(StopClient())
                 except WhatsappdError as error:
                     log.debug("worker_not_stopped", company=self.company, error=error.message)
             with trio.move_on_after(_SAVE_WITHIN):
@@ -290,7 +351,7 @@ class WorkerProcess:
                 await answer_refused(self._listener, self._count_refused)
 
     def _count_refused(self, refused: RefusedCall) -> None:
-        self._refused_in_all[refused.call] += 1
+        self._on_refused_call(refused.call)
         self.refused_calls[refused.call] += 1
         count = self.refused_calls[refused.call]
         if is_milestone(count):
@@ -369,7 +430,7 @@ class WorkerProcess:
                 self._take_answer(response)
                 return None
             case Notification() as notification:
-                return parse_worker_event(named_arguments(notification.params))
+                return decode_event(named_arguments(notification.params))
         raise Malformed("a worker sent a request")
 
     def _take_answer(self, response: Response) -> None:

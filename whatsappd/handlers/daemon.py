@@ -10,8 +10,8 @@ from whatsappd import __version__
 from whatsappd.api import daemon as api
 from whatsappd.api.declaration import NoParams
 from whatsappd.clock import now_ms
-from whatsappd.engines.neonize.spawn import ForkServer
-from whatsappd.engines.protocol import Confined
+from whatsappd.engines.confined import Confined
+from whatsappd.engines.port import Engine
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.sessions import shown_session
 from whatsappd.model.event import EVENT_FORMAT
@@ -33,7 +33,7 @@ class DaemonApi:
         socket: Path,
         pool: Pool,
         events: EventLog,
-        fork_server: ForkServer,
+        engine: Engine,
         sandbox: Callable[[], api.SandboxPlace | None],
         log_level: Callable[[str | None], str],
     ) -> None:
@@ -43,7 +43,7 @@ class DaemonApi:
         self._socket = socket
         self._pool = pool
         self._events = events
-        self._fork_server = fork_server
+        self._engine = engine
         self._sandbox = sandbox
         self._log_level = log_level
         self._started_ms = now_ms()
@@ -75,9 +75,10 @@ class DaemonApi:
 
     def _confinement(self) -> api.ConfinementInfo:
         """What restricts workers: in full, or what is lacking. Unknown before the first."""
-        confined = self._fork_server.confined
+        engine = self._engine.status
+        confined = engine.confined
         return api.ConfinementInfo(
-            wanted=self._fork_server.confinement.wanted,
+            wanted=engine.confinement,
             **(Confined() if confined is None else confined)._asdict(),
             known=confined is not None,
         )
@@ -106,5 +107,5 @@ class DaemonApi:
         )
 
     def _fork_server_info(self) -> api.ForkServerInfo:
-        server = self._fork_server
+        server = self._engine.status
         return api.ForkServerInfo(pid=server.pid, restarts=server.restarts, problem=server.problem)

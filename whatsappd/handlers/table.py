@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 from whatsappd.api.daemon import SandboxPlace
-from whatsappd.engines.neonize.spawn import ForkServer
+from whatsappd.engines.port import Engine
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.auditing import audited
 from whatsappd.handlers.backup import BackupApi
@@ -52,7 +52,7 @@ class ApiParts(NamedTuple):
     webhooks: Webhooks
     webhook_delivery: WebhookDelivery
     pool: Pool
-    fork_server: ForkServer
+    engine: Engine
     sandbox: SandboxHandle | None
     settings: SessionSettings
     backups: Backups
@@ -76,7 +76,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, Lim
         socket=parts.socket,
         pool=parts.pool,
         events=parts.events,
-        fork_server=parts.fork_server,
+        engine=parts.engine,
         sandbox=lambda: SandboxPlace(**sandbox.info.as_wire()) if sandbox else None,
         log_level=parts.log_level,
     )

@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Sequence
 from typing import NamedTuple
 
-from whatsappd.engines.neonize.spawn import ForkServer
-from whatsappd.engines.protocol import REQUIRED, Confined
+from whatsappd.engines.confined import REQUIRED, Confined
+from whatsappd.engines.port import EngineStatus
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.monitoring.kernel import Disk
 from whatsappd.rules.alerts import FEW_FILES, AlertThresholds
@@ -82,21 +82,21 @@ def check_store(trouble: str | None) -> Check:
     )  # fmt: skip
 
 
-def check_fork_server(fork_server: ForkServer) -> Check:
-    if fork_server.pid is None or not fork_server.is_ready:
+def check_fork_server(engine: EngineStatus) -> Check:
+    if engine.pid is None or not engine.is_ready:
         return Check(
             "fork_server", False, "it is being started; running workers live on",
             "wait a moment; if that lasts, the daemon's log has its reasons",
         )  # fmt: skip
-    if fork_server.problem is not None:
-        words = f"it works, but slowly: preloading failed ({fork_server.problem})"
+    if engine.problem is not None:
+        words = f"it works, but slowly: preloading failed ({engine.problem})"
         return Check("fork_server", True, words)
-    return Check("fork_server", True, f"pid {fork_server.pid}")
+    return Check("fork_server", True, f"pid {engine.pid}")
 
 
-def check_confinement(fork_server: ForkServer, sessions: Sequence[CompanySession]) -> Check:
+def check_confinement(engine: EngineStatus, sessions: Sequence[CompanySession]) -> Check:
     """Whether workers are kept from what is not theirs, and whether one tried to get at it."""
-    confined = fork_server.confined
+    confined = engine.confined
     tried = [session for session in sessions if session.refused_calls]
     if tried:
         calls = Counter(call for session in tried for call in session.refused_calls)
@@ -110,7 +110,7 @@ def check_confinement(fork_server: ForkServer, sessions: Sequence[CompanySession
     if confined is None:
         return Check("confinement", True, "it is known when the first worker has been made")
     detail = words_for(confined)
-    if fork_server.confinement.wanted == REQUIRED and not confined.is_whole:
+    if engine.confinement == REQUIRED and not confined.is_whole:
         return Check(
             "confinement", False, f"{detail}; so no worker is started",
             "use a kernel that has it, or set sessions.confinement to auto",

@@ -29,7 +29,7 @@ class Disk(NamedTuple):
 
 
 class Process(Protocol):
-    """One whose memory is asked for (`engines.child_process.ProcessView`)."""
+    """One whose memory is asked for (`engines.port.KernelView`)."""
 
     def smaps_rollup(self) -> bytes | None: ...
 

@@ -14,7 +14,7 @@ import structlog
 import trio
 
 from whatsappd.clock import now_ms, steady_ms
-from whatsappd.engines.neonize.spawn import ForkServer
+from whatsappd.engines.port import Engine
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.logs.writer import LogWriter
@@ -62,7 +62,7 @@ class Watched(NamedTuple):
     database: Database
     outbox: Outbox
     pool: Pool
-    fork_server: ForkServer
+    engine: Engine
     alerts: Alerts
     webhooks: Webhooks
     deliverer_away_ms: Callable[[], int | None]
@@ -178,8 +178,8 @@ class Monitor:
         sessions = [health_of(session) for session in told]
         checks = [
             health.check_store(watched.database.trouble),
-            health.check_fork_server(watched.fork_server),
-            health.check_confinement(watched.fork_server, told),
+            health.check_fork_server(watched.engine.status),
+            health.check_confinement(watched.engine.status, told),
             health.check_event_loop(self.loop_longest_ms, thresholds),
             health.check_disk(disk, thresholds, watched.database.trouble),
             places,

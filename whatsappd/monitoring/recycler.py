@@ -13,7 +13,7 @@ import trio
 
 from whatsappd.clock import steady_ms
 from whatsappd.confinement.resolver import resolver_file
-from whatsappd.engines.worker_process import WorkerProcess
+from whatsappd.engines.port import EngineWorker
 from whatsappd.monitoring import kernel
 from whatsappd.monitoring.settings import RecycleSettings
 from whatsappd.rules.recycling import WorkerUse, choose
@@ -64,7 +64,7 @@ class Recycler:
             log.info("worker_not_recycled_yet", company=session.company, why=words)
 
     def _ask_kernel(
-        self, workers: Mapping[str, WorkerProcess], are_off: bool
+        self, workers: Mapping[str, EngineWorker], are_off: bool
     ) -> dict[str, WorkerUse]:
         resolver = resolver_file()
         outdated = {

@@ -17,7 +17,7 @@ import trio
 from whatsappd import __version__
 from whatsappd.clock import now_ms
 from whatsappd.engines import metrics as engines
-from whatsappd.engines.child_process import ProcessView
+from whatsappd.engines.port import KernelView
 from whatsappd.errors import StoreFailed, UnknownCompany
 from whatsappd.metric import Readings
 from whatsappd.model.consumer import is_webhook
@@ -158,7 +158,7 @@ class Scrape:
         readings.read(metrics.EVENT_LOOP, loop)
         readings.read(metrics.SUPERVISION, tasks)
         readings.read(metrics.LOG, watched.log.dropped)
-        readings.read(engines.FORK_SERVER, watched.fork_server)
+        readings.read(engines.FORK_SERVER, watched.engine.status)
 
     def _read_store(self, readings: Readings, stored: _Stored) -> None:
         readings.read(store.DATABASE, self._watched.database.trouble)
@@ -193,7 +193,7 @@ class Scrape:
         readings.read(store.OUTBOX, outbox)
 
     def _complete_and_render(
-        self, readings: Readings, views: Mapping[str, ProcessView], told: Set[str]
+        self, readings: Readings, views: Mapping[str, KernelView], told: Set[str]
     ) -> str:
         """In a thread: ask the kernel, and make the text."""
         from whatsappd.monitoring.prometheus_text import render

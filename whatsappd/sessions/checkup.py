@@ -1,22 +1,25 @@
-"""Asking one worker how it is, and keeping what came of it; `rules.health` judges.
+"""Health check-ups of a session: its worker is asked, its files are looked at, and what came of it
+is kept; `rules.health` judges.
 
 Called by `session` in every round of health checks.
 """
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import NamedTuple
 
 import structlog
 import trio
 
 from whatsappd.clock import now_ms
-from whatsappd.engines.protocol import WorkerMethod
-from whatsappd.engines.worker_process import WorkerProcess
+from whatsappd.engines.port import EngineWorker
 from whatsappd.errors import TimedOut, WorkerFailed, WorkerGone
 from whatsappd.rules.health import Asked, HealthLimits, Judgement, Observation, judge
 from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.settings import SessionSettings
+from whatsappd.state import Place
 
 log = structlog.get_logger()
 
@@ -41,7 +44,7 @@ class Checkup(NamedTuple):
     failures: int
 
 
-async def ask(worker: WorkerProcess, patience_s: float) -> HealthAnswer:
+async def ask(worker: EngineWorker, patience_s: float) -> HealthAnswer:
     """How the worker and its connection are, after at most `patience_s` of its own time.
 
     Only while our store holds up what the worker brings, it is `HELD_UP` and not to blame.
@@ -49,14 +52,14 @@ async def ask(worker: WorkerProcess, patience_s: float) -> HealthAnswer:
     began = trio.current_time()
     try:
         with trio.move_on_after(patience_s) as longest:
-            found = await worker.call(WorkerMethod.HEALTH)
+            found = await worker.health()
         if longest.cancelled_caught:
             asked = Asked.HELD_UP if worker.is_held_up else Asked.SILENT
             return HealthAnswer(asked)
     except (WorkerFailed, WorkerGone, TimedOut):
         return HealthAnswer(Asked.GONE)
     took_ms = round((trio.current_time() - began) * 1000)
-    return HealthAnswer(Asked.ANSWERED, found["connected"], found["logged_in"], took_ms)
+    return HealthAnswer(Asked.ANSWERED, found.connected, found.logged_in, took_ms)
 
 
 class Checkups:
@@ -97,3 +100,26 @@ class Checkups:
         if last is None or last.generation != generation or last.at_ms < since_ms:
             return HealthAnswer()
         return last.answer
+
+
+class OpenedFiles:
+    """The files that a session's worker opened: they must stay where they are. Both methods ask the
+    disk: call them in a thread."""
+
+    def __init__(self, paths: tuple[Path, ...]) -> None:
+        self.trouble: str | None = None  # what is wrong with them, in words
+        self._paths = paths
+        self._places: tuple[Place, ...] = ()
+
+    def note(self) -> None:
+        """A worker has opened them: these are they."""
+        found: list[Place] = []
+        for path in self._paths:
+            with suppress(OSError):  # then it is said at the next check that there is none
+                found.append(Place.of(path))
+        self._places = tuple(found)
+
+    def look(self) -> None:
+        """Find out what is wrong with them."""
+        troubles = ((place, place.trouble()) for place in self._places)
+        self.trouble = next((f"{place.path} {words}" for place, words in troubles if words), None)

@@ -17,8 +17,7 @@ import structlog
 import trio
 
 from whatsappd.clock import settled_ms
-from whatsappd.engines.neonize.send_errors import REACHOUT_TIMELOCK, SendFate, classify
-from whatsappd.engines.protocol import WorkerMethod
+from whatsappd.engines.protocol import SendFate, SendRefusal
 from whatsappd.errors import (
     InvalidParams,
     StoreFailed,
@@ -128,7 +127,7 @@ class Dispatcher:
         looked = trio.current_time() - began
         if self._holds and looked > SHORT_LOOK:
             await trio.sleep(looked * LOOK_PAUSE)
-        # What is being accepted without queueing goes also while the company has to wait.
+        # Messages sent with no_queue also go while the company is rate-limited.
         is_idle = self._holds.company and not self._pacing.prepaid_chats
         await self._wait_for_turn(None if is_idle else seen)
 
@@ -222,14 +221,14 @@ class Dispatcher:
         try:
             worker = self._session.connected_worker("looking a number up")
             with trio.move_on_after(self._settings.look_up_deadline_s):
-                answer = await worker.call(WorkerMethod.LOOK_UP, addresses=[row.chat])
-                account = answer["accounts"].get(row.chat)
+                answer = await worker.look_up(row.chat)
+                account = answer.accounts.get(row.chat)
                 if account is None:
                     await self._outbox.handovers.fail(row.id, "this address is not on WhatsApp")
                     return LookUp.ENDED
                 # A worker's word is checked: what is no address here would stop the whole queue.
                 account = str(parse_recipient(account, field="account"))
-                lid = answer["lids"].get(row.chat)
+                lid = answer.lids.get(row.chat)
                 lid = None if lid is None else str(parse_recipient(lid, field="lid"))
                 return await self._found(row, account, lid)
         except (WorkerFailed, WorkerGone, WrongState, UnknownMessage, InvalidParams) as error:
@@ -283,9 +282,9 @@ class Dispatcher:
         self._replies_in_a_row = self._replies_in_a_row + 1 if row.is_reply else 0
 
     async def _following(self, batch: SendTurn) -> Row | None:
-        """The row to begin in the transaction that records an ack; None: none is.
+        """The row to begin in the transaction that records an ack.
 
-        None is while somebody waits for the moment between two messages.
+        Returns None if no row may go, or if another task waits for the gap between two messages.
         """
         session = self._session
         is_wanted = session.handing_over.statistics().tasks_waiting > 0
@@ -308,28 +307,27 @@ class Dispatcher:
             reason = error.message
             return lambda: outbox.handovers.postpone(row.id, reason, 0)
         try:
-            answer = await worker.call(
-                WorkerMethod.SEND,
+            answer = await worker.send(
+                row.chat,
+                row.content,
+                secret,
                 patience_s=self._settings.send_deadline_s,
                 slow_s=self._settings.slow_ack_s,
                 if_slow=partial(self._until_proved, handover),
-                to=row.chat,
-                content=row.content.as_wire(),
-                secret=secret,
             )
-        except WorkerFailed as error:
-            return await self._refused(handover, error.message)
         except WorkerGone:
             return _leave_to_next_worker
         except TimedOut:
-            # whatsmeow itself gives up earlier: this worker answers nothing any more.
+            # The library itself gives up earlier: this worker answers nothing any more.
             await self._session.replace_hung_worker()
             return _leave_to_next_worker
         if answer is None:
-            # whatsmeow sends nothing else until it has the ack, or gives it up after 75 s.
+            # The library sends nothing else until it has the ack, or gives it up after 75 s.
             await self._session.replace_stuck_worker()
             return partial(outbox.view.get, row.id)
-        return SendAck(row.id, answer["message_id"], answer["timestamp_ms"])
+        if isinstance(answer, SendRefusal):
+            return await self._refused(handover, answer)
+        return SendAck(row.id, answer.message_id, answer.timestamp_ms)
 
     async def _until_proved(self, handover: Handover) -> None:
         """Return when a receipt has proved that WhatsApp has the message, and its ack is missing.
@@ -359,17 +357,16 @@ class Dispatcher:
         self._log.info("ack_missing", id=row.id, state=str(settled.state))
         return True
 
-    async def _refused(self, handover: Handover, error: str) -> Settle:
+    async def _refused(self, handover: Handover, refusal: SendRefusal) -> Settle:
         row, secret, _ = handover
-        verdict = classify(error)
-        if verdict.code == REACHOUT_TIMELOCK:
+        if refusal.fate is SendFate.RESTRICTED:
             await self._pacing.struck()
             until_ms = self._pacing.paused_until_ms or 0
-            return lambda: self._outbox.handovers.postpone(row.id, verdict.reason, until_ms)
-        message_id = await self._session.trace(secret) if verdict.fate is SendFate.UNKNOWN else None
+            return lambda: self._outbox.handovers.postpone(row.id, refusal.reason, until_ms)
+        message_id = await self._session.trace(secret) if refusal.fate is SendFate.UNKNOWN else None
         chance = random.random()
         return lambda: settle_refusal(
-            self._outbox.handovers, row, verdict, message_id=message_id, chance=chance
+            self._outbox.handovers, row, refusal, message_id=message_id, chance=chance
         )
 
     async def _record(
@@ -378,8 +375,8 @@ class Dispatcher:
         """Record an outcome, however long the disk refuses it; the row as it is then, if anything
         is known about it, and the attempt that was begun for `following`.
 
-        If the daemon ends before the disk takes it, the next one finds it out (see `sessions.
-        attempts`); so the first attempt is shielded, and the others need not hold up the end. They
+        If the daemon ends before the disk takes it, the next one finds it out (see
+        `handover`); so the first attempt is shielded, and the others need not hold up the end. They
         begin nothing either: it would be left without a hand-over.
         """
         complained = False

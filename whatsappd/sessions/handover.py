@@ -5,15 +5,14 @@ Called by the dispatcher after each attempt, and by the session when a worker op
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
-from pathlib import Path
+from collections.abc import Awaitable, Callable, Collection, Sequence
 
 import structlog
 import trio
 
 from whatsappd.clock import settled_ms
-from whatsappd.engines.neonize.send_errors import SendFate, SendRefusal
-from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
+from whatsappd.engines.port import AttemptEvidence
+from whatsappd.engines.protocol import SendFate, SendRefusal
 from whatsappd.errors import StoreFailed, UnknownMessage, WrongState
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.backoff import full_jitter
@@ -31,27 +30,27 @@ _CUT_OFF = "the session ended while the message was being handed over"
 async def settle_refusal(
     handovers: OutboxHandovers,
     row: Row,
-    verdict: SendRefusal,
+    refusal: SendRefusal,
     *,
     message_id: str | None,
     chance: float,
 ) -> Row:
-    """Record what an attempt that whatsmeow refused came to.
+    """Record what an attempt that was refused came to.
 
     Args:
         message_id: of an attempt of unknown fate, if the account's database has it: receipts then
             tell its fate.
     """
-    match verdict.fate:
+    match refusal.fate:
         case SendFate.PERMANENT:
-            return await handovers.fail(row.id, verdict.reason)
-        case SendFate.PASSING:
+            return await handovers.fail(row.id, refusal.reason)
+        case SendFate.PASSING | SendFate.RESTRICTED:
             delay = full_jitter(
                 row.attempts, base_ms=RETRY_BASE_MS, cap_ms=RETRY_CAP_MS, chance=chance
             )
-            return await handovers.postpone(row.id, verdict.reason, settled_ms() + delay)
+            return await handovers.postpone(row.id, refusal.reason, settled_ms() + delay)
         case SendFate.UNKNOWN:
-            return await handovers.mark_uncertain(row.id, verdict.reason, message_id=message_id)
+            return await handovers.mark_uncertain(row.id, refusal.reason, message_id=message_id)
 
 
 async def give_up_orphans(handovers: OutboxHandovers, wanted: Collection[str]) -> Sequence[Row]:
@@ -71,9 +70,8 @@ async def settle_cut_off(
     handovers: OutboxHandovers,
     company: str,
     attempts: Sequence[Handover],
-    database: Path,
+    find: Callable[[Collection[bytes]], Awaitable[AttemptEvidence]],
     *,
-    jid: str | None,
     retry_s: float,
 ) -> None:
     """Settle attempts that an earlier worker left without an answer.
@@ -81,8 +79,8 @@ async def settle_cut_off(
     While the disk takes nothing it tries again for ever: the chats of these messages wait for it.
 
     Args:
-        database: the account's own, which is asked about them.
-        jid: the linked device's; None: there is none any more.
+        find: asks the account's database about them, by their secrets; see
+            `Engine.find_attempts`.
         retry_s: between two tries.
     """
     secrets = {attempt.secret for attempt in attempts}
@@ -91,7 +89,7 @@ async def settle_cut_off(
         try:
             # Looked up anew: somebody may have decided about one, and another attempt be under way.
             left = [each for each in await handovers.interrupted(company) if each.secret in secrets]
-            evidence = await find_attempts(database, secrets, jid=jid)
+            evidence = await find(secrets)
             for attempt in left:
                 await _settle(attempt, evidence, handovers)
             return
@@ -102,7 +100,7 @@ async def settle_cut_off(
         await trio.sleep(retry_s)
 
 
-async def _settle(attempt: Handover, evidence: Evidence, handovers: OutboxHandovers) -> None:
+async def _settle(attempt: Handover, evidence: AttemptEvidence, handovers: OutboxHandovers) -> None:
     """Record what became of one attempt; if somebody was faster, that counts."""
     row = attempt.row
     try:
@@ -115,7 +113,7 @@ async def _settle(attempt: Handover, evidence: Evidence, handovers: OutboxHandov
 
 
 async def _settle_by(
-    evidence: Evidence, handovers: OutboxHandovers, attempt: Handover
+    evidence: AttemptEvidence, handovers: OutboxHandovers, attempt: Handover
 ) -> Row | None:
     """An attempt whose absence is proved is queued again.
 

@@ -12,11 +12,17 @@ kill workers under load check that no message id is logged twice.
 
 from __future__ import annotations
 
-import msgspec
 import structlog
 import trio
 
-from whatsappd.engines.protocol import EventKind, WorkerEvent
+from whatsappd.engines.decode import WorkerEvent
+from whatsappd.engines.protocol import (
+    ClientEvent,
+    MessageForgotten,
+    ReceiptArrived,
+    UndecryptableArrived,
+    UnreadableEvent,
+)
 from whatsappd.errors import StoreFailed
 from whatsappd.model.event import (
     MESSAGE_RECEIPT,
@@ -33,11 +39,11 @@ from whatsappd.store.sqlite.intake import Arrival, AskedAgain, Intake, Receipt
 
 log = structlog.get_logger()
 
-_TYPES = {
-    EventKind.MESSAGE: MESSAGE_RECEIVED,
-    EventKind.RECEIPT: MESSAGE_RECEIPT,
-    EventKind.UNDECRYPTABLE: MESSAGE_UNDECRYPTABLE,
-    EventKind.UNREADABLE: MESSAGE_UNREADABLE,
+_TYPES: dict[type[ClientEvent], str] = {
+    Message: MESSAGE_RECEIVED,
+    ReceiptArrived: MESSAGE_RECEIPT,
+    UndecryptableArrived: MESSAGE_UNDECRYPTABLE,
+    UnreadableEvent: MESSAGE_UNREADABLE,
 }
 
 #: What a receipt tells of an outgoing message. "inactive": on the device, its user is away.
@@ -95,7 +101,7 @@ class InboundLog:
         """
         if not events:
             return None
-        arrivals = [arrival(company, event) for event in events]
+        arrivals = [arrival(event) for event in events]
         complained = False
         while True:
             try:
@@ -108,50 +114,45 @@ class InboundLog:
                 await trio.sleep(self._retry_s)
 
 
-def is_own(event: WorkerEvent) -> bool:
+def is_own(event: ClientEvent) -> bool:
     """Whether it is a message that the account itself sent, from its phone or another device."""
-    return event.kind is EventKind.MESSAGE and bool(event.data["from_me"])
+    return isinstance(event, Message) and event.from_me
 
 
-def arrival(company: str, event: WorkerEvent) -> Arrival:
-    if event.kind is EventKind.FORGOTTEN:
+def arrival(told: WorkerEvent) -> Arrival:
+    """What the store takes for an event from WhatsApp."""
+    event, number = told.event, told.number
+    if isinstance(event, MessageForgotten):
         # That it was asked for is logged as a receipt, and what becomes of it as the outbox's.
-        asked_again = AskedAgain(
-            event.data["message_id"],
-            event.data["chat"],
-            event.data["sender"][:MAX_ADDRESS],
-            RECEIPT_GRACE_MS,
-        )
-        return Arrival(None, number=event.number, asked_again=asked_again)
-    draft = Draft(company, _TYPES[event.kind], event.data)
-    if event.kind is EventKind.MESSAGE:
-        return _message(draft, event)
-    receipt = _receipt(event) if event.kind is EventKind.RECEIPT else None
-    return Arrival(draft, number=event.number, receipt=receipt)
+        device = event.sender[:MAX_ADDRESS]
+        asked_again = AskedAgain(event.message_id, event.chat, device, RECEIPT_GRACE_MS)
+        return Arrival(None, number=number, asked_again=asked_again)
+    draft = Draft(told.company, _TYPES[type(event)], told.data)
+    match event:
+        case Message():
+            people = _people(event)
+            return Arrival(
+                draft._replace(data={**told.data, "text": event.content.short_text}),
+                number=number,
+                people=people,
+                writers=() if event.from_me else people,
+                identity=_identity(event),
+            )
+        case ReceiptArrived():
+            return Arrival(draft, number=number, receipt=_receipt(event))
+        case _:
+            return Arrival(draft, number=number)
 
 
-def _message(draft: Draft, event: WorkerEvent) -> Arrival:
-    message = msgspec.convert(event.data, Message)
-    people = _people(message)
-    return Arrival(
-        draft._replace(data={**event.data, "text": message.content.short_text}),
-        number=event.number,
-        people=people,
-        writers=() if message.from_me else people,
-        identity=_identity(message),
-    )
-
-
-def _receipt(event: WorkerEvent) -> Receipt | None:
+def _receipt(event: ReceiptArrived) -> Receipt | None:
     kinds = _OUTBOX_RECEIPTS
-    if event.data["from_me"]:
+    if event.from_me:
         # Of our own account's devices only one matters: they are the recipients of a note to self.
-        source = msgspec.convert(event.data, Source)
-        kinds = _RECEIPTS_OF_NOTES if _is_note_to_self(source) else {}
-    kind = kinds.get(event.data["receipt"])
+        kinds = _RECEIPTS_OF_NOTES if _is_note_to_self(event) else {}
+    kind = kinds.get(event.receipt)
     if kind is None:
         return None  # a retry, or what another device of ours read
-    return Receipt(event.data["message_ids"], kind, event.data["timestamp_ms"])
+    return Receipt(event.message_ids, kind, event.timestamp_ms)
 
 
 def _is_note_to_self(source: Source) -> bool:

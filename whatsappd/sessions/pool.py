@@ -13,8 +13,6 @@ from weakref import WeakValueDictionary
 import structlog
 import trio
 
-from whatsappd.engines.neonize.spawn import ForkServer
-from whatsappd.engines.whatsapp_access import WhatsAppAccess
 from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGone, WrongState
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
@@ -22,14 +20,10 @@ from whatsappd.rules.binding import QueuedMessages, Standing, bound_account
 from whatsappd.rules.lifecycle import PARKED, start_refusal
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.handover import give_up_orphans
-from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import Pacing, PacingParts
-from whatsappd.sessions.session import CompanySession
-from whatsappd.sessions.settings import SessionSettings
+from whatsappd.sessions.session import CompanySession, SessionParts
 from whatsappd.state import StateDirectory
-from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.audit import Note, unnoted
-from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.removal import Removals
 from whatsappd.supervision import Supervision
 
@@ -46,30 +40,23 @@ class Pool:
         self,
         *,
         state: StateDirectory,
-        fork_server: ForkServer,
-        companies: Companies,
-        inbound: InboundLog,
-        outbox: Outbox,
-        removals: Removals,
-        access: Callable[[], WhatsAppAccess],
-        settings: SessionSettings,
+        sessions: SessionParts,
         pacing: PacingParts,
+        removals: Removals,
         foreign_children: Callable[[], set[int]],
         supervision: Supervision,
     ) -> None:
         self._state = state
-        self._fork_server = fork_server
-        self._companies = companies
-        self._inbound = inbound
-        self._outbox = outbox
+        self._parts = sessions
+        self._companies = sessions.companies
+        self._outbox = sessions.outbox
+        self._settings = sessions.settings
         self._removals = removals
-        self._access = access
-        self._settings = settings
         self._foreign_children = foreign_children
         self._supervision = supervision
         self._shared_pacing = pacing
         pacing.contacts.on_new = self._touch
-        companies.on_account = self._account_changed
+        self._companies.on_account = self._account_changed
         self._pacing: dict[str, Pacing] = {}
         self._sessions: dict[str, CompanySession] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -181,7 +168,7 @@ class Pool:
 
     def count_workers(self) -> int:
         """Sessions that have a process at present."""
-        return sum(session.status().worker_pid is not None for session in self._sessions.values())
+        return sum(session.worker_pid is not None for session in self._sessions.values())
 
     def describe(self) -> str:
         """All sessions in one line, for `systemctl status`."""
@@ -251,7 +238,6 @@ class Pool:
                     await self._removals.finish(company)
                 await self._companies.put_wanted(company, True)
                 session = self._sessions.get(company) or await self._add(company)
-                session.wanted = True
                 await session.start(take_over=take_over)
         return session
 
@@ -262,8 +248,8 @@ class Pool:
         written for the one account leaves from the other.
         """
         company = session.company
-        if session.jid is not None:
-            linked = bound_account(session.jid, session.lid)
+        if session.is_linked:
+            linked = bound_account(session.identity.jid, session.identity.lid)
             claim = await self._companies.look_at_account(company, linked)
             if claim.standing is Standing.OURS:
                 raise WrongState(
@@ -281,8 +267,7 @@ class Pool:
                 )
         if queued is QueuedMessages.CANCEL:
             await self._abandon_messages(company, "the company was linked with another number")
-        await self._companies.leave_account(company)
-        session.account = None
+        await session.leave_account()
 
     async def stop(self, company: str) -> CompanySession:
         """Stop a session, and remember that; returns when its process is gone."""
@@ -291,7 +276,7 @@ class Pool:
             async with self._alone(company):
                 if self._sessions.get(company) is not session:
                     raise _removed_meanwhile(company)
-                await self._unwant(session)
+                await session.unwant()
                 await session.begin_stop()
         await session.settled()
         return session
@@ -325,16 +310,15 @@ class Pool:
         # Once it is unlinked it must not be brought back, also if whoever asked hangs up meanwhile.
         with trio.CancelScope(shield=True):
             was_held = session.state is SessionState.HELD
-            if session.jid is not None or session.account is None:
+            if session.is_linked or session.account is None:
                 await session.begin_logout()
             else:
                 await session.begin_stop()
             async with self._alone(company):
                 if self.get(company) is session:
-                    await self._unwant(session)
+                    await session.unwant()
                     if not was_held:
-                        await self._companies.give_account_up(company)
-                        session.account = None
+                        await session.give_account_up()
         await session.settled()
         return session
 
@@ -364,7 +348,7 @@ class Pool:
 
     async def _remove(self, session: CompanySession, *, force: bool, note: Note) -> None:
         company = session.company
-        if session.jid is not None:
+        if session.is_linked:
             try:
                 await session.begin_logout()
             except (WrongState, WorkerFailed, WorkerGone) as error:
@@ -453,30 +437,16 @@ class Pool:
         """
         return [session.company for session in self._sessions.values() if session.kill_worker()]
 
-    async def _unwant(self, session: CompanySession) -> None:
-        await self._companies.put_unwanted(session.company)
-        session.wanted = False
-
     async def _add(self, company: str) -> CompanySession:
-        session = CompanySession(
-            company,
-            directory=self._state.company(company),
-            fork_server=self._fork_server,
-            companies=self._companies,
-            inbound=self._inbound,
-            outbox=self._outbox,
-            access=self._access,
-            settings=self._settings,
-        )
-        remembered = await self._companies.get(company)
+        known = await self._companies.get(company)
         pacing = Pacing(company, self._shared_pacing)
         await pacing.load()
-        session.wanted = remembered.wanted
-        session.jid = remembered.jid
-        session.lid = remembered.lid
-        session.push_name = remembered.push_name
-        session.account = remembered.account if remembered.claimed else None
-        session.last_inbound_ms = await self._inbound.last_ms(company)
+        session = CompanySession(
+            known,
+            directory=self._state.company(company),
+            parts=self._parts,
+            last_inbound_ms=await self._parts.inbound.last_ms(company),
+        )
         self._pacing[company] = pacing
         self._sessions[company] = session
         self._scopes[company] = trio.CancelScope()
@@ -546,11 +516,10 @@ class Pool:
     def children(self) -> set[int]:
         """The pids of the daemon's processes: workers, fork server, sandbox."""
         known = self._foreign_children()
-        known.update(
-            pid for session in self._sessions.values() if (pid := session.status().worker_pid)
-        )
-        if self._fork_server.pid is not None:
-            known.add(self._fork_server.pid)
+        known.update(pid for session in self._sessions.values() if (pid := session.worker_pid))
+        engine_pid = self._parts.engine.status.pid
+        if engine_pid is not None:
+            known.add(engine_pid)
         return known
 
 

@@ -7,7 +7,6 @@ import itertools
 import pytest
 
 from whatsappd.model.session import SessionState as S
-from whatsappd.rules.causes import LONGEST_BAN_MS, UNKNOWN_BAN_S, ban_ms, cause_of_end, describe
 from whatsappd.rules.lifecycle import (
     ALIVE,
     PARKED,
@@ -142,7 +141,6 @@ def test_only_a_connected_worker_is_recycled_and_its_successor_starts_at_once() 
         for state in S
         if step(state, SessionCause.RECYCLED)
     } == {S.CONNECTED: (S.STARTING, WorkerAction.REPLACE)}
-    assert "412 descriptors" in describe(SessionCause.RECYCLED, {"why": "412 descriptors"})
 
 
 def test_only_ends_of_the_process_itself_count_as_crashes() -> None:
@@ -158,41 +156,3 @@ def test_every_state_can_be_reached_and_left() -> None:
     left = {state for (state, _), following in TABLE.items() if following.state is not state}
     assert reached == set(S)
     assert left == set(S)
-
-
-@pytest.mark.parametrize("cause", list(SessionCause))
-def test_every_cause_has_words(cause: SessionCause) -> None:
-    data = {"reason": 401, "error": "x", "status": "exit code 1", "code": 101, "expire_s": 5}
-    data |= {"crashes": 6, "last": "y", "message": "z", "why": "412 descriptors", "field": "X.Y"}
-    data |= {"owner": "globex", "bound": "1@lid", "linked": "15550100@s.whatsapp.net"}
-    words = describe(cause, data)
-    assert words
-    assert "None" not in words
-    assert describe(cause, {})  # a field missing must not stop supervision
-
-
-def test_what_neonize_cannot_encode_is_recognised_by_the_field_it_names() -> None:
-    ban = "proto: required field neonize.TemporaryBan.Code not set"
-    assert cause_of_end(ban) == (SessionCause.TEMPORARY_BAN, {"code": 0, "expire_s": UNKNOWN_BAN_S})
-    refusal = "proto: required field neonize.ConnectFailure.Reason not set"
-    assert cause_of_end(refusal)[0] is SessionCause.CONNECT_FAILURE
-    assert cause_of_end("dial tcp: refused") == (SessionCause.ENDED, {"error": "dial tcp: refused"})
-    assert cause_of_end(None)[0] is SessionCause.ENDED
-
-
-@pytest.mark.parametrize(
-    ("expire_s", "expected"),
-    [(3600, 3_600_000), (0, 0), (None, 0), (2**63 - 1, LONGEST_BAN_MS), (10**9, LONGEST_BAN_MS)],
-)
-def test_no_ban_is_longer_than_a_date_can_say(expire_s: int | None, expected: int) -> None:
-    assert ban_ms({"code": 101, "expire_s": expire_s}) == expected
-
-
-def test_the_true_cause_of_a_failed_dial_is_shown() -> None:
-    error = (
-        "failed to dial whatsapp web websocket: failed to WebSocket dial: failed to send "
-        'handshake request: Get "https://web.whatsapp.com/ws/chat": dial tcp: '
-        "lookup web.whatsapp.com: no such host"
-    )
-    words = describe(SessionCause.ENDED, {"error": error})
-    assert words == "cannot connect: dial tcp: lookup web.whatsapp.com: no such host"

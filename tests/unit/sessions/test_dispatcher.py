@@ -17,11 +17,11 @@ import pytest
 import trio
 import trio.testing
 from arrivals import ask_again, receive
+from fake_engine import PASSING, PERMANENT, UNKNOWN, FakeWorker, Script, acknowledge_all
 
 from whatsappd.clock import now_ms
-from whatsappd.engines.protocol import WorkerMethod
-from whatsappd.engines.worker_process import _first_of
-from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone, WrongState
+from whatsappd.engines.protocol import SendRefusal
+from whatsappd.errors import StoreFailed, WorkerGone, WrongState
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
 from whatsappd.limits.settings import SendLimits
@@ -48,60 +48,14 @@ from whatsappd.store.sqlite.outbox import SqliteOutbox, open_outbox
 CHAT = "15550200@s.whatsapp.net"
 FRIEND, OTHERS = "15550300@s.whatsapp.net", "15550400@s.whatsapp.net"
 NO_LIMITS = SendLimits(per_minute=0, per_phone_per_minute=0, cold_per_hour=0, cold_per_day=0)
-#: whatsmeow's words for a passing refusal, and for an attempt of which nobody knows the fate.
-PASSING = "server returned error 479"
-UNKNOWN = "message timed out"
 #: Seconds after which a test gives up.
 PATIENCE = 10.0
-
-Script = Callable[[int], Awaitable[None]]
-
-
-async def nothing(_number: int) -> None:
-    """Every attempt is acknowledged."""
-
-
-class ScriptedWorker:
-    """Acknowledges each attempt, unless `script`, given its number from 1, raises an error."""
-
-    is_gone = False
-
-    def __init__(self, script: Script) -> None:
-        self._script = script
-        self.sent: list[str] = []
-
-    async def call(
-        self,
-        method: WorkerMethod,
-        *,
-        slow_s: float,
-        if_slow: Callable[[], Awaitable[object]],
-        **arguments: Any,
-    ) -> Any:
-        """As the real one: slow answers are waited for together with `if_slow`."""
-        assert method is WorkerMethod.SEND
-        self.sent.append(arguments["content"]["text"])
-        number = len(self.sent)
-        answered = False
-
-        async def answer() -> None:
-            nonlocal answered
-            await self._script(number)
-            answered = True
-
-        with trio.move_on_after(slow_s) as quick:
-            await answer()
-        if quick.cancelled_caught:
-            await _first_of(answer, if_slow)
-            if not answered:
-                return None
-        return {"message_id": f"M{number}", "timestamp_ms": number}
 
 
 class ScriptedSession:
     """The part of a session that its dispatcher knows; the test changes its state."""
 
-    def __init__(self, worker: ScriptedWorker) -> None:
+    def __init__(self, worker: FakeWorker) -> None:
         self.company = "acme"
         self.state = SessionState.CONNECTED
         self.handing_over = trio.Lock()
@@ -123,7 +77,7 @@ class ScriptedSession:
     async def wait_changed(self) -> None:
         await self._changed.wait()
 
-    def connected_worker(self, _purpose: str) -> ScriptedWorker:
+    def connected_worker(self, _purpose: str) -> FakeWorker:
         if self.state is not SessionState.CONNECTED:
             raise WrongState(f"not connected: {self.state}")
         return self.worker
@@ -150,7 +104,7 @@ class World:
         self.database = database
         self.outbox = outbox
         self.intake = Intake(database, events, outbox.writes, contacts)
-        self.worker = ScriptedWorker(script)
+        self.worker = FakeWorker(script)
         self.session = ScriptedSession(self.worker)
         self.dispatcher = Dispatcher(
             self.session,  # type: ignore[arg-type]
@@ -181,7 +135,7 @@ class World:
 
 @asynccontextmanager
 async def world(
-    path: Path, script: Script = nothing, limits: SendLimits = NO_LIMITS
+    path: Path, script: Script = acknowledge_all, limits: SendLimits = NO_LIMITS
 ) -> AsyncIterator[World]:
     async with open_database(path / "whatsappd.db") as database:
         events = await open_event_log(database)
@@ -201,10 +155,9 @@ def chance(monkeypatch: pytest.MonkeyPatch, delay_ms: float) -> None:
     monkeypatch.setattr(dispatcher.random, "random", lambda: (delay_ms + 0.5) / 4000)
 
 
-def first_raises(error: Exception) -> Script:
-    async def script(number: int) -> None:
-        if number == 1:
-            raise error
+def first_refused(refusal: SendRefusal) -> Script:
+    async def script(number: int) -> SendRefusal | None:
+        return refusal if number == 1 else None
 
     return script
 
@@ -213,7 +166,7 @@ def first_raises(error: Exception) -> Script:
 
 
 async def test_what_is_resent_goes_before_the_later_ones_of_its_chat(tmp_path: Path) -> None:
-    async with world(tmp_path, first_raises(WorkerFailed(UNKNOWN))) as here:
+    async with world(tmp_path, first_refused(UNKNOWN)) as here:
         rows = await here.accept("A", "B", "C", on_uncertain=OnUncertain.RESEND)
         await here.run_until(rows[-1], OutboxState.SENT)
         assert here.worker.sent == ["A", "A", "B", "C"]
@@ -223,7 +176,7 @@ async def test_a_retry_that_is_due_at_once_goes_before_the_later_ones(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance(monkeypatch, 0)
-    async with world(tmp_path, first_raises(WorkerFailed(PASSING))) as here:
+    async with world(tmp_path, first_refused(PASSING)) as here:
         rows = await here.accept("A", "B", "C")
         await here.run_until(rows[-1], OutboxState.SENT)
         assert here.worker.sent == ["A", "A", "B", "C"]
@@ -260,7 +213,7 @@ async def test_a_retry_that_falls_due_while_it_is_looked_for_is_not_forgotten(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     chance(monkeypatch, 20)
-    async with world(tmp_path, first_raises(WorkerFailed(PASSING))) as here:
+    async with world(tmp_path, first_refused(PASSING)) as here:
         pending = here.outbox.handovers.pending
 
         async def slow(*arguments: Any, **keywords: Any) -> Any:
@@ -276,21 +229,22 @@ async def test_a_retry_that_falls_due_while_it_is_looked_for_is_not_forgotten(
 # --- outcomes -------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize(
-    "refusal", [PASSING, UNKNOWN, "server returned error 404", "websocket not connected"]
-)
-async def test_a_receipt_that_is_faster_than_a_refusal_counts(tmp_path: Path, refusal: str) -> None:
+@pytest.mark.parametrize("refusal", [PASSING, UNKNOWN, PERMANENT], ids=lambda each: str(each.fate))
+async def test_a_receipt_that_is_faster_than_a_refusal_counts(
+    tmp_path: Path, refusal: SendRefusal
+) -> None:
     """The first attempt arrived, though nobody knew when it was resent."""
-    async with world(tmp_path, nothing) as here:
+    async with world(tmp_path, acknowledge_all) as here:
 
-        async def script(number: int) -> None:
+        async def script(number: int) -> SendRefusal | None:
             if number == 1:
-                raise WorkerFailed(UNKNOWN)
+                return UNKNOWN
             if number == 2:
                 await receive(here.intake, "acme", ["M1"], "delivered", 1)
-                raise WorkerFailed(refusal)
+                return refusal
+            return None
 
-        here.worker._script = script
+        here.worker.script = script
         here.session.traced = "M1"
         [row] = await here.accept("A", on_uncertain=OnUncertain.RESEND)
         [later] = await here.accept("B")
@@ -367,7 +321,7 @@ async def test_a_worker_that_went_is_given_nothing_more(tmp_path: Path) -> None:
             here.worker.is_gone = True
             raise WorkerGone("the worker went away before it answered")
 
-        here.worker._script = script
+        here.worker.script = script
         (first,) = await here.accept("A")
         (other,) = await here.accept("B", chat="15550300@s.whatsapp.net")
         with trio.move_on_after(0.3):
@@ -429,7 +383,7 @@ async def test_an_answer_leaves_before_a_batch_that_was_queued_first(tmp_path: P
                 await here.accept("answer", chat=FRIEND)
                 gate.set()
 
-        here.worker._script = script
+        here.worker.script = script
         batch = await here.accept(*(f"bulk {n}" for n in range(60)))
         await here.run_until(batch[-1], OutboxState.SENT)
         assert gate.is_set()
@@ -542,7 +496,7 @@ async def test_a_receipt_settles_a_message_whose_ack_does_not_come(tmp_path: Pat
                 await receive(here.intake, "acme", ["LOST"], "delivered", 1)
                 await trio.sleep_forever()
 
-        here.worker._script = script
+        here.worker.script = script
         here.session.traced = "LOST"
         first, second = await here.accept("A", "B")
         row = await here.run_until(second, OutboxState.SENT)
@@ -561,7 +515,7 @@ async def test_an_ack_that_is_only_late_replaces_nothing(tmp_path: Path) -> None
                 await receive(here.intake, "acme", ["M1"], "delivered", 1)
                 await moved.wait()
 
-        here.worker._script = script
+        here.worker.script = script
         here.session.traced = "M1"
         first, second = await here.accept("A", "B")
         with trio.fail_after(PATIENCE):

@@ -16,12 +16,13 @@ from full_disk import fill_up, make_room
 from structlog.testing import capture_logs
 
 from whatsappd.clock import BOOT_ID_VARIABLE, boot_id, now_ms
-from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
+from whatsappd.engines.neonize.send_evidence import find_attempts
+from whatsappd.engines.port import AttemptEvidence
 from whatsappd.errors import StoreFailed
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage, OnUncertain
 from whatsappd.model.message import OutboxState as S
-from whatsappd.sessions import handover
+from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.store.port import Handover, Outbox
 from whatsappd.store.sqlite.database import Database, open_database
 from whatsappd.store.sqlite.events import EventLog, open_event_log
@@ -36,6 +37,7 @@ class World(NamedTuple):
     events: EventLog
     outbox: Outbox
     account: Path
+    meanwhile: list[Callable[[], Awaitable[None]]]  # happens each time that the account was asked
 
     async def sending(self, text: str) -> Handover:
         new = NewMessage("acme", f"{text}@s.whatsapp.net", Text(text), None, None, OnUncertain.ASK)
@@ -44,9 +46,15 @@ class World(NamedTuple):
 
     async def settle(self, attempts: Collection[Handover]) -> None:
         with trio.fail_after(30):
-            await handover.settle_cut_off(
-                self.outbox.handovers, "acme", [*attempts], self.account, jid=JID, retry_s=0.01
+            await settle_cut_off(
+                self.outbox.handovers, "acme", [*attempts], self.find, retry_s=0.01
             )
+
+    async def find(self, secrets: Collection[bytes]) -> AttemptEvidence:
+        evidence = await find_attempts(self.account, secrets, jid=JID)
+        for happen in self.meanwhile:
+            await happen()
+        return evidence
 
     async def states(self, attempts: Collection[Handover]) -> list[S]:
         return [(await self.outbox.view.get(row.id)).state for row, *_ in attempts]
@@ -62,7 +70,7 @@ async def world(tmp_path: Path) -> AsyncIterator[World]:
         conn.commit()
     async with open_database(tmp_path / "whatsappd.db") as database:
         events = await open_event_log(database)
-        yield World(database, events, await open_outbox(database, events), account)
+        yield World(database, events, await open_outbox(database, events), account, [])
 
 
 @pytest.fixture
@@ -78,23 +86,8 @@ def boot(world: World) -> Callable[[str, int], Awaitable[World]]:
     return opened
 
 
-@pytest.fixture
-def while_asked(monkeypatch: pytest.MonkeyPatch) -> Callable[[Callable[[], Awaitable[None]]], None]:
-    """Let something happen each time the account's database was asked."""
-
-    def arrange(happen: Callable[[], Awaitable[None]]) -> None:
-        async def find(database: Path, secrets: Collection[bytes], *, jid: str | None) -> Evidence:
-            evidence = await find_attempts(database, secrets, jid=jid)
-            await happen()
-            return evidence
-
-        monkeypatch.setattr(handover, "find_attempts", find)
-
-    return arrange
-
-
 async def test_one_that_somebody_decided_about_leaves_the_others_to_be_settled(
-    world: World, while_asked
+    world: World,
 ) -> None:
     attempts = [await world.sending(text) for text in ("1", "2", "3")]
     await world.outbox.handovers.mark_uncertain(attempts[0].row.id, "?")
@@ -102,24 +95,24 @@ async def test_one_that_somebody_decided_about_leaves_the_others_to_be_settled(
     async def decide() -> None:
         await world.outbox.submissions.resolve(attempts[0].row.id, "failed")
 
-    while_asked(decide)
+    world.meanwhile.append(decide)
     await world.settle(await world.outbox.handovers.interrupted("acme"))
     assert await world.states(attempts) == [S.FAILED, S.QUEUED, S.QUEUED]
 
 
-async def test_one_that_is_gone_leaves_the_others_to_be_settled(world: World, while_asked) -> None:
+async def test_one_that_is_gone_leaves_the_others_to_be_settled(world: World) -> None:
     attempts = [await world.sending(text) for text in ("1", "2")]
 
     async def forget() -> None:
         await world.outbox.handovers.fail(attempts[0].row.id, "?")
         await world.outbox.maintenance.retain(-1000)
 
-    while_asked(forget)
+    world.meanwhile.append(forget)
     await world.settle(attempts)
     assert await world.states(attempts[1:]) == [S.QUEUED]
 
 
-async def test_what_the_disk_refuses_is_settled_when_it_takes_it(world: World, while_asked) -> None:
+async def test_what_the_disk_refuses_is_settled_when_it_takes_it(world: World) -> None:
     attempts = [await world.sending(text) for text in ("1", "2")]
     asked = 0
 
@@ -131,7 +124,7 @@ async def test_what_the_disk_refuses_is_settled_when_it_takes_it(world: World, w
         elif asked == 4:
             await make_room(world.database)
 
-    while_asked(refuse_at_first)
+    world.meanwhile.append(refuse_at_first)
     with capture_logs() as logs:
         await world.settle(attempts)
     assert await world.states(attempts) == [S.QUEUED, S.QUEUED]
@@ -139,7 +132,7 @@ async def test_what_the_disk_refuses_is_settled_when_it_takes_it(world: World, w
     assert asked == 4
 
 
-async def test_what_was_settled_meanwhile_is_not_settled_again(world: World, while_asked) -> None:
+async def test_what_was_settled_meanwhile_is_not_settled_again(world: World) -> None:
     # A person has it sent again while the disk refuses, and a new attempt is on its way.
     attempt, other = [await world.sending(text) for text in ("1", "2")]
     await world.outbox.handovers.mark_uncertain(attempt.row.id, "?")
@@ -153,7 +146,7 @@ async def test_what_was_settled_meanwhile_is_not_settled_again(world: World, whi
             await world.outbox.handovers.begin(attempt.row.id)
             raise StoreFailed("the account's database cannot be read")
 
-    while_asked(begin_anew)
+    world.meanwhile.append(begin_anew)
     await world.settle([attempt, other])
     assert await world.states([attempt, other]) == [S.SENDING, S.QUEUED]
     assert len(await world.outbox.handovers.interrupted("acme")) == 1

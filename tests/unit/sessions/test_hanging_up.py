@@ -7,21 +7,20 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from fake_engine import FakeEngine
 
-from whatsappd.engines.whatsapp_access import WhatsAppAccess
-from whatsappd.errors import UnknownCompany, WorkerFailed
+from whatsappd.errors import UnknownCompany
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.settings import SendLimits
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
 from whatsappd.sessions.pool import Pool
-from whatsappd.sessions.session import CompanySession
+from whatsappd.sessions.session import CompanySession, SessionParts
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state import StateDirectory
 from whatsappd.store.sqlite.acquaintances import Contacts
@@ -73,10 +72,6 @@ class World:
         await self.database.write(lambda _conn: None)
 
 
-async def no_worker(_company: str, **_more: object) -> None:
-    raise WorkerFailed("there are none in this test")
-
-
 @asynccontextmanager
 async def world(path: Path) -> AsyncIterator[World]:
     """A pool that knows one company, which was never started."""
@@ -88,10 +83,13 @@ async def world(path: Path) -> AsyncIterator[World]:
         intake = Intake(database, log, outbox.writes, contacts)
         pool = Pool(
             state=StateDirectory(path),
-            fork_server=SimpleNamespace(pid=None, spawn=no_worker),  # type: ignore[arg-type]
-            companies=companies,
-            inbound=InboundLog(log, intake, retry_s=1),
-            outbox=outbox,
+            sessions=SessionParts(
+                engine=FakeEngine(),
+                companies=companies,
+                inbound=InboundLog(log, intake, retry_s=1),
+                outbox=outbox,
+                settings=SessionSettings(start_jitter_s=1e6),  # it is not brought back in time
+            ),
             removals=Removals(
                 database,
                 log=log,
@@ -101,8 +99,6 @@ async def world(path: Path) -> AsyncIterator[World]:
                 webhooks=Webhooks(database, log),
                 directory=StateDirectory(path).company,
             ),
-            access=WhatsAppAccess,
-            settings=SessionSettings(start_jitter_s=1e6),  # it is not brought back in time
             pacing=PacingParts(MemoryLimiter(), companies, contacts, log, outbox, SendLimits),
             foreign_children=set,
             supervision=Supervision(),

@@ -3,7 +3,8 @@
 Every attempt carries a secret of the daemon's choosing (`messageContextInfo.messageSecret`), which
 whatsmeow stores with the message's id before the frame leaves (`send.go`, PutMessageSecret). So a
 secret that is there belongs to a message that may have left, and names its id; one that is not
-there never got that far.
+there never got that far. It proves nothing when the account was unlinked since, because whatsmeow
+then deletes its secrets, nor when the file is none of whatsmeow's.
 
 The daemon reads, never the worker: a process that holds two SQLite libraries (Go's and Python's)
 loses the locks of one when the other closes the file (sqlite.org/howtocorrupt.html, section 2.2.1).
@@ -15,11 +16,11 @@ import sqlite3
 from collections.abc import Collection
 from contextlib import closing
 from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 import trio
 
+from whatsappd.engines.port import AttemptEvidence
 from whatsappd.errors import StoreFailed
 from whatsappd.store.sqlite.connect import connect_account
 
@@ -31,20 +32,9 @@ _WITHIN_S = 10.0
 _MAX_ID = 256
 
 
-class Evidence(NamedTuple):
-    """What the database tells about some attempts.
-
-    `message_ids` by secret. `proves_absence`: an attempt that is missing there never left. It does
-    not when the account was unlinked since, because whatsmeow then deletes its secrets, nor when
-    the file is none of whatsmeow's. `why_not` says which.
-    """
-
-    message_ids: dict[bytes, str]
-    proves_absence: bool
-    why_not: str = "the account was unlinked meanwhile"
-
-
-async def find_attempts(database: Path, secrets: Collection[bytes], *, jid: str | None) -> Evidence:
+async def find_attempts(
+    database: Path, secrets: Collection[bytes], *, jid: str | None
+) -> AttemptEvidence:
     """Look `secrets` up in the account's database, which its worker may be using.
 
     Args:
@@ -54,29 +44,17 @@ async def find_attempts(database: Path, secrets: Collection[bytes], *, jid: str 
         StoreFailed: the database cannot be read; nothing is known then.
     """
     if not secrets:
-        return Evidence({}, proves_absence=False)
+        return AttemptEvidence({}, proves_absence=False)
     try:
         return await trio.to_thread.run_sync(_find, database, secrets, jid)
     except sqlite3.Error as error:
         raise StoreFailed(f"{database} cannot be read: {error}") from error
 
 
-async def trace_attempt(
-    company: str, database: Path, secret: bytes, *, jid: str | None
-) -> str | None:
-    """WhatsApp's id of one attempt; None if the account's database does not know, or tell, it."""
-    try:
-        evidence = await find_attempts(database, [secret], jid=jid)
-    except StoreFailed as error:
-        log.error("attempt_not_traced", company=company, reason=error.message)
-        return None
-    return evidence.message_ids.get(secret)
-
-
-def _find(database: Path, secrets: Collection[bytes], jid: str | None) -> Evidence:
+def _find(database: Path, secrets: Collection[bytes], jid: str | None) -> AttemptEvidence:
     """The file is the worker's, and may be made to do harm: see `connect_account`."""
     if not database.exists():
-        return Evidence({}, proves_absence=False)
+        return AttemptEvidence({}, proves_absence=False)
     found: dict[bytes, str] = {}
     try:
         with closing(connect_account(database, within_s=_WITHIN_S)) as connection:
@@ -99,8 +77,10 @@ def _find(database: Path, secrets: Collection[bytes], jid: str | None) -> Eviden
         if isinstance(error, sqlite3.OperationalError) and not _took_too_long(error):
             raise  # busy, or the disk: another time it may be read
         log.warning("account_not_believed", database=str(database), reason=str(error))
-        return Evidence({}, proves_absence=False, why_not="the account's database cannot be read")
-    return Evidence(found, proves_absence=is_linked is not None)
+        return AttemptEvidence(
+            {}, proves_absence=False, why_not="the account's database cannot be read"
+        )
+    return AttemptEvidence(found, proves_absence=is_linked is not None)
 
 
 def _took_too_long(error: sqlite3.Error) -> bool:

@@ -22,16 +22,17 @@ import trio
 
 from whatsappd.engines.child_output import log_output
 from whatsappd.engines.child_process import ChildProcess, ProcessView
-from whatsappd.engines.protocol import (
+from whatsappd.engines.confined import AUTO, Confined
+from whatsappd.engines.neonize.fork.messages import (
     ANSWER_DESCRIPTORS,
-    AUTO,
     MAX_PACKET,
     VIEW,
-    Confined,
-    WorkerRequest,
+    ForkRequest,
+    parse_forked_worker,
     parse_hello,
-    parse_new_worker,
 )
+from whatsappd.engines.port import EngineStatus
+from whatsappd.engines.worker_process import SpawnedProcess
 from whatsappd.errors import Malformed, WorkerFailed
 from whatsappd.rules.backoff import full_jitter
 from whatsappd.wire.frames import pack
@@ -47,26 +48,11 @@ _RESTART_BASE_MS = 100
 _RESTART_CAP_MS = 10_000
 
 
-class Spawned(NamedTuple):
-    """A worker just forked, and the daemon's ends of what it holds.
-
-    `view`: what the kernel tells about it; None: nothing. `listener`: of its refused system calls
-    (`confinement.seccomp`); None: they are not counted.
-    """
-
-    process: ChildProcess
-    channel: socket.socket
-    output: int
-    confined: Confined = Confined()
-    view: ProcessView | None = None
-    listener: int | None = None
-
-
 class Confinement(NamedTuple):
     """How workers are to be confined.
 
     `companies`: where their directories are. `apart`: places whose files they must never read,
-    wherever their libraries are. `wanted`: `engines.protocol.AUTO`, REQUIRED or OFF.
+    wherever their libraries are. `wanted`: `engines.confined.AUTO`, REQUIRED or OFF.
     """
 
     companies: Path
@@ -95,19 +81,15 @@ class ForkServer:
         self.problem: str | None = None  # why preloading failed, if it did
 
     @property
-    def pid(self) -> int | None:
-        """That of the fork server that runs, if one does."""
-        return None if self._process is None else self._process.pid
-
-    @property
-    def filters_calls(self) -> bool:
-        """Whether workers' system calls are filtered, as far as is known."""
-        return self.confined is not None and self.confined.seccomp
-
-    @property
-    def is_ready(self) -> bool:
-        """Whether it can be asked for workers."""
-        return self._control is not None
+    def status(self) -> EngineStatus:
+        return EngineStatus(
+            pid=None if self._process is None else self._process.pid,
+            is_ready=self._control is not None,
+            restarts=self.restarts,
+            problem=self.problem,
+            confinement=self.confinement.wanted,
+            confined=self.confined,
+        )
 
     async def run(self) -> None:
         """Keep a fork server running until cancelled, then end it."""
@@ -204,7 +186,9 @@ class ForkServer:
         else:
             log.info("workers_confined", landlock=confined.landlock)
 
-    async def spawn(self, company: str, *, directory: Path, ports: Collection[int]) -> Spawned:
+    async def spawn(
+        self, company: str, *, directory: Path, ports: Collection[int]
+    ) -> SpawnedProcess:
         """Fork a worker for `company`; wait for a fork server if there is none just now.
 
         Args:
@@ -214,7 +198,7 @@ class ForkServer:
         Raises:
             WorkerFailed: no process could be made, or it could not be confined.
         """
-        request = WorkerRequest(
+        request = ForkRequest(
             company,
             str(directory),
             sorted(ports),
@@ -243,7 +227,7 @@ class ForkServer:
                 ours_if_it_fails.pop_all()
                 return spawned
 
-    async def _ask(self, request: WorkerRequest, descriptors: list[int]) -> _Answered:
+    async def _ask(self, request: ForkRequest, descriptors: list[int]) -> _Answered:
         control = self._control
         assert control is not None
         rights = (socket.SOL_SOCKET, socket.SCM_RIGHTS, array.array("i", descriptors))
@@ -261,7 +245,7 @@ class ForkServer:
             raise WorkerFailed("the fork server went away")
         return answer
 
-    def _spawned(self, answer: _Answered, channel: socket.socket, output: int) -> Spawned:
+    def _spawned(self, answer: _Answered, channel: socket.socket, output: int) -> SpawnedProcess:
         """The worker that the answer names.
 
         Raises:
@@ -271,7 +255,7 @@ class ForkServer:
             for descriptor in answer.descriptors:
                 if_it_fails.callback(os.close, descriptor)
             try:
-                worker = parse_new_worker(answer.packet, len(answer.descriptors))
+                worker = parse_forked_worker(answer.packet, len(answer.descriptors))
                 process = ChildProcess(worker.pid)
             except Malformed as error:
                 log.error("fork_server_channel_corrupt", error=error.message)
@@ -283,7 +267,7 @@ class ForkServer:
         self._take_confined(worker.confined)
         view = ProcessView(*answer.descriptors[: len(VIEW)])
         listener = answer.descriptors[-1] if worker.confined.counted else None
-        return Spawned(process, channel, output, worker.confined, view, listener)
+        return SpawnedProcess(process, channel, output, worker.confined, view, listener)
 
     def give_up(self) -> None:
         """Kill it, for the daemon's end: whoever waits for a worker is told that there is none."""

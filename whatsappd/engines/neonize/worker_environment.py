@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import urlsplit
 
-from whatsappd.engines.whatsapp_access import WHATSAPP_PORTS
+from whatsappd.engines.port import WHATSAPP_PORTS
 
 _NAMES = frozenset(
     {

@@ -2,7 +2,7 @@
 
 Started by `engines.neonize.spawn` as `python -P -m whatsappd.engines.neonize.fork.server FD
 COMPANIES CONFINEMENT`: FD is one end of a SOCK_SEQPACKET pair, on which it speaks as
-`engines.protocol` has it; below COMPANIES are the directories of its workers, and CONFINEMENT is
+`fork.messages` has it; below COMPANIES are the directories of its workers, and CONFINEMENT is
 how it and they are confined.
 
 A worker is forked twice, the middle process ends at once: so that the worker becomes the child of
@@ -23,6 +23,16 @@ from contextlib import suppress
 from typing import NamedTuple, NoReturn
 
 from whatsappd.confinement.process import die_before_others, keep_memory_private
+from whatsappd.engines.neonize.fork.messages import (
+    ANSWER_DESCRIPTORS,
+    DESCRIPTORS,
+    MAX_PACKET,
+    ForkedWorker,
+    ForkRequest,
+    pack_forked_worker,
+    pack_hello,
+    parse_request,
+)
 from whatsappd.engines.neonize.fork.preload import (
     PreloadError,
     import_deferred,
@@ -32,16 +42,6 @@ from whatsappd.engines.neonize.fork.preload import (
 )
 from whatsappd.engines.neonize.worker.confine import confine_fork_server, confine_worker, prepare
 from whatsappd.engines.neonize.worker.main import leave_signals_to_the_daemon, run_worker
-from whatsappd.engines.protocol import (
-    ANSWER_DESCRIPTORS,
-    DESCRIPTORS,
-    MAX_PACKET,
-    NewWorker,
-    WorkerRequest,
-    pack_hello,
-    pack_new_worker,
-    parse_request,
-)
 from whatsappd.errors import Malformed, WorkerFailed
 from whatsappd.wire.frames import pack
 
@@ -121,7 +121,7 @@ def _preload() -> tuple[Callable[[], None], str | None]:
 
 
 def _fork_worker(
-    request: WorkerRequest,
+    request: ForkRequest,
     control: socket.socket,
     descriptors: list[int],
     load_library: Callable[[], None],
@@ -147,7 +147,7 @@ def _fork_worker(
 
 
 def _middle(
-    request: WorkerRequest,
+    request: ForkRequest,
     control: socket.socket,
     descriptors: list[int],
     load_library: Callable[[], None],
@@ -170,7 +170,7 @@ def _middle(
         os._exit(1)
 
 
-def _confine_and_report(request: WorkerRequest, channel: int, report: socket.socket) -> None:
+def _confine_and_report(request: ForkRequest, channel: int, report: socket.socket) -> None:
     """Become a confined worker, and tell so; or tell why not, and end."""
     with report:
         try:
@@ -178,7 +178,7 @@ def _confine_and_report(request: WorkerRequest, channel: int, report: socket.soc
         except Exception as error:  # noqa: BLE001 -- whatever it is, the daemon is told, and it ends
             report.send(pack({"error": _reason(error)}))
             os._exit(1)
-        packet = pack_new_worker(NewWorker(os.getpid(), confined))
+        packet = pack_forked_worker(ForkedWorker(os.getpid(), confined))
         socket.send_fds(report, [packet], view.descriptors)
         for descriptor in view.descriptors:
             os.close(descriptor)

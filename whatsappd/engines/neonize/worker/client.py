@@ -19,15 +19,41 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 from whatsappd.engines.neonize.worker import decode_events
+from whatsappd.engines.neonize.worker.connect_endings import end_of_connect, end_of_pairing
 from whatsappd.engines.neonize.worker.contents import encoded, text
-from whatsappd.engines.protocol import INBOUND, EventKind, blank
+from whatsappd.engines.protocol import (
+    INBOUND,
+    KINDS,
+    AccountBanned,
+    AddressesFound,
+    ClientConnected,
+    ClientDisconnected,
+    ClientHealth,
+    ClientOutdated,
+    DevicePaired,
+    DeviceUnlinked,
+    EventKind,
+    KeepaliveLost,
+    KeepaliveRestored,
+    LoginRefused,
+    MessageForgotten,
+    MessageSent,
+    PairingEnded,
+    PairingRefused,
+    QrShown,
+    SessionNews,
+    StreamFailed,
+    StreamReplaced,
+    as_map,
+)
 from whatsappd.model.content import Sendable
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, Jid, parse_jid
 from whatsappd.wire.protobuf import fields
 
 Emit = Callable[[EventKind, dict[str, Any]], None]
-#: What an event is to the daemon: nothing, one event of its own, or several.
-_Told = dict[str, Any] | Iterator[dict[str, Any]] | None
+#: What an event of neonize's is to the daemon: news of the session, or what goes into the log (a
+#: map of its kind, or several; None: nothing).
+_Told = SessionNews | dict[str, Any] | Iterator[dict[str, Any]] | None
 
 #: SQLite options ride on the path, because neonize pastes it into `file:%s?_foreign_keys=on`; the
 #: trailing `x=` swallows what it adds. WAL keeps readers and the writer apart, and a busy database
@@ -77,9 +103,8 @@ class NeonizeClient:
         self._emit = emit
         self._begun = False  # set by the first event; see `health`
         self._handled = 0  # events
-        #: By neonize's number: our kind of an event, its protobuf type, and what makes one of the
-        #: other.
-        self._kinds: dict[int, tuple[EventKind, Any, Callable[[Any], _Told]]] = {}
+        #: By neonize's number: the kind of an event, its protobuf type, and what makes ours of it.
+        self._decoders: dict[int, tuple[EventKind, Any, Callable[[Any], _Told]]] = {}
         self._drained = False
         self._proxy = self._neonize.ProxySettings(proxy) if proxy else None
         props = self._neonize.DeviceProps(
@@ -95,7 +120,8 @@ class NeonizeClient:
         self._subscribe()
 
     def connect(self) -> None:
-        """Connect, and stay so until stopped; then emit ENDED. Blocks: run it in its own thread."""
+        """Connect, and stay so until stopped; then tell of the end. Blocks: run it in a thread of
+        its own."""
         error: str | None = None
         try:
             self._client.connect(self._proxy)
@@ -104,7 +130,7 @@ class NeonizeClient:
             # It hands on nothing more, but its socket would take and acknowledge what comes.
             if self._begun:
                 threading.Thread(target=self._client.disconnect, daemon=True).start()
-        self._emit(EventKind.ENDED, {"error": error})
+        self._emit_news(end_of_connect(error))
 
     def stop(self) -> None:
         """Disconnect; `connect` then returns, unless the account was never paired."""
@@ -138,21 +164,18 @@ class NeonizeClient:
         """
         self._checked(self._client.logout)
 
-    def health(self) -> dict[str, bool]:
+    def health(self) -> ClientHealth:
         """Whether the socket is up, and whether WhatsApp accepted the login on it."""
         # neonize registers the client in a Go map without a lock: asking for it before the first
         # event proves it registered could be the concurrent access that ends the process.
         if not self._begun:
-            return {"connected": False, "logged_in": False}
-        return {
-            "connected": bool(self._client.is_connected),
-            "logged_in": bool(self._client.is_logged_in),
-        }
+            return ClientHealth(connected=False, logged_in=False)
+        return ClientHealth(bool(self._client.is_connected), bool(self._client.is_logged_in))
 
-    def send(self, to: Jid, content: Sendable, *, secret: bytes) -> dict[str, Any]:
+    def send(self, to: Jid, content: Sendable, *, secret: bytes) -> MessageSent:
         """Send a message and wait for the server's ack (at most 75 s).
 
-        `secret` (32 bytes) identifies the attempt in the account's database; see `attempts`.
+        `secret` (32 bytes) identifies the attempt in the account's database; see `send_evidence`.
 
         Raises:
             SendError: whatsmeow's own words for what went wrong.
@@ -163,9 +186,9 @@ class NeonizeClient:
         message = encoded(content, self._e2e)
         message.messageContextInfo.messageSecret = secret
         answer = self._checked(lambda: self._client.send_message(jid, message))
-        return {"message_id": answer.ID, "timestamp_ms": answer.Timestamp * 1000}
+        return MessageSent(answer.ID, answer.Timestamp * 1000)
 
-    def look_up(self, addresses: list[Jid]) -> dict[str, dict[str, str]]:
+    def look_up(self, addresses: list[Jid]) -> AddressesFound:
         """Which accounts phone numbers and LIDs have (usync `contact`, `devices`).
 
         Answers `accounts`: the account's JID for each address that has one, a phone number where it
@@ -195,7 +218,7 @@ class NeonizeClient:
             if jid.server == LID_SERVER and self._devices(jid):
                 lids[str(jid)] = str(jid)
                 accounts[str(jid)] = str(self._number_of(jid) or jid)
-        return {"accounts": accounts, "lids": lids}
+        return AddressesFound(accounts, lids)
 
     def _require_device(self, to: Jid) -> None:
         """Raises SendError if nobody would get a message: the address has no device at all.
@@ -251,74 +274,89 @@ class NeonizeClient:
 
     def _subscribe(self) -> None:
         proto, client = self._proto, self._client
-        client.event.qr(lambda _, code: self._told(EventKind.QR, {"code": _decoded(code)}))
+        client.event.qr(lambda _, code: self._tell(QrShown(_decoded(code))))
         # neonize prints the login status' address; the instance attribute takes the call instead.
         client._NewClient__onLoginStatus = self._on_login
         # It decodes events of every kind, and loses one that it cannot with a line on stderr.
         client.event.execute = self._take
-        kinds: list[tuple[EventKind, Any, Callable[[Any], _Told]]] = [
-            (EventKind.PAIRED, proto.PairStatus, self._pair_status),
+        decoders: list[tuple[EventKind, Any, Callable[[Any], _Told]]] = [
+            (EventKind.PAIRED, proto.PairStatus, _pair_status),
             (EventKind.CONNECTED, proto.Connected, self._connected),
-            (EventKind.DISCONNECTED, proto.Disconnected, _nothing),
-            (EventKind.KEEPALIVE_TIMEOUT, proto.KeepAliveTimeout, _keepalive_timeout),
-            (EventKind.KEEPALIVE_RESTORED, proto.KeepAliveRestored, _nothing),
-            (EventKind.LOGGED_OUT, proto.LoggedOut, decode_events.logged_out),
-            (EventKind.STREAM_REPLACED, proto.StreamReplaced, _nothing),
-            (EventKind.TEMPORARY_BAN, proto.TemporaryBan, decode_events.temporary_ban),
-            (EventKind.CONNECT_FAILURE, proto.ConnectFailure, decode_events.connect_failure),
-            (EventKind.CLIENT_OUTDATED, proto.ClientOutdated, _nothing),
+            (EventKind.DISCONNECTED, proto.Disconnected, lambda _: ClientDisconnected()),
+            (
+                EventKind.KEEPALIVE_TIMEOUT,
+                proto.KeepAliveTimeout,
+                decode_events.keepalive_lost,
+            ),
+            (EventKind.KEEPALIVE_RESTORED, proto.KeepAliveRestored, lambda _: KeepaliveRestored()),
+            (EventKind.LOGGED_OUT, proto.LoggedOut, decode_events.device_unlinked),
+            (EventKind.STREAM_REPLACED, proto.StreamReplaced, lambda _: StreamReplaced()),
+            (EventKind.TEMPORARY_BAN, proto.TemporaryBan, decode_events.account_banned),
+            (EventKind.CONNECT_FAILURE, proto.ConnectFailure, decode_events.login_refused),
+            (EventKind.CLIENT_OUTDATED, proto.ClientOutdated, lambda _: ClientOutdated()),
             (
                 EventKind.STREAM_ERROR,
                 proto.StreamError,
-                lambda event: {"code": text(event.Code)},
+                lambda event: StreamFailed(text(event.Code)),
             ),
             (EventKind.MESSAGE, proto.Message, decode_events.message),
             (EventKind.RECEIPT, proto.Receipt, decode_events.receipt),
             (EventKind.UNDECRYPTABLE, proto.UndecryptableMessage, decode_events.undecryptable),
         ]
         numbers = importlib.import_module("neonize.events").EVENT_TO_INT
-        for kind, event_type, convert in kinds:
+        for kind, event_type, decode in decoders:
             client.event(event_type)(_nothing)  # which asks for them
-            self._kinds[numbers[event_type]] = (kind, event_type, convert)
+            self._decoders[numbers[event_type]] = (kind, event_type, decode)
 
     def _take(self, _uuid: Any, address: int, size: int, number: int) -> None:
         """An event from neonize. Called by its one thread for them, which waits for the end."""
-        if number not in self._kinds:
+        if number not in self._decoders:
             return  # who we are, which `_connected` asks for
-        kind, event_type, convert = self._kinds[number]
+        kind, event_type, decode = self._decoders[number]
         packed = ctypes.string_at(address, size)
+        news: SessionNews | None = None
+        brought: list[dict[str, Any]] = []
         try:
-            told = convert(event_type.FromString(packed))
-            all_told = [told] if isinstance(told, dict) else list(told or ())
+            match decode(event_type.FromString(packed)):
+                case None:
+                    pass
+                case dict() as data:
+                    brought = [data]
+                case Iterator() as several:
+                    brought = list(several)
+                case told:
+                    news = told
         except Exception as error:  # noqa: BLE001 -- whatever it is, it costs this event alone
-            kind, data = self._unreadable(kind, packed, error)
-            all_told = [data]
-        self._told(kind, *all_told)
+            reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
+            if kind in INBOUND:
+                kind, brought = EventKind.UNREADABLE, [self._saved(kind, packed, reason)]
+            else:
+                news = _unread_news(kind, reason)
+        if news is None:
+            self._bring(kind, *brought)
+        else:
+            self._tell(news)
 
-    def _told(self, kind: EventKind, *all_told: dict[str, Any]) -> None:
+    def _tell(self, news: SessionNews) -> None:
+        """Emit what is about the session."""
+        self._bring(KINDS[type(news)], as_map(news))
+
+    def _emit_news(self, news: SessionNews) -> None:
+        self._emit(KINDS[type(news)], as_map(news))
+
+    def _bring(self, kind: EventKind, *all_data: dict[str, Any]) -> None:
+        """Emit one of neonize's events, as none of ours, one or several."""
         # An exception that leaves a callback is only printed by ctypes, and the event is lost
         # without a trace. Here it ends the process instead, which the daemon sees and logs.
         self._begun = True
         try:
-            for data in all_told:
+            for data in all_data:
                 self._emit(kind, data)
             self._handled += 1
         except Exception:  # noqa: BLE001 -- whatever it is, the process reports it and ends
             threading.excepthook(
                 threading.ExceptHookArgs((*sys.exc_info(), threading.current_thread()))
             )
-
-    def _unreadable(
-        self, kind: EventKind, packed: bytes, error: Exception
-    ) -> tuple[EventKind, dict[str, Any]]:
-        """What is told in the place of an event that protobuf or we cannot read."""
-        reason = f"{type(error).__name__}: {error}"[:_MAX_REASON]
-        if kind in INBOUND:
-            return EventKind.UNREADABLE, self._saved(kind, packed, reason)
-        logging.getLogger(__name__).error("an event of kind %s cannot be read: %s", kind, reason)
-        if kind is EventKind.PAIRED:
-            return EventKind.PAIR_ERROR, {"error": f"the phone's answer cannot be read: {reason}"}
-        return kind, blank(kind)
 
     def _saved(self, kind: EventKind, packed: bytes, reason: str) -> dict[str, Any]:
         """Who sent it and when may still be readable where what was sent is not."""
@@ -336,15 +374,18 @@ class NeonizeClient:
 
     def _on_login(self, _uuid: int, status: int) -> None:
         outcome = _decoded(ctypes.string_at(status))
+        end = end_of_pairing(outcome)
+        if end is None:
+            self._begun = True
+            return
         # The log's records are handed on by a thread; the one that says why must have arrived.
         importlib.import_module("neonize.utils.log")._log_queue.join()
-        detail = None if outcome == "success" else self._trouble.last
-        self._told(EventKind.LOGIN, {"outcome": outcome, "detail": detail})
+        self._tell(PairingEnded(end, self._trouble.last or outcome))
 
     def _unlinked_at_login(self, reason: int) -> None:
         """whatsmeow deletes the account at once, and neonize hands on no event without one: if it
         had not begun to, the log is all that tells. (If it had, the event comes a second time.)"""
-        self._emit(EventKind.LOGGED_OUT, {"on_connect": True, "reason": reason})
+        self._emit_news(DeviceUnlinked(on_connect=True, reason=reason))
 
     def _forgotten(self, chat: str, device: str, message_id: str) -> None:
         """A device could not read a message and asked for it, and whatsmeow has forgotten it.
@@ -363,29 +404,44 @@ class NeonizeClient:
                 other = self._number_of(known.account)
             except WhatsmeowError:
                 other = None  # the LID alone has to do
-        data = {"message_id": message_id, "chat": str(other or known.account), "sender": device}
-        self._told(EventKind.FORGOTTEN, data)
+        forgotten = MessageForgotten(
+            message_id=message_id, chat=str(other or known.account), sender=device
+        )
+        self._bring(EventKind.FORGOTTEN, as_map(forgotten))
 
-    def _pair_status(self, event: Any) -> dict[str, Any] | None:
-        if event.Status == event.ERROR:
-            self._emit(EventKind.PAIR_ERROR, {"error": text(event.Error)})
-            return None
-        return {
-            "jid": decode_events.jid_text(event.ID),
-            "business_name": text(event.BusinessName) or None,
-            "platform": text(event.Platform) or None,
-        }
-
-    def _connected(self, _event: Any) -> dict[str, Any]:
+    def _connected(self, _event: Any) -> ClientConnected:
         # Without this, receipts are "inactive" and no phone shows them.
         self._client.set_force_activate_delivery_receipts(True)
         me = self._client.get_me()
         self._own_users = frozenset(text(jid.User) for jid in (me.JID, me.LID))
-        return {
-            "jid": decode_events.jid_text(me.JID),
-            "lid": decode_events.jid_text(me.LID),
-            "push_name": text(me.PushName) or None,
-        }
+        return ClientConnected(
+            jid=decode_events.jid_text(me.JID),
+            lid=decode_events.jid_text(me.LID),
+            push_name=text(me.PushName) or None,
+        )
+
+
+#: Events about the session whose fields cannot be read.
+_WITHOUT_FIELDS: dict[EventKind, SessionNews] = {
+    EventKind.CONNECTED: ClientConnected(),
+    EventKind.DISCONNECTED: ClientDisconnected(),
+    EventKind.KEEPALIVE_TIMEOUT: KeepaliveLost(),
+    EventKind.KEEPALIVE_RESTORED: KeepaliveRestored(),
+    EventKind.LOGGED_OUT: DeviceUnlinked(),
+    EventKind.STREAM_REPLACED: StreamReplaced(),
+    EventKind.TEMPORARY_BAN: AccountBanned(),
+    EventKind.CONNECT_FAILURE: LoginRefused(),
+    EventKind.CLIENT_OUTDATED: ClientOutdated(),
+    EventKind.STREAM_ERROR: StreamFailed(),
+}
+
+
+def _unread_news(kind: EventKind, reason: str) -> SessionNews:
+    """What is told in the place of news that protobuf or we cannot read."""
+    logging.getLogger(__name__).error("an event of kind %s cannot be read: %s", kind, reason)
+    if kind is EventKind.PAIRED:
+        return PairingRefused(f"the phone's answer cannot be read: {reason}")
+    return _WITHOUT_FIELDS[kind]  # that it happened is what counts
 
 
 class _PatientEvent(threading.Event):
@@ -420,7 +476,7 @@ class _LogListener(logging.Handler):
             self._on_unlinked(int(unlinked[1]))
 
 
-#: Our own words for a recipient whom no message could reach; see `engines.neonize.send_errors`.
+#: Our own words for a recipient whom no message could reach; see `send_errors`.
 NO_DEVICE = "the recipient has no device"
 
 
@@ -433,13 +489,18 @@ def _as_jid(jid: Any) -> Jid | None:
     return None if found is None else parse_jid(found)
 
 
-def _nothing(*_event: Any) -> dict[str, Any]:
-    return {}
+def _nothing(*_event: Any) -> None: ...
+
+
+def _pair_status(event: Any) -> DevicePaired | PairingRefused:
+    if event.Status == event.ERROR:
+        return PairingRefused(text(event.Error))
+    return DevicePaired(
+        jid=decode_events.jid_text(event.ID),
+        business_name=text(event.BusinessName) or None,
+        platform=text(event.Platform) or None,
+    )
 
 
 def _decoded(value: bytes) -> str:
     return value.decode(errors="replace")
-
-
-def _keepalive_timeout(event: Any) -> dict[str, Any]:
-    return {"error_count": event.ErrorCount, "last_success_ms": event.LastSuccess * 1000}

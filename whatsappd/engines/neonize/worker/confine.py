@@ -28,7 +28,8 @@ from whatsappd.confinement.process import (
     no_new_privileges,
 )
 from whatsappd.confinement.resolver import resolver_place
-from whatsappd.engines.protocol import OFF, REQUIRED, VIEW, Confined, WorkerRequest
+from whatsappd.engines.confined import OFF, REQUIRED, Confined
+from whatsappd.engines.neonize.fork.messages import VIEW, ForkRequest
 from whatsappd.errors import WorkerFailed
 
 #: Programs' own files and libraries, where distributions have them.
@@ -84,7 +85,7 @@ _MAX_DESCRIPTORS = 512
 
 
 class WorkerView(NamedTuple):
-    """Descriptors for the daemon, in the order of `engines.protocol`'s answer."""
+    """Descriptors for the daemon, in the order of the fork server's answer."""
 
     own: list[int]
     listener: int | None
@@ -94,14 +95,14 @@ class WorkerView(NamedTuple):
         return [*self.own, *([] if self.listener is None else [self.listener])]
 
 
-def prepare(request: WorkerRequest) -> None:
+def prepare(request: ForkRequest) -> None:
     """Find out beforehand, and once, what `confine_worker` needs: memory that a worker writes to
     after the fork is its own, and its time is its start's."""
     if request.confinement != OFF:
         _common_rules(tuple(request.apart))
 
 
-def confine_worker(request: WorkerRequest, *, keep: Collection[int]) -> tuple[Confined, WorkerView]:
+def confine_worker(request: ForkRequest, *, keep: Collection[int]) -> tuple[Confined, WorkerView]:
     """Take from this process, a worker just forked, what it does not need; what is in force then.
 
     Every descriptor but those to `keep` and the view's is closed. The caller hands on the view, and
@@ -186,7 +187,7 @@ def _open_view() -> list[int]:
 # --- files ---------------------------------------------------------------------------------------
 
 
-def _restrict_files(request: WorkerRequest, lacking: list[str]) -> int:
+def _restrict_files(request: ForkRequest, lacking: list[str]) -> int:
     rules = [
         *_common_rules(tuple(request.apart)),
         PathRule(str(resolver_place()), READ_FILE),

@@ -15,6 +15,7 @@ from typing import Any
 import msgspec
 
 from whatsappd.engines.neonize.worker.contents import decoded, quoted, text, visible_fields
+from whatsappd.engines.protocol import AccountBanned, DeviceUnlinked, KeepaliveLost, LoginRefused
 from whatsappd.errors import Malformed
 from whatsappd.model.content import Unsupported
 from whatsappd.model.jid import Jid, parse_jid
@@ -151,25 +152,26 @@ _FAILURES = {
 }
 
 
-def connect_failure(event: Any) -> dict[str, Any]:
+def login_refused(event: Any) -> LoginRefused:
     """`reason` is the number in `<failure reason=…>`. (A number that neonize has no name for never
     arrives here: its event cannot be encoded, and `connect` ends with that error.)"""
-    return {"reason": _FAILURES.get(event.Reason, event.Reason), "message": text(event.Message)}
+    return LoginRefused(_FAILURES.get(event.Reason, event.Reason), text(event.Message))
 
 
-def logged_out(event: Any) -> dict[str, Any]:
-    return {
-        "on_connect": event.OnConnect,
-        "reason": _FAILURES.get(event.Reason, event.Reason),
-    }
+def device_unlinked(event: Any) -> DeviceUnlinked:
+    return DeviceUnlinked(event.OnConnect, _FAILURES.get(event.Reason, event.Reason))
 
 
 #: neonize numbers its TempBanReason enum from 1; these are WhatsApp's numbers.
 _BANS = {1: 101, 2: 102, 3: 103, 4: 104, 5: 106}
 
 
-def temporary_ban(event: Any) -> dict[str, Any]:
-    return {"code": _BANS.get(event.Code, event.Code), "expire_s": event.Expire}
+def account_banned(event: Any) -> AccountBanned:
+    return AccountBanned(_BANS.get(event.Code, event.Code), event.Expire)
+
+
+def keepalive_lost(event: Any) -> KeepaliveLost:
+    return KeepaliveLost(event.ErrorCount, event.LastSuccess * 1000)
 
 
 def _timed(data: dict[str, Any], time_ms: int) -> dict[str, Any]:

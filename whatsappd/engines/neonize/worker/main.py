@@ -22,22 +22,38 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
+import msgspec
+
 from whatsappd.engines.neonize.fork.preload import library_path
 from whatsappd.engines.neonize.worker.client import NeonizeClient, WhatsmeowError
 from whatsappd.engines.neonize.worker.output import print_without_waiting
+from whatsappd.engines.neonize.worker.send_errors import classify, fate_unknown
 from whatsappd.engines.neonize.worker.serial_thread import SerialThread
 from whatsappd.engines.neonize.worker.spool import Spool
 from whatsappd.engines.protocol import (
+    ACCOUNT,
     EVENT,
     INBOUND,
+    REQUESTS,
     SPOOL,
     TAKEN,
+    AskHealth,
     EventKind,
-    WorkerEvent,
+    EventOnWire,
+    LogOutDevice,
+    LookUpAddresses,
+    OpenClient,
+    RequestDone,
+    SendContent,
+    SendFate,
+    SendRefusal,
+    StopClient,
+    WorkerAnswer,
     WorkerMethod,
+    WorkerRequest,
+    as_map,
 )
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
-from whatsappd.model.content import sendable_from
 from whatsappd.model.jid import parse_jid
 from whatsappd.sandbox.neonize_library.noise_root import replace_noise_root
 from whatsappd.wire.frames import READ_SIZE, MessagePackReader
@@ -140,50 +156,56 @@ class WorkerServer:
 
     def _accept(self, request: Request) -> None:
         method = WorkerMethod(request.method)
+        asked = msgspec.convert(named_arguments(request.params), REQUESTS[method])
         if method is WorkerMethod.OPEN:
-            self._answer(request, self._open)
+            self._answer(request.msgid, asked)
         else:
-            calls = {
-                WorkerMethod.SEND: self._send,
-                WorkerMethod.LOGOUT: self._logout,
-                WorkerMethod.LOOK_UP: self._look_up,
-                WorkerMethod.HEALTH: self._health,
-                WorkerMethod.STOP: self._stop,
-            }
-            self._threads[method].run(lambda: self._answer(request, calls[method]))
+            self._threads[method].run(lambda: self._answer(request.msgid, asked))
 
-    def _answer(self, request: Request, call: Callable[[dict[str, Any]], Any]) -> None:
+    def _answer(self, msgid: int, asked: WorkerRequest) -> None:
         try:
-            packed = pack_result(request.msgid, call(named_arguments(request.params)))
+            packed = pack_result(msgid, as_map(self._do(asked)))
         except WhatsappdError as error:
-            packed = pack_error(request.msgid, error)
+            packed = pack_error(msgid, error)
         except WhatsmeowError as error:
-            packed = pack_error(request.msgid, WorkerFailed(str(error)))
+            packed = pack_error(msgid, WorkerFailed(str(error)))
         except (sqlite3.Error, OSError) as error:
-            reason = f"the account's database or directory cannot be used: {error}"
-            packed = pack_error(request.msgid, WorkerFailed(reason))
+            packed = pack_error(msgid, WorkerFailed(_unusable(error)))
         self._write(packed)
 
-    def _open(self, arguments: dict[str, Any]) -> dict[str, Any]:
+    def _do(self, asked: WorkerRequest) -> WorkerAnswer:
+        match asked:
+            case OpenClient():
+                self._open(asked)
+            case SendContent():
+                return self._send(asked)
+            case LookUpAddresses():
+                return self._opened().look_up([parse_jid(each) for each in asked.addresses])
+            case AskHealth():
+                return self._opened().health()
+            case LogOutDevice():
+                self._opened().logout()
+            case StopClient():
+                if self._client is not None:  # else it is stopped before it was opened
+                    self._client.drain()
+                    self._client.stop()
+        return RequestDone()
+
+    def _open(self, asked: OpenClient) -> None:
         """Load the library, make the client in this directory, and start to connect."""
         self._hold_lock()
-        self._spool = Spool(Path(SPOOL), taken=arguments["taken"])
+        self._spool = Spool(Path(SPOOL), taken=asked.taken)
         for packed in self._spool.waiting:
             self._write(packed)
         self._load_library()
-        noise_root: bytes | None = arguments.get("noise_root")
-        if noise_root is not None:
+        if asked.noise_root is not None:
             # Only a daemon started with --sandbox sends a root key.
-            replace_noise_root(library_path(), noise_root)
-        _quiet_neonize(arguments["log_level"])
+            replace_noise_root(library_path(), asked.noise_root)
+        _quiet_neonize(asked.log_level)
         self._client = NeonizeClient(
-            self._company,
-            database=arguments["database"],
-            proxy=arguments.get("proxy"),
-            emit=self._emit,
+            self._company, database=ACCOUNT, proxy=asked.proxy, emit=self._emit
         )
         threading.Thread(target=self._client.connect, name="connect", daemon=True).start()
-        return {}
 
     def _hold_lock(self) -> None:
         """Wait until no other worker of this company lives, and keep it so.
@@ -194,25 +216,16 @@ class WorkerServer:
         self._lock = Path(LOCK).open("w")  # noqa: SIM115 -- held until the process ends
         fcntl.flock(self._lock, fcntl.LOCK_EX)
 
-    def _send(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        content = sendable_from(arguments["content"])
-        return self._opened().send(parse_jid(arguments["to"]), content, secret=arguments["secret"])
-
-    def _look_up(self, arguments: dict[str, Any]) -> dict[str, Any]:
-        return self._opened().look_up([parse_jid(address) for address in arguments["addresses"]])
-
-    def _health(self, _arguments: dict[str, Any]) -> dict[str, Any]:
-        return self._opened().health()
-
-    def _logout(self, _arguments: dict[str, Any]) -> dict[str, Any]:
-        self._opened().logout()
-        return {}
-
-    def _stop(self, _arguments: dict[str, Any]) -> dict[str, Any]:
-        if self._client is not None:  # else it is stopped before it was opened
-            self._client.drain()
-            self._client.stop()
-        return {}
+    def _send(self, asked: SendContent) -> WorkerAnswer:
+        """The server's ack, or what became of the message without one."""
+        try:
+            return self._opened().send(parse_jid(asked.to), asked.content, secret=asked.secret)
+        except WhatsmeowError as error:
+            return classify(str(error))
+        except WhatsappdError as error:
+            return SendRefusal(SendFate.UNKNOWN, fate_unknown(error.message))
+        except (sqlite3.Error, OSError) as error:
+            return SendRefusal(SendFate.UNKNOWN, fate_unknown(_unusable(error)))
 
     def _opened(self) -> NeonizeClient:
         if self._client is None:
@@ -220,19 +233,23 @@ class WorkerServer:
         return self._client
 
     def _emit(self, kind: EventKind, data: dict[str, Any]) -> None:
-        event = WorkerEvent(self._company, kind, data)
+        told = EventOnWire(self._company, kind, data)
         if kind in INBOUND:
             assert self._spool is not None
             # Numbered and written in one go: they come from two threads, of events and of the log.
             with self._write_lock, suppress(OSError):
-                self._channel.sendall(self._spool.add(event))
+                self._channel.sendall(self._spool.add(told))
         else:
-            self._write(pack_notification(EVENT, event.as_arguments()))
+            self._write(pack_notification(EVENT, told.as_arguments()))
 
     def _write(self, packed: bytes) -> None:
         with self._write_lock, suppress(OSError):
             # On an error the daemon is gone; the main thread sees the same, and ends us.
             self._channel.sendall(packed)
+
+
+def _unusable(error: sqlite3.Error | OSError) -> str:
+    return f"the account's database or directory cannot be used: {error}"
 
 
 def _quiet_neonize(level: str) -> None:

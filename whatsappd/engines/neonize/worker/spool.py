@@ -19,7 +19,7 @@ from collections import deque
 from pathlib import Path
 from typing import Any
 
-from whatsappd.engines.protocol import EVENT, EventKind, WorkerEvent, parse_worker_event, unpackable
+from whatsappd.engines.protocol import EVENT, EventKind, EventOnWire, parse_event, unpackable
 from whatsappd.errors import InvalidParams, Malformed, TooLarge
 from whatsappd.model.older_events import in_todays_shape
 from whatsappd.wire.account_keys import is_plumbing, without_keys
@@ -65,7 +65,7 @@ class Spool:
         with self._lock:
             return [packed for _, packed in self._unconfirmed]
 
-    def add(self, event: WorkerEvent) -> bytes:
+    def add(self, event: EventOnWire) -> bytes:
         """Number an event, keep it, and give it back packed, within `wire.shortening`."""
         with self._lock:
             packed = self._keep(event._replace(number=self._number + 1))
@@ -92,7 +92,7 @@ class Spool:
             # Also an empty one: what is added until the process ends goes into it.
             self._begin_anew(sync=True)
 
-    def _keep(self, event: WorkerEvent) -> bytes:
+    def _keep(self, event: EventOnWire) -> bytes:
         event = event._replace(data=bounded(event.data))
         try:
             packed = pack_notification(EVENT, event.as_arguments())
@@ -157,7 +157,7 @@ class Spool:
         self._is_complete = False
 
 
-def _load(file: Path) -> list[WorkerEvent]:
+def _load(file: Path) -> list[EventOnWire]:
     """What an earlier worker left.
 
     A file that cannot be understood must not stop this one: what can be is taken, and the file is
@@ -166,7 +166,7 @@ def _load(file: Path) -> list[WorkerEvent]:
     if not file.exists():
         return []
     content = file.read_bytes()
-    events: list[WorkerEvent] = []
+    events: list[EventOnWire] = []
     values, trouble = _values(content)
     for value in values:
         try:
@@ -198,18 +198,18 @@ def _without_plumbing(data: dict[str, Any]) -> dict[str, Any] | None:
         return {name: value for name, value in data.items() if name != "raw"}
 
 
-def _brought(arguments: dict[str, Any]) -> WorkerEvent | None:
+def _brought(arguments: dict[str, Any]) -> EventOnWire | None:
     """An event that an earlier worker left, perhaps one of an older version; None: it was none.
 
     Raises:
-        Malformed: see `parse_worker_event`.
+        Malformed: see `parse_event`.
     """
     data = arguments.get("data")
     if isinstance(data, dict):
         if arguments.get("kind") == EventKind.MESSAGE and (data := _without_plumbing(data)) is None:
             return None
         arguments = {**arguments, "data": in_todays_shape(data)}
-    return parse_worker_event(arguments)
+    return parse_event(arguments)
 
 
 def _values(content: bytes) -> tuple[list[Any], str | None]:

@@ -12,7 +12,7 @@ from message_shapes import OLDER_MESSAGE, saying
 from neonize_protos import e2e
 
 from whatsappd.engines.neonize.worker.spool import Spool
-from whatsappd.engines.protocol import EventKind, WorkerEvent, parse_worker_event
+from whatsappd.engines.protocol import EventKind, EventOnWire, parse_event
 from whatsappd.wire.frames import MessagePackReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
 from whatsappd.wire.shortening import MAX_EVENT
@@ -23,11 +23,11 @@ def file(tmp_path: Path) -> Path:
     return tmp_path / "inbox.spool"
 
 
-def event(text: str, **data: Any) -> WorkerEvent:
-    return WorkerEvent("acme", EventKind.MESSAGE, saying(text, **data))
+def event(text: str, **data: Any) -> EventOnWire:
+    return EventOnWire("acme", EventKind.MESSAGE, saying(text, **data))
 
 
-def unpacked(packed: bytes) -> WorkerEvent:
+def unpacked(packed: bytes) -> EventOnWire:
     reader = MessagePackReader()
     [value] = [
         value
@@ -36,7 +36,7 @@ def unpacked(packed: bytes) -> WorkerEvent:
     ]
     message = parse_message(value)
     assert isinstance(message, Notification)
-    return parse_worker_event(named_arguments(message.params))
+    return parse_event(named_arguments(message.params))
 
 
 def waiting(spool: Spool) -> list[tuple[int | None, str]]:
@@ -118,7 +118,7 @@ def test_keys_that_an_older_version_left_are_not_brought(file: Path) -> None:
     ]
     packed = [
         pack_notification(
-            "event", WorkerEvent("acme", EventKind.MESSAGE, data, number).as_arguments()
+            "event", EventOnWire("acme", EventKind.MESSAGE, data, number).as_arguments()
         )
         for number, data in enumerate(old, 1)
     ]

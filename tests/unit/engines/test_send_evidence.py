@@ -12,7 +12,8 @@ import pytest
 import trio
 
 from whatsappd.engines.neonize import send_evidence
-from whatsappd.engines.neonize.send_evidence import Evidence, find_attempts
+from whatsappd.engines.neonize.send_evidence import find_attempts
+from whatsappd.engines.port import AttemptEvidence
 
 SECRET = b"s" * 32
 JID = "15550100:3@s.whatsapp.net"
@@ -33,7 +34,7 @@ async def test_what_an_honest_worker_left_is_believed(tmp_path: Path) -> None:
         f"INSERT INTO whatsmeow_message_secrets VALUES (x'{SECRET.hex()}', 'AC01');"
     )
     path = database(tmp_path / "session.db", DEVICE + SECRETS + rows)
-    assert await find_attempts(path, [SECRET, b"other"], jid=JID) == Evidence(
+    assert await find_attempts(path, [SECRET, b"other"], jid=JID) == AttemptEvidence(
         {SECRET: "AC01"}, proves_absence=True
     )
     other = await find_attempts(path, [SECRET], jid="15550200:1@s.whatsapp.net")

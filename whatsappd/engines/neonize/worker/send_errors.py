@@ -1,5 +1,5 @@
 """What whatsmeow's send errors mean for a message: never (permanent), later (passing), or nobody
-knows (unknown fate). Called by the dispatcher with the text that neonize raised.
+knows (unknown fate). Called by the worker with the text that neonize raised.
 
 neonize passes only Go's error text, so texts are matched: whatsmeow `send.go`, `errors.go`,
 `request.go` and `socket/`. The one question that decides is whether the message's frame can have
@@ -23,28 +23,11 @@ claiming a failure.
 from __future__ import annotations
 
 import re
-from enum import StrEnum
-from typing import NamedTuple
 
-
-class SendFate(StrEnum):
-    """What became of the attempt."""
-
-    PERMANENT = "permanent"  # not sent, and trying again gives the same
-    PASSING = "passing"  # not sent; trying again later makes sense
-    UNKNOWN = "unknown"  # it may have been sent
-
+from whatsappd.engines.protocol import SendFate, SendRefusal
 
 #: The server's number for "you wrote to too many strangers": the reach-out timelock.
 REACHOUT_TIMELOCK = 463
-
-
-class SendRefusal(NamedTuple):
-    """`code` is the server's error number, where there is one."""
-
-    fate: SendFate
-    reason: str  # for people
-    code: int | None = None
 
 
 # The ack's error numbers (whatsmeow `receipt.go`, Baileys `decode-wa-message.ts`; those below 400
@@ -59,7 +42,7 @@ _SERVER_ERRORS = {
     410: (SendFate.PERMANENT, "the chat is gone"),
     413: (SendFate.PERMANENT, "the message is too large for WhatsApp"),
     REACHOUT_TIMELOCK: (
-        SendFate.PASSING,
+        SendFate.RESTRICTED,
         "WhatsApp restricts writing to people this account does not know",
     ),
     479: (
@@ -131,7 +114,12 @@ def classify(error: str) -> SendRefusal:
     for pattern in _PASSING:
         if pattern.match(text):
             return _prepared_only(text)
-    return SendRefusal(SendFate.UNKNOWN, f"nobody knows whether it was sent ({text})")
+    return SendRefusal(SendFate.UNKNOWN, fate_unknown(text))
+
+
+def fate_unknown(text: str) -> str:
+    """The reason, for people, of an attempt of unknown fate that ended with `text`."""
+    return f"nobody knows whether it was sent ({text})"
 
 
 def _server_error(code: int) -> SendRefusal:
@@ -147,4 +135,6 @@ def _prepared_only(text: str) -> SendRefusal:
     code = None
     if match := _INFO_QUERY.search(text):
         code = int(match[1])
+    if code == REACHOUT_TIMELOCK:
+        return SendRefusal(SendFate.RESTRICTED, f"not sent: {text}", code)
     return SendRefusal(SendFate.PASSING, f"not sent: {text}", code)

@@ -10,8 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from neonize_protos import e2e, neonize
 
+from whatsappd.engines.decode import decode_event
 from whatsappd.engines.neonize.worker import decode_events
-from whatsappd.engines.protocol import EventKind, parse_worker_event
+from whatsappd.model.message import Message
 from whatsappd.wire.frames import pack, unpack
 from whatsappd.wire.shortening import MAX_ITEMS, bounded
 
@@ -62,8 +63,8 @@ def told(event: Any) -> dict[str, Any]:
         "data": unpack(pack(bounded(data))),
         "number": 1,
     }
-    taken = parse_worker_event(arguments)
-    assert taken.kind is EventKind.MESSAGE
+    taken = decode_event(arguments)
+    assert isinstance(taken.event, Message)
     return taken.data
 
 

@@ -12,13 +12,13 @@ from whatsappd.config.definitions import DEFINITIONS
 from whatsappd.config.value_formats import Choice
 from whatsappd.confinement import resolver
 from whatsappd.confinement.calls import AARCH64, FORK_SERVER, WORKER, X86_64, numbers_for
+from whatsappd.engines.confined import AUTO, OFF, REQUIRED
 from whatsappd.engines.neonize.worker.confine import without
 from whatsappd.engines.neonize.worker_environment import (
     ports_through,
     proxy_port,
     worker_environment,
 )
-from whatsappd.engines.protocol import AUTO, OFF, REQUIRED
 from whatsappd.monitoring.settings import RecycleSettings
 from whatsappd.rules.recycling import WorkerUse, excess
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from whatsappd.engines.neonize.send_errors import REACHOUT_TIMELOCK, SendFate, classify
+from whatsappd.engines.neonize.worker.send_errors import REACHOUT_TIMELOCK, classify
+from whatsappd.engines.protocol import SendFate
 
 PERMANENT = [
     "no LID found for 15550100@s.whatsapp.net from server",
@@ -35,7 +36,6 @@ PASSING = [
     "failed to prefetch sessions: database is locked",
     "failed to send message node: websocket not connected",
     "failed to send message node: frame socket is closed",
-    "server returned error 463",
     "server returned error 429",
     "server returned error 503",
 ]
@@ -77,7 +77,9 @@ def test_unknown_fate(text: str) -> None:
 
 
 def test_the_servers_number_is_told() -> None:
-    assert classify("server returned error 463").code == REACHOUT_TIMELOCK
+    for text in ("failed to get device list: info query returned status 463: x",):
+        restricted = classify(text)
+        assert (restricted.fate, restricted.code) == (SendFate.RESTRICTED, REACHOUT_TIMELOCK)
     assert classify("server returned error 777").code == 777
     limited = classify(
         "failed to get group members: info query returned status 429: rate-overlimit"

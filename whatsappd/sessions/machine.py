@@ -1,0 +1,153 @@
+"""One session's state, and what follows from each incident. Pure: it knows no worker and no task.
+
+`session` brings incidents in; the step that comes out says what to record, and what is to happen to
+the worker. `rules.lifecycle` is the table; here is what it does not say: when the next try is due,
+when crashes are too many, and since when the session is down.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from whatsappd.model.session import SessionState
+from whatsappd.rules import incidents
+from whatsappd.rules.incidents import Incident
+from whatsappd.rules.lifecycle import (
+    ALIVE,
+    SessionCause,
+    WorkerAction,
+    counts_as_crash,
+    step,
+)
+from whatsappd.sessions.counters import SessionCounters
+from whatsappd.sessions.restarts import RestartPolicy
+from whatsappd.sessions.settings import SessionSettings
+
+#: Causes that begin anew: what was before does not count as time down.
+_WISHES = frozenset({SessionCause.START, SessionCause.TAKE_OVER})
+#: Causes that are no trouble.
+_NO_ERRORS = frozenset(
+    {
+        *(SessionCause.START, SessionCause.TAKE_OVER, SessionCause.STOP, SessionCause.UNLINK),
+        *(SessionCause.OPENED, SessionCause.QR, SessionCause.PAIRED, SessionCause.CONNECTED),
+        *(SessionCause.RETRY_DUE, SessionCause.KEEPALIVE_RESTORED, SessionCause.RECYCLED),
+    }
+)
+
+
+class Moment(NamedTuple):
+    """One moment by two of `clock`'s clocks, in milliseconds.
+
+    What is shown to people is by the wall clock; what is waited for and judged is by the other one.
+    """
+
+    wall_ms: int
+    steady_ms: int
+
+    def after(self, delay_ms: int) -> Moment:
+        return Moment(self.wall_ms + delay_ms, self.steady_ms + delay_ms)
+
+
+class SessionStep(NamedTuple):
+    """What an incident did."""
+
+    before: SessionState
+    state: SessionState
+    cause: SessionCause
+    words: str
+    action: WorkerAction
+
+
+class SessionMachine:
+    def __init__(self, settings: SessionSettings, now: Moment) -> None:
+        self.state = SessionState.STOPPED
+        self.cause = "not started"  # why it is in this state, for people
+        self.since = now  # in this state
+        self.down_since_ms: int | None = now.steady_ms  # None: it is connected
+        self.next_try: Moment | None = None
+        self.restarts = 0  # since a person started the session
+        self.last_recycled: str | None = None  # why
+        self.last_error: str | None = None
+        self.last_error_ms: int | None = None  # by the wall clock
+        self.generation = 0  # of workers: what an earlier one brings is ignored
+        self.counters = SessionCounters()
+        #: Why the device is being unlinked, if that is our doing.
+        self.unlink_words: str | None = None
+        self._settings = settings
+        self._policy = RestartPolicy(settings)
+
+    def forgive(self) -> None:
+        """A person starts the session: failures before that count no more."""
+        self.restarts = 0
+        self._policy.forgive()
+
+    def note_error(self, words: str, now: Moment) -> None:
+        """Something went wrong that changes no state."""
+        self.last_error, self.last_error_ms = words, now.wall_ms
+        self.counters.errors += 1
+
+    def take(
+        self, incident: Incident, now: Moment, *, generation: int | None = None
+    ) -> SessionStep | None:
+        """Take the transition for `incident`; None: it changes nothing.
+
+        Args:
+            generation: of the worker that it is about; None: whichever there is.
+        """
+        if generation is not None and generation != self.generation:
+            return None
+        incident = self._at_worst(incident, now)
+        cause = incident.cause
+        following = step(self.state, cause)
+        if following is None:
+            return None
+        words = incident.words
+        if cause is SessionCause.LOGGED_OUT and self.unlink_words is not None:
+            words, self.unlink_words = self.unlink_words, None
+        before, action = self.state, following.action
+        if (following.state, action) == (before, WorkerAction.NONE) and words == self.cause:
+            return None
+        if cause not in _NO_ERRORS:
+            self.note_error(words, now)
+        elif cause is SessionCause.CONNECTED:
+            self._policy.connected(now.steady_ms)
+        self.counters.transition(before, cause, following, now.steady_ms)
+        self.state, self.cause = following.state, words
+        if self.state is SessionState.CONNECTED:
+            self.down_since_ms = None
+        elif self.down_since_ms is None or (before not in ALIVE and cause in _WISHES):
+            self.down_since_ms = now.steady_ms
+        if before is not self.state:
+            self.since = now
+        if cause is SessionCause.RECYCLED:
+            self.last_recycled = incident.detail
+        self._plan(action, incident, now)
+        return SessionStep(before, self.state, cause, words, action)
+
+    def _at_worst(self, incident: Incident, now: Moment) -> Incident:
+        """`incident`, or what it comes to where it is one too many."""
+        cause = incident.cause
+        if cause is SessionCause.BROKEN_OFF and self._policy.broke_off_too_often(now.steady_ms):
+            return incidents.ended(incident.words)
+        if not counts_as_crash(cause) or self.state not in ALIVE:
+            return incident
+        if not self._policy.crashed_too_often(now.steady_ms):
+            return incident
+        return incidents.given_up(self._settings.crash_limit + 1, incident)
+
+    def _plan(self, action: WorkerAction, incident: Incident, now: Moment) -> None:
+        """Set the time of the next try, and count the worker that comes to its end or begins."""
+        self.next_try = None
+        settings = self._settings
+        match action:
+            case WorkerAction.NONE:
+                return
+            case WorkerAction.KILL_AND_WAIT:
+                self.next_try = now.after(max(incident.ban_ms, settings.shortest_ban_ms))
+            case WorkerAction.KILL_AND_REST:
+                self.next_try = now.after(settings.crash_rest_ms)
+            case WorkerAction.KILL_AND_RETRY:
+                self.next_try = now.after(self._policy.next_delay_ms(now.steady_ms))
+            case WorkerAction.SPAWN if incident.cause is SessionCause.RETRY_DUE:
+                self.restarts += 1
+        self.generation += 1
