@@ -60,8 +60,7 @@ ALLOWED: dict[str, set[str]] = {
         "model",
         "wire",
         "rules.bounds",
-        "rules.milestones",
-        "rules.paced_lines",
+        "rules.log_throttle",
     },
     # The loopback WhatsApp: each room knows only those above it.
     "sandbox": set(),
@@ -77,8 +76,8 @@ ALLOWED: dict[str, set[str]] = {
     "files": {"errors"},
     "stdio": set(),
     "command_runner": {"", "stdio", "errors", "wire"},
-    "state": {"errors", "model", "setting", "working_directory"},
-    "lock": {"errors", "clock"},
+    "state_directory": {"errors", "model", "setting", "working_directory"},
+    "owner_lock": {"errors", "clock"},
     "logs": {"setting", "wire"},
     # How a part declares its settings and its figures.
     "setting": set(),
@@ -88,7 +87,7 @@ ALLOWED: dict[str, set[str]] = {
     "config": {
         *("errors", "model", "working_directory", "setting", "engines.settings", "limits.settings"),
         *("logs.settings", "monitoring.settings", "rpc.settings", "sessions.settings"),
-        "state",
+        "state_directory",
     },
     "sessions": {
         "metric",
@@ -104,7 +103,7 @@ ALLOWED: dict[str, set[str]] = {
         "rules",
         "store",
         "limits",
-        "state",
+        "state_directory",
     },
     # What can be asked; clients, the gateway and the manual know it too.
     "api": {"errors", "model", "rules", "limits.settings"},
@@ -118,7 +117,7 @@ ALLOWED: dict[str, set[str]] = {
         "confinement.resolver",
         *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
         *("supervision", "logs.writer", *ENGINE, "engines.metrics", "setting", "metric"),
-        "state",
+        "state_directory",
     },
     "daemon_socket": {
         *("shutdown", "supervision", "errors", "handlers", "config", "monitoring", "rpc", "rules"),

@@ -32,11 +32,11 @@ from whatsappd.handlers.table import ApiParts
 from whatsappd.handlers.webhook_delivery import WebhookDelivery
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimiterHealth
-from whatsappd.lock import hold_lock
 from whatsappd.logs.setup import configure_logs, log_writer, report_crashes
-from whatsappd.monitoring.loop import LoopClock
+from whatsappd.monitoring.event_loop_clock import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.monitoring.scrape import Scrape
+from whatsappd.owner_lock import hold_lock
 from whatsappd.restore import finish_restore
 from whatsappd.rpc.listener import Listener, check_path, inherited_listener
 from whatsappd.sandbox_process import SandboxHandle, own_sandbox, sandbox_at
@@ -48,7 +48,7 @@ from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import SessionParts
 from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard
 from whatsappd.signals import Wishes, reload_whenever_asked
-from whatsappd.state import REAL, SANDBOX, Place, StateDirectory
+from whatsappd.state_directory import REAL, SANDBOX, Place, StateDirectory
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.alerts import Alerts
 from whatsappd.store.sqlite.audit import AuditTrail

@@ -18,11 +18,11 @@ from whatsappd.config.load import DEFAULT, Configuration
 from whatsappd.config.settings import Settings
 from whatsappd.config.sources import Sources, default_file
 from whatsappd.errors import BadStateDirectory
-from whatsappd.lock import holder_of
 from whatsappd.model.access import AccessRule
+from whatsappd.owner_lock import holder_of
 from whatsappd.restore import is_cut_off
 from whatsappd.rpc.listener import check_path
-from whatsappd.state import REAL, SANDBOX, StateDirectory
+from whatsappd.state_directory import REAL, SANDBOX, StateDirectory
 from whatsappd.store.sqlite.integrity import check as check_database
 from whatsappd.store.sqlite.integrity import check_account
 

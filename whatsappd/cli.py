@@ -250,7 +250,7 @@ def restore(sources: Sources, file: Path, dry_run: bool, as_json: bool) -> None:
 
     from whatsappd.config.load import load
     from whatsappd.restore import restore as put_back
-    from whatsappd.state import REAL, SANDBOX, StateDirectory
+    from whatsappd.state_directory import REAL, SANDBOX, StateDirectory
 
     settings = load(sources).settings
     mode = SANDBOX if settings.is_sandboxed else REAL

@@ -23,8 +23,8 @@ from tempfile import TemporaryDirectory
 from typing import BinaryIO, NamedTuple
 
 from whatsappd.errors import BadBackup, BadStateDirectory
-from whatsappd.lock import hold_lock
-from whatsappd.state import StateDirectory
+from whatsappd.owner_lock import hold_lock
+from whatsappd.state_directory import StateDirectory
 from whatsappd.store.backup_archive import unpack
 from whatsappd.store.sqlite.connect import connect_still
 from whatsappd.store.sqlite.integrity import check, check_account

@@ -1,7 +1,8 @@
 """What neonize itself leaks: one worker's descriptors, threads and memory over 50 reconnections.
 
-Should a version leak, the daemon lives with it by recycling workers (`rules.recycling`); here it is
-told not to. (0.5.2 keeps its descriptors and threads, and some 30 kB a reconnection.)
+Should a version leak, the daemon lives with it by recycling workers
+(`rules.worker_recycling`); here it is told not to. (0.5.2 keeps its descriptors and threads, and
+some 30 kB a reconnection.)
 """
 
 from __future__ import annotations

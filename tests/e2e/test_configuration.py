@@ -15,7 +15,7 @@ import trio
 from daemons import PATIENCE, Daemon, following, link, running_daemon
 
 from whatsappd.errors import EXIT_FAILED, EXIT_OK, EXIT_USAGE, InvalidParams
-from whatsappd.lock import hold_lock, holder_of
+from whatsappd.owner_lock import hold_lock, holder_of
 
 
 def check(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:

@@ -225,7 +225,7 @@ CONTENDER = """
 import sys, time
 from pathlib import Path
 from whatsappd.errors import AlreadyRunning
-from whatsappd.lock import hold_lock
+from whatsappd.owner_lock import hold_lock
 directory = Path(sys.argv[1])
 for _ in range(int(sys.argv[2])):
     round_name = sys.stdin.readline().strip()
@@ -387,7 +387,7 @@ async def test_a_random_process_is_killed_again_and_again_and_all_come_back() ->
 
 
 def test_the_lock_file_names_its_holder_as_json(tmp_path: Path) -> None:
-    from whatsappd.lock import hold_lock
+    from whatsappd.owner_lock import hold_lock
 
     with hold_lock(tmp_path / "l", socket=tmp_path / "s", purpose="the test"):
         holder = json.loads((tmp_path / "l").read_text())

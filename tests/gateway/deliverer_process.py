@@ -11,7 +11,7 @@ from pathlib import Path
 import trio
 
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
-from whatsappd.rules.webhooks import Policy
+from whatsappd.rules.webhook_policy import Policy
 
 POLICY = Policy(timeout_ms=300, attempts=10_000, base_ms=5, cap_ms=40, pause_after_ms=1500)
 

@@ -26,7 +26,7 @@ from whatsappd.gateway.webhooks import models
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rules import webhooks as rules
-from whatsappd.rules.webhooks import MAX_DESCRIPTION, TURN_S, Policy
+from whatsappd.rules.webhook_policy import MAX_DESCRIPTION, TURN_S, Policy
 from whatsappd.store.sqlite.webhooks import MAX_WEBHOOKS
 
 #: Short waits; patience where a test does not want the event to be given up.

@@ -23,7 +23,7 @@ from whatsappd.engines.port import OnEvents, WhatsAppAccess
 from whatsappd.engines.worker_process import SpawnedProcess, WorkerProcess
 from whatsappd.errors import TimedOut, WorkerGone
 from whatsappd.model.content import Text
-from whatsappd.rules.health import Asked
+from whatsappd.rules.session_health import Asked
 from whatsappd.sessions.checkup import ask
 
 #: Answers every request after an event, in one write.

@@ -17,9 +17,9 @@ import pytest
 
 from whatsappd.check import _foreign_files
 from whatsappd.errors import AlreadyRunning, BadBackup, BadStateDirectory
-from whatsappd.lock import hold_lock
+from whatsappd.owner_lock import hold_lock
 from whatsappd.restore import finish_restore, is_cut_off, restore
-from whatsappd.state import REAL, StateDirectory
+from whatsappd.state_directory import REAL, StateDirectory
 from whatsappd.store.backup_archive import (
     DATABASE,
     END,

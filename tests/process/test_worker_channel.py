@@ -28,7 +28,7 @@ from whatsappd.errors import WorkerFailed, WorkerGone
 from whatsappd.model.content import Text
 from whatsappd.model.message import Message
 from whatsappd.rules.bounds import WORKER_NEWS
-from whatsappd.rules.health import Asked
+from whatsappd.rules.session_health import Asked
 from whatsappd.sessions.checkup import ask
 from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import pack_notification, pack_result

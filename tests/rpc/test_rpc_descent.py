@@ -13,7 +13,7 @@ import pytest
 from whatsappd.errors import Denied
 from whatsappd.rpc.own_descendants import DescendantCheck
 from whatsappd.rpc.peer_credentials import Peer
-from whatsappd.rules.milestones import is_milestone
+from whatsappd.rules.log_throttle import is_milestone
 
 
 def peer(pid: int) -> Peer:

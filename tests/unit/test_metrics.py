@@ -27,8 +27,8 @@ from whatsappd.rpc import metrics as rpc
 from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.method_stats import BOUNDS, Tally
 from whatsappd.rules.alerts import AlertRule
-from whatsappd.rules.health import Judgement
 from whatsappd.rules.lifecycle import SessionCause
+from whatsappd.rules.session_health import Judgement
 from whatsappd.sessions import metrics as sessions
 from whatsappd.sessions.counters import SessionCounters
 from whatsappd.store import metrics as store

@@ -18,7 +18,7 @@ from whatsappd.limits.port import LimiterHealth
 from whatsappd.logs.writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
-from whatsappd.monitoring.loop import LoopClock
+from whatsappd.monitoring.event_loop_clock import LoopClock
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
 from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule

@@ -13,13 +13,13 @@ import trio
 from whatsappd.engines.child_process import ProcessView
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.monitoring import health, kernel
+from whatsappd.monitoring.event_loop_clock import LoopClock
 from whatsappd.monitoring.kernel import Disk, Memory, MemoryReader
-from whatsappd.monitoring.loop import LoopClock
 from whatsappd.monitoring.metrics import ALL_METRICS
 from whatsappd.monitoring.settings import AlertSettings
 from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS
-from whatsappd.rules.health import Judgement
-from whatsappd.state import Place
+from whatsappd.rules.session_health import Judgement
+from whatsappd.state_directory import Place
 from whatsappd.store.sqlite.webhooks import Wanted, Webhook
 
 THRESHOLDS = AlertSettings()

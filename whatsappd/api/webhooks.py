@@ -15,7 +15,7 @@ from whatsappd.api.declaration import Declaration, Done, Examples, NoParams, Par
 from whatsappd.api.events import LoggedEvent
 from whatsappd.api.types import MAX_SEQ, CompanyId, Seq, TimeMs
 from whatsappd.model.event import EVENT_TYPES
-from whatsappd.rules.webhooks import MAX_DESCRIPTION, MAX_URL
+from whatsappd.rules.webhook_policy import MAX_DESCRIPTION, MAX_URL
 
 #: Of one webhook. All webhooks must fit into one answer.
 MAX_COMPANIES = 100

@@ -17,7 +17,7 @@ from whatsappd.model.access import AccessRule
 from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
 from whatsappd.rpc.settings import SocketSettings
 from whatsappd.sessions.settings import RetentionSettings, SessionSettings
-from whatsappd.state import StateSettings
+from whatsappd.state_directory import StateSettings
 
 
 class Settings(Struct, frozen=True, kw_only=True):

@@ -54,7 +54,7 @@ from whatsappd.errors import (
 )
 from whatsappd.model.content import Sendable
 from whatsappd.rules.bounds import WORKER_NEWS, Pace
-from whatsappd.rules.milestones import is_milestone
+from whatsappd.rules.log_throttle import is_milestone
 from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import (
     MAX_MSGID,

@@ -23,7 +23,7 @@ from whatsappd.gateway.link import DaemonLink
 from whatsappd.gateway.problems import HttpError, unauthenticated
 from whatsappd.model.consumer import RESERVED, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
-from whatsappd.rules.forwarded import address_of, network_of
+from whatsappd.rules.client_address import address_of, network_of
 
 log = structlog.get_logger()
 

@@ -26,7 +26,7 @@ from whatsappd.gateway.auth import Authenticator, presented_key
 from whatsappd.gateway.problems import HttpError, problem
 from whatsappd.gateway.sparing_log import SparingLog
 from whatsappd.rules.bounds import HTTP_REQUESTS, Holder, Places
-from whatsappd.rules.forwarded import address_of, forwarded_for
+from whatsappd.rules.client_address import address_of, forwarded_for
 
 log = SparingLog()
 

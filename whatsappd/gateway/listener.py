@@ -23,7 +23,7 @@ from whatsappd.gateway.settings import Bind
 from whatsappd.gateway.sparing_log import SparingLog
 from whatsappd.rpc.listener import open_listener
 from whatsappd.rules.bounds import HTTP_CONNECTIONS, report
-from whatsappd.rules.forwarded import address_of, network_of
+from whatsappd.rules.client_address import address_of, network_of
 
 log = SparingLog()
 

@@ -13,7 +13,7 @@ import structlog
 import trio
 
 from whatsappd.rules.bounds import ALL_REFUSAL_LINES, REFUSAL_LINES, PaceBound
-from whatsappd.rules.paced_lines import PacedLines
+from whatsappd.rules.log_throttle import LogThrottle
 
 
 class SparingLog:
@@ -28,7 +28,7 @@ class SparingLog:
         self._log = structlog.get_logger()
         self._bounds = each, all
         # Made with the first line, because trio's clock begins anew with each run.
-        self._lines: tuple[object, PacedLines] | None = None
+        self._lines: tuple[object, LogThrottle] | None = None
 
     def debug(self, event: str, **values: Any) -> None:
         self._write("debug", event, values)
@@ -51,8 +51,8 @@ class SparingLog:
             values["left_out"] = left_out
         getattr(self._log, level)(event, **values)
 
-    def _paced(self) -> PacedLines:
+    def _paced(self) -> LogThrottle:
         run = trio.lowlevel.current_trio_token()
         if self._lines is None or self._lines[0] is not run:
-            self._lines = run, PacedLines(*self._bounds)
+            self._lines = run, LogThrottle(*self._bounds)
         return self._lines[1]

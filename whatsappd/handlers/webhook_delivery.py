@@ -20,7 +20,7 @@ from whatsappd.api.events import LoggedEvent
 from whatsappd.errors import Denied, TimedOut, Unreachable, WrongState
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 from whatsappd.rpc.method import Call, Method, Notifier
-from whatsappd.rules.webhooks import TURN_S
+from whatsappd.rules.webhook_policy import TURN_S
 from whatsappd.store.sqlite.dead_letters import Refused
 from whatsappd.store.sqlite.events import EventLog
 from whatsappd.store.sqlite.webhooks import Progress, Webhook, Webhooks

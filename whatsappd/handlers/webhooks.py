@@ -19,7 +19,7 @@ from whatsappd.handlers.webhook_delivery import WebhookDelivery, webhook_values
 from whatsappd.model.company import validate_company
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rpc.method import Call, Method
-from whatsappd.rules.webhooks import validate_url
+from whatsappd.rules.webhook_policy import validate_url
 from whatsappd.store.sqlite.events import EventLog
 from whatsappd.store.sqlite.webhooks import (
     Wanted,

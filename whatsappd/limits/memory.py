@@ -7,7 +7,7 @@ from collections.abc import Iterable, Sequence
 import trio
 
 from whatsappd.limits.port import LimiterHealth, LimitKey
-from whatsappd.rules.window import SlidingWindow
+from whatsappd.rules.sliding_window import SlidingWindow
 
 #: Below so many windows, nobody looks for empty ones.
 _FEW = 1024

@@ -1,7 +1,7 @@
 """The daemon's own health: checks of what all sessions rely on.
 
-What a session's state means is judged in `rules.health`; here is the rest. `monitor` makes the
-report, for `daemon.health`, for the alerts and for systemd's watchdog.
+What a session's state means is judged in `rules.session_health`; here is the rest. `monitor` makes
+the report, for `daemon.health`, for the alerts and for systemd's watchdog.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from whatsappd.engines.port import EngineStatus
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.monitoring.kernel import Disk
 from whatsappd.rules.alerts import FEW_FILES, AlertThresholds
-from whatsappd.rules.health import Judgement
+from whatsappd.rules.session_health import Judgement
 from whatsappd.sessions.session import CompanySession
-from whatsappd.state import Place
+from whatsappd.state_directory import Place
 from whatsappd.store.sqlite.webhooks import Webhook
 from whatsappd.supervision import Supervised, summary
 

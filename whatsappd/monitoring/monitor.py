@@ -20,10 +20,10 @@ from whatsappd.limits.port import LimiterHealth
 from whatsappd.logs.writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.monitoring import health, kernel
+from whatsappd.monitoring.event_loop_clock import LoopClock
 from whatsappd.monitoring.health import Check, HealthReport, health_of
-from whatsappd.monitoring.loop import LoopClock
-from whatsappd.monitoring.recycler import Recycler
 from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
+from whatsappd.monitoring.worker_recycler import Recycler
 from whatsappd.rules.alerts import (
     LOOP_WINDOWS,
     AlertChange,
@@ -36,7 +36,7 @@ from whatsappd.rules.alerts import (
 )
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import CompanySession
-from whatsappd.state import Place
+from whatsappd.state_directory import Place
 from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.alerts import Alerts
 from whatsappd.store.sqlite.database import Database

@@ -22,14 +22,14 @@ from whatsappd.errors import StoreFailed, UnknownCompany
 from whatsappd.metric import Readings
 from whatsappd.model.consumer import is_webhook
 from whatsappd.monitoring import kernel, metrics
-from whatsappd.monitoring.loop import LoopClock
+from whatsappd.monitoring.event_loop_clock import LoopClock
 from whatsappd.monitoring.metrics import ALL_METRICS, LoopFigures, WorkerMemory
 from whatsappd.monitoring.monitor import Monitor, Watched
 from whatsappd.rpc import metrics as rpc
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.own_descendants import DescendantCheck
 from whatsappd.rpc.server import RpcServer
-from whatsappd.rules.webhooks import WebhookAlert
+from whatsappd.rules.webhook_policy import WebhookAlert
 from whatsappd.sessions import metrics as sessions
 from whatsappd.sessions.session import CompanySession
 from whatsappd.store import metrics as store

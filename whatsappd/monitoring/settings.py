@@ -63,7 +63,7 @@ class AlertSettings(Struct, frozen=True):
 
 
 class RecycleSettings(Struct, frozen=True):
-    """What a worker may use (`rules.recycling`); 0: as much as it likes.
+    """What a worker may use (`rules.worker_recycling`); 0: as much as it likes.
 
     Usual are 20 MB, 17 descriptors and 13 threads.
     """

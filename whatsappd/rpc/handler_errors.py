@@ -12,11 +12,11 @@ import structlog
 
 from whatsappd.errors import Internal, WhatsappdError
 from whatsappd.rules.bounds import ALL_DEFECT_LINES, DEFECT_LINES
-from whatsappd.rules.paced_lines import PacedLines
+from whatsappd.rules.log_throttle import LogThrottle
 
 log = structlog.get_logger()
 
-_lines = PacedLines(DEFECT_LINES, ALL_DEFECT_LINES)
+_lines = LogThrottle(DEFECT_LINES, ALL_DEFECT_LINES)
 
 
 def answerable(error: Exception, *, doing: str) -> WhatsappdError:

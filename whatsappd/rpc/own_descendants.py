@@ -20,7 +20,7 @@ import structlog
 
 from whatsappd.errors import Denied
 from whatsappd.rpc.peer_credentials import Peer
-from whatsappd.rules.milestones import is_milestone
+from whatsappd.rules.log_throttle import is_milestone
 
 log = structlog.get_logger()
 

@@ -1,5 +1,5 @@
 """Health check-ups of a session: its worker is asked, its files are looked at, and what came of it
-is kept; `rules.health` judges.
+is kept; `rules.session_health` judges.
 
 Called by `session` in every round of health checks.
 """
@@ -16,10 +16,10 @@ import trio
 from whatsappd.clock import now_ms
 from whatsappd.engines.port import EngineWorker
 from whatsappd.errors import TimedOut, WorkerFailed, WorkerGone
-from whatsappd.rules.health import Asked, HealthLimits, Judgement, Observation, judge
+from whatsappd.rules.session_health import Asked, HealthLimits, Judgement, Observation, judge
 from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.state import Place
+from whatsappd.state_directory import Place
 
 log = structlog.get_logger()
 

@@ -30,7 +30,7 @@ from whatsappd.errors import (
 from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.delivery import SENT_OR_BEYOND
-from whatsappd.rules.priority import REPLIES_IN_A_ROW
+from whatsappd.rules.reply_priority import REPLIES_IN_A_ROW
 from whatsappd.sessions.handover import settle_refusal
 from whatsappd.sessions.pacing import Pacing
 from whatsappd.sessions.rate_holds import RateHolds

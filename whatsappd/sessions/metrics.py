@@ -8,7 +8,7 @@ from typing import Protocol
 from whatsappd.engines.protocol import EventKind
 from whatsappd.metric import COUNTER, GAUGE, Metric, Metrics, Sample
 from whatsappd.model.session import SessionState
-from whatsappd.rules.health import Judgement
+from whatsappd.rules.session_health import Judgement
 from whatsappd.sessions.counters import SessionCounters
 
 _COMPANY = ("company",)

@@ -17,10 +17,11 @@ from whatsappd.clock import settled_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.limits.port import Limiter, LimitKey
 from whatsappd.limits.settings import SendLimits
+from whatsappd.model.durations import DAY_MS, HOUR_MS, MINUTE_MS
 from whatsappd.model.event import SESSION_OUTREACH, Draft
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
 from whatsappd.model.message import Row
-from whatsappd.rules.outreach import DAY_MS, HOUR_MS, MINUTE_MS, Pause
+from whatsappd.rules.outreach_pause import OutreachPause
 from whatsappd.sessions.rate_holds import HoldScope
 from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts
@@ -68,7 +69,7 @@ class Pacing:
         self.company = company
         self._shared = shared
         self._settings: dict[str, Any] = {}
-        self._pause = Pause()
+        self._pause = OutreachPause()
         # Ids of rows that were counted before they were accepted, by chat, the oldest first. Behind
         # them, None for each that is yet to be accepted.
         self._prepaid: dict[str, list[str | None]] = {}
@@ -114,7 +115,7 @@ class Pacing:
         """Take up the company's settings, and what it sent just before this daemon began."""
         self._settings = await self._shared.companies.settings(self.company)
         until_ms, strikes = self._settings.get(_PAUSE, (0, 0))
-        self._pause = Pause(until_ms, strikes)
+        self._pause = OutreachPause(until_ms, strikes)
         now = settled_ms()
         for chat, sent_ms in await self._shared.outbox.view.sent_times(
             self.company, now - MINUTE_MS

@@ -22,7 +22,7 @@ from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.sessions.pacing import Pacing, PacingParts
 from whatsappd.sessions.session import CompanySession, SessionParts
-from whatsappd.state import StateDirectory
+from whatsappd.state_directory import StateDirectory
 from whatsappd.store.sqlite.audit import Note, unnoted
 from whatsappd.store.sqlite.removal import Removals
 from whatsappd.supervision import Supervision

@@ -32,9 +32,9 @@ from whatsappd.engines.protocol import (
 from whatsappd.errors import StoreFailed, WorkerGone, WrongState
 from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
-from whatsappd.rules.health import Judgement, Observation
 from whatsappd.rules.incidents import UNLINKED_ON_REQUEST, Incident, plain, recycled
 from whatsappd.rules.lifecycle import ALIVE, WAITING, SessionCause, start_refusal
+from whatsappd.rules.session_health import Judgement, Observation
 from whatsappd.sessions.account_guard import AccountGuard
 from whatsappd.sessions.checkup import Checkups, HealthAnswer, OpenedFiles, ask
 from whatsappd.sessions.counters import SessionCounters
@@ -546,7 +546,7 @@ class CompanySession:
     # --- health ------------------------------------------------------------------------------
 
     async def check_health(self) -> None:
-        """Ask the worker how it is, and have it replaced if `rules.health` says so."""
+        """Ask the worker how it is, and have it replaced if `rules.session_health` says so."""
         await trio.to_thread.run_sync(self._files.look)
         machine = self._machine
         worker, generation, since = self._life.worker, machine.generation, machine.since

@@ -111,7 +111,7 @@ class OutboxCounts:
         return self._accepted[company]
 
     def replies(self, company: str) -> int:
-        """Grows whenever one more answer is queued (see `rules.priority`)."""
+        """Grows whenever one more answer is queued (see `rules.reply_priority`)."""
         return self._replies[company]
 
     def entered(self, company: str) -> dict[OutboxState, int]:

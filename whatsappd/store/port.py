@@ -93,7 +93,7 @@ class OutboxHandovers(Protocol):
 
         Order is kept per chat: a row that is being sent, or waits for its next try, holds back the
         later ones of its chat, and no others. Either answers to people who wrote lately, if there
-        are any (see `rules.priority`), or others: never both at once.
+        are any (see `rules.reply_priority`), or others: never both at once.
 
         Args:
             only: these chats, if given.
@@ -123,7 +123,7 @@ class OutboxHandovers(Protocol):
         ...
 
     def replies(self, company: str) -> int:
-        """Grows whenever one more answer is queued (see `rules.priority`)."""
+        """Grows whenever one more answer is queued (see `rules.reply_priority`)."""
         ...
 
     async def readdress(self, company: str, address: str, account: str) -> Sequence[Row]:

@@ -20,7 +20,7 @@ from whatsappd.engines.neonize.worker_environment import (
     worker_environment,
 )
 from whatsappd.monitoring.settings import RecycleSettings
-from whatsappd.rules.recycling import WorkerUse, excess
+from whatsappd.rules.worker_recycling import WorkerUse, excess
 
 #: SCMP_ARCH_* of <seccomp.h>.
 LIBSECCOMP = {X86_64: 0xC000003E, AARCH64: 0xC00000B7}

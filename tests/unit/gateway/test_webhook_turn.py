@@ -13,7 +13,7 @@ from whatsappd.errors import Denied, WrongState
 from whatsappd.gateway.webhooks.deliverer import CONFIRM_EVERY, ConfirmedTurn
 from whatsappd.handlers.webhook_delivery import WebhookDelivery
 from whatsappd.rpc.method import Call
-from whatsappd.rules.webhooks import TURN_S
+from whatsappd.rules.webhook_policy import TURN_S
 
 
 class Gateway:

@@ -12,7 +12,7 @@ import trio
 
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimitKey
-from whatsappd.rules.window import SlidingWindow
+from whatsappd.rules.sliding_window import SlidingWindow
 
 # coredis 6.9 leaves in-memory streams unclosed when a connection attempt fails.
 pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")

@@ -26,11 +26,11 @@ from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
 from whatsappd.limits.settings import SendLimits
 from whatsappd.model.content import Text
+from whatsappd.model.durations import MINUTE_MS
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.model.session import SessionState
-from whatsappd.rules.outreach import MINUTE_MS
-from whatsappd.rules.priority import REPLY_WINDOW_MS
+from whatsappd.rules.reply_priority import REPLY_WINDOW_MS
 from whatsappd.sessions import dispatcher
 from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.dispatcher import Dispatcher

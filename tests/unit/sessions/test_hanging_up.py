@@ -22,7 +22,7 @@ from whatsappd.sessions.pacing import PacingParts
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import CompanySession, SessionParts
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.state import StateDirectory
+from whatsappd.state_directory import StateDirectory
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.database import Database, open_database

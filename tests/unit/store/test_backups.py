@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from whatsappd.restore import restore
-from whatsappd.state import REAL, StateDirectory
+from whatsappd.state_directory import REAL, StateDirectory
 from whatsappd.store.sqlite.backup import Backups
 from whatsappd.store.sqlite.connect import connect_writer
 

@@ -28,7 +28,7 @@ from whatsappd.gateway.webhooks.delivery import (
 from whatsappd.gateway.webhooks.post import Outcome
 from whatsappd.gateway.webhooks.signing import body_of, id_of
 from whatsappd.rpc.client import RpcClient, open_client
-from whatsappd.rules.webhooks import TURN_S, Policy, parse_url
+from whatsappd.rules.webhook_policy import TURN_S, Policy, parse_url
 
 log = structlog.get_logger()
 

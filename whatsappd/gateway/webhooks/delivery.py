@@ -22,7 +22,7 @@ from whatsappd.gateway.webhooks.post import CONNECTIONS, Outcome, Receiver, open
 from whatsappd.gateway.webhooks.signing import body_of, id_of
 from whatsappd.gateway.webhooks.window import Event, Window
 from whatsappd.rpc.client import RpcClient
-from whatsappd.rules.webhooks import OVERLOADED, Policy
+from whatsappd.rules.webhook_policy import OVERLOADED, Policy
 
 log = structlog.get_logger()
 

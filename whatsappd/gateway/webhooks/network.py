@@ -17,7 +17,7 @@ from typing import Any
 import httpcore
 import trio
 
-from whatsappd.rules.addresses import is_public
+from whatsappd.rules.public_addresses import is_public
 
 #: Addresses of one name that are tried, one after the other.
 MAX_ADDRESSES = 4

@@ -19,7 +19,13 @@ import trio
 
 from whatsappd.gateway.webhooks.network import AddressRefused, CheckedBackend
 from whatsappd.gateway.webhooks.signing import headers_for
-from whatsappd.rules.webhooks import GONE, OVERLOADED, WebhookTarget, parse_url, retry_after_ms
+from whatsappd.rules.webhook_policy import (
+    GONE,
+    OVERLOADED,
+    WebhookTarget,
+    parse_url,
+    retry_after_ms,
+)
 
 #: Bytes of an answer that are read: enough to say in words why it refused.
 MAX_ANSWER = 2048

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 
 from whatsappd.model.jid import LID_SERVER, USER_SERVER
 from whatsappd.model.message import OutboxState, Row
-from whatsappd.rules.outreach import LONGEST_PAUSE_MS
+from whatsappd.rules.outreach_pause import LONGEST_PAUSE_MS
 from whatsappd.store.sqlite import outbox_rows
 
 #: No row is postponed for longer; one that seems to be, a clock did that was ahead, and it may go.

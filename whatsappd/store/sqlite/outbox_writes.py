@@ -25,7 +25,7 @@ from whatsappd.rules.delivery import (
     advances,
     next_state,
 )
-from whatsappd.rules.priority import is_answer
+from whatsappd.rules.reply_priority import is_reply_to
 from whatsappd.store.outbox_counts import OutboxChange
 from whatsappd.store.sqlite import aliases, outbox_rows
 from whatsappd.store.sqlite.events import EventLog
@@ -131,7 +131,7 @@ class OutboxWrites:
             sent_ms=None,
             owner=new.owner,
             asked=None if chat == new.chat else new.chat,
-            is_reply=is_answer(_wrote_ms(conn, new.company, chat), now),
+            is_reply=is_reply_to(_wrote_ms(conn, new.company, chat), now),
         )
         if not outbox_rows.insert(conn, row):
             known = self.find(conn, new)
@@ -198,7 +198,7 @@ class OutboxWrites:
         Returns the rows that this changed.
         """
         aliases.put(conn, company, address, account, self._clock())
-        is_reply = is_answer(_wrote_ms(conn, company, account), self._clock())
+        is_reply = is_reply_to(_wrote_ms(conn, company, account), self._clock())
         changed = []
         for row in outbox_rows.find_open(conn, company, address):
             changes = {"chat": account, "asked": row.recipient, "is_reply": is_reply}

@@ -29,7 +29,7 @@ from whatsappd.rules.bounds import (
     Holder,
     check_room,
 )
-from whatsappd.rules.webhooks import WebhookAlert, host_of
+from whatsappd.rules.webhook_policy import WebhookAlert, host_of
 from whatsappd.store.sqlite import consumers, dead_letters
 from whatsappd.store.sqlite.audit import Note, unnoted
 from whatsappd.store.sqlite.database import Database

@@ -1,6 +1,7 @@
-"""Where a request comes from: what a proxy of ours wrote of it, and which addresses are one caller.
+"""Which client an HTTP request came from, also behind our own reverse proxy.
 
-Used by the gateway, which counts wrong keys and connections by what these answer.
+The gateway counts wrong keys and connections by client: `forwarded_for` reads the address that the
+proxy wrote into a header, `network_of` says which addresses count as one client.
 """
 
 from __future__ import annotations
@@ -46,21 +47,24 @@ def address_of(text: str) -> Address | None:
 
 
 def network_of(address: Address) -> str:
-    """Under which name a caller is counted. Whoever has one IPv6 address has 2^64 of them."""
+    """The network that a client is counted by: an IPv4 address, or a /64 of IPv6.
+
+    Whoever has one IPv6 address has 2^64 of them.
+    """
     if isinstance(address, ipaddress.IPv4Address):
         return str(address)
     return str(ipaddress.IPv6Network((int(address), 64), strict=False))
 
 
 def forwarded_for(x_forwarded_for: Sequence[str], forwarded: Sequence[str]) -> Address | None:
-    """Whom our own proxy names: the last of the last line, because all before may be forged.
+    """The address that our own proxy wrote: the last one, because clients can forge all before.
 
     Args:
         x_forwarded_for, forwarded: the lines of these headers, as they came. The second one
             (RFC 7239) counts only where there is none of the first.
 
     Returns:
-        None if it names nobody: nothing of what stands before is believed then.
+        None if the last entry is no address: the entries before it are not believed.
     """
     if x_forwarded_for:
         return address_of(x_forwarded_for[-1].rpartition(",")[2])

@@ -1,4 +1,4 @@
-"""How webhooks behave: which URLs there may be, when to try again, when to pause, when to give up.
+"""Which webhook URLs are allowed, when a delivery is tried again, when a webhook pauses or ends.
 
 The daemon checks URLs here when somebody configures them; the gateway's deliverer decides by
 `Policy`. Times and chance are arguments.
@@ -15,8 +15,8 @@ from typing import NamedTuple
 import idna
 
 from whatsappd.errors import InvalidParams
-from whatsappd.rules.addresses import is_public
 from whatsappd.rules.backoff import full_jitter
+from whatsappd.rules.public_addresses import is_public
 
 MAX_URL = 2000
 MAX_DESCRIPTION = 200

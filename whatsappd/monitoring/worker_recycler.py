@@ -1,4 +1,4 @@
-"""Looks at what workers use, and has those replaced that use too much (`rules.recycling`).
+"""Looks at what workers use, and has those replaced that use too much (`rules.worker_recycling`).
 
 Called by `monitor` after each round of health checks.
 """
@@ -16,7 +16,7 @@ from whatsappd.confinement.resolver import resolver_file
 from whatsappd.engines.port import EngineWorker
 from whatsappd.monitoring import kernel
 from whatsappd.monitoring.settings import RecycleSettings
-from whatsappd.rules.recycling import WorkerUse, choose
+from whatsappd.rules.worker_recycling import WorkerUse, choose
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import CompanySession
 from whatsappd.supervision import Supervision

@@ -1,7 +1,6 @@
-"""What a health check found out about one session, and what follows from it.
+"""Whether a session is well, what a person can do if not, and whether its worker must go.
 
-`sessions.session` asks the worker every 30 s and brings the answer here; the judgement says whether
-the session is well, what a person can do, and whether the worker must be replaced. whatsmeow
+`sessions.session` asks the worker every 30 s and brings the answer here. whatsmeow
 reconnects its own socket and forces that after three minutes of unanswered pings, so the watchdog
 for silence comes well after it.
 """

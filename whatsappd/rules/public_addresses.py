@@ -1,4 +1,4 @@
-"""Which addresses are out on the Internet, and which could be something of ours.
+"""Which IP addresses are on the Internet, and which could lead to something of ours.
 
 Webhooks go to URLs that somebody typed in. A URL that leads to this host, to its network or to its
 cloud's metadata service would let its author reach what only we can (server-side request forgery).

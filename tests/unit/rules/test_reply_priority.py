@@ -1,10 +1,10 @@
-"""Who waits for an answer."""
+"""A message is a reply for a day after its recipient wrote."""
 
 from __future__ import annotations
 
 import pytest
 
-from whatsappd.rules.priority import REPLY_WINDOW_MS, is_answer
+from whatsappd.rules.reply_priority import REPLY_WINDOW_MS, is_reply_to
 
 NOW = 10 * REPLY_WINDOW_MS
 
@@ -21,4 +21,4 @@ NOW = 10 * REPLY_WINDOW_MS
     ],
 )
 def test_a_day_counts(wrote_ms: int, expected: bool) -> None:
-    assert is_answer(wrote_ms, NOW) is expected
+    assert is_reply_to(wrote_ms, NOW) is expected

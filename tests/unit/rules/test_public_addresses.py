@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whatsappd.rules.addresses import is_public
+from whatsappd.rules.public_addresses import is_public
 
 
 @pytest.mark.parametrize(

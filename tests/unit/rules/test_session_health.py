@@ -7,7 +7,8 @@ import itertools
 import pytest
 
 from whatsappd.model.session import SessionState as S
-from whatsappd.rules.health import (
+from whatsappd.rules.lifecycle import ALIVE, SessionCause, counts_as_crash, step
+from whatsappd.rules.session_health import (
     REMEDIES,
     Asked,
     HealthLimits,
@@ -16,7 +17,6 @@ from whatsappd.rules.health import (
     judge,
     remedy,
 )
-from whatsappd.rules.lifecycle import ALIVE, SessionCause, counts_as_crash, step
 
 LIMITS = HealthLimits(settle_ms=180_000, connect_ms=60_000, silence_ms=600_000)
 NOW = 10_000_000

@@ -1,8 +1,8 @@
-"""When a worker has taken so much of the host that a new one should take its place.
+"""When a worker uses so much memory, descriptors or threads that a new one should replace it.
 
-What neonize and Go once took they hardly give back, and any of their versions may leak: the one
-remedy that always works is another process. `monitoring.recycler` asks here in every round of
-health checks, `sessions.session` carries it out between two messages.
+neonize and Go hardly give back what they once took, and any of their versions may leak. The one
+remedy that always works is a new process. `monitoring.worker_recycler` asks here in every round of
+health checks; `sessions.session` replaces the worker between two messages.
 """
 
 from __future__ import annotations
@@ -38,8 +38,7 @@ class WorkerUse(NamedTuple):
 
 
 def excess(use: WorkerUse, limits: RecycleLimits) -> str | None:
-    """What a worker uses too much of, in words; None if of nothing, or if it is to be left
-    alone."""
+    """Why a worker should be replaced, in words; None if it should stay."""
     if use.outdated is not None:
         return use.outdated
     if use.age_ms < limits.rest_ms:

@@ -1,17 +1,15 @@
-"""The outreach guard: how a company may write to people it does not know.
+"""When first messages to strangers pause, and for how long.
 
 WhatsApp restricts accounts that write to many strangers (the reach-out timelock, error 463), and
-bans them. So first messages have a smaller budget of their own, and none goes out for a while
-after a 463. Called by `sessions.pacing`.
+bans them. After a 463, a company sends no first messages for an hour; each further 463 doubles the
+pause, up to a day. `sessions.pacing` asks here, and counts first messages (`limits.settings`).
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
-MINUTE_MS = 60_000
-HOUR_MS = 60 * MINUTE_MS
-DAY_MS = 24 * HOUR_MS
+from whatsappd.model.durations import DAY_MS, HOUR_MS
 
 #: The first pause after a 463; each further one within a day doubles it. WhatsApp does not say how
 #: long its own restriction lasts.
@@ -19,8 +17,8 @@ FIRST_PAUSE_MS = HOUR_MS
 LONGEST_PAUSE_MS = DAY_MS
 
 
-class Pause(NamedTuple):
-    """No first message goes out before `until_ms`. `strikes` are the 463s that led to it."""
+class OutreachPause(NamedTuple):
+    """No first message is sent before `until_ms`. `strikes` counts the 463s that led to it."""
 
     until_ms: int = 0
     strikes: int = 0
@@ -29,9 +27,9 @@ class Pause(NamedTuple):
         # One that ends later than any can was begun by a clock that was ahead.
         return now_ms < self.until_ms <= now_ms + LONGEST_PAUSE_MS
 
-    def struck(self, now_ms: int) -> Pause:
+    def struck(self, now_ms: int) -> OutreachPause:
         """The pause after WhatsApp answered 463 at `now_ms`."""
         # Strikes are forgiven a day after the last pause ended.
         strikes = self.strikes + 1 if now_ms < self.until_ms + DAY_MS else 1
         length = min(LONGEST_PAUSE_MS, FIRST_PAUSE_MS * 2 ** (strikes - 1))
-        return Pause(now_ms + length, strikes)
+        return OutreachPause(now_ms + length, strikes)

@@ -1,8 +1,8 @@
-"""How many log lines others can cause: the first ones are written, the rest is counted.
+"""How many lines a stranger can cause in the log: the first are written, the rest are counted.
 
-For whoever logs what a stranger does: the gateway's door, the daemon's.
+Used wherever a caller's mistakes are logged: at the daemon's socket and at the gateway.
 
-    lines = PacedLines(REFUSAL_LINES, ALL_REFUSAL_LINES)
+    lines = LogThrottle(REFUSAL_LINES, ALL_REFUSAL_LINES)
     ...
     if (left_out := lines.left_out("unauthorized", address, now=trio.current_time())) is not None:
         log.warning("unauthorized", address=address, left_out=left_out)
@@ -15,7 +15,7 @@ from collections import OrderedDict
 from whatsappd.rules.bounds import MAX_PACED, Pace, PaceBound
 
 
-class PacedLines:
+class LogThrottle:
     """Decides line by line.
 
     Args:
@@ -49,3 +49,13 @@ class PacedLines:
         if len(self._left_out) > MAX_PACED:
             self._left_out.popitem(last=False)
         return None
+
+
+def is_milestone(count: int) -> bool:
+    """Whether a count is 1, 10, 100, …: a log that tells only these stays short.
+
+    For what others can repeat as often as they like.
+    """
+    while count >= 10 and count % 10 == 0:
+        count //= 10
+    return count == 1

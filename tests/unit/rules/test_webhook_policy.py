@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from whatsappd.errors import InvalidParams
-from whatsappd.rules.webhooks import (
+from whatsappd.rules.webhook_policy import (
     MAX_RETRY_AFTER_MS,
     MAX_URL,
     Policy,

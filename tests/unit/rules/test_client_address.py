@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whatsappd.rules.forwarded import address_of, forwarded_for, network_of
+from whatsappd.rules.client_address import address_of, forwarded_for, network_of
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ from __future__ import annotations
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whatsappd.rules.window import SlidingWindow
+from whatsappd.rules.sliding_window import SlidingWindow
 
 STEPS = st.lists(st.integers(0, 60), max_size=200)
 LIMITS = st.integers(1, 8)

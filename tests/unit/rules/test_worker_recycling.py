@@ -6,7 +6,7 @@ import pytest
 from msgspec import structs
 
 from whatsappd.monitoring.settings import RecycleSettings
-from whatsappd.rules.recycling import WorkerUse, choose, excess
+from whatsappd.rules.worker_recycling import WorkerUse, choose, excess
 
 LIMITS = RecycleSettings(memory=100_000_000, descriptors=200, threads=100, rest_ms=60_000)
 USUAL = WorkerUse(age_ms=3_600_000, memory=20_000_000, descriptors=17, threads=13)
