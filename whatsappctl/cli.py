@@ -26,7 +26,7 @@ SECTIONS: dict[str, dict[str, str]] = {
         "restart": "Stop a session and start it with a new worker.",
         "status": "How the daemon and its sessions are.",
         "list": "The companies and their states.",
-        "wait": "Wait until a session is connected (or in another state).",
+        "wait": "Wait until a session is connected, or the daemon answers.",
         "qr": "The QR code of a session that waits to be linked.",
         "logout": "Unlink a session from its phone.",
         "remove": "Unlink a company, and delete what is stored of it.",

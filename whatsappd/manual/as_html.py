@@ -5,7 +5,7 @@ from __future__ import annotations
 from markdown_it.token import Token
 from markdown_it.tree import SyntaxTreeNode
 
-from whatsappd.manual.parsed import column_widths, guide_of, parser, plain, rows, slug
+from whatsappd.manual.parsed import column_widths, guide_of, is_prose, parser, plain, rows, slug
 
 #: The columns of text that a page has on a desk.
 _WIDTH = 90
@@ -18,7 +18,7 @@ def as_html(text: str) -> str:
 
     Classes say what the style sheet has to know: `word` for code that is not broken; `records` for
     tables that are too wide for columns, and `columns3`, … for the others. Each cell of a table has
-    its column's title in `data-title`.
+    its column's title in `data-title`, unless it is a sentence in the last column.
     """
     markdown = parser()
     tokens = [token for token in markdown.parse(text) if token.type != "html_block"]
@@ -47,8 +47,9 @@ def _describe_table(node: SyntaxTreeNode) -> None:
     words = [[plain(cell) for cell in row] for row in cells]
     is_wide = column_widths(words, _WIDTH) is None
     _opening(node).attrSet("class", "records" if is_wide else f"columns{len(words[0])}")
+    titles = words[0][:-1] if is_prose(row[-1] for row in words) else words[0]
     for row in cells[1:]:
-        for title, cell in zip(words[0], row, strict=True):
+        for title, cell in zip(titles, row, strict=False):
             if title:
                 _opening(cell).attrSet("data-title", title)
 

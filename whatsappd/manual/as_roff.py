@@ -6,7 +6,16 @@ from collections.abc import Iterable, Iterator
 
 from markdown_it.tree import SyntaxTreeNode
 
-from whatsappd.manual.parsed import blocks, column_widths, guide_of, has_cut, parse, plain, rows
+from whatsappd.manual.parsed import (
+    blocks,
+    column_widths,
+    guide_of,
+    is_prose,
+    needs_gaps,
+    parse,
+    plain,
+    rows,
+)
 
 #: The columns of text that `man` has on a terminal of 80.
 _WIDTH = 71
@@ -96,15 +105,17 @@ def _table(node: SyntaxTreeNode) -> Iterator[str]:
     widths = column_widths(words, _WIDTH - (len(words[0]) - 1))  # tbl's gap is one column wider
     titles, *others = ([_inline(cell) for cell in row] for row in cells)
     if widths is None:
+        if is_prose(row[-1] for row in words):
+            titles[-1] = ""
         yield from _records(titles, others)
         return
     formats = " ".join(f"lw({width}n)" for width in widths)
     yield from (".PP", ".TS", "tab(\t);", formats + ".")
     if any(words[0]):
         yield from (_row([f"\\fB{title}\\fR" for title in titles]), "_")
-    wraps = has_cut(words, widths)
+    has_gaps = needs_gaps(words, widths)
     for number, row in enumerate(others):
-        if number and wraps:
+        if number and has_gaps:
             yield ".sp"
         yield _row(row)
     yield ".TE"
@@ -116,12 +127,14 @@ def _row(cells: Iterable[str]) -> str:
 
 def _records(titles: list[str], table: list[list[str]]) -> Iterator[str]:
     """A table that is too wide for columns: the first cell, and the others below it."""
-    for first, *others, last in table:
+    for first, *others in table:
         yield from (".TP", f"\\fB{first}\\fR")
-        for title, cell in zip(titles[1:-1], others, strict=True):
-            if cell:
-                yield from (f"{title}: {cell}" if title else cell, ".br")
-        yield last
+        named = [
+            f"{title}: {cell}" if title else cell
+            for title, cell in zip(titles[1:], others, strict=True)
+            if cell
+        ]
+        yield "\n.br\n".join(named)
 
 
 def _inline(node: SyntaxTreeNode) -> str:

@@ -13,7 +13,8 @@ from whatsappd.manual.parsed import (
     blocks,
     column_widths,
     guide_of,
-    has_cut,
+    is_prose,
+    needs_gaps,
     parse,
     plain,
     rows,
@@ -78,7 +79,7 @@ class _Page:
             yield self._in_style(title, _BOLD)
             return
         yield title
-        if (underline := {"h1": "=", "h2": "-"}.get(node.tag)) is not None:
+        if (underline := {"h1": "=", "h2": "-", "h3": "~"}.get(node.tag)) is not None:
             yield underline * len(title)
 
     def _list(self, node: SyntaxTreeNode, width: int) -> Iterator[str]:
@@ -95,15 +96,18 @@ class _Page:
         texts = [[_joined(cell) for cell in row] for row in words]
         widths = column_widths(texts, width)
         if widths is None:
-            yield from self._records(texts[0], words[1:], width)
+            titles = texts[0]
+            if is_prose(row[-1] for row in texts):
+                titles[-1] = ""
+            yield from self._records(titles, words[1:], width)
             return
-        titles, *others = words
+        header, *others = words
         if any(texts[0]):
-            yield from self._row(titles, widths, _BOLD)
+            yield from self._row(header, widths, _BOLD)
             yield "  ".join("-" * wide for wide in widths)
-        wraps = has_cut(texts, widths)
+        has_gaps = needs_gaps(texts, widths)
         for number, row in enumerate(others):
-            if number and wraps:
+            if number and has_gaps:
                 yield ""
             yield from self._row(row, widths)
 
@@ -120,15 +124,14 @@ class _Page:
         self, titles: list[str], table: list[list[list[_Word]]], width: int
     ) -> Iterator[str]:
         """A table that is too wide for columns: the first cell, and the others below it."""
-        for number, (first, *others, last) in enumerate(table):
+        for number, (first, *others) in enumerate(table):
             if number:
                 yield ""
             yield from self._wrapped(first, width, style=_BOLD)
-            for title, cell in zip(titles[1:-1], others, strict=True):
+            for title, cell in zip(titles[1:], others, strict=True):
                 if cell:
                     named = [[_Piece(f"{title}:", "")], *cell] if title else cell
                     yield from self._indented(named, width)
-            yield from self._indented(last, width)
 
     def _indented(self, words: list[_Word], width: int) -> Iterator[str]:
         return ("    " + line for line in self._wrapped(words, width - 4))

@@ -1,4 +1,4 @@
-"""The tables in the guides that are written from the code, so that they cannot drift from it.
+"""What the guides show that is written from the code, so that it cannot drift from it.
 
 A table stands between `<!-- generated:NAME -->` and `<!-- end -->`. After a change of what it
 shows, `python -m whatsappd.manual renew` writes it anew; a test compares the two.
@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterable, Sequence
 
+from whatsappd.api.reference import reference
 from whatsappd.config.reference import table as settings_table
 from whatsappd.errors import all_errors
 from whatsappd.monitoring.metrics import ALL_METRICS
@@ -61,6 +62,7 @@ def metrics() -> str:
 #: The names of the marks.
 TABLES: dict[str, Callable[[], str]] = {
     "settings": settings_table,
+    "methods": reference,
     "errors": errors,
     "bounds": bounds,
     "metrics": metrics,

@@ -8,7 +8,7 @@ tests and for `generated`; no reader shows them.
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 from markdown_it import MarkdownIt
 from markdown_it.tree import SyntaxTreeNode
@@ -17,6 +17,8 @@ from markdown_it.tree import SyntaxTreeNode
 GAP = 2
 #: A column of sentences that is narrower is hard to read.
 _NARROW = 24
+#: A cell that is longer is a sentence.
+_PROSE = 40
 
 
 def parse(text: str) -> SyntaxTreeNode:
@@ -77,6 +79,12 @@ def column_widths(cells: Sequence[Sequence[str]], room: int) -> list[int] | None
     return None if is_cut else widths
 
 
-def has_cut(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> bool:
-    """Whether a cell takes more than one line: then rows need space between them."""
-    return any(len(text) > width for row in cells for text, width in zip(row, widths, strict=True))
+def needs_gaps(cells: Sequence[Sequence[str]], widths: Sequence[int]) -> bool:
+    """Whether there must be space between rows: where a first cell takes several lines, one cannot
+    see otherwise where a row begins."""
+    return any(len(row[0]) > widths[0] for row in cells)
+
+
+def is_prose(texts: Iterable[str]) -> bool:
+    """Whether a column holds sentences, which need no title when a table is shown row by row."""
+    return max(map(len, texts)) > _PROSE

@@ -12,6 +12,7 @@ TOPICS: dict[str, str] = {
     "events": "Follow messages, receipts and states without missing any.",
     "commands": "All commands, exit codes, and what they print.",
     "scripting": "Use whatsappd from shell scripts and programs.",
+    "methods": "Every method of the socket: its arguments and its answer.",
     "errors": "Every error: its name, code, exit code and HTTP status.",
     "gateway": "REST, WebSocket and a web page, for programs elsewhere.",
     "webhooks": "Have events delivered to a URL.",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -221,6 +222,20 @@ def test_wait(daemon: Daemon):
     result = daemon.invoke("wait", "acme", "--for", "stopped", "--timeout", "0.05")
     assert result.exit_code == 6
     assert "but connected" in result.stderr
+
+
+def test_wait_for_the_daemon_itself(daemon: Daemon):
+    hello = {"version": "0.1.0", "mode": "sandbox"}
+    daemon.answers = {"daemon.hello": hello}
+    waiting = ["--socket", daemon.path, "wait", "--timeout"]
+    in_vain = CliRunner().invoke(cli, [*waiting, "0.05"])
+    assert in_vain.exit_code == 6
+    assert "not running" in in_vain.stderr
+    with ThreadPoolExecutor() as threads:  # it begins before there is a daemon
+        waits = threads.submit(CliRunner().invoke, cli, [*waiting, "20", "--json"])
+        told = daemon.run(lambda: waits.result(20))
+    assert (told.exit_code, json.loads(told.stdout)) == (0, hello)
+    assert CliRunner().invoke(cli, ["wait", "--for", "connected"]).exit_code == 2
 
 
 def test_qr_as_text_png_and_json(daemon: Daemon, tmp_path: Path):
