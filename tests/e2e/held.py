@@ -8,14 +8,23 @@ from typing import NamedTuple, TypeVar
 
 import trio
 
+from whatsappd.store.sqlite.database import READERS
+
 Counts = TypeVar("Counts", bound=tuple[int, ...])
 
 #: Seconds until idle helper threads are gone (trio keeps them for ten), and just-ended children.
 SETTLES_WITHIN = 15
+#: A connection has the file and its log open; all of them share its index.
+MOST_OF_DATABASE = 2 * (READERS + 1) + 1
 
 
 class Held(NamedTuple):
-    """By one process."""
+    """By one process.
+
+    Attributes:
+        descriptors: but for those of its database, which it opens more connections to when it
+            first reads several things at a time. How many is bounded, and looked at here.
+    """
 
     descriptors: int
     threads: int
@@ -28,7 +37,17 @@ def held_by(pid: int) -> Held:
     children = sum(
         len((task / "children").read_text().split()) for task in Path(f"/proc/{pid}/task").iterdir()
     )
-    return Held(len(list(Path(f"/proc/{pid}/fd").iterdir())), int(threads), children)
+    names = [_name(descriptor) for descriptor in Path(f"/proc/{pid}/fd").iterdir()]
+    of_database = [name for name in names if "/whatsappd.db" in name]
+    assert len(of_database) <= MOST_OF_DATABASE, of_database
+    return Held(len(names) - len(of_database), int(threads), children)
+
+
+def _name(descriptor: Path) -> str:
+    try:
+        return str(descriptor.readlink())
+    except FileNotFoundError:  # closed meanwhile
+        return ""
 
 
 def private_kb(pid: int) -> int:

@@ -15,7 +15,6 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable
-from functools import partial
 from typing import Any, NamedTuple
 
 import pytest
@@ -82,10 +81,6 @@ async def holdings(
     daemon: Daemon, sandbox: RunningSandbox, before: Holdings | None = None
 ) -> Holdings:
     """What is held; given `before`, once what goes by itself is gone."""
-    # It opens a second connection to its database when it first reads two things at a time.
-    async with daemon.client() as client, trio.open_nursery() as nursery:
-        for _ in range(50):
-            nursery.start_soon(partial(client.call, "events.read", after=0, limit=100))
 
     def count() -> Holdings:
         ours, theirs = held_by(daemon.pid), held_by(sandbox.pid)
