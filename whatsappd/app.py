@@ -34,8 +34,15 @@ from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimiterHealth
 from whatsappd.logs.setup import configure_logs, log_writer, report_crashes
 from whatsappd.monitoring.event_loop_clock import LoopClock
-from whatsappd.monitoring.monitor import Monitor, Watched
+from whatsappd.monitoring.health_rounds import HealthRounds
 from whatsappd.monitoring.scrape import Scrape
+from whatsappd.monitoring.watched import (
+    Watched,
+    WatchedHost,
+    WatchedSessions,
+    WatchedStore,
+    WatchSettings,
+)
 from whatsappd.owner_lock import hold_lock
 from whatsappd.restore import finish_restore
 from whatsappd.rpc.listener import Listener, check_path, inherited_listener
@@ -209,23 +216,28 @@ async def _run_parts(
         clock = LoopClock()
         trio.lowlevel.add_instrument(clock)
         watched = Watched(
-            state_dir=state.root,
-            places=[Place.of(state.root), Place.of(state.database)],
-            database=database,
-            outbox=outbox,
-            pool=pool,
-            engine=engine,
-            alerts=Alerts(database, events),
-            webhooks=webhooks,
-            deliverer_away_ms=webhook_delivery.away_ms,
-            thresholds=lambda: live.settings.alerts,
-            recycling=lambda: live.settings.recycling,
-            limiter=lambda: limiter.health,
-            interval_s=session_settings.health_interval_s,
+            store=WatchedStore(
+                database=database,
+                events=events,
+                outbox=outbox.view,
+                alerts=Alerts(database, events),
+                webhooks=webhooks,
+                deliverer_away_ms=webhook_delivery.away_ms,
+            ),
+            sessions=WatchedSessions(pool, engine, limiter=lambda: limiter.health),
+            host=WatchedHost(
+                state.root,
+                places=[Place.of(state.root), Place.of(state.database)],
+                log=log_writer(),
+            ),
+            settings=WatchSettings(
+                alerts=lambda: live.settings.alerts,
+                recycling=lambda: live.settings.recycling,
+                interval_s=session_settings.health_interval_s,
+            ),
             supervision=supervision,
-            log=log_writer(),
         )
-        monitor = Monitor(watched, clock)
+        health = HealthRounds(watched, clock)
         access = AccessControl(os.geteuid(), keys.find, audit.record)
         access.use(settings.access)
         parts = ApiParts(
@@ -248,8 +260,8 @@ async def _run_parts(
                 state.database, state.backups, state.accounts, version=__version__, mode=mode
             ),
             log_level=partial(_log_level, live),
-            monitor=monitor,
-            scrape=Scrape(watched, monitor, clock, events, mode),
+            health=health,
+            scrape=Scrape(watched, health, mode),
         )
         keep = supervision.keep
         async with trio.open_nursery() as outer:
@@ -258,13 +270,13 @@ async def _run_parts(
             clock_watch = ClockWatch(outbox.maintenance.shift, pool.shift)
             _keep_house(outer, supervision, housekeeping, clock_watch, keys, audit)
             if launch.watchdog_s is not None:
-                trouble = partial(_trouble, database, monitor)
+                trouble = partial(_trouble, database, health)
                 outer.start_soon(
                     keep, "watchdog", partial(keep_alive, notify, launch.watchdog_s, trouble)
                 )
             async with trio.open_nursery() as sessions:
                 sessions.start_soon(keep, "pool", pool.run)
-                sessions.start_soon(keep, "monitor", monitor.run)
+                sessions.start_soon(keep, "monitor", health.run)
                 await serve(live, parts, listener, notify, stopping, started, supervision)
                 sessions.start_soon(show_stopping, notify, guard.within_s, pool.count_workers)
                 await _end_sessions(pool, engine, guard)
@@ -298,7 +310,7 @@ async def _end_sessions(pool: Pool, engine: Engine, guard: ShutdownGuard) -> Non
         engine.give_up()
 
 
-async def _trouble(database: Database, monitor: Monitor) -> str | None:
+async def _trouble(database: Database, health: HealthRounds) -> str | None:
     """What is wrong with the daemon as a whole, for the watchdog; None if nothing is.
 
     That this runs says that the event loop turns. A disk that refuses writes is no reason to be
@@ -306,7 +318,7 @@ async def _trouble(database: Database, monitor: Monitor) -> str | None:
     """
     with suppress(StoreFailed):
         await database.write(lambda _conn: None)
-    return None if monitor.is_alive else "the rounds of health checks do not end any more"
+    return None if health.is_alive else "the rounds of health checks do not end any more"
 
 
 def _log_level(live: LiveSettings, level: str | None) -> str:

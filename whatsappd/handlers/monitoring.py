@@ -13,8 +13,8 @@ from whatsappd.api import daemon as api
 from whatsappd.api.declaration import NoParams
 from whatsappd.errors import TooLarge
 from whatsappd.handlers.access import AccessControl
-from whatsappd.monitoring.health import HealthReport, SessionHealth
-from whatsappd.monitoring.monitor import Monitor
+from whatsappd.monitoring.health_checks import HealthReport, SessionHealth
+from whatsappd.monitoring.health_rounds import HealthRounds
 from whatsappd.monitoring.scrape import CONTENT_TYPE, Scrape
 from whatsappd.rpc.method import Call, Method
 from whatsappd.wire.frames import MAX_MESSAGE
@@ -26,8 +26,8 @@ _LEVEL = 1
 
 
 class MonitoringApi:
-    def __init__(self, monitor: Monitor, scrape: Scrape, access: AccessControl) -> None:
-        self._monitor = monitor
+    def __init__(self, health: HealthRounds, scrape: Scrape, access: AccessControl) -> None:
+        self._health_rounds = health
         self._scrape = scrape
         self._access = access
 
@@ -39,7 +39,7 @@ class MonitoringApi:
 
     async def _health(self, call: Call, _params: NoParams) -> api.Health:
         companies = self._access.readable(call, "daemon.health")
-        return shown_health(await self._monitor.report(companies))
+        return shown_health(await self._health_rounds.report(companies))
 
     async def _metrics(self, call: Call, params: api.ReadMetrics) -> api.Metrics:
         companies = self._access.readable(call, "daemon.metrics")

@@ -21,7 +21,7 @@ from whatsappd.handlers.sandbox import forwarded_methods
 from whatsappd.handlers.sessions import SessionsApi
 from whatsappd.handlers.webhook_delivery import WebhookDelivery
 from whatsappd.handlers.webhooks import WebhooksApi
-from whatsappd.monitoring.monitor import Monitor
+from whatsappd.monitoring.health_rounds import HealthRounds
 from whatsappd.monitoring.scrape import Scrape
 from whatsappd.rpc.method import MethodTable
 from whatsappd.sessions.pool import Pool
@@ -58,7 +58,7 @@ class ApiParts(NamedTuple):
     backups: Backups
     database: Database
     log_level: Callable[[str | None], str]
-    monitor: Monitor
+    health: HealthRounds
     scrape: Scrape
 
 
@@ -84,7 +84,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, Lim
         *daemon.methods(),
         *limits.methods(),
         *backup.methods(),
-        *MonitoringApi(parts.monitor, parts.scrape, parts.access).methods(),
+        *MonitoringApi(parts.health, parts.scrape, parts.access).methods(),
         *SessionsApi(parts.pool, events, parts.access).methods(),
         *MessagesApi(parts.pool, parts.outbox, parts.settings, parts.access).methods(),
         *events.methods(),

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 from whatsappd.engines import metrics as engines
 from whatsappd.metric import COUNTER, GAUGE, Metric, Metrics, Sample, one
-from whatsappd.monitoring.health import Check
+from whatsappd.monitoring.health_checks import Check
 from whatsappd.monitoring.kernel import Disk, Memory
 from whatsappd.rpc import metrics as rpc
 from whatsappd.sessions import metrics as sessions

@@ -22,9 +22,9 @@ from whatsappd.errors import StoreFailed, UnknownCompany
 from whatsappd.metric import Readings
 from whatsappd.model.consumer import is_webhook
 from whatsappd.monitoring import kernel, metrics
-from whatsappd.monitoring.event_loop_clock import LoopClock
+from whatsappd.monitoring.health_rounds import HealthRounds
 from whatsappd.monitoring.metrics import ALL_METRICS, LoopFigures, WorkerMemory
-from whatsappd.monitoring.monitor import Monitor, Watched
+from whatsappd.monitoring.watched import Watched
 from whatsappd.rpc import metrics as rpc
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.own_descendants import DescendantCheck
@@ -34,7 +34,6 @@ from whatsappd.sessions import metrics as sessions
 from whatsappd.sessions.session import CompanySession
 from whatsappd.store import metrics as store
 from whatsappd.store.metrics import OutboxFigures, WebhookFigures, age_ms
-from whatsappd.store.sqlite.events import EventLog
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -59,13 +58,10 @@ class _Stored(NamedTuple):
 class Scrape:
     """Makes metrics. `served` is set by the composition root."""
 
-    def __init__(
-        self, watched: Watched, monitor: Monitor, clock: LoopClock, events: EventLog, mode: str
-    ) -> None:
+    def __init__(self, watched: Watched, health: HealthRounds, mode: str) -> None:
         self._watched = watched
-        self._monitor = monitor
-        self._clock = clock
-        self._events = events
+        self._store = watched.store
+        self._health = health
         self._mode = mode
         # One at a time: a second scraper waits instead of taking another thread's time.
         self._one = trio.CapacityLimiter(1)
@@ -80,17 +76,13 @@ class Scrape:
                 their names tell whose they are. None: all.
         """
         stored = await self._ask_store(companies)
-        report = await self._monitor.report(companies)
+        report = await self._health.report(companies)
         readings = Readings()
         readings.read(metrics.CHECKS, report.checks)
         self._read_daemon(readings, stored, companies)
         self._read_store(readings, stored)
         self._read_socket(readings)
-        told = [
-            session
-            for session in self._watched.pool.sessions()
-            if companies is None or session.company in companies
-        ]
+        told = self._watched.sessions.of(companies)
         readings.read(sessions.SESSIONS, told)
         for session in told:
             # Hundreds of companies take milliseconds: others have their turn in between.
@@ -99,7 +91,7 @@ class Scrape:
                 self._read_company(readings, session, stored)
         views = {
             session.company: view
-            for session in self._watched.pool.sessions()
+            for session in self._watched.sessions.pool.sessions()
             if (view := session.worker_view) is not None
         }
         companies_told = {session.company for session in told}
@@ -110,12 +102,10 @@ class Scrape:
     async def _ask_store(self, companies: frozenset[str] | None) -> _Stored:
         stored = _Stored()
         try:
-            stored = stored._replace(
-                oldest_queued_ms=await self._watched.outbox.view.oldest_queued()
-            )
+            stored = stored._replace(oldest_queued_ms=await self._store.outbox.oldest_queued())
             lags = {
-                consumer.name: self._events.last_seq - consumer.cursor
-                for consumer in await self._events.list_consumers()
+                consumer.name: self._store.events.last_seq - consumer.cursor
+                for consumer in await self._store.events.list_consumers()
                 if companies is None and not is_webhook(consumer.name)
             }
             stored = stored._replace(consumer_lags=lags)
@@ -125,23 +115,23 @@ class Scrape:
 
     async def _ask_webhooks(self, companies: frozenset[str] | None) -> list[WebhookFigures]:
         """Of those that are enabled, and for these companies alone. Raises StoreFailed."""
-        waiting = await self._watched.webhooks.waiting_since()
+        waiting = await self._store.webhooks.waiting_since()
         now = now_ms()
         return [
             WebhookFigures(
                 webhook,
-                lag_events=max(0, self._events.last_seq - webhook.cursor),
+                lag_events=max(0, self._store.events.last_seq - webhook.cursor),
                 oldest_age_ms=age_ms(waiting.get(webhook.id), now),
             )
-            for webhook in await self._watched.webhooks.all()
+            for webhook in await self._store.webhooks.all()
             if webhook.wanted.enabled and (companies is None or webhook.is_for(companies))
         ]
 
     def _read_daemon(
         self, readings: Readings, stored: _Stored, companies: frozenset[str] | None
     ) -> None:
-        watched, monitor = self._watched, self._monitor
-        alerts = {str(rule): count for rule, count in monitor.open_alerts().items()}
+        watched, health = self._watched, self._health
+        alerts = {str(rule): count for rule, count in health.open_alerts().items()}
         alerts[WebhookAlert.FAILING] = sum(
             figures.webhook.paused_since_ms is not None for figures in stored.webhooks
         )
@@ -151,20 +141,20 @@ class Scrape:
             if task.company is None or companies is None or task.company in companies
         ]
         living = trio.lowlevel.current_statistics().tasks_living
-        loop = LoopFigures(self._clock.busy_s, monitor.loop_longest_ms / 1000, living)
+        loop = LoopFigures(health.loop_busy_s, health.loop_longest_ms / 1000, living)
         readings.read(metrics.DAEMON, None)
-        readings.read(metrics.START, monitor.started_ms)
+        readings.read(metrics.START, health.started_ms)
         readings.read(metrics.ALERTS, alerts)
         readings.read(metrics.EVENT_LOOP, loop)
         readings.read(metrics.SUPERVISION, tasks)
-        readings.read(metrics.LOG, watched.log.dropped)
-        readings.read(engines.FORK_SERVER, watched.engine.status)
+        readings.read(metrics.LOG, watched.host.log.dropped)
+        readings.read(engines.FORK_SERVER, watched.sessions.engine.status)
 
     def _read_store(self, readings: Readings, stored: _Stored) -> None:
-        readings.read(store.DATABASE, self._watched.database.trouble)
-        readings.read(store.EVENT_LOG, self._events)
+        readings.read(store.DATABASE, self._store.database.trouble)
+        readings.read(store.EVENT_LOG, self._store.events)
         readings.read(store.CONSUMERS, stored.consumer_lags)
-        readings.read(store.DELIVERER, self._watched.deliverer_away_ms())
+        readings.read(store.DELIVERER, self._store.deliverer_away_ms())
         for figures in stored.webhooks:
             readings.read(store.WEBHOOK, figures)
 
@@ -178,8 +168,8 @@ class Scrape:
 
     def _read_company(self, readings: Readings, session: CompanySession, stored: _Stored) -> None:
         """Raises UnknownCompany, before anything was read."""
-        company, view, now = session.company, self._watched.outbox.view, now_ms()
-        pacing = self._watched.pool.pacing(company)
+        company, view, now = session.company, self._store.outbox, now_ms()
+        pacing = self._watched.sessions.pool.pacing(company)
         outbox = OutboxFigures(
             company,
             accepted=view.accepted(company),
@@ -208,6 +198,6 @@ class Scrape:
         memory = self._memory.read(views)  # of all: it forgets those that it is not asked about
         for company in told & memory.keys():
             readings.read(metrics.WORKER_MEMORY, WorkerMemory(company, memory[company]))
-        readings.read(store.DATABASE_SIZE, self._watched.database.size)
-        readings.read(metrics.DISK, kernel.disk_of(self._watched.state_dir))
+        readings.read(store.DATABASE_SIZE, self._store.database.size)
+        readings.read(metrics.DISK, self._watched.host.disk())
         return render(ALL_METRICS, readings)

@@ -1,11 +1,11 @@
 """Looks at what workers use, and has those replaced that use too much (`rules.worker_recycling`).
 
-Called by `monitor` after each round of health checks.
+Called by `health_rounds` in each round of health checks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from functools import partial
 
 import structlog
@@ -15,11 +15,9 @@ from whatsappd.clock import steady_ms
 from whatsappd.confinement.resolver import resolver_file
 from whatsappd.engines.port import EngineWorker
 from whatsappd.monitoring import kernel
-from whatsappd.monitoring.settings import RecycleSettings
+from whatsappd.monitoring.watched import Watched
 from whatsappd.rules.worker_recycling import WorkerUse, choose
-from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import CompanySession
-from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
 
@@ -27,15 +25,11 @@ log = structlog.get_logger()
 _RESOLVER_REPLACED = "a new /etc/resolv.conf, which it cannot read"
 
 
-class Recycler:
-    """`limits` are asked anew each time."""
-
-    def __init__(
-        self, pool: Pool, limits: Callable[[], RecycleSettings], supervision: Supervision
-    ) -> None:
-        self._pool = pool
-        self._limits = limits
-        self._supervision = supervision
+class WorkerRecycler:
+    def __init__(self, watched: Watched) -> None:
+        self._pool = watched.sessions.pool
+        self._limits = watched.settings.recycling
+        self._supervision = watched.supervision
         self._memory = kernel.MemoryReader()
 
     async def look(self) -> None:

@@ -1,7 +1,7 @@
 """The daemon's own health: checks of what all sessions rely on.
 
-What a session's state means is judged in `rules.session_health`; here is the rest. `monitor` makes
-the report, for `daemon.health`, for the alerts and for systemd's watchdog.
+What a session's state means is judged in `rules.session_health`; here is the rest. `health_report`
+makes a report of them.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""The monitor's rounds: alerts wait for a store that fails, and what was open stays open."""
+"""Rounds of health checks: alerts wait for a store that fails, and what was open stays open."""
 
 from __future__ import annotations
 
@@ -19,8 +19,15 @@ from whatsappd.logs.writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
 from whatsappd.monitoring.event_loop_clock import LoopClock
-from whatsappd.monitoring.monitor import Monitor, Watched
+from whatsappd.monitoring.health_rounds import HealthRounds
 from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
+from whatsappd.monitoring.watched import (
+    Watched,
+    WatchedHost,
+    WatchedSessions,
+    WatchedStore,
+    WatchSettings,
+)
 from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule
 from whatsappd.store.sqlite.webhooks import Webhook
 from whatsappd.supervision import Supervision
@@ -31,7 +38,7 @@ OLD = AlertKey(AlertRule.QUEUE_OLD, "acme")
 
 
 class World:
-    """What a monitor watches, as simple as it gets; `Watched` knows no difference."""
+    """What is watched, as simple as it gets; `Watched` knows no difference."""
 
     def __init__(self) -> None:
         self.trouble: str | None = None
@@ -45,22 +52,28 @@ class World:
         self.again = trio.Event()
 
     def watched(self, interval_s: float) -> Watched:
-        return Watched(
-            state_dir=Path("/"),
-            places=[],
+        store = WatchedStore(
             database=self,  # type: ignore[arg-type]
-            outbox=SimpleNamespace(view=self),  # type: ignore[arg-type]
-            pool=self,  # type: ignore[arg-type]
-            engine=FakeEngine(EngineStatus(pid=1, is_ready=True)),
+            events=SimpleNamespace(),  # type: ignore[arg-type]
+            outbox=self,  # type: ignore[arg-type]
             alerts=self,  # type: ignore[arg-type]
             webhooks=SimpleNamespace(all=self.no_webhooks),  # type: ignore[arg-type]
             deliverer_away_ms=lambda: None,
-            thresholds=lambda: AlertSettings(disk_free_bytes=0),
-            recycling=lambda: RecycleSettings(memory=0, descriptors=0, threads=0),
-            limiter=lambda: LimiterHealth("memory"),
-            interval_s=interval_s,
+        )
+        return Watched(
+            store=store,
+            sessions=WatchedSessions(
+                pool=self,  # type: ignore[arg-type]
+                engine=FakeEngine(EngineStatus(pid=1, is_ready=True)),
+                limiter=lambda: LimiterHealth("memory"),
+            ),
+            host=WatchedHost(Path("/"), places=[], log=LogWriter(2)),
+            settings=WatchSettings(
+                alerts=lambda: AlertSettings(disk_free_bytes=0),
+                recycling=lambda: RecycleSettings(memory=0, descriptors=0, threads=0),
+                interval_s=interval_s,
+            ),
             supervision=Supervision(),
-            log=LogWriter(2),
         )
 
     # the pool
@@ -132,25 +145,25 @@ def world() -> World:
 async def test_an_alert_about_the_store_is_logged_when_the_store_takes_it(
     world: World, nursery: trio.Nursery
 ) -> None:
-    monitor = Monitor(world.watched(0.005), LoopClock())
-    nursery.start_soon(monitor.run)
+    health = HealthRounds(world.watched(0.005), LoopClock())
+    nursery.start_soon(health.run)
     world.trouble, world.log_takes = "the disk is full", False
     await world.some_rounds()
     assert world.recorded == []
-    assert monitor.open_alerts()[AlertRule.STORE_FAILING] == 1  # but health and metrics tell it
-    report = await monitor.report()
+    assert health.open_alerts()[AlertRule.STORE_FAILING] == 1  # but health and metrics tell it
+    report = await health.report()
     assert not report.healthy
     world.trouble = None
     await world.some_rounds()
     world.log_takes = True
     await world.some_rounds()
     assert world.told() == [(STORE, True), (STORE, False)]
-    assert (await monitor.report()).healthy
+    assert (await health.report()).healthy
 
 
 async def test_a_store_that_does_not_answer_is_a_finding_and_no_error(world: World) -> None:
     world.store_answers = False
-    report = await Monitor(world.watched(30), LoopClock()).report()
+    report = await HealthRounds(world.watched(30), LoopClock()).report()
     [webhooks] = [check for check in report.checks if check.name == "webhooks"]
     assert not webhooks.ok
     assert webhooks.remedy
@@ -160,8 +173,8 @@ async def test_who_is_bound_to_some_companies_is_told_no_other_one_and_no_path(
     world: World,
 ) -> None:
     world.companies = ["globex"]
-    monitor = Monitor(world.watched(30), LoopClock())
-    report = await monitor.report(frozenset({"acme"}))
+    health = HealthRounds(world.watched(30), LoopClock())
+    report = await health.report(frozenset({"acme"}))
     assert "globex" not in str(shown_health(report))
     checks = {check.name: check for check in report.checks}
     assert checks["confinement"].ok
@@ -174,7 +187,7 @@ async def test_what_was_open_before_the_start_is_not_raised_again(
 ) -> None:
     world.opened = {STORE: AlertFinding(5, "full"), REMOVED: AlertFinding(6, "down")}
     world.trouble = "the disk is full"
-    nursery.start_soon(Monitor(world.watched(0.005), LoopClock()).run)
+    nursery.start_soon(HealthRounds(world.watched(0.005), LoopClock()).run)
     await world.some_rounds()
     assert world.told() == [(REMOVED, False)]
     world.trouble = None
@@ -189,11 +202,11 @@ async def test_an_alert_about_a_queue_that_cannot_be_read_is_not_over(
     world.opened = {OLD: AlertFinding(5, "2 messages wait")}
     world.companies = ["acme"]
     world.store_answers = False
-    monitor = Monitor(world.watched(0.005), LoopClock())
-    nursery.start_soon(monitor.run)
+    health = HealthRounds(world.watched(0.005), LoopClock())
+    nursery.start_soon(health.run)
     await world.some_rounds()
     assert world.told() == []
-    assert monitor.open_alerts()[AlertRule.QUEUE_OLD] == 1
+    assert health.open_alerts()[AlertRule.QUEUE_OLD] == 1
     world.store_answers = True
     await world.some_rounds()
     assert world.told() == [(OLD, False)]
@@ -203,17 +216,17 @@ async def test_rounds_that_do_not_end_are_what_the_watchdog_is_for(world: World)
     clock = trio.testing.MockClock()
 
     async def main() -> None:
-        monitor = Monitor(world.watched(30), LoopClock())
+        health = HealthRounds(world.watched(30), LoopClock())
         async with trio.open_nursery() as rounds:
-            rounds.start_soon(monitor.run)
+            rounds.start_soon(health.run)
             await trio.testing.wait_all_tasks_blocked()
             world.hangs = True
             clock.jump(31)
             await trio.testing.wait_all_tasks_blocked()
             assert world.rounds == 1
-            assert monitor.is_alive
+            assert health.is_alive
             clock.jump(200)
-            assert not monitor.is_alive
+            assert not health.is_alive
             rounds.cancel_scope.cancel()
 
     world.again = trio.Event()

@@ -1,0 +1,80 @@
+"""How everything is, at one moment: all checks, and each session's health.
+
+Made for `daemon.health` and for the metrics, whenever somebody asks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import structlog
+import trio
+
+from whatsappd.errors import StoreFailed
+from whatsappd.monitoring import health_checks as checks
+from whatsappd.monitoring import kernel
+from whatsappd.monitoring.health_checks import Check, HealthReport, health_of
+from whatsappd.monitoring.watched import Watched, WatchedHost, WatchedStore
+from whatsappd.sessions.session import CompanySession
+from whatsappd.store.sqlite.webhooks import Webhook
+
+log = structlog.get_logger()
+
+
+async def report_health(
+    watched: Watched,
+    *,
+    rounds_are_alive: bool,
+    loop_longest_ms: int,
+    companies: frozenset[str] | None = None,
+) -> HealthReport:
+    """How everything is now.
+
+    Args:
+        rounds_are_alive, loop_longest_ms: see `health_rounds.HealthRounds`.
+        companies: the sessions to tell about; None: all. With some, nothing names another, nor
+            tells where things are kept.
+    """
+    store, host = watched.store, watched.host
+    thresholds = watched.settings.alerts()
+    told = watched.sessions.of(companies)
+    disk, descriptors, places = await trio.to_thread.run_sync(_ask_kernel, host, told)
+    if disk is not None and companies is not None:
+        disk = disk._replace(path="")
+    webhooks = await _webhooks(store, companies)
+    engine = watched.sessions.engine.status
+    sessions = [health_of(session) for session in told]
+    found = [
+        checks.check_store(store.database.trouble),
+        checks.check_fork_server(engine),
+        checks.check_confinement(engine, told),
+        checks.check_event_loop(loop_longest_ms, thresholds),
+        checks.check_disk(disk, thresholds, store.database.trouble),
+        places,
+        checks.check_rounds(rounds_are_alive),
+        checks.check_descriptors(descriptors, kernel.descriptor_limit()),
+        checks.check_log(host.log.trouble, host.log.dropped),
+        checks.check_limiter(watched.sessions.limiter()),
+        checks.check_tasks(watched.supervision.tasks(), companies),
+        checks.check_webhooks(webhooks, store.deliverer_away_ms()),
+        checks.check_sessions(sessions),
+    ]
+    return HealthReport(found, sessions)
+
+
+def _ask_kernel(
+    host: WatchedHost, sessions: Sequence[CompanySession]
+) -> tuple[kernel.Disk | None, int, Check]:
+    """In a thread."""
+    places = checks.check_places(host.places)
+    return host.disk(sessions), kernel.open_descriptors(), places
+
+
+async def _webhooks(store: WatchedStore, companies: frozenset[str] | None) -> list[Webhook] | None:
+    """Those that are about none but these companies; None: the store does not tell."""
+    try:
+        found = await store.webhooks.all()
+    except StoreFailed as error:
+        log.error("webhooks_not_read", reason=error.message)
+        return None
+    return [each for each in found if companies is None or each.is_for(companies)]

@@ -1,0 +1,80 @@
+"""What is watched: the parts of the daemon that health, alerts and metrics look at."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from whatsappd.engines.port import Engine
+from whatsappd.limits.port import LimiterHealth
+from whatsappd.logs.writer import LogWriter
+from whatsappd.monitoring import kernel
+from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
+from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.session import CompanySession
+from whatsappd.state_directory import Place
+from whatsappd.store.port import OutboxView
+from whatsappd.store.sqlite.alerts import Alerts
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.webhooks import Webhooks
+from whatsappd.supervision import Supervision
+
+
+class WatchedStore(NamedTuple):
+    """What is on disk. `deliverer_away_ms`: for how long nobody has delivered webhooks, or None."""
+
+    database: Database
+    events: EventLog
+    outbox: OutboxView
+    alerts: Alerts
+    webhooks: Webhooks
+    deliverer_away_ms: Callable[[], int | None]
+
+
+class WatchedSessions(NamedTuple):
+    """The companies' sessions, and what they all rely on."""
+
+    pool: Pool
+    engine: Engine
+    limiter: Callable[[], LimiterHealth]
+
+    def of(self, companies: frozenset[str] | None) -> list[CompanySession]:
+        """Those of `companies`, by company; None: all."""
+        return [
+            session
+            for session in self.pool.sessions()
+            if companies is None or session.company in companies
+        ]
+
+
+class WatchedHost(NamedTuple):
+    """The files in use, and the log. `places` must stay where they are."""
+
+    state_dir: Path
+    places: Sequence[Place]
+    log: LogWriter
+
+    def disk(self, sessions: Sequence[CompanySession] = ()) -> kernel.Disk | None:
+        """The state directory's disk; if one of these sessions' own is fuller, that one.
+
+        Asks the disks: call it in a thread.
+        """
+        return kernel.disk_of(self.state_dir, *(session.directory for session in sessions))
+
+
+class WatchSettings(NamedTuple):
+    """The thresholds are asked anew each time: they may change while the daemon runs."""
+
+    alerts: Callable[[], AlertSettings]
+    recycling: Callable[[], RecycleSettings]
+    interval_s: float  # between two rounds of health checks
+
+
+class Watched(NamedTuple):
+    store: WatchedStore
+    sessions: WatchedSessions
+    host: WatchedHost
+    settings: WatchSettings
+    supervision: Supervision
