@@ -28,7 +28,7 @@ MAX_TTL_MS = 10 * 366 * 24 * 3600 * 1000
 #: Bytes of one line: a text of MAX_TEXT characters fits however JSON escapes them.
 MAX_LINE = 1 << 20
 
-FIELDS = ("company", "to", "text", "key", "ttl", "on_uncertain")
+FIELDS = ("company", "to", "text", "content", "key", "ttl", "on_uncertain")
 ON_UNCERTAIN = ("ask", "resend")
 
 
@@ -150,18 +150,16 @@ def _line(
     ]
     company = _company(given, defaults, problems)
     chat = _chat(given, problems)
-    text = given.get("text")
-    if not _is_text(text, MAX_TEXT):
-        problems.append(f"text: must be a string of 1 to {MAX_TEXT} characters")
+    said = _said(given, problems)
     key = given.get("key")
     if key is not None and not _is_text(key, MAX_KEY - len(defaults.key_prefix)):
         problems.append(f"key: must be a string of 1 to {MAX_KEY} characters with its prefix")
-    arguments = {"company": company, "to": chat, "text": text}
+    arguments = {"company": company, "to": chat, **said}
     arguments.update(_choices(given, defaults, problems))
     if problems:
         return BadBatchLine(number, problems)
     if key is None:
-        key = _derived_key(company, chat, str(text), seen)
+        key = _derived_key(company, chat, said, seen)
     arguments["key"] = defaults.key_prefix + key
     return BatchLine(number, (company, chat), arguments)
 
@@ -199,6 +197,26 @@ def _chat(given: dict[str, Any], problems: list[str]) -> str:
         return ""
 
 
+def _said(given: dict[str, Any], problems: list[str]) -> dict[str, Any]:
+    """`text` or `content` as `message.send` takes it."""
+    text, content = given.get("text"), given.get("content")
+    if content is None:
+        if not _is_text(text, MAX_TEXT):
+            problems.append(f"text: must be a string of 1 to {MAX_TEXT} characters")
+        return {"text": text}
+    if text is not None:
+        problems.append("text, content: give one of the two; text is short for kind text")
+        return {}
+    # Here, because it takes longer to import than a batch of texts to be checked.
+    from whatsappd.model.content import sendable_from
+
+    try:
+        return {"content": sendable_from(content).as_wire()}
+    except InvalidParams as error:
+        problems.append(error.message)
+        return {}
+
+
 def _choices(
     given: dict[str, Any], defaults: BatchDefaults, problems: list[str]
 ) -> Iterator[tuple[str, Any]]:
@@ -229,12 +247,17 @@ def _is_text(value: Any, longest: int) -> bool:
     return True
 
 
-def _derived_key(company: str, chat: str, text: str, seen: Occurrences) -> str:
+def _derived_key(company: str, chat: str, said: dict[str, Any], seen: Occurrences) -> str:
     """The same for the same content, so that running a file again sends nothing twice.
+
+    A text has one key, in whatever form it is given.
 
     Not of the line's number or the file's name: lines may be mended, moved and added in between.
     The second of two equal lines is a message of its own.
     """
-    content = sha256(json.dumps([company, chat, text]).encode()).digest()
+    what = said.get("text") or said["content"]
+    if isinstance(what, dict) and what["kind"] == "text":
+        what = what["text"]
+    content = sha256(json.dumps([company, chat, what], sort_keys=True).encode()).digest()
     times = seen.count(content)
     return f"batch-{content.hex()[:40]}" + (f"-{times}" if times > 1 else "")

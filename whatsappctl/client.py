@@ -261,8 +261,9 @@ class Client:
         self,
         company: str,
         to: str,
-        text: str,
+        text: str | None = None,
         *,
+        content: dict[str, Any] | None = None,
         key: str | None = None,
         wait: str = "queued",
         ttl_ms: int | None = None,
@@ -270,10 +271,12 @@ class Client:
         no_queue: bool = False,
         deadline: float | None = CLIENTS_OWN,
     ) -> dict[str, Any]:
-        """Send a text. Once this returns, the message is on disk and will not be lost.
+        """Send a message. Once this returns, it is on disk and will not be lost.
 
         Args:
             to: an international number (`+15550100`) or a JID.
+            text: what it says, if that is a text.
+            content: what it says, of any kind; see `whatsappd.model.content`.
             key: your idempotency key. The same key and content gives the same message, however
                 often it is sent: with one it is safe to try again after any error.
             wait: answer when the message is `queued` (on disk), `sent` (WhatsApp has it) or
@@ -290,6 +293,7 @@ class Client:
             company=company,
             to=to,
             text=text,
+            content=content,
             key=key,
             wait=None if wait == "queued" else wait,
             ttl_ms=ttl_ms,

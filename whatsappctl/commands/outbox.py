@@ -118,7 +118,7 @@ def _table(rows: list[dict[str, Any]]) -> str:
                 row["state"],
                 age(row["created_ms"]),
                 row["attempts"],
-                _shortened(row["text"]),
+                _shortened(row["text"] or f"[{row['content']['kind']}]"),
                 row["reason"] or "",
             )
             for row in rows
@@ -156,6 +156,7 @@ def _facts(row: dict[str, Any]) -> str:
         "key": row["key"],
         "accepted": _at(row["created_ms"]),
         "changed": _at(row["updated_ms"]),
+        "kind": None if row["content"]["kind"] == "text" else row["content"]["kind"],
         "tries": row["attempts"],
         "lost tries": row["lost_attempts"] or None,
         "next try": in_time(row["not_before_ms"]) if row["state"] == "queued" else None,

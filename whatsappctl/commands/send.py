@@ -37,6 +37,12 @@ ENDS = ("failed", "expired", "cancelled")
     help="Send many: FILE has a message a line, as JSON; - is stdin. See below.",
 )
 @click.option(
+    "--content",
+    metavar="JSON",
+    help="Send this content instead of TEXT: an object with its kind, such as "
+    """'{"kind": "text", "text": "Hello"}'; - reads it from stdin.""",
+)
+@click.option(
     "--wait",
     type=click.Choice(["queued", "sent", "delivered"]),
     default="queued",
@@ -89,6 +95,7 @@ def command(
     to: str | None,
     text: str | None,
     batch: IO[bytes] | None,
+    content: str | None,
     wait: str,
     timeout: float | None,
     key: str | None,
@@ -107,19 +114,22 @@ def command(
     whatsappctl send acme +15550100 "Your order is ready."
     report | whatsappctl send acme 1234-5678@g.us --wait sent --timeout 60
 
-    With --batch, each line of FILE is an object with "to" and "text", and if wanted "company"
-    (else COMPANY), "key", "ttl" (seconds) and "on_uncertain". All lines are checked before the
-    first is sent. It can be interrupted, and run again to complete it: every line has a key, so
-    nothing is sent twice. A line without "key" gets one made of its company, recipient and text,
-    and of how many equal lines precede it. --json prints a result for each line.
+    With --batch, each line of FILE is an object with "to" and "text" (or "content"), and if wanted
+    "company" (else COMPANY), "key", "ttl" (seconds) and "on_uncertain". All lines are checked
+    before the first is sent. It can be interrupted, and run again to complete it: every line has a
+    key, so nothing is sent twice. A line without "key" gets one made of its company, recipient and
+    content, and of how many equal lines precede it. --json prints a result for each line.
 
     \b
     whatsappctl send acme --batch news.ndjson --key-prefix "$(date +%F)-"
     make-reminders | whatsappctl send --batch - --json >results.ndjson
     """
     if batch is not None:
-        if wait != "queued" or key is not None or choices["no_queue"] or to is not None:
-            raise click.UsageError("--batch goes without TO, TEXT, --wait, --key and --no-queue")
+        given = (content, key, to)
+        if wait != "queued" or choices["no_queue"] or any(each is not None for each in given):
+            raise click.UsageError(
+                "--batch goes without TO, TEXT, --content, --wait, --key and --no-queue"
+            )
         from whatsappctl.commands._send_batch import send_batch
 
         send_batch(
@@ -135,10 +145,13 @@ def command(
         raise click.UsageError("--skip-bad and --key-prefix go with --batch")
     if company is None or to is None:
         raise click.UsageError("give COMPANY and TO, or --batch FILE")
-    if text is None or text == "-":
+    if content is not None and text is not None:
+        raise click.UsageError("give TEXT or --content, not both: a text is content of kind text")
+    if content is None and text in (None, "-"):
         text = _read_text()
+    said = None if content is None else _content_of(content)
     with client() as daemon:
-        row = daemon.send(company, to, text, key=key, **_arguments(**choices))
+        row = daemon.send(company, to, text, content=said, key=key, **_arguments(**choices))
         if wait != "queued":
             row = _wait(daemon, row, wait, timeout)
     _print_row(row)
@@ -201,6 +214,21 @@ def _read_text() -> str:
     if not text:
         raise click.UsageError("there is no text: give it as TEXT or on stdin")
     return text
+
+
+def _content_of(given: str) -> dict[str, Any]:
+    """The map that --content gives; the daemon knows the kinds."""
+    from json import loads
+
+    try:
+        content = loads(read_stdin("the content") if given == "-" else given)
+    except (ValueError, RecursionError) as error:
+        raise click.UsageError(f"--content: no JSON: {error}") from error
+    if not isinstance(content, dict):
+        raise click.UsageError(
+            """--content: must be an object, such as '{"kind": "text", "text": "Hello"}'"""
+        )
+    return content
 
 
 def _print_row(row: dict[str, Any]) -> None:

@@ -92,7 +92,11 @@ def sendable_from(value: Any, *, field: str = "content") -> Sendable:
         wrong = "is missing" if kind is None else f"{kind!r:.80} cannot be sent"
         raise InvalidParams(f"{field}.kind: {wrong} (accepted: {known})", field=field)
     try:
-        return msgspec.convert(value, Sendable)
+        content = msgspec.convert(value, Sendable)
+        msgspec.json.encode(content)
+        return content
+    except UnicodeEncodeError as error:  # halves of surrogate pairs, which JSON can write
+        raise InvalidParams(f"{field}: a string in it is no UTF-8 text", field=field) from error
     except msgspec.ValidationError as error:
         reason, _, path = str(error).rpartition(" - at `$")
         place = f"{field}{path.removesuffix('`')}" if reason else field

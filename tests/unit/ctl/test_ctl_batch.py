@@ -16,7 +16,7 @@ from whatsappctl import batch_lines, batch_sender
 from whatsappctl.cli import cli
 from whatsappd.api.messages import MAX_KEY
 from whatsappd.errors import KeyConflict, QueueFull, StoreFailed, TooManyRequests
-from whatsappd.model.content import MAX_TEXT
+from whatsappd.model.content import MAX_TEXT, Text
 from whatsappd.model.message import OnUncertain
 
 NEWER = 1 << 60
@@ -94,6 +94,15 @@ BAD = {
     '{"to": 15550100, "text": "x"}': "to: must be a string",
     '{"to": "+15550100", "text": ""}': "text: must be",
     '{"to": "+15550100", "text": "\\ud800"}': "text: must be",
+    '{"to": "+15550100", "text": "x", "content": {"kind": "text", "text": "x"}}': "text, content:",
+    '{"to": "+15550100", "content": "x"}': "content: must be an object",
+    '{"to": "+15550100", "content": {"text": "x"}}': "content.kind: is missing (accepted: text",
+    '{"to": "+15550100", "content": {"kind": "smell"}}': "content.kind: 'smell' cannot be sent",
+    '{"to": "+15550100", "content": {"kind": "text", "text": ""}}': "content.text: ",
+    '{"to": "+15550100", "content": {"kind": "text", "text": NaN}}': "content.text: ",
+    '{"to": "+15550100", "content": {"kind": "text", "text": "\\ud800"}}': "content: a string",
+    '{"to": "+15550100", "content": {"kind": "text", "text": "x", "url": "y"}}': "content: ",
+    '{"to": "+15550100", "content": ' + "[" * 300 + "]" * 300 + "}": "content: must be an object",
     '{"to": "+15550100", "text": "x", "tll": 5}': "'tll': there is no such field (accepted:",
     '{"to": "+15550100", "text": "x", "ttl": 0}': "ttl: must be",
     '{"to": "+15550100", "text": "x", "ttl": NaN}': "ttl: must be",
@@ -155,6 +164,16 @@ def test_the_same_lines_again_send_nothing_even_mended_and_moved(daemon: Daemon,
     assert result.stdout == "21 lines: 1 accepted, 20 accepted before\n"
     result = daemon.invoke("send", "acme", "--batch", "-", "--key-prefix", "b", input=again)
     assert result.stdout == "21 lines: 21 accepted\n"
+
+
+def test_a_text_is_the_same_message_in_both_forms(daemon: Daemon, outbox: Outbox):
+    short = json.dumps({"to": "+15550100", "text": "Grüße"}) + "\n"
+    long = json.dumps({"to": "+15550100", "content": {"kind": "text", "text": "Grüße"}}) + "\n"
+    for text in (short, long):
+        assert daemon.invoke("send", "acme", "--batch", "-", input=text).exit_code == 0
+    [first, second] = daemon.called("message.send")
+    assert first.key == second.key
+    assert (first.text, second.content) == ("Grüße", Text("Grüße"))
 
 
 def test_equal_lines_are_messages_of_their_own(daemon: Daemon, outbox: Outbox):

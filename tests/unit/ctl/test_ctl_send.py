@@ -9,6 +9,7 @@ from scripted_daemon import Daemon, event
 
 from whatsappctl.commands import _waits
 from whatsappd.errors import EXIT_USAGE, NotConnected, QueueFull, RateLimited
+from whatsappd.model.content import Text
 
 SUBSCRIBED = {"subscription": 1, "after": 0, "last_seq": 0, "gap": None}
 ROW = {"id": "00aa", "company": "acme", "state": "queued", "reason": None, "message_id": None}
@@ -33,6 +34,38 @@ def test_send_prints_id_and_state(daemon: Daemon):
         "k",
         "queued",
     )
+
+
+@pytest.mark.parametrize("is_piped", [False, True])
+def test_send_takes_content_of_any_kind(daemon: Daemon, is_piped: bool):
+    daemon.answers = {"message.send": ROW}
+    content = '{"kind": "text", "text": "Hello"}'
+    given = ("-",) if is_piped else (content,)
+    result = daemon.invoke("send", "acme", "+15550100", "--content", *given, input=content)
+    assert result.stdout == "00aa queued\n"
+    [params] = daemon.called("message.send")
+    assert (params.text, params.content) == (None, Text("Hello"))
+
+
+@pytest.mark.parametrize(
+    ("arguments", "word"),
+    [
+        (("Hello", "--content", "{}"), "TEXT or --content"),
+        (("--content", "Hello"), "no JSON"),
+        (("--content", "[" * 99_999), "no JSON"),
+        (("--content", '["text"]'), "must be an object"),
+        (("--content", "{}"), "content.kind: is missing (accepted: text)"),
+        (("--content", '{"kind": "smell"}'), "(accepted: text)"),
+        (("--content", '{"kind": "text", "text": {"text": []}}'), "content.text"),
+        (("--content", '{"kind": "text", "text": "\\ud800"}'), "no UTF-8"),
+    ],
+)
+def test_what_is_no_content_is_a_wrong_call(daemon: Daemon, arguments: tuple[str, ...], word: str):
+    daemon.answers = {"message.send": ROW}
+    result = daemon.invoke("send", "acme", "+15550100", *arguments)
+    assert result.exit_code == EXIT_USAGE
+    assert word in result.stderr
+    assert daemon.called("message.send") == []
 
 
 @pytest.mark.parametrize("arguments", [[], ["-"]])

@@ -127,7 +127,7 @@ MESSAGE = {
     **dict.fromkeys(("lost_attempts", "attempts", "created_ms", "updated_ms", "not_before_ms"), 1),
     **dict.fromkeys(("expires_ms", "handed_ms", "sent_ms"), 1),
     **dict.fromkeys(("id", "company", "chat", "state", "reason", "key", "on_uncertain"), HOSTILE),
-    "message_id": HOSTILE, "text": HOSTILE,
+    "message_id": HOSTILE, "text": "", "content": {"kind": HOSTILE},
 }  # fmt: skip
 HOOK = {
     **dict.fromkeys(("id", "url", "description", "state", "last_error", "secret"), HOSTILE),

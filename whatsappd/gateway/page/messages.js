@@ -49,13 +49,13 @@ export class Messages {
 
   render() {
     const mine = this.sent.map((row) => ({
-      at: row.created_ms, key: row.id, text: row.text, isMine: true,
+      at: row.created_ms, key: row.id, text: words(row), isMine: true,
       about: `to ${person(row.chat)} · ${moment(row.created_ms)}`,
       state: row.state, reason: row.reason,
     }));
     const theirs = [...this.received.values()].map(({ seq, data }) => ({
       at: data.timestamp_ms, key: `event-${seq}`, isMine: data.from_me,
-      text: data.text || `(${data.content.type ?? data.content.kind})`,
+      text: words(data),
       about: `${data.from_me ? "from the phone" : `from ${sender(data)}`} · ` +
         moment(data.timestamp_ms),
     }));
@@ -63,6 +63,10 @@ export class Messages {
     this.list.replaceChildren(...all.map(item));
     this.none.hidden = all.length > 0;
   }
+}
+
+function words({ text, content }) {
+  return text || `(${content.type ?? content.kind})`;
 }
 
 function sender(data) {
