@@ -34,6 +34,10 @@ EVENT_TYPES = (
     OUTBOX_STATE,
     ALERT,
 )
+#: What came from WhatsApp: their data has `chat` and `sender`.
+MESSAGE_TYPES = frozenset(
+    {MESSAGE_RECEIVED, MESSAGE_RECEIPT, MESSAGE_UNDECRYPTABLE, MESSAGE_UNREADABLE}
+)
 
 
 class Draft(NamedTuple):

@@ -7,7 +7,8 @@ both are here, so that nobody has to work with a LID alone.
 from __future__ import annotations
 
 import re
-from typing import Literal
+from collections.abc import Callable
+from typing import Any, Literal
 
 import msgspec
 
@@ -18,6 +19,7 @@ from whatsappd.model.jid import (
     NEWSLETTER_SERVER,
     USER_SERVER,
     Jid,
+    parse_jid,
 )
 
 _NUMBER = re.compile(r"[1-9][0-9]{6,14}\Z")
@@ -69,6 +71,33 @@ def chat_of(*known: Jid | None, name: str | None = None) -> Chat | None:
         return None
     server = next(each.server for each in known if each is not None)
     return Chat(**found, name=name, type=_type_of(found["jid"], server))
+
+
+def with_both_identities(
+    data: dict[str, Any], other: Callable[[str], str | None]
+) -> dict[str, Any]:
+    """The data of an event, with what is known elsewhere of the persons in it.
+
+    Args:
+        other: the other JID of the person who has one, if it is known.
+    """
+    changed = {name: _completed(data.get(name), other) for name in ("chat", "sender")}
+    if isinstance(reply := data.get("reply_to"), dict):
+        changed["reply_to"] = {**reply, "sender": _completed(reply.get("sender"), other)}
+    if mentions := data.get("mentions"):
+        changed["mentions"] = [_completed(one, other) for one in mentions]
+    return {**data, **{name: one for name, one in changed.items() if name in data}}
+
+
+def _completed(one: Any, other: Callable[[str], str | None]) -> Any:
+    """A person, or a chat, as a map."""
+    if not isinstance(one, dict) or (one.get("lid") is None) == (one.get("phone") is None):
+        return one  # both are known, or it is no person
+    found = other(one["jid"])
+    known = None if found is None else person_of(parse_jid(one["jid"]), parse_jid(found))
+    if known is None or known.identity is None:
+        return one
+    return {**one, "jid": known.jid, "lid": known.lid, "phone": known.phone}
 
 
 def _identities(known: tuple[Jid | None, ...]) -> dict[str, str | None]:

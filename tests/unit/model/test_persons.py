@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
+from message_shapes import MESSAGE
 
 from whatsappd.model.jid import parse_jid
-from whatsappd.model.person import Chat, Person, chat_of, person_of
+from whatsappd.model.person import Chat, Person, chat_of, person_of, with_both_identities
 
 LID, NUMBER = parse_jid("123:7@lid"), parse_jid("15550100:7@s.whatsapp.net")
 
@@ -48,3 +51,27 @@ def test_a_chat_says_what_it_is(jid: str, type_: str) -> None:
     found = chat_of(parse_jid(jid))
     assert isinstance(found, Chat)
     assert (found.jid, found.type) == (jid, type_)
+
+
+def test_what_is_known_elsewhere_of_a_person_is_added_wherever_one_stands() -> None:
+    known = {"1@lid": "15550100@s.whatsapp.net", "15550200@s.whatsapp.net": "2@lid"}
+    both: dict[str, Any] = {
+        "jid": "15550100@s.whatsapp.net", "lid": "1@lid", "phone": "+15550100", "name": None,
+    }  # fmt: skip
+    number = {"jid": "15550200@s.whatsapp.net", "lid": None, "phone": "+15550200", "name": "Bo"}
+    stranger = {"jid": "3@lid", "lid": "3@lid", "phone": None, "name": None}
+    reply = {"message_id": "B", "sender": number, "content": None}
+    data = {**MESSAGE, "reply_to": reply, "mentions": [stranger, MESSAGE["sender"]]}
+    found = with_both_identities(data, known.get)
+    assert found["sender"] == both
+    assert found["chat"] == {**both, "type": "person"}
+    assert found["reply_to"] == {**reply, "sender": {**number, "lid": "2@lid"}}
+    assert found["mentions"] == [stranger, both]
+    changed = {name: found[name] for name in ("sender", "chat", "reply_to", "mentions")}
+    assert found == {**data, **changed}
+
+
+@pytest.mark.parametrize("value", [None, {"jid": None, "lid": None}, {"jid": "1-2@g.us"}])
+def test_who_is_no_person_stays_so(value: Any) -> None:
+    data = {"chat": value, "of": "message"}
+    assert with_both_identities(data, lambda jid: "1@lid") == data

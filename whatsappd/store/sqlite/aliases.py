@@ -33,6 +33,20 @@ def account_of(conn: sqlite3.Connection, company: str, address: str, now_ms: int
     return str(account) if is_fresh else address
 
 
+def other_identity(conn: sqlite3.Connection, company: str, jid: str) -> str | None:
+    """The phone number's JID of a LID, or the LID of a number; None: it is not known."""
+    if jid.endswith(f"@{LID_SERVER}"):
+        found = conn.execute(
+            "SELECT account FROM aliases WHERE company = ? AND address = ?", (company, jid)
+        ).fetchone()
+        return None if found is None or found[0].endswith(f"@{LID_SERVER}") else str(found[0])
+    found = conn.execute(
+        "SELECT address FROM aliases WHERE company = ? AND account = ? AND address LIKE ?",
+        (company, jid, f"%@{LID_SERVER}"),
+    ).fetchone()
+    return None if found is None else str(found[0])
+
+
 def put(conn: sqlite3.Connection, company: str, address: str, account: str, now_ms: int) -> None:
     """WhatsApp says that `address` means `account`, which is an account of its own from now on."""
     conn.execute("DELETE FROM aliases WHERE company = ? AND address = ?", (company, account))

@@ -8,11 +8,13 @@ was logged and not applied would leave its row behind for ever.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import NamedTuple
 
 from whatsappd.clock import now_ms
-from whatsappd.model.event import Draft
+from whatsappd.model.event import MESSAGE_TYPES, Draft
+from whatsappd.model.person import with_both_identities
+from whatsappd.store.sqlite import aliases
 from whatsappd.store.sqlite.acquaintances import Contacts
 from whatsappd.store.sqlite.database import Database
 from whatsappd.store.sqlite.events import EventLog
@@ -97,7 +99,13 @@ class Intake:
             fresh = [
                 arrival for arrival in arrivals if arrival.number is None or arrival.number > taken
             ]
-            self._log.stage([arrival.draft for arrival in fresh if arrival.draft is not None])
+            self._log.stage(
+                [
+                    _identified(conn, each.draft, identities)
+                    for each in fresh
+                    if each.draft is not None
+                ]
+            )
             for lid, number in identities.items():
                 self._outbox.readdress(conn, company, lid, number)
             for arrival in fresh:
@@ -121,6 +129,17 @@ class Intake:
             self._contacts.identified(company, identities)
 
         await self._database.write(write, stored)
+
+
+def _identified(conn: sqlite3.Connection, draft: Draft, new: Mapping[str, str]) -> Draft:
+    """The draft, with both identities of each person whom the company knows by both."""
+    if draft.type not in MESSAGE_TYPES:
+        return draft
+
+    def other(jid: str) -> str | None:
+        return new.get(jid) or aliases.other_identity(conn, draft.company, jid)
+
+    return draft._replace(data=with_both_identities(draft.data, other))
 
 
 def _taken(conn: sqlite3.Connection, company: str) -> int:
