@@ -7,26 +7,19 @@ they are the clients under test, and a phone that is always on would answer for 
 
 from __future__ import annotations
 
-from whatsappd.model.jid import Jid
 from whatsappd.sandbox.protocol.node import Attrs, Node, timestamp
-from whatsappd.sandbox.state.accounts import LinkedDevice, SandboxAccount
-from whatsappd.sandbox.state.statistics import MessageCounts
+from whatsappd.sandbox.state.accounts import SandboxAccount
+from whatsappd.sandbox.state.incoming_message import IncomingMessage
 from whatsappd.sandbox.state.switchboard import Switchboard
 
 
-def take_message(
-    board: Switchboard,
-    phone: SandboxAccount,
-    sender: LinkedDevice,
-    to: Jid,
-    message_id: str,
-    counts: MessageCounts,
-) -> None:
-    """A phone got a message of `sender` in the chat `to`: the sender's devices get its receipt.
+def take_message(board: Switchboard, phone: SandboxAccount, message: IncomingMessage) -> None:
+    """A phone got a message: the sender's devices get its receipt.
 
     For messages of its own account it sends none, except in the chat with itself.
     """
-    attrs: Attrs = {"id": message_id, "t": timestamp()}
+    _, sender, to, counts = message
+    attrs: Attrs = {"id": message.id, "t": timestamp()}
     if phone is sender.account:
         if board.registry.find(to) is not phone:
             return

@@ -56,7 +56,7 @@ _NO_ATTRS: Attrs = {}
 #: Levels of elements within each other. Real stanzas have at most a dozen.
 MAX_DEPTH = 64
 #: Bytes that a compressed stanza may become. whatsmeow has no limit when it reads one, and sends
-#: none. Without a limit, 17 KB could become 16 MiB, whose elements took 800 MB.
+#: none. Without a limit, 17 KB could become 16 MiB, and that hundreds of megabytes of elements.
 MAX_STANZA = MAX_FRAME
 #: Encoded JIDs that are remembered: two for each device, one for each user. Cleared when full.
 _MAX_JIDS = 20_000
