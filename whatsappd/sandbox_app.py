@@ -1,6 +1,6 @@
-"""The composition root of the sandbox's own process: the loopback WhatsApp and its control socket.
+"""`whatsappd sandbox`: puts the loopback WhatsApp and its control socket together, and runs them.
 
-Started by `whatsappd sandbox`, by a person or by a daemon in sandbox mode.
+A person starts it, or a daemon in sandbox mode (`sandbox_process`).
 """
 
 from __future__ import annotations
@@ -24,21 +24,31 @@ from whatsappd.rpc.server import RpcServer, serve_rpc
 from whatsappd.sandbox.info_file import write_info
 from whatsappd.sandbox.server.sandbox import Sandbox
 
+#: The Unix socket of its RPC, in the sandbox's directory.
 CONTROL_SOCKET = "control.sock"
 
 
 async def run_sandbox(
     directory: Path, info_file: Path, port: int, while_stdin: bool, log_level: str
 ) -> None:
-    """Serve until SIGTERM, Ctrl-C, the end of the terminal, or with `while_stdin` that of stdin.
+    """Serve until SIGTERM, SIGINT or SIGHUP, or with `while_stdin` until stdin ends.
 
-    Prints one line on stdout when it can be used.
+    When clients can connect, it writes `info_file` and prints one line on stdout. It removes the
+    file when it ends.
+
+    Args:
+        directory: where the sandbox keeps its keys and accounts.
+        info_file: what `--sandbox-at` of a daemon is told.
+        port: 0: the port of the last run, or any free one.
+        while_stdin: for a daemon's child process: it must not outlive the daemon.
+        log_level: as in `logging`.
 
     Raises:
-        SandboxFailed: the port is taken, or the directory cannot be used.
+        SandboxFailed: the directory cannot be used, or neonize is not as expected.
+        OSError: the port is taken.
     """
     os.umask(0o077)
-    # The sandbox knows no structlog; a daemon that runs it tags its lines.
+    # Standard logging: a daemon that runs the sandbox puts its lines into its own log.
     logging.basicConfig(
         level=log_level.upper(),
         format="%(levelname)s %(name)s %(message)s",

@@ -1,7 +1,8 @@
-"""The daemon's use of a sandbox: one that it runs itself, or one that runs elsewhere on the host.
+"""The sandbox that a daemon uses: its own child process, or one that already runs on the host.
 
-Either way the sandbox is a process of its own that is described by its info file; so what it costs
-is not counted as the daemon's, and there is one way to talk to it.
+`run --sandbox` starts a child process, and starts it again when it dies (`own_sandbox`);
+`run --sandbox-at FILE` uses the one that FILE describes (`sandbox_at`). Either way it is another
+process, so its memory and processor time are not the daemon's, and the daemon talks to it by RPC.
 """
 
 from __future__ import annotations
@@ -26,61 +27,69 @@ from whatsappd.supervision import Supervision, in_words
 
 log = structlog.get_logger()
 
-#: Reading the stanza dictionary from neonize's library takes 0.4 s, the first time.
+#: Seconds that a sandbox has to come up. Reading the stanza dictionary from neonize's library takes
+#: 0.4 s, the first time.
 _READY_DEADLINE = 30.0
-#: A sandbox that dies at once is not started in a tight loop.
+#: Seconds between the end of a sandbox and the next start.
 _RESTART_PAUSE = 0.5
+#: Seconds that a sandbox has to end by itself; then it is killed.
 _STOP_GRACE = 3.0
 
+#: The name of the info file in the directory of a daemon's own sandbox.
 INFO_FILE = "info.json"
 
 
 class SandboxHandle:
-    """Where the sandbox in use is just now."""
+    """Where the sandbox is now. A child process that is started again may move to another port."""
 
     def __init__(self, info: SandboxInfo) -> None:
         self.info = info
-        self.pid: int | None = None  # of one that we run ourselves
+        #: The child process, while it runs; None for a sandbox that the daemon did not start.
+        self.pid: int | None = None
 
     @property
     def control(self) -> Path:
+        """The Unix socket of its RPC."""
         return Path(self.info.control or "")
 
     def access(self) -> WhatsAppAccess:
+        """How workers reach it in the place of WhatsApp."""
         proxy = self.info.proxy
         ports = frozenset(filter(None, [proxy_port(proxy)]))
         return WhatsAppAccess(proxy, self.info.noise_root_bytes, ports)
 
     def environment(self) -> dict[str, str]:
-        """What the workers' environment needs so that Go trusts the sandbox's TLS, and no other.
+        """The environment variables that make Go in a worker trust the sandbox's TLS, and no other.
 
-        Without a directory of its own, Go reads the host's beside the file: some hundred
-        certificates a worker, which cost it 20 ms and 3 MB.
+        SSL_CERT_DIR names an empty directory: else Go reads the host's certificates as well, which
+        costs each worker 20 ms and 3 MB.
         """
         return {"SSL_CERT_FILE": self.info.ca_file, "SSL_CERT_DIR": os.devnull}
 
 
 def sandbox_at(path: Path) -> SandboxHandle:
-    """The sandbox that the info file at `path` describes.
+    """Use the running sandbox that the info file at `path` describes.
 
     Raises:
-        SandboxFailed: the file cannot be read, or describes no sandbox that can be controlled.
+        SandboxFailed: the file cannot be read, or describes no sandbox.
     """
     return SandboxHandle(read_info(path))
 
 
 @asynccontextmanager
 async def own_sandbox(directory: Path, supervision: Supervision) -> AsyncIterator[SandboxHandle]:
-    """Run a sandbox on `directory`; one that dies is started again.
+    """Run a sandbox on `directory` as a child process, and start it again when it dies.
+
+    Yields when clients can connect; the end of the block ends the child process.
 
     Raises:
-        SandboxFailed: it did not come up.
+        SandboxFailed: it did not come up at first. (Later failures are logged, and tried again.)
     """
     first: list[SandboxHandle] = []
     is_up = trio.Event()
 
     async def run() -> None:
-        """One sandbox's life after another; the first must come up."""
+        """Run one child process after another; the first must come up."""
         while True:
             try:
                 async with _sandbox_process(directory) as (process, info):
@@ -112,6 +121,7 @@ async def own_sandbox(directory: Path, supervision: Supervision) -> AsyncIterato
 async def _sandbox_process(
     directory: Path,
 ) -> AsyncIterator[tuple[trio.Process, SandboxInfo]]:
+    """One child process, from its start to its end; its stderr goes to the daemon's log."""
     errors, errors_writer = os.pipe()
     try:
         process = await _start(directory, errors_writer)
@@ -148,9 +158,9 @@ async def _start(directory: Path, errors_writer: int) -> trio.Process:
             *("--directory", str(directory)),
             *("--info", str(directory / INFO_FILE)),
         ],
-        # Its end of stdin closes when we end, however we end; so does it then.
+        # However the daemon ends, its end of this pipe is closed then, and the sandbox ends.
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=errors_writer,
-        start_new_session=True,  # Ctrl-C is the daemon's to handle
+        start_new_session=True,  # Ctrl-C goes to the daemon only
     )

@@ -16,7 +16,7 @@ import trio
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 ROOT = Path(__file__).parents[2]
-sys.path[:0] = [str(ROOT), str(ROOT / "tests/unit/sandbox")]
+sys.path[:0] = [str(ROOT), str(ROOT / "tests/support")]
 
 from wire_client import WireClient  # noqa: E402
 

@@ -16,13 +16,9 @@ from pathlib import Path
 
 import pytest
 import trio
+from wire_client import WireClient
 
-UNIT = Path(__file__).parents[1] / "unit/sandbox"
-sys.path.append(str(UNIT))
-
-from wire_client import WireClient  # noqa: E402
-
-from whatsappd.sandbox.server.sandbox import Sandbox  # noqa: E402
+from whatsappd.sandbox.server.sandbox import Sandbox
 
 MESSAGES = 1500
 

@@ -6,7 +6,6 @@ had before, and the one that says it is either answered, too, or its connection 
 
 from __future__ import annotations
 
-import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -19,9 +18,6 @@ import trio
 from hypothesis import strategies as st
 from live import Live
 from targets import Target
-
-sys.path.insert(0, str(Path(__file__).parent.parent / "unit" / "sandbox"))
-
 from wire_client import WireClient
 
 from whatsappd.errors import SandboxFailed

@@ -212,8 +212,7 @@ async def a_place(*arguments: str) -> AsyncIterator[Place]:
             async with running_daemon(
                 "--sandbox-at", str(directory / "info.json"), *arguments
             ) as daemon:
-                board = sandbox._board
-                assert board is not None
+                board = sandbox.board
                 # Clients echo what a contact said in receipts and acknowledgements.
                 board.codec.errors = "surrogateescape"
                 yield Place(sandbox, board, daemon)

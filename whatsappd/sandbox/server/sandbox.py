@@ -143,7 +143,7 @@ class Sandbox:
                 devices it may, or the client did not confirm.
             InvalidParams: the number is no phone number.
         """
-        device = await pairing.scan(self._running(), qr, phone_number)
+        device = await pairing.scan(self.board, qr, phone_number)
         return {"jid": str(device.jid), "lid": str(device.lid)}
 
     def register(
@@ -160,7 +160,7 @@ class Sandbox:
             SandboxFailed: an alias is the number of another account.
             InvalidParams: a number is no phone number.
         """
-        board = self._running()
+        board = self.board
         account = board.registry.register(normalise_phone(phone_number), name)
         for alias in aliases:
             board.registry.add_alias(normalise_phone(alias), account)
@@ -174,7 +174,7 @@ class Sandbox:
             SandboxFailed: there is no such phone or device.
             InvalidParams: the number is no phone number.
         """
-        board = self._running()
+        board = self.board
         account = self._account(phone_number)
         if device is not None and device not in account.devices:
             raise SandboxFailed(f"+{account.phone} has no linked device {device}")
@@ -190,7 +190,7 @@ class Sandbox:
     @property
     def faults(self) -> FaultControl:
         """The faults, as methods."""
-        return FaultControl(self._running())
+        return FaultControl(self.board)
 
     def fault(self, kind: str, **arguments: Any) -> dict[str, Any]:
         """A fault by its name (`fault_control.KINDS`). Returns `{hit: n}` if it strikes at once.
@@ -205,7 +205,7 @@ class Sandbox:
 
         With `messages` also what the server did with each of the latest message ids.
         """
-        board = self._running()
+        board = self.board
         return {
             **board.statistics.as_wire(messages=messages),
             "connections": len(board.clients),
@@ -228,16 +228,18 @@ class Sandbox:
 
         It is asked again after everything that happens. Callers limit how long they wait.
         """
-        await self._running().wait_until(condition)
+        await self.board.wait_until(condition)
 
-    def _running(self) -> Switchboard:
+    @property
+    def board(self) -> Switchboard:
+        """All of its state, for those that run it in their own process."""
         if self._board is None:
             raise SandboxFailed("the sandbox is not running")
         return self._board
 
     def _account(self, phone_number: str) -> SandboxAccount:
         number = normalise_phone(phone_number)
-        account = self._running().registry.by_phone(number)
+        account = self.board.registry.by_phone(number)
         if account is None:
             raise SandboxFailed(f"no phone +{number} is known to this sandbox")
         return account

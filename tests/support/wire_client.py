@@ -10,6 +10,7 @@ import base64
 import hashlib
 import hmac
 import os
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
 
@@ -26,7 +27,10 @@ from whatsappd.sandbox.protocol.stanza_codec import StanzaCodec
 from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner
 from whatsappd.sandbox.server.sandbox import Sandbox
 
+#: The stream header: protocol version 6, dictionary version 3.
 HEADER = b"WA\x06\x03"
+#: The phones of the tests.
+ACME, GLOBEX = "+15550100", "+15550101"
 
 
 class NoiseClient:
@@ -179,6 +183,10 @@ class WireClient:
             frames += frame(self._send_key.encrypt(nonce, stanza, None))
         await self._stream.send_all(websocket_frame(frames))
 
+    async def send_frame(self, payload: bytes) -> None:
+        """Send a frame of any bytes, which need not be encrypted."""
+        await self._stream.send_all(websocket_frame(frame(payload)))
+
     async def receive(self) -> Node:
         """The next stanza. Raises: EOFError: the server closed."""
         with trio.fail_after(10):
@@ -322,3 +330,15 @@ class WireClient:
         sender = message.jid("from")
         assert sender is not None
         await self.send(Node("receipt", {"id": message.text("id"), "to": sender}))
+
+
+#: Makes a client without an account.
+NewClient = Callable[[], WireClient]
+#: Makes a client that is linked to the phone of that number and logged in.
+LinkClient = Callable[[str], Awaitable[WireClient]]
+
+
+async def until(sandbox: Sandbox, condition: Callable[[], bool]) -> None:
+    """Wait until `condition`, which asks something of the sandbox's stats, holds."""
+    with trio.fail_after(10):
+        await sandbox.wait_until(condition)
