@@ -11,10 +11,10 @@ from typing import Any, NamedTuple
 
 import trio
 
-from whatsappd.gateway.app import Application, make_app
+from whatsappd.gateway.app import Application
 from whatsappd.gateway.auth import ApiKeys
 from whatsappd.gateway.connection import HttpService
-from whatsappd.gateway.link import DaemonLink
+from whatsappd.gateway.daemon_link import DaemonLink
 from whatsappd.gateway.listener import GuardedListener, open_socket
 from whatsappd.gateway.run import serve_http
 from whatsappd.gateway.settings import parse_bind
@@ -34,8 +34,8 @@ class Served(NamedTuple):
         """What is taken now."""
         return {
             "connections": self.listener.connections,
-            "requests": self.app.state.requests.total,
-            "streams": self.app.state.streams.open,
+            "requests": self.app.requests.total,
+            "streams": self.app.streams.open,
         }
 
     async def until_free(self, within: float = 8) -> None:
@@ -74,11 +74,11 @@ async def served_gateway(
 ) -> AsyncIterator[Served]:
     """One that asks the daemon at that socket; `service` as HttpService has it."""
     link = DaemonLink(daemon)
-    app = make_app(link, ApiKeys(link), local_only=False, behind_proxy=False)
+    app = Application(link, ApiKeys(link), local_only=False, behind_proxy=False)
     opened = open_socket(parse_bind("127.0.0.1:0"))
     port = opened.getsockname()[1]
     certificates = None if certificate is None else Certificates(*certificate)
-    stopping: trio.Event = app.state.stopping
+    stopping: trio.Event = app.stopping
     async with GuardedListener(opened) as listener, trio.open_nursery() as nursery:
         nursery.start_soon(link.run)
         await nursery.start(
@@ -86,7 +86,7 @@ async def served_gateway(
             HttpService(app, stopping, **service),
             listener,
             certificates,
-            app.state.supervision,
+            app.supervision,
         )
         with trio.fail_after(20):
             while not link.is_up:

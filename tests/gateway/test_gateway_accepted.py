@@ -19,15 +19,15 @@ from whatsappd.errors import (
     Unreachable,
     WhatsappdError,
 )
-from whatsappd.gateway.app import make_app
+from whatsappd.gateway.app import Application
 from whatsappd.gateway.auth import NoAuthentication
-from whatsappd.gateway.link import DaemonLink
+from whatsappd.gateway.daemon_link import DaemonLink
 
 ROW = {
     "id": "019ab0c4d2e10001", "company": "acme", "chat": "15550200@s.whatsapp.net",
     "text": "Hello", "key": None, "state": "queued", "reason": None, "attempts": 0,
-    "on_uncertain": "wait", "message_id": None, "expires_ms": None, "created_ms": 1,
-    "updated_ms": 1, "sent_ms": None,
+    "not_before_ms": 0, "on_uncertain": "ask", "message_id": None, "expires_ms": None,
+    "created_ms": 1, "updated_ms": 1, "sent_ms": None,
 }  # fmt: skip
 
 
@@ -61,7 +61,7 @@ class Link(DaemonLink):
 
 
 async def send(link: Link) -> httpx.Response:
-    app = make_app(link, NoAuthentication(), local_only=False, behind_proxy=False)
+    app = Application(link, NoAuthentication(), local_only=False, behind_proxy=False)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://localhost"
     ) as http:

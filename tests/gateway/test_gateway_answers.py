@@ -10,8 +10,8 @@ import trio
 from gateways import Stack, make_events
 
 from whatsappd.errors import RateLimited, TooManyRequests, all_errors
-from whatsappd.gateway.door import MAX_BODY
-from whatsappd.gateway.problems import MEDIA_TYPE, HttpError, problem
+from whatsappd.gateway.admission import MAX_BODY
+from whatsappd.gateway.problem_details import MEDIA_TYPE, HttpError, problem
 
 MESSAGES = "/v1/sessions/acme/messages"
 
@@ -21,7 +21,7 @@ def test_each_error_of_the_table_is_a_problem(kind) -> None:
     answer = problem(kind("what is wrong", detail_of_ours=1))
     told = json.loads(answer.body)
     assert answer.media_type == MEDIA_TYPE
-    assert answer.status_code == told["status"] == kind.http_status
+    assert answer.status == told["status"] == kind.http_status
     assert (told["name"], told["code"], told["detail"]) == (kind.name, kind.code, "what is wrong")
     assert told["type"] == f"urn:whatsappd:problem:{kind.name}"
     assert told["data"] == {"detail_of_ours": 1}

@@ -9,7 +9,7 @@ import trio
 from gateways import Stack
 from websockets import open_websocket
 
-from whatsappd.gateway.link import ALIVE_WITHIN, ASK_EVERY
+from whatsappd.gateway.daemon_link import ALIVE_WITHIN, ASK_EVERY
 
 #: And some for a busy machine.
 SOON = ASK_EVERY + ALIVE_WITHIN + 5

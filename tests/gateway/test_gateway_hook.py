@@ -9,8 +9,8 @@ import trio
 from documents import block
 from gateways import Stack
 
-from whatsappd.gateway.app import make_app
-from whatsappd.gateway.link import DaemonLink
+from whatsappd.gateway.app import Application
+from whatsappd.gateway.daemon_link import DaemonLink
 
 
 def example() -> dict[str, Any]:
@@ -27,7 +27,7 @@ async def test_the_guides_scheme_lets_in_is_held_to_its_scope_and_is_audited(
         await client.call("session.stop", company="hooked")
     link = DaemonLink(stack.daemon.socket)
     nursery.start_soon(link.run)
-    app = make_app(link, example()["ByHeaderOrKey"](link), local_only=False, behind_proxy=True)
+    app = Application(link, example()["ByHeaderOrKey"](link), local_only=False, behind_proxy=True)
     path = "/v1/sessions/hooked/messages"
     body = {"to": "+15550200", "text": "Hello"}
     async with httpx.AsyncClient(

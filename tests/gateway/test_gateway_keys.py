@@ -6,17 +6,23 @@ import json
 import subprocess
 import sys
 from collections.abc import Callable
-from typing import Any
 
 import httpx
+import msgspec
 import pytest
 import trio
 import trio.testing
 from gateways import Stack
 
+from whatsappd.api.keys import CHECK, CheckKey, KeyInfo
 from whatsappd.errors import Denied, Unreachable
 from whatsappd.gateway.auth import BELIEVED_FOR, MAX_ASKING, MAX_FAILURES, ApiKeys
-from whatsappd.gateway.problems import HttpError
+from whatsappd.gateway.problem_details import HttpError
+from whatsappd.model.access import KeyScope
+
+READER = KeyInfo(
+    id="a", name="a", scope=KeyScope.READ, companies=None, created_ms=1, last_used_ms=None
+)
 
 
 class Link:
@@ -29,13 +35,13 @@ class Link:
     def on_revoked(self, forget: Callable[[str], None]) -> None:
         self.revoke = forget
 
-    async def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
-        assert method == "key.check"
+    async def ask(self, method: object, _params: CheckKey) -> KeyInfo:
+        assert method is CHECK
         self.asked += 1
         await trio.sleep(0.1)
         if self.error is not None:
             raise self.error
-        return {"id": "a", "name": "a", "scope": "read", "companies": None}
+        return READER
 
 
 HEADERS = {"authorization": "Bearer wak_abcdefgh_" + "s" * 43}
@@ -106,14 +112,14 @@ async def test_a_good_key_comes_in_through_any_flood_of_wrong_ones(autojump_cloc
     class Busy(Link):
         together = most = 0
 
-        async def call(self, method: str, arguments: dict[str, Any]) -> dict[str, Any]:
+        async def ask(self, method: object, params: CheckKey) -> KeyInfo:
             self.together += 1
             self.most = max(self.most, self.together)
             await trio.sleep(0.001)
             self.together -= 1
-            if "good" not in arguments["key"]:
+            if "good" not in params.key:
                 raise Denied("unknown")
-            return {"id": "good", "name": "a", "scope": "read", "companies": None}
+            return msgspec.structs.replace(READER, id="good")
 
     link = Busy()
     keys = ApiKeys(link)  # type: ignore[arg-type]

@@ -14,7 +14,7 @@ import trio
 
 from whatsappd.api.declaration import Concerns, Declaration, NoParams, Result
 from whatsappd.errors import Denied
-from whatsappd.gateway.link import MAX_IN_FLIGHT, DaemonLink
+from whatsappd.gateway.daemon_link import MAX_IN_FLIGHT, DaemonLink
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.server import serve_rpc
@@ -94,9 +94,9 @@ async def test_what_takes_long_holds_nobody_up(tmp_path: Path) -> None:
     async with linked(daemon, tmp_path / "d.sock") as link, trio.open_nursery() as slow:
         for number in range(count):
             name = SLOW[number % len(SLOW)]
-            slow.start_soon(partial(link.call, name, {"id": "x"}, actor="key:a"))
+            slow.start_soon(partial(link.request, name, {"id": "x"}, actor="key:a"))
         with trio.fail_after(5):
-            assert await link.call("key.check", {"id": "x"}) == "checked"
+            assert await link.request("key.check", {"id": "x"}, actor=None) == "checked"
         await daemon.until_begun(count)
         assert set(daemon.begun) == {(name, "key:a") for name in SLOW}
         slow.cancel_scope.cancel()
@@ -113,6 +113,6 @@ async def test_what_the_daemon_refuses_on_a_connection_of_its_own_is_refused(
             async with link.connection() as client:
                 await client.request("events.subscribe", {"id": "denied"})
 
-        stop = partial(link.call, "session.stop", {"id": "denied"}, actor="key:a")
+        stop = partial(link.request, "session.stop", {"id": "denied"}, actor="key:a")
         with pytest.raises(Denied, match="not for you"):
             await (stop if is_slow else subscribe)()

@@ -14,7 +14,7 @@ from certificates import certificate
 from counted_gateway import Served, Stream, reset, served_gateway, vanish
 from gateways import Stack, make_events
 
-from whatsappd.gateway import connection, door, listener, streaming, websocket
+from whatsappd.gateway import admission, connection, event_streams, listener, websocket
 from whatsappd.rules.bounds import Holder
 
 SHORT = 0.5
@@ -41,8 +41,8 @@ async def served(
     """With deadlines that a test can wait for."""
     for room, name in [
         (connection, "HANDSHAKE_WITHIN"), (connection, "HALF_CLOSED_FOR"),
-        (connection, "LINGER_FOR"), (door, "BODY_WITHIN"), (listener, "SEND_STALLED_AFTER"),
-        (streaming, "SLOW_AFTER"), (websocket, "CLOSE_WITHIN"),
+        (connection, "LINGER_FOR"), (admission, "BODY_WITHIN"), (listener, "SEND_STALLED_AFTER"),
+        (event_streams, "SLOW_AFTER"), (websocket, "CLOSE_WITHIN"),
     ]:  # fmt: skip
         monkeypatch.setattr(room, name, SHORT)
     given = certificate(tmp_path) if request.param == "tls" else None
@@ -95,7 +95,7 @@ class Abuse:
             self.head, b"\r\n", body,
         )  # fmt: skip
         with trio.fail_after(10):
-            while not self.served.app.state.requests.held(Holder(self.caller)):
+            while not self.served.app.requests.held(Holder(self.caller)):
                 await trio.sleep(0.01)
 
     async def a_flood_behind_a_long_poll(self) -> None:

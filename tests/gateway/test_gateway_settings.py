@@ -20,7 +20,7 @@ from whatsappd.gateway.auth import (
     presented_key,
 )
 from whatsappd.gateway.listener import open_socket
-from whatsappd.gateway.qr import chosen_format, image
+from whatsappd.gateway.sessions import chosen_format, image
 from whatsappd.gateway.settings import GatewaySettings, parse_bind
 
 CERTIFICATE = {"tls_cert": Path("c.pem"), "tls_key": Path("k.pem")}

@@ -14,7 +14,7 @@ from websockets import Refused, open_websocket
 
 from whatsappd.errors import TooManyRequests
 from whatsappd.gateway.auth import Identity, NoAuthentication
-from whatsappd.gateway.streaming import SLOW_AFTER, Streams
+from whatsappd.gateway.event_streams import SLOW_AFTER, Streams
 from whatsappd.rpc.client import RpcClient
 from whatsappd.rules.bounds import BOUNDS, COMPANY_STREAMS, STREAMS, Places
 

@@ -9,12 +9,12 @@ from typing import Any
 import httpx
 
 from whatsappctl.output import json_text as command_text
-from whatsappd.gateway.app import make_app
+from whatsappd.gateway.app import Application
 from whatsappd.gateway.auth import NoAuthentication
+from whatsappd.gateway.daemon_link import DaemonLink
+from whatsappd.gateway.event_streams import StreamSender
 from whatsappd.gateway.events import _SseOutlet, _WebSocketOutlet
-from whatsappd.gateway.link import DaemonLink
-from whatsappd.gateway.problems import HttpError, problem
-from whatsappd.gateway.streaming import Sender
+from whatsappd.gateway.problem_details import HttpError, problem
 from whatsappd.gateway.webhooks.signing import body_of
 
 #: As the RPC hands it on: an image's key is random bytes, and people write what they like.
@@ -40,7 +40,7 @@ class Link(DaemonLink):
 
 
 async def test_an_event_reads_the_same_at_each_door() -> None:
-    app = make_app(Link(), NoAuthentication(), local_only=False, behind_proxy=False)
+    app = Application(Link(), NoAuthentication(), local_only=False, behind_proxy=False)
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://localhost"
     ) as http:
@@ -51,8 +51,8 @@ async def test_an_event_reads_the_same_at_each_door() -> None:
     async def send(text: str) -> None:
         sent.append(text)
 
-    await _SseOutlet(Sender(send)).event(EVENT)
-    await _WebSocketOutlet(Sender(send)).event(EVENT)
+    await _SseOutlet(StreamSender(send)).event(EVENT)
+    await _WebSocketOutlet(StreamSender(send)).event(EVENT)
     lines = sent[0].splitlines()  # as Python, and others, take a text's lines
     assert [line.partition(": ")[0] for line in lines] == ["id", "event", "data", ""]
     texts = {

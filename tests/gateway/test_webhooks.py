@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
 from functools import partial
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any
 
 import pytest
 import trio
@@ -21,8 +21,8 @@ from prometheus_client.parser import text_string_to_metric_families
 from receivers import Receiver, running_receiver, verify
 
 from whatsappd.api import webhooks as api
+from whatsappd.api.schemas import schemas_of
 from whatsappd.errors import InvalidParams, UnknownDeadLetter, UnknownWebhook, Unreachable
-from whatsappd.gateway.webhooks import models
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rules import webhooks as rules
@@ -823,8 +823,8 @@ async def test_the_most_that_can_be_configured_still_fits_into_one_answer(
     daemon: Daemon, receiver: Receiver
 ) -> None:
     url = f"{receiver.url}?{'x' * 1900}"
-    companies = [f"{number:050}" for number in range(models.MAX_COMPANIES)]
-    given = {"types": list(EVENT_TYPES), "description": "x" * models.MAX_DESCRIPTION}
+    companies = [f"{number:050}" for number in range(api.MAX_COMPANIES)]
+    given = {"types": list(EVENT_TYPES), "description": "x" * MAX_DESCRIPTION}
     async with daemon.client() as client, trio.open_nursery() as nursery:
         for _ in range(MAX_WEBHOOKS):
             create = partial(
@@ -842,7 +842,9 @@ async def test_the_most_that_can_be_configured_still_fits_into_one_answer(
 
 
 def test_what_rest_documents_is_what_there_is() -> None:
-    assert get_args(models.EventType) == EVENT_TYPES
-    assert models.MAX_URL == rules.MAX_URL
-    assert models.MAX_DESCRIPTION == MAX_DESCRIPTION
-    assert models.MAX_COMPANIES == api.MAX_COMPANIES
+    _, schemas = schemas_of([api.CreateWebhook])
+    fields = schemas["CreateWebhook"]["properties"]
+    assert tuple(fields["types"]["anyOf"][0]["items"]["enum"]) == EVENT_TYPES
+    assert fields["url"]["maxLength"] == rules.MAX_URL
+    assert fields["description"]["maxLength"] == MAX_DESCRIPTION
+    assert fields["companies"]["anyOf"][0]["maxItems"] == api.MAX_COMPANIES

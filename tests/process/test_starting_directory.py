@@ -18,7 +18,7 @@ BIN = Path(sys.executable).parent
 MODULES = (
     *("__future__", "json", "typing", "pathlib", "dataclasses", "inspect", "ctypes", "socket"),
     *("msgpack", "msgspec", "structlog", "click", "trio", "neonize", "segno", "cryptography"),
-    *("pylibmagic", "magic", "prometheus_client", "fastapi", "hypercorn", "httpcore"),
+    *("pylibmagic", "magic", "prometheus_client", "hypercorn", "httpcore"),
 )
 HOSTILE = "import os; os.write(2, b'HOSTILE ' + __name__.encode()); os._exit(66)"
 

@@ -1,12 +1,16 @@
 """REST, WebSocket and server-sent events: a process of its own, and a client of the Unix socket.
 
 It can be restarted, sandboxed and killed without touching a session, keeps no state, and imports
-nothing of the daemon but the client's end of the socket. `run` puts it together; a request passes
+nothing of the daemon but what can be asked of it (`api`) and the client's end of the socket. `run`
+puts it together; a request passes
 
-    listener   connections are counted, and cut when they read nothing
-    door       who is it, may it come in, is the request of a sane size
-    app        routes, `/v1/...` and the page; errors become problems
-    link       the shared connection to the daemon, which comes back by itself
+    listener      connections are counted, and cut when they read nothing
+    connection    HTTP/1.1, and `websocket` where a request asks for one
+    admission     who is it, is there room, is the request of a sane size; errors become problems
+    routing       which route is it; its path, query and body become typed structures
+    messages, sessions, events, webhooks, monitoring, documentation, page    the routes
+    daemon_link   the shared connection to the daemon, which comes back by itself
 
-Beside the requests, `webhooks.deliverer` reads the log and delivers it.
+`openapi` makes the OpenAPI document of the routes. Beside the requests, `webhooks.deliverer` reads
+the log and delivers it.
 """

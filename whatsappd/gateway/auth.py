@@ -1,6 +1,6 @@
 """Who is it, and what may they do: API keys, and the hook for other schemes.
 
-`door` asks an `Authenticator` before anything else of a request is looked at. To add a scheme
+`admission` asks an `Authenticator` before anything else of a request is looked at. To add a scheme
 (mTLS, OIDC, a signed header of your proxy), write another class with `identify`, and give it to
 `run.run_gateway`, as the manual shows (`gateway.md`).
 """
@@ -18,9 +18,10 @@ from typing import NamedTuple, Protocol
 import structlog
 import trio
 
+from whatsappd.api.keys import CHECK, CheckKey
 from whatsappd.errors import Denied, InvalidParams, WhatsappdError
-from whatsappd.gateway.link import DaemonLink
-from whatsappd.gateway.problems import HttpError, unauthenticated
+from whatsappd.gateway.daemon_link import DaemonLink
+from whatsappd.gateway.problem_details import HttpError, unauthenticated
 from whatsappd.model.consumer import RESERVED, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
 from whatsappd.rules.client_address import address_of, network_of
@@ -192,7 +193,7 @@ class ApiKeys:
         checking = self._checking[digest] = _Check()
         try:
             async with self._turn(address):
-                checked = await self._link.call("key.check", {"key": key})
+                checked = await self._link.ask(CHECK, CheckKey(key=key))
         except Denied as error:
             self._believed.pop(digest, None)
             raise self._wrong(address) from error
@@ -202,13 +203,8 @@ class ApiKeys:
         finally:
             del self._checking[digest]
             checking.ended.set()
-        companies = checked["companies"]
-        identity = Identity(
-            f"key:{checked['id']}",
-            checked["name"],
-            checked["scope"],
-            None if companies is None else frozenset(companies),
-        )
+        companies = None if checked.companies is None else frozenset(checked.companies)
+        identity = Identity(f"key:{checked.id}", checked.name, checked.scope.value, companies)
         self._believed[digest] = identity, trio.current_time() + BELIEVED_FOR
         self._believed.move_to_end(digest)
         if len(self._believed) > MAX_BELIEVED:

@@ -22,12 +22,12 @@ import h11
 import trio
 
 from whatsappd.gateway.headers import with_policy
+from whatsappd.gateway.limited_log import LimitedLog
 from whatsappd.gateway.listener import GuardedStream
-from whatsappd.gateway.problems import HttpError, problem
-from whatsappd.gateway.sparing_log import SparingLog
+from whatsappd.gateway.problem_details import HttpError, problem
 from whatsappd.gateway.websocket import WebSocketExchange
 
-log = SparingLog()
+log = LimitedLog()
 
 #: Seconds for a request's headers to arrive, and that an idle connection is kept.
 IDLE_FOR = 15.0
@@ -216,8 +216,8 @@ class HttpConnection:
             return
         answer = problem(error)
         await self._write(
-            self._head(answer.status_code, answer.raw_headers, None, is_last=True)
-            + self._packed(h11.Data(data=bytes(answer.body)))
+            self._head(answer.status, answer.raw_headers, None, is_last=True)
+            + self._packed(h11.Data(data=answer.body))
             + self._packed(h11.EndOfMessage())
         )
 

@@ -3,38 +3,47 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
+import re
+from functools import partial
 from typing import Annotated, Any
 
 import trio
-from fastapi import APIRouter, Query, Request, WebSocket
-from starlette.responses import Response
-from starlette.types import Receive, Scope, Send
-from starlette.websockets import WebSocketDisconnect
+from msgspec import Meta
 
-from whatsappd.errors import WhatsappdError
-from whatsappd.gateway.asking import Asking, Reading, asking_of
+from whatsappd.api import events as api
+from whatsappd.api.declaration import NoParams
+from whatsappd.api.events import MAX_PAGE, EventsPage, Subscribe
+from whatsappd.api.types import MAX_SEQ
+from whatsappd.errors import InvalidParams, WhatsappdError
+from whatsappd.gateway.answers import Receive, Send, json_text
 from whatsappd.gateway.auth import READ, SUBPROTOCOL
-from whatsappd.gateway.json_answer import JsonAnswer, json_text
-from whatsappd.gateway.link import ANSWER_WITHIN, within
-from whatsappd.gateway.models import CONSUMER_PATTERN, MAX_SEQ, CompanyId, Events
-from whatsappd.gateway.problems import as_text
-from whatsappd.gateway.streaming import (
+from whatsappd.gateway.daemon_link import ANSWER_WITHIN, result_of, within
+from whatsappd.gateway.event_streams import (
     BAD_MESSAGE,
+    CONSUMER_PATTERN,
     DAEMON_AWAY,
     GOING_AWAY,
     TOO_SLOW,
     UNAUTHENTICATED,
+    Caller,
     Ended,
-    Sender,
-    Streams,
-    Wanted,
-    wanted_by,
+    EventFilter,
+    StreamSender,
 )
+from whatsappd.gateway.problem_details import as_text
+from whatsappd.gateway.requests import RoutedRequest, StreamedAnswer, from_text
+from whatsappd.gateway.routing import Possible, Routes
+from whatsappd.gateway.websocket import AcceptedWebSocket
 from whatsappd.rpc.client import RpcClient
 
-router = APIRouter(tags=["events"], default_response_class=JsonAnswer)
+routes = Routes("events")
 
+#: Of a stream of events: nginx and others pass it on at once.
+_SSE_HEADERS = [
+    (b"cache-control", b"no-store"),
+    (b"x-accel-buffering", b"no"),
+    (b"content-type", b"text/event-stream; charset=utf-8"),
+]
 #: Seconds for the closing words of a stream to leave.
 CLOSE_WITHIN = 5.0
 
@@ -62,80 +71,98 @@ Close codes: {GOING_AWAY} the gateway stops; {BAD_MESSAGE} you sent something el
 """
 
 
-@router.get(
+class EventQuery(EventFilter):
+    """Which page of the log, or which stream."""
+
+    limit: Annotated[int, Meta(ge=1, le=MAX_PAGE, description="Events in one answer.")] = 100
+
+
+@routes.route(
+    "GET",
     "/v1/events",
-    summary="Replay the log; follow it by SSE or WebSocket",
-    description=_DOC,
-    response_model=Events,
-    responses={200: {"content": {"text/event-stream": {"schema": {"type": "string"}}}}},
+    "Replay the log; follow it by SSE or WebSocket",
+    scope=READ,
+    query=EventQuery,
+    answers={200: Possible(EventsPage, "A page, or the stream.", ("text/event-stream",))},
+    about=_DOC,
 )
-async def read_events(
-    request: Request,
-    asking: Reading,
-    after: Annotated[
-        int | None, Query(ge=0, le=MAX_SEQ, description="Default: 0, the oldest there is.")
-    ] = None,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-    company: Annotated[list[CompanyId] | None, Query(description="Only these companies.")] = None,
-    type: Annotated[
-        list[str] | None, Query(description="Only these types.", examples=[["message.received"]])
-    ] = None,
-    consumer: Annotated[
-        str | None, Query(pattern=CONSUMER_PATTERN, description="For streams; see above.")
-    ] = None,
-) -> Any:
-    if "text/event-stream" in request.headers.get("accept", ""):
-        return EventStreamResponse(request, asking, wanted_by(request, asking))
-    found = await asking.call(
-        "events.read",
-        after=after or 0,
-        limit=limit,
-        companies=asking.identity.among(company),
-        types=asking.identity.types(type),
+async def read_events(asked: RoutedRequest[EventQuery, NoParams]) -> EventsPage | StreamedAnswer:
+    if "text/event-stream" in asked.request.headers.get("accept", ""):
+        wanted = _wanted(asked)
+        return StreamedAnswer(lambda receive, send: _stream(asked, wanted, receive, send))
+    query = asked.query
+    return await asked.call(
+        api.READ,
+        api.ReadEvents(
+            after=query.after or 0,
+            limit=query.limit,
+            companies=asked.identity.among(query.company),
+            types=asked.identity.types(query.type),
+        ),
     )
-    # As it is: a model would write bytes in another way than the streams do.
-    return JsonAnswer(found)
 
 
-class EventStreamResponse(Response):
+def _wanted(asked: RoutedRequest[Any, Any]) -> Subscribe:
+    """What a stream is to have; `Last-Event-ID` goes before `after`.
+
+    Raises:
+        InvalidParams: a parameter is wrong, or there is none of that name.
+        Denied: a company is not for this key.
+    """
+    given = dict(asked.request.query)
+    last = asked.request.headers.get("last-event-id")
+    if last:
+        given["after"] = [last]
+    query = from_text(given, EventFilter, strictly=True)
+    consumer = query.consumer
+    if consumer is not None:
+        if re.fullmatch(CONSUMER_PATTERN, consumer) is None:
+            raise InvalidParams(
+                "consumer: use 1 to 48 characters of A-Z, a-z, 0-9 and '._:@-'", field="consumer"
+            )
+        consumer = asked.identity.consumer(consumer)
+    return Subscribe(
+        after=query.after,
+        companies=asked.identity.among(query.company),
+        types=asked.identity.types(query.type),
+        consumer=consumer,
+    )
+
+
+def _caller(asked: RoutedRequest[Any, Any]) -> Caller:
+    return Caller(asked.identity, asked.request.headers, asked.request.address)
+
+
+async def _stream(
+    asked: RoutedRequest[Any, Any], wanted: Subscribe, receive: Receive, send: Send
+) -> None:
     """Server-sent events (WHATWG HTML, section 9.2). An error before the first one is a problem."""
+    streams = asked.shared.streams
 
-    media_type = "text/event-stream"
+    async def write(text: str) -> None:
+        await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
 
-    def __init__(self, request: Request, asking: Asking, wanted: Wanted) -> None:
-        super().__init__(headers={"Cache-Control": "no-store", "X-Accel-Buffering": "no"})
-        del self.headers["content-length"]
-        self._request = request
-        self._asking = asking
-        self._wanted = wanted
+    async def until_gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        streams: Streams = self._request.app.state.streams
-
-        async def write(text: str) -> None:
-            await send({"type": "http.response.body", "body": text.encode(), "more_body": True})
-
-        async def until_gone() -> None:
-            while (await receive())["type"] != "http.disconnect":
-                pass
-
-        async with streams.subscribed(self._asking, self._wanted) as (client, ready):
-            await send({"type": "http.response.start", "status": 200, "headers": self.raw_headers})
-            outlet = _SseOutlet(Sender(write))
-            try:
-                await write(": following\n\n")
-                if ready["gap"] is not None:
-                    await outlet.gap(ready["gap"])
-                await streams.follow(self._request, client, ready["after"], outlet, until_gone)
-            except Ended as ended:
-                told = json_text({"code": ended.code, "reason": ended.reason})
-                with trio.move_on_after(CLOSE_WITHIN):
-                    await write(f"event: stream.ended\ndata: {told}\n\n")
-        await send({"type": "http.response.body", "body": b"", "more_body": False})
+    async with streams.subscribed(asked.shared.link, asked.identity, wanted) as (client, ready):
+        await send({"type": "http.response.start", "status": 200, "headers": _SSE_HEADERS})
+        outlet = _SseOutlet(StreamSender(write))
+        try:
+            await write(": following\n\n")
+            if ready.gap is not None:
+                await outlet.gap(ready.gap)
+            await streams.follow(_caller(asked), client, ready.after, outlet, until_gone)
+        except Ended as ended:
+            told = json_text({"code": ended.code, "reason": ended.reason})
+            with trio.move_on_after(CLOSE_WITHIN):
+                await write(f"event: stream.ended\ndata: {told}\n\n")
+    await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
 class _SseOutlet:
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: StreamSender) -> None:
         self._send = sender
 
     async def event(self, event: dict[str, Any]) -> None:
@@ -151,7 +178,7 @@ class _SseOutlet:
 
 
 class _WebSocketOutlet:
-    def __init__(self, sender: Sender) -> None:
+    def __init__(self, sender: StreamSender) -> None:
         self._send = sender
 
     async def event(self, event: dict[str, Any]) -> None:
@@ -164,44 +191,37 @@ class _WebSocketOutlet:
         await self._send(json_text({"heartbeat": {"seq": last_seq}}))
 
 
-@router.websocket("/v1/events")
-async def follow_events(websocket: WebSocket) -> None:
-    """See `_DOC`. What is wrong before it begins, `door` answers as HTTP, with a problem."""
-    asking = asking_of(websocket, READ)
-    wanted = wanted_by(websocket, asking)
-    streams: Streams = websocket.app.state.streams
-    async with streams.subscribed(asking, wanted) as (client, ready):
-        offered = websocket.scope.get("subprotocols") or []
-        await websocket.accept(subprotocol=SUBPROTOCOL if SUBPROTOCOL in offered else None)
-        sender = Sender(websocket.send_text)
-        with suppress(WebSocketDisconnect):
-            try:
-                begin = {name: ready[name] for name in ("after", "last_seq", "gap")}
-                await sender(json_text({"ready": begin}))
-                await streams.follow(
-                    websocket,
-                    client,
-                    ready["after"],
-                    _WebSocketOutlet(sender),
-                    lambda: _take_acks(
-                        websocket, client, wanted.consumer, sender, asking.identity.actor
-                    ),
-                )
-            except Ended as ended:
-                with trio.move_on_after(CLOSE_WITHIN):
-                    # RFC 6455: a reason has at most 123 bytes.
-                    await websocket.close(
-                        ended.code, ended.reason.encode()[:120].decode("ascii", "ignore")
-                    )
+@routes.websocket("/v1/events", scope=READ)
+async def follow_events(asked: RoutedRequest[Any, Any], websocket: AcceptedWebSocket) -> None:
+    """See `_DOC`. What is wrong before it begins, `admission` answers as HTTP, with a problem."""
+    wanted, streams = _wanted(asked), asked.shared.streams
+    async with streams.subscribed(asked.shared.link, asked.identity, wanted) as (client, ready):
+        await websocket.accept(SUBPROTOCOL if SUBPROTOCOL in websocket.subprotocols else None)
+        sender = StreamSender(websocket.send_text)
+        try:
+            begin = {"after": ready.after, "last_seq": ready.last_seq, "gap": ready.gap}
+            await sender(json_text({"ready": begin}))
+            taking = partial(
+                _take_acks, websocket, client, wanted.consumer, sender, asked.identity.actor
+            )
+            outlet = _WebSocketOutlet(sender)
+            await streams.follow(_caller(asked), client, ready.after, outlet, taking)
+        except Ended as ended:
+            with trio.move_on_after(CLOSE_WITHIN):
+                await websocket.close(ended.code, ended.reason)
 
 
 async def _take_acks(
-    websocket: WebSocket, client: RpcClient, consumer: str | None, sender: Sender, actor: str
+    websocket: AcceptedWebSocket,
+    client: RpcClient,
+    consumer: str | None,
+    sender: StreamSender,
+    actor: str,
 ) -> None:
     """Move the consumer's cursor as the client says, until it hangs up."""
     while True:
         message = await websocket.receive()
-        if message["type"] == "websocket.disconnect":
+        if message is None:
             return
         seq = _acked(message.get("text"))
         if seq is None:
@@ -209,14 +229,15 @@ async def _take_acks(
         if consumer is None:
             raise Ended(BAD_MESSAGE, "acks are for named consumers: connect with ?consumer=NAME")
         try:
-            acked = {"consumer": consumer, "seq": seq}
-            answer = await within(ANSWER_WITHIN, client.request("events.ack", acked, actor=actor))
+            moved = api.ACK.arguments(api.Acknowledge(consumer=consumer, seq=seq))
+            asking = client.request(api.ACK.name, moved, actor=actor)
+            answer = result_of(api.ACK, await within(ANSWER_WITHIN, asking))
         except WhatsappdError as error:
             if error.http_status >= 500:
                 raise
             await sender(json_text({"error": json.loads(as_text(error))}))
         else:
-            await sender(json_text({"acked": answer["cursor"]}))
+            await sender(json_text({"acked": answer.cursor}))
 
 
 def _acked(text: str | None) -> int | None:

@@ -19,13 +19,13 @@ from typing import Any, NamedTuple
 import trio
 
 from whatsappd.errors import AlreadyRunning, BadStateDirectory, InvalidParams
+from whatsappd.gateway.limited_log import LimitedLog
 from whatsappd.gateway.settings import Bind
-from whatsappd.gateway.sparing_log import SparingLog
 from whatsappd.rpc.listener import open_listener
 from whatsappd.rules.bounds import HTTP_CONNECTIONS, report
 from whatsappd.rules.client_address import address_of, network_of
 
-log = SparingLog()
+log = LimitedLog()
 
 #: Connections at a time, and from one other host (or network: see `network_of`).
 MAX_CONNECTIONS = HTTP_CONNECTIONS.all
@@ -96,7 +96,7 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
     """
 
     def __init__(self, listening: socket.socket) -> None:
-        self._file = _File.of(listening)
+        self._file = _SocketFile.of(listening)
         self._listener = trio.SocketListener(trio.socket.from_stdlib_socket(listening))
         self._is_tcp = listening.family != socket.AF_UNIX
         self._open: dict[GuardedStream, None] = {}
@@ -230,7 +230,7 @@ def _gid(group: str) -> int:
         ) from error
 
 
-class _File(NamedTuple):
+class _SocketFile(NamedTuple):
     """A Unix socket's file, by what tells it from another one at the same path."""
 
     path: Path
@@ -238,14 +238,14 @@ class _File(NamedTuple):
     inode: int
 
     @classmethod
-    def of(cls, listening: socket.socket) -> _File | None:
+    def of(cls, listening: socket.socket) -> _SocketFile | None:
         """None: it has none."""
         if listening.family != socket.AF_UNIX:
             return None
         return cls._found(Path(listening.getsockname()))
 
     @classmethod
-    def _found(cls, path: Path) -> _File | None:
+    def _found(cls, path: Path) -> _SocketFile | None:
         try:
             found = path.lstat()
         except FileNotFoundError:

@@ -3,163 +3,194 @@
 from __future__ import annotations
 
 from http import HTTPStatus
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
+import msgspec
 import structlog
 import trio
-from fastapi import APIRouter, Header, Path, Query, Response
+from msgspec import Meta
 
+from whatsappd.api import messages as api
+from whatsappd.api.declaration import NoParams, Params, Result
+from whatsappd.api.messages import MAX_KEY, MAX_LIST, MessageToSend, OutboxMessage, Resolution
 from whatsappd.errors import SendFailed, WhatsappdError
-from whatsappd.gateway.asking import Asking, Company, Reading, Sending
-from whatsappd.gateway.json_answer import JsonAnswer
-from whatsappd.gateway.models import (
-    MESSAGE_ID_PATTERN,
-    Messages,
-    OutboxMessage,
-    OutboxStateName,
-    ResolveMessage,
-    SendMessage,
-)
+from whatsappd.gateway.answers import HttpAnswer, as_json
+from whatsappd.gateway.auth import READ, SEND
+from whatsappd.gateway.daemon_link import result_of
+from whatsappd.gateway.requests import RoutedRequest
+from whatsappd.gateway.routing import Possible, Routes, headers_of
+from whatsappd.model.message import OutboxState
+from whatsappd.rules.delivery import SENT_OR_BEYOND
 
 log = structlog.get_logger()
 
-router = APIRouter(prefix="/v1/sessions/{company}/messages", tags=["messages"],
-                   default_response_class=JsonAnswer)  # fmt: skip
+routes = Routes("messages")
+_ALL = "/v1/sessions/{company}/messages"
+_ONE = "/v1/sessions/{company}/messages/{message_id}"
 
-MessageId = Annotated[str, Path(pattern=MESSAGE_ID_PATTERN, examples=["019ab0c4d2e10001"])]
-
-_SENT = {"sent", "delivered", "read", "played"}
-_ENDED = {"failed", "expired", "cancelled"}
+_ENDED = {OutboxState.FAILED, OutboxState.EXPIRED, OutboxState.CANCELLED}
 
 
-@router.post(
-    "",
-    summary="Send a text message",
-    status_code=202,
-    responses={
-        201: {"model": OutboxMessage, "description": "WhatsApp's server has it."},
-        202: {"description": "Accepted and durable; it will be sent."},
-    },
-)
-async def send_message(
-    company: Company,
-    body: SendMessage,
-    asking: Sending,
-    response: Response,
-    idempotency_key: Annotated[
-        str | None,
-        Header(
-            min_length=1,
-            max_length=200,
-            pattern=r"^[\x21-\x7e]+$",
-            description="Yours: the same key with the same content gives the same message, however "
-            "often you ask; with other content it is 409. So retry on any error, with the key.",
-            examples=["order-4711"],
-        ),
-    ] = None,
+class Waiting(Params):
+    """When to answer."""
+
     wait: Annotated[
-        Literal["queued", "sent", "delivered"], Query(description="Answer only when it got there.")
-    ] = "queued",
+        Literal["queued", "sent", "delivered"], Meta(description="Answer only when it got there.")
+    ] = "queued"
     timeout: Annotated[
         float,
-        Query(
+        Meta(
             ge=0,
             le=60,
             description="Seconds to wait; then, or if the daemon goes away meanwhile, 202 with the "
             "state that is known.",
         ),
-    ] = 30,
-) -> OutboxMessage:
-    row = await asking.call(
-        "message.send",
-        company=company,
-        to=body.to,
-        text=body.text,
-        key=idempotency_key,
-        ttl_ms=body.ttl_ms,
-        on_uncertain=body.on_uncertain,
-        no_queue=body.no_queue,
+    ] = 30
+
+
+class IdempotencyKey(Params, rename={"key": "idempotency-key"}):
+    key: Annotated[
+        Annotated[str, Meta(min_length=1, max_length=MAX_KEY, pattern=r"^[\x21-\x7e]+\Z")] | None,
+        Meta(
+            description="Yours: the same key with the same content gives the same message, however "
+            "often you ask; with other content it is 409. So retry on any error, with the key.",
+            examples=["order-4711"],
+        ),
+    ] = None
+
+
+class MessageFilter(Params):
+    """Which messages to list."""
+
+    state: Annotated[list[OutboxState] | None, Meta(description="Only these states.")] = None
+    limit: Annotated[int, Meta(ge=1, le=MAX_LIST, description="Messages in one answer.")] = 50
+    cursor: Annotated[
+        Annotated[str, Meta(pattern=api.MESSAGE_ID_PATTERN)] | None,
+        Meta(description="`next` of the page before."),
+    ] = None
+
+
+class MessagePage(Result):
+    """One page, the newest first. `next` is the cursor of the following page; null at the end."""
+
+    messages: list[OutboxMessage]
+    next: str | None
+
+
+@routes.route(
+    "POST",
+    _ALL,
+    "Send a message",
+    scope=SEND,
+    query=Waiting,
+    headers=IdempotencyKey,
+    body=MessageToSend,
+    body_required=True,
+    answers={
+        202: Possible(OutboxMessage, "Accepted and durable; it will be sent."),
+        201: Possible(OutboxMessage, "WhatsApp's server has it."),
+    },
+)
+async def send_message(asked: RoutedRequest[Waiting, MessageToSend]) -> HttpAnswer:
+    given = headers_of(asked.request.headers, IdempotencyKey)
+    wishes = msgspec.structs.asdict(asked.body)
+    row = await asked.call(
+        api.SEND, api.SendMessage(company=asked.company.company, key=given.key, **wishes)
     )
-    if wait != "queued":
-        row = await _awaited(asking, row, wait, timeout)
-        if row["state"] in _ENDED:
+    if asked.query.wait != "queued":
+        row = await _awaited(asked, row, asked.query.wait)
+        if row.state in _ENDED:
             raise SendFailed(
-                f"the message is {row['state']}: {row['reason'] or 'it will not be sent'}",
-                id=row["id"],
-                state=row["state"],
+                f"the message is {row.state}: {row.reason or 'it will not be sent'}",
+                id=row.id,
+                state=row.state,
             )
-    response.status_code = 201 if row["state"] in _SENT else 202
-    response.headers["Location"] = asking.path(f"/v1/sessions/{company}/messages/{row['id']}")
-    return OutboxMessage(**row)
+    status = 201 if row.state in SENT_OR_BEYOND else 202
+    place = asked.located(f"/v1/sessions/{row.company}/messages/{row.id}")
+    return as_json(row, status=status, headers=place)
 
 
 async def _awaited(
-    asking: Asking, row: dict[str, Any], wait: str, timeout: float
-) -> dict[str, Any]:
-    """The row when it got that far, never will, or `timeout` seconds passed.
+    asked: RoutedRequest[Waiting, MessageToSend],
+    row: OutboxMessage,
+    wait: Literal["sent", "delivered"],
+) -> OutboxMessage:
+    """The row when it got that far, never will, or the caller's time is over.
 
     It is accepted: whatever becomes of the daemon meanwhile, whoever sent it must not be told to
     come again, which without an Idempotency-Key would send it twice. So `row` is what is answered
     where nobody can tell more.
     """
+    waiting = api.WaitForMessage(id=row.id, for_=wait)
     try:
         # On a connection of its own: what waits for long must not hold a place on the shared one,
         # and the daemon stops waiting when it closes.
-        with trio.move_on_after(timeout):
-            async with asking.link.connection() as client:
-                waited: dict[str, Any] = await client.request(
-                    "message.wait",
-                    {"id": row["id"], "for": wait},
-                    actor=asking.identity.actor,
+        with trio.move_on_after(asked.query.timeout):
+            async with asked.shared.link.connection() as client:
+                waited = await client.request(
+                    api.WAIT.name, api.WAIT.arguments(waiting), actor=asked.identity.actor
                 )
-                return waited
+                return result_of(api.WAIT, waited)
     except WhatsappdError as error:
         _check_accepted(row, error)
     try:
-        found: dict[str, Any] = await asking.call("message.get", id=row["id"])
+        return await asked.call(api.GET, api.OneMessage(id=row.id))
     except WhatsappdError as error:
         _check_accepted(row, error)
         return row
-    return found
 
 
-def _check_accepted(row: dict[str, Any], error: WhatsappdError) -> None:
+def _check_accepted(row: OutboxMessage, error: WhatsappdError) -> None:
     """Raises `error` if it says something of the message, rather than of the daemon."""
     if error.http_status < HTTPStatus.INTERNAL_SERVER_ERROR:
         raise error
-    log.info("message_not_awaited", id=row["id"], reason=error.message)
+    log.info("message_not_awaited", id=row.id, reason=error.message)
 
 
-@router.get("", summary="Messages, the newest first")
-async def list_messages(
-    company: Company,
-    asking: Reading,
-    state: Annotated[list[OutboxStateName] | None, Query(description="Only these states.")] = None,
-    limit: Annotated[int, Query(ge=1, le=200)] = 50,
-    cursor: Annotated[
-        str | None, Query(pattern=MESSAGE_ID_PATTERN, description="`next` of the page before.")
-    ] = None,
-) -> Messages:
-    found = await asking.call(
-        "message.list", company=company, states=state, limit=limit, before=cursor
+@routes.route(
+    "GET", _ALL, "Messages, the newest first", scope=READ, query=MessageFilter, answers=MessagePage
+)
+async def list_messages(asked: RoutedRequest[MessageFilter, NoParams]) -> MessagePage:
+    query = asked.query
+    found = await asked.call(
+        api.LIST,
+        api.ListMessages(
+            company=asked.company.company,
+            states=query.state,
+            limit=query.limit,
+            before=query.cursor,
+        ),
     )
-    return Messages(messages=found["rows"], next=found["next"])
+    return MessagePage(messages=found.rows, next=found.next)
 
 
-@router.get("/{message_id}", summary="One message")
-async def get_message(company: Company, message_id: MessageId, asking: Reading) -> OutboxMessage:
-    return OutboxMessage(**await asking.call("message.get", id=message_id, company=company))
+@routes.route("GET", _ONE, "One message", scope=READ, answers=OutboxMessage)
+async def get_message(asked: RoutedRequest[NoParams, NoParams]) -> OutboxMessage:
+    return await asked.call(api.GET, _named(asked))
 
 
-@router.post("/{message_id}/cancel", summary="Cancel a message that waits")
-async def cancel_message(company: Company, message_id: MessageId, asking: Sending) -> OutboxMessage:
-    return OutboxMessage(**await asking.call("message.cancel", id=message_id, company=company))
+@routes.route("POST", f"{_ONE}/cancel", "Cancel a message that waits", scope=SEND,
+              answers=OutboxMessage)  # fmt: skip
+async def cancel_message(asked: RoutedRequest[NoParams, NoParams]) -> OutboxMessage:
+    return await asked.call(api.CANCEL, _named(asked))
 
 
-@router.post("/{message_id}/resolve", summary="Decide what became of an uncertain message")
-async def resolve_message(
-    company: Company, message_id: MessageId, body: ResolveMessage, asking: Sending
-) -> OutboxMessage:
-    return OutboxMessage(
-        **await asking.call("message.resolve", id=message_id, company=company, **{"as": body.as_})
-    )
+@routes.route(
+    "POST",
+    f"{_ONE}/resolve",
+    "Decide what became of an uncertain message",
+    scope=SEND,
+    body=Resolution,
+    body_required=True,
+    answers=OutboxMessage,
+)
+async def resolve_message(asked: RoutedRequest[NoParams, Resolution]) -> OutboxMessage:
+    named = _named(asked)
+    decision = api.ResolveMessage(id=named.id, company=named.company, as_=asked.body.as_)
+    return await asked.call(api.RESOLVE, decision)
+
+
+def _named(
+    asked: RoutedRequest[NoParams, NoParams] | RoutedRequest[NoParams, Resolution],
+) -> api.OneMessage:
+    return api.OneMessage(id=asked.path["message_id"], company=asked.path["company"])

@@ -17,10 +17,10 @@ import structlog
 import trio
 
 from whatsappd.errors import BadStateDirectory
-from whatsappd.gateway.app import make_app
+from whatsappd.gateway.app import Application
 from whatsappd.gateway.auth import ApiKeys, Authenticator, NoAuthentication
 from whatsappd.gateway.connection import HttpConnection, HttpService
-from whatsappd.gateway.link import DaemonLink
+from whatsappd.gateway.daemon_link import DaemonLink
 from whatsappd.gateway.listener import GuardedListener, GuardedStream, open_socket
 from whatsappd.gateway.settings import GatewaySettings
 from whatsappd.gateway.tls import Certificates
@@ -56,16 +56,16 @@ async def run_gateway(
     certificates = settings.certificates()
     link = DaemonLink(settings.socket)
     authenticator = NoAuthentication() if settings.no_auth else authenticate(link)
-    app = make_app(
+    app = Application(
         link, authenticator, local_only=settings.no_auth, behind_proxy=settings.behind_proxy
     )
     listening = open_socket(settings.bind, settings.socket_group)
     port: int = listening.getsockname()[1] if settings.bind.path is None else 0
-    stopping: trio.Event = app.state.stopping
+    stopping: trio.Event = app.stopping
     service = HttpService(app, stopping, settings.behind_proxy)
     async with GuardedListener(listening) as listener, trio.open_nursery() as linking:
         link.report(listener.report)
-        supervision: Supervision = app.state.supervision
+        supervision: Supervision = app.supervision
         linking.start_soon(supervision.keep, "link", link.run)
         deliver = partial(run_deliverer, settings.socket, allow_private=settings.private_webhooks)
         linking.start_soon(supervision.keep, "deliverer", deliver)

@@ -2,174 +2,252 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from io import BytesIO
+from typing import Annotated, ClassVar, Literal
 
-from fastapi import APIRouter, Query, Request, Response
+import msgspec
+import segno
+from msgspec import Meta
 
+from whatsappd.api import sessions as api
+from whatsappd.api.declaration import Examples, NoParams, Params, Result
+from whatsappd.api.sessions import LimitChanges, SessionInfo, SessionList, StartOptions
+from whatsappd.api.types import CompanyId, OneCompany
 from whatsappd.errors import UnknownCompany
-from whatsappd.gateway.asking import Administering, Asking, Company, Reading
-from whatsappd.gateway.json_answer import JsonAnswer
-from whatsappd.gateway.models import (
-    Configured,
-    ConfigureSession,
-    CreateSession,
-    Pairing,
-    QrCode,
-    Session,
-    Sessions,
-    StartSession,
-)
-from whatsappd.gateway.qr import FORMATS, chosen_format, image
+from whatsappd.gateway.answers import JSON, NOT_KEPT, TEXT, HttpAnswer, as_json
+from whatsappd.gateway.auth import ADMIN, READ
+from whatsappd.gateway.requests import RoutedRequest
+from whatsappd.gateway.routing import Possible, Routes
+from whatsappd.model.session import SessionState
 
-router = APIRouter(prefix="/v1/sessions", tags=["sessions"], default_response_class=JsonAnswer)
+routes = Routes("sessions")
+_ONE = "/v1/sessions/{company}"
+_STARTED = {
+    200: Possible(SessionInfo, "Started."),
+    201: Possible(SessionInfo, "Made, and started."),
+}
 
-#: A code is good for seconds: nothing on the way may keep it.
-_FRESH = {"Cache-Control": "no-store"}
+#: Media types of a QR code, by the name for `?format=`.
+FORMATS = {"json": JSON, "text": "text/plain", "png": "image/png", "svg": "image/svg+xml"}
 
-
-def _wishes(body: StartSession | None) -> dict[str, Any]:
-    return (body or StartSession()).model_dump(include=set(StartSession.model_fields))
+Nothing = RoutedRequest[NoParams, NoParams]
 
 
-async def _start(
-    asking: Asking, company: str, body: StartSession | None, response: Response
-) -> Any:
+class NewSession(StartOptions, kw_only=True):
+    """Make a company's session, and start it."""
+
+    examples: ClassVar[Examples] = ({"company": "acme"},)
+
+    company: CompanyId
+
+
+class Removal(Params):
+    force: Annotated[
+        bool, Meta(description="Also if WhatsApp cannot be told of the unlinking.")
+    ] = False
+
+
+class CodeFormat(Params):
+    format: Annotated[
+        Literal["json", "text", "png", "svg"] | None,
+        Meta(description="Rather than by the Accept header."),
+    ] = None
+
+
+class PairingProgress(Result):
+    """How far linking is: ask again, or follow the events, until `linked`."""
+
+    company: CompanyId
+    state: SessionState
+    cause: str
+    linked: bool
+    jid: str | None = None
+    qr: str | None = None
+
+
+async def _start(asked: RoutedRequest[NoParams, StartOptions], company: str) -> HttpAnswer:
     """Make it if it is new (201), and start it."""
+    status = 200
     try:
-        await asking.call("session.status", company=company)
+        await asked.call(api.STATUS, OneCompany(company=company))
     except UnknownCompany:
-        response.status_code = 201
-    response.headers["Location"] = asking.path(f"/v1/sessions/{company}")
-    return await asking.call("session.start", company=company, **_wishes(body))
+        status = 201
+    started = await asked.call(api.START, _wishes(company, asked.body))
+    return as_json(started, status=status, headers=asked.located(f"/v1/sessions/{company}"))
 
 
-def _shown(asking: Asking, status: dict[str, Any]) -> Session:
+def _wishes(company: str, given: StartOptions) -> api.StartSession:
+    return api.StartSession(
+        company=company,
+        take_over=given.take_over,
+        new_account=given.new_account,
+        queued=given.queued,
+    )
+
+
+def _shown(asked: Nothing, found: SessionInfo) -> SessionInfo:
     """The session as its caller may see it."""
-    return Session(**status if asking.identity.sees_codes else {**status, "qr": None})
+    if not asked.identity.sees_codes:
+        found.qr = None
+    return found
 
 
-_MADE: dict[int | str, dict[str, Any]] = {201: {"model": Session, "description": "Made, started."}}
-
-
-@router.get("", summary="All sessions that the key may see")
-async def list_sessions(asking: Reading) -> Sessions:
-    found = (await asking.call("session.list"))["sessions"]
-    companies = asking.identity.companies
-    return Sessions(
+@routes.route(
+    "GET", "/v1/sessions", "All sessions that the key may see", scope=READ, answers=SessionList
+)
+async def list_sessions(asked: Nothing) -> SessionList:
+    found = await asked.call(api.LIST, NoParams())
+    companies = asked.identity.companies
+    return SessionList(
         sessions=[
-            _shown(asking, each)
-            for each in found
-            if companies is None or each["company"] in companies
+            _shown(asked, each)
+            for each in found.sessions
+            if companies is None or each.company in companies
         ]
     )
 
 
-@router.post("", summary="Make and start a session", status_code=200, responses=_MADE)
-async def create_session(body: CreateSession, asking: Administering, response: Response) -> Session:
-    asking.identity.check_company(body.company)
-    return Session(**await _start(asking, body.company, body, response))
+@routes.route(
+    "POST",
+    "/v1/sessions",
+    "Make and start a session",
+    scope=ADMIN,
+    body=NewSession,
+    body_required=True,
+    answers=_STARTED,
+)
+async def create_session(asked: RoutedRequest[NoParams, NewSession]) -> HttpAnswer:
+    asked.identity.check_company(asked.body.company)
+    return await _start(asked, asked.body.company)
 
 
-@router.put("/{company}", summary="Make and start a session", status_code=200, responses=_MADE)
-async def put_session(
-    company: Company, asking: Administering, response: Response, body: StartSession | None = None
-) -> Session:
-    return Session(**await _start(asking, company, body, response))
+@routes.route("PUT", _ONE, "Make and start a session", scope=ADMIN, body=StartOptions,
+              answers=_STARTED)  # fmt: skip
+async def put_session(asked: RoutedRequest[NoParams, StartOptions]) -> HttpAnswer:
+    return await _start(asked, asked.company.company)
 
 
-@router.get("/{company}", summary="One session")
-async def get_session(company: Company, asking: Reading) -> Session:
-    return _shown(asking, await asking.call("session.status", company=company))
+@routes.route("GET", _ONE, "One session", scope=READ, answers=SessionInfo)
+async def get_session(asked: Nothing) -> SessionInfo:
+    return _shown(asked, await asked.call(api.STATUS, asked.company))
 
 
-@router.patch("/{company}", summary="Set a session's limits")
-async def configure_session(
-    company: Company, body: ConfigureSession, asking: Administering
-) -> Configured:
-    # A null that was sent means the default; one that was not sent means no change. The link
-    # leaves None out, so this call goes round it.
-    changes = body.model_dump(include=body.model_fields_set)
-    return Configured(
-        **await asking.link.request(
-            "session.configure", {"company": company, **changes}, actor=asking.identity.actor
-        )
+@routes.route(
+    "PATCH",
+    _ONE,
+    "Set a session's limits",
+    scope=ADMIN,
+    body=LimitChanges,
+    body_required=True,
+    answers=api.ConfiguredSession,
+)
+async def configure_session(asked: RoutedRequest[NoParams, LimitChanges]) -> api.ConfiguredSession:
+    changes = msgspec.structs.asdict(asked.body)
+    return await asked.call(
+        api.CONFIGURE, api.ConfigureSession(company=asked.company.company, **changes)
     )
 
 
-@router.delete("/{company}", summary="Unlink, stop, and delete what is kept", status_code=204)
-async def remove_session(
-    company: Company,
-    asking: Administering,
-    force: Annotated[
-        bool, Query(description="Also if WhatsApp cannot be told of the unlinking.")
-    ] = False,
-) -> None:
-    await asking.call("session.remove", company=company, force=force)
+@routes.route(
+    "DELETE",
+    _ONE,
+    "Unlink, stop, and delete what is kept",
+    scope=ADMIN,
+    query=Removal,
+    answers={204: Possible(None, "It is gone.")},
+)
+async def remove_session(asked: RoutedRequest[Removal, NoParams]) -> HttpAnswer:
+    removal = api.RemoveSession(company=asked.company.company, force=asked.query.force)
+    await asked.call(api.REMOVE, removal)
+    return HttpAnswer(status=204)
 
 
-@router.post("/{company}/start", summary="Start a session that exists")
-async def start_session(
-    company: Company, asking: Administering, body: StartSession | None = None
-) -> Session:
-    await asking.call("session.status", company=company)  # 404 rather than a new company
-    return Session(**await asking.call("session.start", company=company, **_wishes(body)))
+@routes.route("POST", f"{_ONE}/start", "Start a session that exists", scope=ADMIN,
+              body=StartOptions, answers=SessionInfo)  # fmt: skip
+async def start_session(asked: RoutedRequest[NoParams, StartOptions]) -> SessionInfo:
+    await asked.call(api.STATUS, asked.company)  # 404 rather than a new company
+    return await asked.call(api.START, _wishes(asked.company.company, asked.body))
 
 
-@router.post("/{company}/stop", summary="Stop a session; it stays linked")
-async def stop_session(company: Company, asking: Administering) -> Session:
-    return Session(**await asking.call("session.stop", company=company))
+@routes.route("POST", f"{_ONE}/stop", "Stop a session; it stays linked", scope=ADMIN,
+              answers=SessionInfo)  # fmt: skip
+async def stop_session(asked: Nothing) -> SessionInfo:
+    return await asked.call(api.STOP, asked.company)
 
 
-@router.post("/{company}/restart", summary="Stop a session, and start it with a new worker")
-async def restart_session(company: Company, asking: Administering) -> Session:
-    return Session(**await asking.call("session.restart", company=company))
+@routes.route("POST", f"{_ONE}/restart", "Stop a session, and start it with a new worker",
+              scope=ADMIN, answers=SessionInfo)  # fmt: skip
+async def restart_session(asked: Nothing) -> SessionInfo:
+    return await asked.call(api.RESTART, asked.company)
 
 
-@router.post("/{company}/logout", summary="Unlink the device at WhatsApp")
-async def log_out_session(company: Company, asking: Administering) -> Session:
-    return Session(**await asking.call("session.logout", company=company))
+@routes.route("POST", f"{_ONE}/logout", "Unlink the device at WhatsApp", scope=ADMIN,
+              answers=SessionInfo)  # fmt: skip
+async def log_out_session(asked: Nothing) -> SessionInfo:
+    return await asked.call(api.LOGOUT, asked.company)
 
 
-@router.get(
-    "/{company}/qr",
-    summary="The QR code to scan now",
-    response_model=QrCode,
-    responses={
-        200: {
-            "content": {
-                "text/plain": {"schema": {"type": "string"}},
-                "image/png": {"schema": {"type": "string", "format": "binary"}},
-                "image/svg+xml": {"schema": {"type": "string"}},
-            }
-        }
+@routes.route(
+    "GET",
+    f"{_ONE}/qr",
+    "The QR code to scan now",
+    scope=ADMIN,
+    query=CodeFormat,
+    answers={
+        200: Possible(api.ShownQrCode, "The code.", ("text/plain", "image/png", "image/svg+xml"))
     },
 )
-async def get_qr(
-    company: Company,
-    asking: Administering,
-    request: Request,
-    response: Response,
-    form: Annotated[
-        Literal["json", "text", "png", "svg"] | None,
-        Query(alias="format", description="Rather than by the Accept header."),
-    ] = None,
-) -> Any:
+async def get_qr(asked: RoutedRequest[CodeFormat, NoParams]) -> HttpAnswer:
     """JSON, or the code as text, PNG or SVG, by `format` or by the Accept header.
 
     Whoever scans it owns the account's messages, so it takes the scope `admin`. While no code is
     shown the answer is 409, and says in which state the session is.
     """
-    found = await asking.call("session.qr", company=company)
-    chosen = chosen_format(form, request.headers.get("accept", ""))
+    found = await asked.call(api.QR, asked.company)
+    chosen = chosen_format(asked.query.format, asked.request.headers.get("accept", ""))
     if chosen == "json":
-        response.headers.update(_FRESH)
-        return QrCode(**found)
-    content = found["qr"].encode() if chosen == "text" else image(found["qr"], chosen)
-    return Response(content, media_type=FORMATS[chosen], headers=_FRESH)
+        return as_json(found, headers=NOT_KEPT)
+    if chosen == "text":
+        return HttpAnswer(found.qr.encode(), media_type=TEXT, headers=NOT_KEPT)
+    return HttpAnswer(image(found.qr, chosen), media_type=FORMATS[chosen], headers=NOT_KEPT)
 
 
-@router.get("/{company}/pairing", summary="How far linking is")
-async def get_pairing(company: Company, asking: Administering, response: Response) -> Pairing:
-    response.headers.update(_FRESH)
-    status = await asking.call("session.status", company=company)
-    return Pairing(**{**status, "linked": status["jid"] is not None})
+@routes.route("GET", f"{_ONE}/pairing", "How far linking is", scope=ADMIN, answers=PairingProgress)
+async def get_pairing(asked: Nothing) -> HttpAnswer:
+    status = await asked.call(api.STATUS, asked.company)
+    progress = PairingProgress(
+        company=status.company,
+        state=status.state,
+        cause=status.cause,
+        linked=status.jid is not None,
+        jid=status.jid,
+        qr=status.qr,
+    )
+    return as_json(progress, headers=NOT_KEPT)
+
+
+def chosen_format(asked: str | None, accept: str) -> str:
+    """The format for `?format=`, else the one that the Accept header likes best, else JSON."""
+    if asked is not None:
+        return asked
+    best, best_weight = "json", 0.0
+    for entry in accept.split(","):
+        kind, *parameters = (part.strip().lower() for part in entry.split(";"))
+        weight = 1.0
+        for parameter in parameters:
+            if parameter.startswith("q="):
+                try:
+                    weight = float(parameter[2:])
+                except ValueError:
+                    weight = 0.0
+        for name, media_type in FORMATS.items():
+            if kind == media_type and weight > best_weight:
+                best, best_weight = name, weight
+    return best
+
+
+def image(text: str, form: str) -> bytes:
+    """The code as `png` or `svg`."""
+    drawn = BytesIO()
+    segno.make_qr(text, error="l").save(drawn, kind=form, scale=6, border=4)
+    return drawn.getvalue()

@@ -18,6 +18,8 @@ from wsproto.events import BytesMessage, CloseConnection, Message, Ping, TextMes
 from wsproto.frame_protocol import CloseReason
 from wsproto.utilities import LocalProtocolError, generate_accept_token
 
+from whatsappd.gateway.answers import Receive, Send
+
 #: Bytes of a message from a client: acks are tiny.
 MAX_MESSAGE = 4096
 #: Messages from the client that wait for the application; then no more is read from it.
@@ -209,3 +211,29 @@ class WebSocketExchange:
         except LocalProtocolError:
             return  # it was closed already
         await self._exchange.write(data)
+
+
+class AcceptedWebSocket:
+    """What a route speaks to the client by: ASGI's messages as methods."""
+
+    def __init__(self, subprotocols: list[str], receive: Receive, send: Send) -> None:
+        self.subprotocols = subprotocols  # that the client offered
+        self._receive = receive
+        self._send = send
+
+    async def accept(self, subprotocol: str | None = None) -> None:
+        assert (await self._receive())["type"] == "websocket.connect"
+        await self._send({"type": "websocket.accept", "subprotocol": subprotocol})
+
+    async def send_text(self, text: str) -> None:
+        await self._send({"type": "websocket.send", "text": text})
+
+    async def receive(self) -> dict[str, Any] | None:
+        """The next message, as ASGI has it; None: the client is gone."""
+        message = await self._receive()
+        return None if message["type"] == "websocket.disconnect" else message
+
+    async def close(self, code: int, reason: str) -> None:
+        # RFC 6455: a reason has at most 123 bytes.
+        short = reason.encode()[:120].decode("utf-8", "ignore")
+        await self._send({"type": "websocket.close", "code": code, "reason": short})

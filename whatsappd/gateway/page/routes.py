@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Awaitable, Callable
 from importlib import resources
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from fastapi import APIRouter, Request
-from starlette.responses import Response
-
+from whatsappd.api.declaration import NoParams
+from whatsappd.gateway.answers import HTML, HttpAnswer
 from whatsappd.gateway.page import guides
-from whatsappd.gateway.problems import HttpError
+from whatsappd.gateway.problem_details import HttpError
+from whatsappd.gateway.requests import RoutedRequest
+from whatsappd.gateway.routing import Possible, Routes
 
-router = APIRouter(include_in_schema=False)
+routes = Routes("page", is_documented=False)
+
+Nothing = RoutedRequest[NoParams, NoParams]
+A = TypeVar("A", bound=Callable[..., Awaitable[HttpAnswer]])
 
 #: Nothing but our own files runs or is asked; nothing may frame the page (clickjacking). QR codes
 #: are fetched with the key, and shown from memory: blob.
@@ -21,73 +26,77 @@ CONTENT_SECURITY_POLICY = (
     "connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
 )
 _TYPES = {
-    "html": "text/html; charset=utf-8",
+    "html": HTML,
     "css": "text/css; charset=utf-8",
     "js": "text/javascript; charset=utf-8",
     "svg": "image/svg+xml",
 }
 _HEADERS = {
-    "Content-Security-Policy": CONTENT_SECURITY_POLICY,
-    # Asked for each time, and answered 304: after an upgrade nobody runs the old page.
-    "Cache-Control": "no-cache",
+    "content-security-policy": CONTENT_SECURITY_POLICY,
+    # RoutedRequest for each time, and answered 304: after an upgrade nobody runs the old page.
+    "cache-control": "no-cache",
 }
 
 
-class _File(NamedTuple):
+class _PageFile(NamedTuple):
     content: bytes
     media_type: str
     etag: str
 
 
-def _load() -> dict[str, _File]:
+def _load() -> dict[str, _PageFile]:
     files = {}
     for entry in resources.files(__package__).iterdir():
         media_type = _TYPES.get(entry.name.rpartition(".")[2])
         if media_type is not None:
             content = entry.read_bytes()
             etag = f'"{hashlib.sha256(content).hexdigest()[:16]}"'
-            files[entry.name] = _File(content, media_type, etag)
+            files[entry.name] = _PageFile(content, media_type, etag)
     return files
 
 
 _FILES = _load()
 
 
-def _answer(request: Request, name: str) -> Response:
+def _answer(asked: Nothing, name: str) -> HttpAnswer:
     file = _FILES.get(name)
     if file is None:
         raise _no_such_path()
-    headers = {**_HEADERS, "ETag": file.etag}
-    if request.headers.get("if-none-match") == file.etag:
-        return Response(status_code=304, headers=headers)
-    return Response(file.content, media_type=file.media_type, headers=headers)
+    headers = {**_HEADERS, "etag": file.etag}
+    if asked.request.headers.get("if-none-match") == file.etag:
+        return HttpAnswer(status=304, headers=headers)
+    return HttpAnswer(file.content, media_type=file.media_type, headers=headers)
 
 
 def _no_such_path() -> HttpError:
     return HttpError(404, "no_such_path", "Not Found")
 
 
-@router.get("/")
-async def get_page(request: Request) -> Response:
-    return _answer(request, "index.html")
+def _public(path: str) -> Callable[[A], A]:
+    return routes.route("GET", path, "", scope=None, answers={200: Possible()})
 
 
-@router.get("/page/{name}")
-async def get_file(request: Request, name: str) -> Response:
-    return _answer(request, name)
+@_public("/")
+async def get_page(asked: Nothing) -> HttpAnswer:
+    return _answer(asked, "index.html")
 
 
-@router.get("/manual")
-async def get_manual() -> Response:
+@_public("/page/{name}")
+async def get_file(asked: Nothing) -> HttpAnswer:
+    return _answer(asked, asked.path["name"])
+
+
+@_public("/manual")
+async def get_manual(_asked: Nothing) -> HttpAnswer:
     # Relative: a proxy may have all of it below a path of its own.
-    return Response(status_code=308, headers={"Location": "manual/"})
+    return HttpAnswer(status=308, headers={"location": "manual/"})
 
 
-@router.get("/manual/")
-@router.get("/manual/{topic}")
-async def get_guide(topic: str = "") -> Response:
-    page = guides.guide_page(topic)
+@_public("/manual/")
+@_public("/manual/{topic}")
+async def get_guide(asked: Nothing) -> HttpAnswer:
+    page = guides.guide_page(asked.path.get("topic", ""))
     if page is None:
         raise _no_such_path()
-    headers = {**_HEADERS, "Content-Security-Policy": guides.CONTENT_SECURITY_POLICY}
-    return Response(page, media_type=_TYPES["html"], headers=headers)
+    headers = {**_HEADERS, "content-security-policy": guides.CONTENT_SECURITY_POLICY}
+    return HttpAnswer(page.encode(), media_type=HTML, headers=headers)

@@ -8,140 +8,157 @@ from __future__ import annotations
 
 from typing import Annotated, Any
 
-from fastapi import APIRouter, Path, Query, Response
+import msgspec
+from msgspec import UNSET, Meta
 
+from whatsappd.api import webhooks as api
+from whatsappd.api.declaration import NoParams, Params, Result
+from whatsappd.api.types import Seq
+from whatsappd.api.webhooks import ChosenLetters, CreateWebhook, WebhookChanges, WebhookInfo
 from whatsappd.errors import Denied, unknown_webhook
-from whatsappd.gateway.asking import Administering, Asking
-from whatsappd.gateway.json_answer import JsonAnswer
-from whatsappd.gateway.webhooks.models import (
-    MAX_SEQ,
-    WEBHOOK_ID_PATTERN,
-    Counted,
-    CreateWebhook,
-    DeadLetters,
-    Letters,
-    Tested,
-    UpdateWebhook,
-    Webhook,
-    Webhooks,
-)
+from whatsappd.gateway.answers import NOT_KEPT, HttpAnswer, as_json
+from whatsappd.gateway.auth import ADMIN
+from whatsappd.gateway.requests import RoutedRequest
+from whatsappd.gateway.routing import Possible, Routes
 
-router = APIRouter(prefix="/v1/webhooks", tags=["webhooks"], default_response_class=JsonAnswer)
+routes = Routes("webhooks")
+_ALL = "/v1/webhooks"
+_ONE = "/v1/webhooks/{webhook_id}"
+_LETTERS = f"{_ONE}/dead-letters"
 
-Wire = dict[str, Any]
-WebhookId = Annotated[str, Path(pattern=WEBHOOK_ID_PATTERN, examples=["5pk2wczu"])]
-#: A secret is shown once: nothing on the way may keep it.
-_FRESH = {"Cache-Control": "no-store"}
+Nothing = RoutedRequest[NoParams, NoParams]
 
 
-def _is_own(asking: Asking, webhook: Wire) -> bool:
-    mine, its = asking.identity.companies, webhook["companies"]
+class LetterPage(Params):
+    """Which page of the dead letters."""
+
+    after: Annotated[Seq, Meta(description="`next` of the page before.")] = 0
+    limit: Annotated[int, Meta(ge=1, le=500, description="Dead letters in one answer.")] = 100
+
+
+class OwnWebhooks(Result):
+    """The webhooks that the key may deal with."""
+
+    webhooks: list[WebhookInfo]
+
+
+def _is_own(asked: RoutedRequest[Any, Any], webhook: WebhookInfo) -> bool:
+    mine, its = asked.identity.companies, webhook.companies
     return mine is None or (its is not None and mine.issuperset(its))
 
 
-async def _own(asking: Asking, webhook_id: str) -> Wire:
+async def _own(asked: RoutedRequest[Any, Any]) -> WebhookInfo:
     """The webhook, if the key may deal with it; else there is none."""
-    found: Wire = await asking.call("webhook.get", id=webhook_id)
-    if not _is_own(asking, found):
-        raise unknown_webhook(webhook_id)
+    identity = asked.path["webhook_id"]
+    found = await asked.call(api.GET, api.OneWebhook(id=identity))
+    if not _is_own(asked, found):
+        raise unknown_webhook(identity)
     return found
 
 
-def _check_companies(asking: Asking, companies: list[str] | None) -> None:
-    if asking.identity.companies is not None and companies is None:
+def _check_companies(asked: RoutedRequest[Any, Any], companies: list[str] | None) -> None:
+    if asked.identity.companies is not None and companies is None:
         raise Denied("this key is bound to companies: name those that the webhook is for")
     for company in companies or ():
-        asking.identity.check_company(company)
+        asked.identity.check_company(company)
 
 
-def _check_private(asking: Asking) -> None:
-    if asking.identity.companies is not None:
+def _check_private(asked: RoutedRequest[Any, Any]) -> None:
+    if asked.identity.companies is not None:
         raise Denied("this key is bound to companies: it cannot decide about allow_private")
 
 
-@router.get("", summary="All webhooks that the key may deal with")
-async def list_webhooks(asking: Administering) -> Webhooks:
-    found = (await asking.call("webhook.list"))["webhooks"]
-    return Webhooks(webhooks=[Webhook(**each) for each in found if _is_own(asking, each)])
+@routes.route("GET", _ALL, "All webhooks that the key may deal with", scope=ADMIN,
+              answers=OwnWebhooks)  # fmt: skip
+async def list_webhooks(asked: Nothing) -> OwnWebhooks:
+    found = await asked.call(api.LIST, NoParams())
+    return OwnWebhooks(webhooks=[each for each in found.webhooks if _is_own(asked, each)])
 
 
-@router.post("", summary="Make a webhook; shows its secret", status_code=201)
-async def create_webhook(body: CreateWebhook, asking: Administering, response: Response) -> Webhook:
-    _check_companies(asking, body.companies)
-    if body.allow_private:
-        _check_private(asking)
-    made = await asking.call("webhook.create", **body.model_dump())
-    response.headers["Location"] = asking.path(f"/v1/webhooks/{made['id']}")
-    response.headers.update(_FRESH)
-    return Webhook(**made)
+@routes.route(
+    "POST",
+    _ALL,
+    "Make a webhook; shows its secret",
+    scope=ADMIN,
+    body=CreateWebhook,
+    body_required=True,
+    answers={201: Possible(WebhookInfo, "Made.")},
+)
+async def create_webhook(asked: RoutedRequest[NoParams, CreateWebhook]) -> HttpAnswer:
+    _check_companies(asked, asked.body.companies)
+    if asked.body.allow_private:
+        _check_private(asked)
+    made = await asked.call(api.CREATE, asked.body)
+    place = asked.located(f"/v1/webhooks/{made.id}")
+    return as_json(made, status=201, headers={**place, **NOT_KEPT})
 
 
-@router.get("/{webhook_id}", summary="One webhook")
-async def get_webhook(webhook_id: WebhookId, asking: Administering) -> Webhook:
-    return Webhook(**await _own(asking, webhook_id))
+@routes.route("GET", _ONE, "One webhook", scope=ADMIN, answers=WebhookInfo)
+async def get_webhook(asked: Nothing) -> WebhookInfo:
+    return await _own(asked)
 
 
-@router.patch("/{webhook_id}", summary="Configure a webhook; may rotate its secret")
-async def update_webhook(
-    webhook_id: WebhookId, body: UpdateWebhook, asking: Administering, response: Response
-) -> Webhook:
-    found = await _own(asking, webhook_id)
-    changes = {
-        name: value
-        for name, value in body.model_dump(include=body.model_fields_set).items()
-        # Null says "all" for these two, and nothing for the others.
-        if value is not None or name in ("companies", "types")
-    }
-    if "companies" in changes:
-        _check_companies(asking, changes["companies"])
-    if changes.get("allow_private") or ("url" in changes and found["allow_private"]):
-        _check_private(asking)
-    updated = await asking.link.request(
-        "webhook.update", {"id": webhook_id, **changes}, actor=asking.identity.actor
-    )
-    response.headers.update(_FRESH)
-    return Webhook(**updated)
+@routes.route(
+    "PATCH",
+    _ONE,
+    "Configure a webhook; may rotate its secret",
+    scope=ADMIN,
+    body=WebhookChanges,
+    body_required=True,
+    answers=WebhookInfo,
+)
+async def update_webhook(asked: RoutedRequest[NoParams, WebhookChanges]) -> HttpAnswer:
+    found, body = await _own(asked), asked.body
+    if body.companies is not UNSET:
+        _check_companies(asked, body.companies)
+    is_moved = body.url is not UNSET and body.url is not None and found.allow_private
+    if body.allow_private is True or is_moved:
+        _check_private(asked)
+    changes = msgspec.structs.asdict(body)
+    updated = await asked.call(api.UPDATE, api.UpdateWebhook(id=found.id, **changes))
+    return as_json(updated, headers=NOT_KEPT)
 
 
-@router.delete("/{webhook_id}", summary="Remove a webhook and its dead letters", status_code=204)
-async def remove_webhook(webhook_id: WebhookId, asking: Administering) -> None:
-    await _own(asking, webhook_id)
-    await asking.call("webhook.remove", id=webhook_id)
+@routes.route(
+    "DELETE",
+    _ONE,
+    "Remove a webhook and its dead letters",
+    scope=ADMIN,
+    answers={204: Possible(None, "It is gone.")},
+)
+async def remove_webhook(asked: Nothing) -> HttpAnswer:
+    found = await _own(asked)
+    await asked.call(api.REMOVE, api.OneWebhook(id=found.id))
+    return HttpAnswer(status=204)
 
 
-@router.post("/{webhook_id}/test", summary="Deliver a test event now")
-async def test_webhook(webhook_id: WebhookId, asking: Administering) -> Tested:
+@routes.route("POST", f"{_ONE}/test", "Deliver a test event now", scope=ADMIN,
+              answers=api.TestedWebhook)  # fmt: skip
+async def test_webhook(asked: Nothing) -> api.TestedWebhook:
     """Delivers an event of type `webhook.test`, out of turn, and tells what the receiver said."""
-    await _own(asking, webhook_id)
-    return Tested(**await asking.call("webhook.test", id=webhook_id))
+    found = await _own(asked)
+    return await asked.call(api.TEST, api.OneWebhook(id=found.id))
 
 
-@router.get("/{webhook_id}/dead-letters", summary="Events that it refused")
-async def list_dead_letters(
-    webhook_id: WebhookId,
-    asking: Administering,
-    after: Annotated[int, Query(ge=0, le=MAX_SEQ, description="`next` of the page before.")] = 0,
-    limit: Annotated[int, Query(ge=1, le=500)] = 100,
-) -> DeadLetters:
-    await _own(asking, webhook_id)
-    return DeadLetters(
-        **await asking.call("webhook.dead_letters", id=webhook_id, after=after, limit=limit)
-    )
+@routes.route("GET", _LETTERS, "Events that it refused", scope=ADMIN, query=LetterPage,
+              answers=api.DeadLetterPage)  # fmt: skip
+async def list_dead_letters(asked: RoutedRequest[LetterPage, NoParams]) -> api.DeadLetterPage:
+    found = await _own(asked)
+    page = api.ReadDeadLetters(id=found.id, after=asked.query.after, limit=asked.query.limit)
+    return await asked.call(api.DEAD_LETTERS, page)
 
 
-@router.post("/{webhook_id}/dead-letters/resend", summary="Try dead letters once more")
-async def resend_dead_letters(
-    webhook_id: WebhookId, asking: Administering, body: Letters | None = None
-) -> Counted:
-    await _own(asking, webhook_id)
-    letters = body.letters if body else None
-    return Counted(**await asking.call("webhook.resend", id=webhook_id, letters=letters))
+@routes.route("POST", f"{_LETTERS}/resend", "Try dead letters once more", scope=ADMIN,
+              body=ChosenLetters, answers=api.CountedLetters)  # fmt: skip
+async def resend_dead_letters(asked: RoutedRequest[NoParams, ChosenLetters]) -> api.CountedLetters:
+    found = await _own(asked)
+    chosen = api.LettersOfWebhook(id=found.id, letters=asked.body.letters)
+    return await asked.call(api.RESEND, chosen)
 
 
-@router.post("/{webhook_id}/dead-letters/discard", summary="Delete dead letters")
-async def discard_dead_letters(
-    webhook_id: WebhookId, asking: Administering, body: Letters | None = None
-) -> Counted:
-    await _own(asking, webhook_id)
-    letters = body.letters if body else None
-    return Counted(**await asking.call("webhook.discard", id=webhook_id, letters=letters))
+@routes.route("POST", f"{_LETTERS}/discard", "Delete dead letters", scope=ADMIN,
+              body=ChosenLetters, answers=api.CountedLetters)  # fmt: skip
+async def discard_dead_letters(asked: RoutedRequest[NoParams, ChosenLetters]) -> api.CountedLetters:
+    found = await _own(asked)
+    chosen = api.LettersOfWebhook(id=found.id, letters=asked.body.letters)
+    return await asked.call(api.DISCARD, chosen)

@@ -13,7 +13,7 @@ import hmac
 from typing import Any
 
 from whatsappd import __version__
-from whatsappd.gateway.json_answer import json_text
+from whatsappd.gateway.answers import json_text
 
 
 def body_of(event: dict[str, Any]) -> bytes:

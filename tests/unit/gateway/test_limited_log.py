@@ -5,7 +5,7 @@ from __future__ import annotations
 import structlog
 import trio
 
-from whatsappd.gateway.sparing_log import SparingLog
+from whatsappd.gateway.limited_log import LimitedLog
 from whatsappd.rules.bounds import PaceBound
 
 EACH = PaceBound("each", "lines", burst=10, per_second=2.0)
@@ -13,7 +13,7 @@ ALL = PaceBound("all", "lines", burst=25, per_second=2.0)
 
 
 async def test_what_is_beyond_the_budget_is_counted_and_told(autojump_clock) -> None:
-    log = SparingLog(each=EACH, all=ALL)
+    log = LimitedLog(each=EACH, all=ALL)
     with structlog.testing.capture_logs() as lines:
         for _ in range(1000):
             log.info("request_refused", status=401, address="192.0.2.1")
@@ -29,7 +29,7 @@ async def test_what_is_beyond_the_budget_is_counted_and_told(autojump_clock) -> 
 
 
 async def test_many_addresses_have_a_budget_together(autojump_clock) -> None:
-    log = SparingLog(each=EACH, all=ALL)
+    log = LimitedLog(each=EACH, all=ALL)
     with structlog.testing.capture_logs() as lines:
         for number in range(1000):
             log.info("request_refused", address=f"2001:db8::{number:x}")

@@ -15,17 +15,23 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import msgspec
 import structlog
 import trio
 
+from whatsappd.api import daemon, keys, limits, sessions, webhooks
+from whatsappd.api.declaration import Declaration, Params, Result
 from whatsappd.errors import Denied, TimedOut, TooManyRequests, Unreachable, WhatsappdError
 from whatsappd.rpc.client import RpcClient, open_client
 from whatsappd.rules.bounds import REPORTED
 from whatsappd.wire.client_exchange import Notice
 
 log = structlog.get_logger()
+
+P = TypeVar("P", bound=Params)
+R = TypeVar("R", bound=Result)
 
 #: Calls in flight on the shared connection: below the daemon's own limit for one (128).
 MAX_IN_FLIGHT = 100
@@ -47,8 +53,8 @@ SLOW_WITHIN = 120.0
 #: What waits for a worker, for WhatsApp or for a webhook's receiver: seconds, or longer.
 SLOW = frozenset(
     {
-        *("session.start", "session.stop", "session.restart", "session.logout", "session.remove"),
-        "webhook.test",
+        *(sessions.START.name, sessions.STOP.name, sessions.RESTART.name, sessions.LOGOUT.name),
+        *(sessions.REMOVE.name, webhooks.TEST.name),
     }
 )
 
@@ -115,9 +121,9 @@ class DaemonLink:
                 await self._knock.wait()
 
     async def _greet(self, client: RpcClient) -> None:
-        hello = await within(ALIVE_WITHIN, client.request("daemon.hello", {}))
+        hello = await within(ALIVE_WITHIN, client.request(daemon.HELLO.name, {}))
         try:
-            await within(ALIVE_WITHIN, client.request("daemon.hello", {}, actor="gateway"))
+            await within(ALIVE_WITHIN, client.request(daemon.HELLO.name, {}, actor="gateway"))
         except Denied as error:
             raise Unreachable(
                 "the daemon does not trust the gateway's user: run the gateway as the daemon's "
@@ -144,8 +150,8 @@ class DaemonLink:
 
             async def ask() -> None:
                 try:
-                    if "key.follow" in self.methods:
-                        await within(ANSWER_WITHIN, client.request("key.follow", {}))
+                    if keys.FOLLOW.name in self.methods:
+                        await within(ANSWER_WITHIN, client.request(keys.FOLLOW.name, {}))
                     while True:
                         await trio.sleep(ASK_EVERY)
                         await within(ALIVE_WITHIN, client.request(*self._question()))
@@ -160,16 +166,14 @@ class DaemonLink:
 
     def _question(self) -> tuple[str, dict[str, Any]]:
         """What shows that the daemon lives."""
-        if "gateway.report" in self.methods:
-            return "gateway.report", {"bounds": self._reports()}
-        return "daemon.hello", {}
+        if limits.REPORT.name in self.methods:
+            return limits.REPORT.name, {"bounds": self._reports()}
+        return daemon.HELLO.name, {}
 
-    async def call(
-        self, method: str, arguments: dict[str, Any] | None = None, *, actor: str | None = None
-    ) -> Any:
-        """As `request`; arguments that are None are left out, which means their default."""
-        given = {name: value for name, value in (arguments or {}).items() if value is not None}
-        return await self.request(method, given, actor=actor)
+    async def ask(self, method: Declaration[P, R], params: P, *, actor: str | None = None) -> R:
+        """As `request`, with typed arguments and result."""
+        received = await self.request(method.name, method.arguments(params), actor=actor)
+        return result_of(method, received)
 
     async def request(self, method: str, arguments: dict[str, Any], *, actor: str | None) -> Any:
         """Call the daemon; `actor`: in whose name.
@@ -234,6 +238,21 @@ class DaemonLink:
                 yield client
             finally:
                 self._own.discard(client)
+
+
+def result_of(method: Declaration[P, R], received: Any) -> R:
+    """The result that a daemon answered.
+
+    Raises:
+        Unreachable: it is none: the daemon is of another version.
+    """
+    try:
+        return method.answer(received)
+    except msgspec.ValidationError as error:
+        raise Unreachable(
+            f"whatsappd answers {method.name} in another way than this gateway knows ({error}): "
+            "restart the gateway, so that both are of one version"
+        ) from error
 
 
 async def within(seconds: float, asking: Awaitable[Any]) -> Any:

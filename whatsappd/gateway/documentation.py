@@ -1,13 +1,17 @@
-"""The documentation page: the OpenAPI document as plain HTML, for people without a network.
-
-No script, no other host, nothing to build: `/docs` renders it when asked.
-"""
+"""`/openapi.json`, and the same as plain HTML at `/docs`: no script, no other host."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
 from html import escape
 from typing import Any
+
+from whatsappd.api.declaration import NoParams
+from whatsappd.gateway.answers import HTML, HttpAnswer, as_json
+from whatsappd.gateway.openapi import document_of
+from whatsappd.gateway.requests import RoutedRequest
+from whatsappd.gateway.routing import Possible, Route, Routes
 
 CONTENT_SECURITY_POLICY = (
     "default-src 'none'; style-src 'unsafe-inline'; base-uri 'none'; form-action 'none'; "
@@ -26,6 +30,23 @@ details { border-top: 1px solid var(--line); padding: .5rem 0; }
 summary { cursor: pointer; }
 b.method { display: inline-block; min-width: 4.5em; }
 """
+
+
+def documentation_of(documented: Iterable[Route]) -> Routes:
+    """The routes that tell of these routes."""
+    routes = Routes("documentation", is_documented=False)
+    document = document_of(documented)
+
+    @routes.route("GET", "/openapi.json", "", scope=None, answers={200: Possible()})
+    async def get_openapi(_asked: RoutedRequest[NoParams, NoParams]) -> HttpAnswer:
+        return as_json(document)
+
+    @routes.route("GET", "/docs", "", scope=None, answers={200: Possible()})
+    async def get_docs(_asked: RoutedRequest[NoParams, NoParams]) -> HttpAnswer:
+        headers = {"content-security-policy": CONTENT_SECURITY_POLICY}
+        return HttpAnswer(page(document).encode(), media_type=HTML, headers=headers)
+
+    return routes
 
 
 def page(document: dict[str, Any]) -> str:

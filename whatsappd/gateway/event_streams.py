@@ -7,24 +7,29 @@ a word: the client learns why a stream ends, and resumes from the last `seq` it 
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping
 from contextlib import ExitStack, asynccontextmanager, contextmanager
-from typing import Any, NamedTuple, Protocol
+from typing import Annotated, Any, NamedTuple, Protocol
 
 import structlog
 import trio
-from starlette.requests import HTTPConnection
+from msgspec import Meta
 
-from whatsappd.errors import InvalidParams, Revoked, WhatsappdError
-from whatsappd.gateway.asking import Asking
+from whatsappd.api import events
+from whatsappd.api.declaration import Params
+from whatsappd.api.events import Subscribe, Subscribed
+from whatsappd.api.types import CompanyId, Seq
+from whatsappd.errors import Revoked, WhatsappdError
 from whatsappd.gateway.auth import ADMIN, ANYBODY, Authenticator, Identity
-from whatsappd.gateway.link import ANSWER_WITHIN, within
-from whatsappd.gateway.models import CONSUMER_PATTERN, MAX_SEQ
-from whatsappd.gateway.problems import HttpError
+from whatsappd.gateway.daemon_link import ANSWER_WITHIN, DaemonLink, result_of, within
+from whatsappd.gateway.problem_details import HttpError
 from whatsappd.rpc.client import RpcClient
 from whatsappd.rules.bounds import COMPANY_STREAMS, STREAMS, Holder, Places
 
 log = structlog.get_logger()
+
+#: Names that a caller may give a consumer.
+CONSUMER_PATTERN = r"^[A-Za-z0-9._:@-]{1,48}$"
 
 #: Seconds between heartbeats, so that clients and proxies know that a quiet stream lives.
 HEARTBEAT_EVERY = 20.0
@@ -51,52 +56,18 @@ class Ended(Exception):
         self.reason = reason
 
 
-class Wanted(NamedTuple):
-    """What a client wants to follow, checked against its key."""
+class EventFilter(Params):
+    """What of the log is wanted; for streams."""
 
-    after: int | None
-    companies: list[str] | None
-    types: list[str] | None
-    consumer: str | None
-
-    def arguments(self) -> dict[str, Any]:
-        return {name: value for name, value in self._asdict().items() if value is not None}
-
-
-def wanted_by(connection: HTTPConnection, asking: Asking) -> Wanted:
-    """What the query asks for; `Last-Event-ID` goes before `after`.
-
-    Raises:
-        InvalidParams: a parameter is wrong.
-        Denied: a company is not for this key.
-    """
-    query = connection.query_params
-    for name in query:
-        if name not in ("after", "company", "type", "consumer"):
-            raise InvalidParams(
-                f"{name:.80}: there is no such parameter "
-                "(accepted: after, company, type, consumer)",
-                field=name[:80],
-            )
-    text = connection.headers.get("last-event-id") or query.get("after")
-    after = None
-    if text is not None:
-        if not (text.isascii() and text.isdecimal() and len(text) < 20 and int(text) <= MAX_SEQ):
-            raise InvalidParams(f"after: {text!r:.80} is no event's number", field="after")
-        after = int(text)
-    consumer = query.get("consumer")
-    if consumer is not None:
-        import re
-
-        if re.fullmatch(CONSUMER_PATTERN, consumer) is None:
-            raise InvalidParams(
-                "consumer: use 1 to 48 characters of A-Z, a-z, 0-9 and '._:@-'", field="consumer"
-            )
-        consumer = asking.identity.consumer(consumer)
-    return Wanted(
-        after, asking.identity.among(query.getlist("company")),
-        asking.identity.types(query.getlist("type")), consumer,
-    )  # fmt: skip
+    after: Annotated[Seq | None, Meta(description="Replay what is behind this event first.")] = None
+    company: Annotated[list[CompanyId] | None, Meta(description="Only these companies.")] = None
+    type: Annotated[
+        list[str] | None, Meta(description="Only these types.", examples=[["message.received"]])
+    ] = None
+    consumer: Annotated[
+        Annotated[str, Meta(extra_json_schema={"pattern": CONSUMER_PATTERN})] | None,
+        Meta(description="For streams; see above."),
+    ] = None
 
 
 class Outlet(Protocol):
@@ -105,6 +76,14 @@ class Outlet(Protocol):
     async def event(self, event: dict[str, Any]) -> None: ...
     async def gap(self, first_seq: int) -> None: ...
     async def heartbeat(self, last_seq: int) -> None: ...
+
+
+class Caller(NamedTuple):
+    """Whose stream one is, and what shows it."""
+
+    identity: Identity
+    headers: Mapping[str, str]
+    address: str
 
 
 class Streams:
@@ -150,29 +129,26 @@ class Streams:
 
     @asynccontextmanager
     async def subscribed(
-        self, asking: Asking, wanted: Wanted
-    ) -> AsyncIterator[tuple[RpcClient, dict[str, Any]]]:
+        self, link: DaemonLink, identity: Identity, wanted: Subscribe
+    ) -> AsyncIterator[tuple[RpcClient, Subscribed]]:
         """A connection that follows what is wanted, and the daemon's answer to that.
 
         Raises:
             TooManyRequests: the key, its companies, or all together have too many streams.
             WhatsappdError: what the daemon answered.
         """
-        with self._places(asking.identity):
-            async with asking.link.connection() as client:
-                yield (
-                    client,
-                    await within(
-                        ANSWER_WITHIN,
-                        client.request(
-                            "events.subscribe", wanted.arguments(), actor=asking.identity.actor
-                        ),
-                    ),
+        with self._places(identity):
+            async with link.connection() as client:
+                asked = client.request(
+                    events.SUBSCRIBE.name,
+                    events.SUBSCRIBE.arguments(wanted),
+                    actor=identity.actor,
                 )
+                yield client, result_of(events.SUBSCRIBE, await within(ANSWER_WITHIN, asked))
 
     async def follow(
         self,
-        connection: HTTPConnection,
+        caller: Caller,
         client: RpcClient,
         after: int,
         outlet: Outlet,
@@ -201,8 +177,8 @@ class Streams:
             for part in (
                 lambda: _hand_on(client, outlet, last),
                 lambda: _beat(outlet, last),
-                lambda: self._recheck(connection),
-                lambda: self._until_revoked(connection.state.identity.actor),
+                lambda: self._recheck(caller),
+                lambda: self._until_revoked(caller.identity.actor),
                 self._stop,
                 *others,
             ):
@@ -210,11 +186,11 @@ class Streams:
         if ended:
             raise ended[0]
 
-    async def _recheck(self, connection: HTTPConnection) -> None:
+    async def _recheck(self, caller: Caller) -> None:
         while True:
             await trio.sleep(RECHECK_EVERY)
             try:
-                await self._authenticator.identify(connection.headers, connection.state.address)
+                await self._authenticator.identify(caller.headers, caller.address)
             except HttpError as error:
                 if error.status == 401:
                     raise Ended(UNAUTHENTICATED, error.message) from error
@@ -266,7 +242,7 @@ async def _beat(outlet: Outlet, last: _Last) -> None:
         await outlet.heartbeat(last.seq)
 
 
-class Sender:
+class StreamSender:
     """Sends, and drops a client that takes too long to read. (`connection` keeps turns.)"""
 
     def __init__(self, send: Callable[[Any], Awaitable[None]]) -> None:

@@ -1,4 +1,4 @@
-"""What the door lets through, without a network: requests as a server hands them on (ASGI)."""
+"""What the admission lets through, without a network: requests as a server hands them on (ASGI)."""
 
 from __future__ import annotations
 
@@ -9,11 +9,14 @@ from typing import Any, NamedTuple
 import pytest
 import trio
 import trio.testing
-from starlette.types import Message, Receive, Scope, Send
 
+from whatsappd.gateway.admission import MAX_BODY, MAX_OF_ONE, MAX_REQUESTS, RequestAdmission
+from whatsappd.gateway.answers import HttpAnswer, Receive
 from whatsappd.gateway.auth import ADMIN, Identity
-from whatsappd.gateway.door import MAX_BODY, MAX_OF_ONE, MAX_REQUESTS, Door
+from whatsappd.gateway.requests import HttpRequest
+from whatsappd.gateway.websocket import AcceptedWebSocket
 
+Message = dict[str, Any]
 MESSAGES = "/v1/sessions/acme/messages"
 MIB = 1024 * 1024
 
@@ -36,15 +39,13 @@ class Answer(NamedTuple):
         return str(json.loads(self.body)["name"])
 
 
-async def body_length(_scope: Scope, receive: Receive, send: Send) -> None:
+async def body_length(request: HttpRequest) -> HttpAnswer:
     """The routes: they answer how long the body is."""
-    length, more = 0, True
-    while more:
-        message = await receive()
-        length += len(message.get("body", b""))
-        more = message.get("more_body", False)
-    await send({"type": "http.response.start", "status": 200, "headers": []})
-    await send({"type": "http.response.body", "body": str(length).encode()})
+    return HttpAnswer(str(len(request.body)).encode())
+
+
+async def no_websocket(_request: HttpRequest, _websocket: AcceptedWebSocket) -> None:
+    raise AssertionError
 
 
 class WaitsForEver:
@@ -53,20 +54,23 @@ class WaitsForEver:
     def __init__(self) -> None:
         self.now = 0
 
-    async def __call__(self, _scope: Scope, _receive: Receive, _send: Send) -> None:
+    async def __call__(self, _request: HttpRequest) -> HttpAnswer:
         self.now += 1
         try:
             await trio.sleep_forever()
         finally:
             self.now -= 1
+        raise AssertionError
 
 
-def door(routes: Any = body_length, *, behind_proxy: bool = False) -> Door:
-    return Door(routes, ByName(), local_only=False, behind_proxy=behind_proxy)
+def admission(routes: Any = body_length, *, behind_proxy: bool = False) -> RequestAdmission:
+    return RequestAdmission(
+        routes, no_websocket, ByName(), local_only=False, behind_proxy=behind_proxy
+    )
 
 
 async def ask(
-    asked: Door,
+    asked: RequestAdmission,
     method: str,
     path: str,
     receive: Receive,
@@ -113,11 +117,11 @@ async def test_what_only_says_that_it_wants_a_stream_is_bounded_like_any_other(
 ) -> None:
     wants_stream = ("accept", "text/event-stream")
     body = Body(64)
-    answer = await ask(door(), method, path, body, wants_stream)
+    answer = await ask(admission(), method, path, body, wants_stream)
     assert (answer.status, answer.name) == (413, "too_large")
     assert body.given <= MAX_BODY // MIB + 1
     kind = ("content-type", "text/plain")
-    answer = await ask(door(), method, path, Body(1), wants_stream, kind)
+    answer = await ask(admission(), method, path, Body(1), wants_stream, kind)
     assert (answer.status, answer.name) == (415, "unsupported_media_type")
 
 
@@ -131,7 +135,7 @@ LATER = ("content-length", "5")
 
 
 async def test_what_is_public_is_only_looked_at_and_no_body_is_waited_for(autojump_clock) -> None:
-    asked = door()
+    asked = admission()
     for method in ("POST", "PUT", "PATCH", "DELETE", "BREW"):
         answer = await ask(asked, method, "/x", never, LATER)
         assert (answer.status, answer.name) == (405, "method_not_allowed")
@@ -145,7 +149,7 @@ async def test_what_is_public_is_only_looked_at_and_no_body_is_waited_for(autoju
 async def test_nobody_takes_the_room_of_others(autojump_clock) -> None:
     """Also those who look at the public pages have a share, and not more."""
     waiting = WaitsForEver()
-    asked = door(waiting)
+    asked = admission(waiting)
     answers: list[Answer] = []
 
     async def one(name: str, method: str, path: str) -> None:
@@ -172,7 +176,7 @@ async def test_nobody_takes_the_room_of_others(autojump_clock) -> None:
 
 
 async def test_room_is_given_back() -> None:
-    asked = door()
+    asked = admission()
     for path in [MESSAGES, "/livez"] * MAX_REQUESTS:
         assert (await ask(asked, "GET", path, Body(0))).status == 200
 
@@ -196,12 +200,11 @@ async def test_behind_a_proxy_only_what_it_added_last_is_believed(
 ) -> None:
     """A proxy may add a line of its own, rather than to the client's."""
 
-    async def tell(scope: Scope, _receive: Receive, send: Send) -> None:
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-        await send({"type": "http.response.body", "body": scope["state"]["address"].encode()})
+    async def tell(request: HttpRequest) -> HttpAnswer:
+        return HttpAnswer(request.address.encode())
 
     headers = [("x-forwarded-for", line) for line in lines]
-    answer = await ask(door(tell, behind_proxy=True), "GET", "/livez", Body(0), *headers)
+    answer = await ask(admission(tell, behind_proxy=True), "GET", "/livez", Body(0), *headers)
     assert answer.body.decode() == address
-    answer = await ask(door(tell), "GET", "/livez", Body(0), *headers)
+    answer = await ask(admission(tell), "GET", "/livez", Body(0), *headers)
     assert answer.body == b"192.0.2.1"

@@ -1,8 +1,8 @@
-"""The door: what every request passes before the routes see it (an ASGI middleware).
+"""What every request passes before a route runs: who asks, is there room, is it of a sane size.
 
 In this order: is it from this host's own pages (without authentication only), who is it, is there
 room for it, is the body of a sane size and kind. The answer to any "no" is a problem, and a line in
-the log without the secret. A request that fails below is answered here too, so that nothing
+the log without the secret. A request that fails in its route is answered here too, so that nothing
 undocumented leaves. What is wrong with a request as such, `connection` has refused before.
 
 HEAD is answered here, as GET without the body: the routes know GET alone.
@@ -13,22 +13,23 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable
 from typing import Any
 from urllib.parse import urlsplit
 
 import trio
-from starlette.datastructures import Headers
-from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from whatsappd.errors import Internal, TooLarge, WhatsappdError
+from whatsappd.gateway.answers import HttpAnswer, Receive, Send
 from whatsappd.gateway.auth import Authenticator, presented_key
-from whatsappd.gateway.problems import HttpError, problem
-from whatsappd.gateway.sparing_log import SparingLog
+from whatsappd.gateway.limited_log import LimitedLog
+from whatsappd.gateway.problem_details import HttpError, problem
+from whatsappd.gateway.requests import HttpRequest, RequestHeaders, Scope, StreamedAnswer
+from whatsappd.gateway.websocket import AcceptedWebSocket
 from whatsappd.rules.bounds import HTTP_REQUESTS, Holder, Places
 from whatsappd.rules.client_address import address_of, forwarded_for
 
-log = SparingLog()
+log = LimitedLog()
 
 #: Bytes of a request's body: the longest text (65,536 characters), each escaped as twelve.
 MAX_BODY = 1024 * 1024
@@ -49,10 +50,16 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,8}")
 EVENTS = "/v1/events"
 
 
-class Door:
-    """Wraps the routes.
+#: Whoever finds the route of a request and runs it, or serves a WebSocket.
+Answering = Callable[[HttpRequest], Awaitable[HttpAnswer | StreamedAnswer]]
+Upgrading = Callable[[HttpRequest, AcceptedWebSocket], Awaitable[None]]
+
+
+class RequestAdmission:
+    """The ASGI application: lets requests in, and has them answered.
 
     Args:
+        answer: see `Answering`; `upgrade`: see `Upgrading`.
         requests: those under way, by caller; kept here.
         local_only: no authentication: so refuse what a web page of elsewhere sends through the
             browser of somebody on this host.
@@ -61,14 +68,16 @@ class Door:
 
     def __init__(
         self,
-        routes: ASGIApp,
+        answer: Answering,
+        upgrade: Upgrading,
         authenticator: Authenticator,
         *,
         requests: Places | None = None,
         local_only: bool,
         behind_proxy: bool,
     ) -> None:
-        self._routes = routes
+        self._answering = answer
+        self._upgrading = upgrade
         self._authenticator = authenticator
         self._local_only = local_only
         self._behind_proxy = behind_proxy
@@ -85,7 +94,7 @@ class Door:
     async def _head(self, scope: Scope, receive: Receive, send: Send) -> None:
         """As GET, up to where the body begins: a stream that would begin there does not."""
 
-        async def send_head(message: Message) -> None:
+        async def send_head(message: dict[str, Any]) -> None:
             if message["type"] == "http.response.start":
                 await send(message)
                 await send({"type": "http.response.body", "body": b""})
@@ -95,106 +104,100 @@ class Door:
             await self._answer({**scope, "method": "GET"}, receive, send_head)
 
     async def _answer(self, scope: Scope, receive: Receive, send: Send) -> None:
-        headers = Headers(scope=scope)
-        address = self._address(scope, headers)
-        state = scope.setdefault("state", {})
-        state["address"] = address
-        state["prefix"] = self._prefix(headers)
+        headers = RequestHeaders(scope["headers"])
+        request = HttpRequest(scope, headers, self._address(scope, headers), self._prefix(headers))
         began = False
 
-        async def watched_send(message: Message) -> None:
+        async def watched_send(message: dict[str, Any]) -> None:
             nonlocal began
             began = True
             await send(message)
 
+        told: HttpError | WhatsappdError
         try:
-            await self._admit(scope, headers, address, receive, watched_send)
+            await self._admit(request, receive, watched_send)
+            return
         except (HttpError, WhatsappdError) as error:
-            log_refusal(scope, error)
-            if not began:
-                await _refuse(scope, receive, send, error)
+            log_refusal(request, error)
+            told = error
         except Exception as error:  # noqa: BLE001 - a request's error ends its request only
-            told = defect(scope, error)
-            if not began:
-                await _refuse(scope, receive, send, told)
+            told = _defect(request, error)
+        if not began:
+            await _refuse(request, receive, send, told)
 
-    async def _admit(
-        self, scope: Scope, headers: Headers, address: str, receive: Receive, send: Send
-    ) -> None:
+    async def _admit(self, request: HttpRequest, receive: Receive, send: Send) -> None:
         if self._local_only:
-            _check_own_page(scope, headers)
+            _check_own_page(request)
         caller = STRANGERS
-        if is_guarded := scope["path"].startswith(GUARDED):
-            identity = await self._authenticator.identify(headers, address)
-            scope["state"]["identity"] = identity
+        if is_guarded := request.path.startswith(GUARDED):
+            identity = await self._authenticator.identify(request.headers, request.address)
+            request.identity = identity
             caller = Holder(identity.actor)
-        elif scope["type"] == "http" and scope["method"] not in ("GET", "OPTIONS"):
+        elif not request.is_websocket and request.method not in ("GET", "OPTIONS"):
             raise HttpError(
                 405,
                 "method_not_allowed",
                 "this is only to be looked at",
                 headers={"Allow": "GET, HEAD, OPTIONS"},
             )
-        if scope["type"] == "websocket" or _is_stream(scope, headers):
-            await self._routes(scope, receive, send)
+        if request.is_websocket:
+            offered = request.scope.get("subprotocols") or []
+            await self._upgrading(request, AcceptedWebSocket(offered, receive, send))
+            return
+        if _is_stream(request):
+            await (await self._answering(request))(receive, send)
             return
         with self._requests.place(caller):
             # A stranger's body is not waited for: nothing that is public wants one.
-            body = await _body(scope, headers, receive) if is_guarded else b""
-            await self._routes(scope, _replay(body, receive), send)
+            if is_guarded:
+                request.body = await _body(request.headers, receive)
+            await (await self._answering(request))(receive, send)
 
-    def _address(self, scope: Scope, headers: Headers) -> str:
+    def _address(self, scope: Scope, headers: RequestHeaders) -> str:
         """Where it comes from: an address, or `local` for a Unix socket without one."""
         if self._behind_proxy:
-            found = forwarded_for(headers.getlist("x-forwarded-for"), headers.getlist("forwarded"))
+            found = forwarded_for(headers.all("x-forwarded-for"), headers.all("forwarded"))
             if found is not None:
                 return str(found)
         client = scope.get("client")
         found = address_of(str(client[0])) if client else None
         return "local" if found is None else str(found)
 
-    def _prefix(self, headers: Headers) -> str:
+    def _prefix(self, headers: RequestHeaders) -> str:
         """Below which path of our proxy all of this is: `/wa`, or nothing."""
         told = headers.get("x-forwarded-prefix", "").rstrip("/") if self._behind_proxy else ""
         return told if _PREFIX.fullmatch(told) else ""
 
 
-def log_refusal(scope: Scope, error: HttpError | WhatsappdError) -> None:
+def log_refusal(request: HttpRequest, error: HttpError | WhatsappdError) -> None:
     """One line for an answer that is an error: who asked for what from where; no secret."""
-    state = scope.get("state", {})
-    identity = state.get("identity")
     status = error.status if isinstance(error, HttpError) else error.http_status
     # What is merely not found or in another state is daily business.
     write = (
         log.info if status in (401, 403, 408, 413, 415, 429, 431) or status >= 500 else log.debug
     )
+    identity = request.identity
     write(
         "request_refused",
         status=status,
         error=error.name,
-        method=scope.get("method", "WEBSOCKET"),
-        path=scope["path"][:200],
-        address=state.get("address"),
-        actor=identity.actor if identity else _claimed(Headers(scope=scope)),
+        method="WEBSOCKET" if request.is_websocket else request.method,
+        path=request.path[:200],
+        address=request.address,
+        actor=identity.actor if identity else _claimed(request.headers),
     )
 
 
-def defect(scope: Scope, error: Exception) -> Internal:
-    """Log an error that nobody foresaw, once; what the caller is told has its reference only."""
-    state = scope.setdefault("state", {})
-    if "defect" not in state:
-        reference = secrets.token_hex(4)
-        log.error("request_failed", path=scope["path"][:200], reference=reference, exc_info=error)
-        state["defect"] = Internal(
-            f"a defect of the gateway; its log has the details under {reference}",
-            reference=reference,
-        )
-    told = state["defect"]
-    assert isinstance(told, Internal)
-    return told
+def _defect(request: HttpRequest, error: Exception) -> Internal:
+    """Log an error that nobody foresaw; what the caller is told has its reference only."""
+    reference = secrets.token_hex(4)
+    log.error("request_failed", path=request.path[:200], reference=reference, exc_info=error)
+    return Internal(
+        f"a defect of the gateway; its log has the details under {reference}", reference=reference
+    )
 
 
-def _claimed(headers: Headers) -> str | None:
+def _claimed(headers: RequestHeaders) -> str | None:
     """Whose key was shown, by its public id; never the key."""
     key = presented_key(headers)
     if key is None:
@@ -203,7 +206,7 @@ def _claimed(headers: Headers) -> str | None:
     return f"key:{parts[1]}?" if key.startswith("wak_") and len(parts[1]) == 8 else "no key of ours"
 
 
-def _check_own_page(scope: Scope, headers: Mapping[str, str]) -> None:
+def _check_own_page(request: HttpRequest) -> None:
     """Refuse what a page of elsewhere makes the browser of somebody on this host send.
 
     Every browser tells one way or another: it names this host by a name that is not its own (DNS
@@ -213,6 +216,7 @@ def _check_own_page(scope: Scope, headers: Mapping[str, str]) -> None:
     Raises:
         HttpError: 403.
     """
+    headers = request.headers
     host = headers.get("host", "")
     if host and not _is_this_host(host):
         raise HttpError(403, "foreign_host", f"without authentication, not under {host!r:.80}")
@@ -227,18 +231,18 @@ def _check_own_page(scope: Scope, headers: Mapping[str, str]) -> None:
         referer = headers.get("referer")
         if origin is None and referer is not None and _netloc(referer) != host:
             raise foreign
-    elif site not in ("same-origin", "none") and not _is_visit(scope, headers):
+    elif site not in ("same-origin", "none") and not _is_visit(request):
         raise foreign
 
 
-def _is_visit(scope: Scope, headers: Mapping[str, str]) -> bool:
+def _is_visit(request: HttpRequest) -> bool:
     """Whether somebody follows a link to the page, in a window of its own."""
     return (
-        scope["type"] == "http"
-        and scope["method"] == "GET"
-        and not scope["path"].startswith(GUARDED)
-        and headers.get("sec-fetch-mode") == "navigate"
-        and headers.get("sec-fetch-dest") == "document"
+        not request.is_websocket
+        and request.method == "GET"
+        and not request.path.startswith(GUARDED)
+        and request.headers.get("sec-fetch-mode") == "navigate"
+        and request.headers.get("sec-fetch-dest") == "document"
     )
 
 
@@ -257,16 +261,16 @@ def _netloc(url: str) -> str | None:
         return None
 
 
-def _is_stream(scope: Scope, headers: Mapping[str, str]) -> bool:
+def _is_stream(request: HttpRequest) -> bool:
     # Only where there are streams: `Streams` bounds their number, and nothing reads their bodies.
     return (
-        scope["path"] == EVENTS
-        and scope["method"] == "GET"
-        and "text/event-stream" in headers.get("accept", "")
+        request.path == EVENTS
+        and request.method == "GET"
+        and "text/event-stream" in request.headers.get("accept", "")
     )
 
 
-async def _body(scope: Scope, headers: Headers, receive: Receive) -> bytes:
+async def _body(headers: RequestHeaders, receive: Receive) -> bytes:
     declared = headers.get("content-length", "0")
     if not declared.isdecimal() or int(declared) > MAX_BODY:
         raise TooLarge(f"a body has at most {MAX_BODY} bytes", limit=MAX_BODY)
@@ -293,31 +297,19 @@ async def _body(scope: Scope, headers: Headers, receive: Receive) -> bytes:
     return b"".join(parts)
 
 
-def _replay(body: bytes, receive: Receive) -> Receive:
-    given = False
-
-    async def replay() -> Message:
-        nonlocal given
-        if given:
-            return await receive()
-        given = True
-        return {"type": "http.request", "body": body, "more_body": False}
-
-    return replay
-
-
 async def _refuse(
-    scope: Scope, receive: Receive, send: Send, error: HttpError | WhatsappdError
+    request: HttpRequest, receive: Receive, send: Send, error: HttpError | WhatsappdError
 ) -> None:
     answer = problem(error)
-    if scope["type"] == "http":
-        await answer(scope, receive, send)
+    if not request.is_websocket:
+        await answer(receive, send)
         return
     # The handshake's answer: extension "WebSocket Denial Response" of the ASGI specification.
-    start: dict[str, Any] = {
-        "type": "websocket.http.response.start",
-        "status": answer.status_code,
-        "headers": answer.raw_headers,
-    }
-    await send(start)
+    await send(
+        {
+            "type": "websocket.http.response.start",
+            "status": answer.status,
+            "headers": answer.raw_headers,
+        }
+    )
     await send({"type": "websocket.http.response.body", "body": answer.body})

@@ -16,7 +16,7 @@ from whatsappd.rules.bounds import ALL_REFUSAL_LINES, REFUSAL_LINES, PaceBound
 from whatsappd.rules.log_throttle import LogThrottle
 
 
-class SparingLog:
+class LimitedLog:
     """As a structlog logger, whose `address` says whom a line is about.
 
     Args:

@@ -9,18 +9,39 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from http import HTTPStatus
-from typing import Any
+from typing import Annotated, Any
 
-from starlette.responses import Response
+from msgspec import UNSET, Meta, UnsetType
 
+from whatsappd.api.declaration import Result
 from whatsappd.errors import QueueFull, RateLimited, WhatsappdError
-from whatsappd.gateway.json_answer import json_text
+from whatsappd.gateway.answers import HttpAnswer, json_text
 
 MEDIA_TYPE = "application/problem+json"
 #: Seconds after which a client may try again when nobody knows better: the daemon restarts in one.
 _SOON = 1
 #: Seconds for a queue that is full: it empties at the rate of the company's limits.
 _LATER = 10
+
+
+class WrongField(Result):
+    field: str
+    message: str
+
+
+class ProblemDetails(Result):
+    """RFC 9457 problem details. `name` (and `code`) are stable; `detail` is for people."""
+
+    type: Annotated[str, Meta(examples=["urn:whatsappd:problem:unknown_company"])]
+    title: str
+    status: int
+    detail: str
+    name: Annotated[str, Meta(examples=["unknown_company"])]
+    code: Annotated[int | UnsetType, Meta(description="The RPC's code, where it has one.")] = UNSET
+    errors: Annotated[
+        list[WrongField] | UnsetType, Meta(description="Which fields are wrong, and how.")
+    ] = UNSET
+    data: Annotated[dict[str, Any] | UnsetType, Meta(description="What programs may need.")] = UNSET
 
 
 class HttpError(Exception):
@@ -39,27 +60,27 @@ class HttpError(Exception):
         self.status = status
         self.name = name
         self.message = message
-        self.headers = dict(headers or {})
+        self.headers = {key.lower(): value for key, value in (headers or {}).items()}
         self.data = data
 
 
 #: What a 401 asks for.
-_CHALLENGE = {"WWW-Authenticate": 'Bearer realm="whatsappd"'}
+_CHALLENGE = {"www-authenticate": 'Bearer realm="whatsappd"'}
 
 
 def unauthenticated(message: str) -> HttpError:
     return HttpError(401, "unauthenticated", message, headers=_CHALLENGE)
 
 
-def problem(error: WhatsappdError | HttpError) -> Response:
+def problem(error: WhatsappdError | HttpError) -> HttpAnswer:
     """The answer for an error."""
     if isinstance(error, HttpError):
         status, code, headers = error.status, None, error.headers
     else:
         status, code, headers = error.http_status, error.code, _headers(error)
-    return Response(
-        json_text(_body(status, code, error.name, error.message, error.data)),
-        status_code=status,
+    return HttpAnswer(
+        json_text(_body(status, code, error.name, error.message, error.data)).encode(),
+        status=status,
         headers=headers,
         media_type=MEDIA_TYPE,
     )
@@ -67,7 +88,7 @@ def problem(error: WhatsappdError | HttpError) -> Response:
 
 def as_text(error: WhatsappdError | HttpError) -> str:
     """The same document for streams, which have no status any more."""
-    return bytes(problem(error).body).decode()
+    return problem(error).body.decode()
 
 
 def _body(
@@ -97,9 +118,9 @@ def _headers(error: WhatsappdError) -> dict[str, str]:
     if isinstance(error, RateLimited | QueueFull):
         wait_ms = error.data.get("retry_after_ms")
         seconds = math.ceil(wait_ms / 1000) if isinstance(wait_ms, int | float) else _LATER
-        return {"Retry-After": str(max(1, seconds))}
+        return {"retry-after": str(max(1, seconds))}
     if error.http_status == HTTPStatus.UNAUTHORIZED:
         return _CHALLENGE
     if error.http_status == HTTPStatus.SERVICE_UNAVAILABLE:
-        return {"Retry-After": str(_SOON)}
+        return {"retry-after": str(_SOON)}
     return {}
