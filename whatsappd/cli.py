@@ -98,6 +98,8 @@ def cli() -> None:
     whatsappd run              the daemon; talk to it with whatsappctl
     whatsappd run --sandbox    the daemon with a loopback WhatsApp
     whatsappd check            its settings and its state directory
+
+    `whatsappctl help` lists the guides.
     """
 
 
@@ -240,7 +242,7 @@ def restore(sources: Sources, file: Path, dry_run: bool, as_json: bool) -> None:
     """Put a backup back: FILE is what `whatsappctl backup` wrote.
 
     The daemon must be stopped, and so must what wakes it (`systemctl stop whatsappd.socket
-    whatsappd.service`). Takes the options of `whatsappd run`. As root it writes as the user who
+    whatsappd.service`). It takes the options of `whatsappd run`. As root it writes as the user who
     owns the state directory.
 
     FILE is checked first, all of it. What is there now is kept beside it (`before-restore-TIME`).
@@ -318,8 +320,8 @@ def demo(ctx: click.Context, keep: bool, log_level: str) -> None:
     "--allow-private-webhooks",
     "private_webhooks",
     is_flag=True,
-    help="Deliver webhooks to addresses that are not on the Internet, too: this host, your "
-    "network. Else only those webhooks that an administrator allowed it.",
+    help="Let all webhooks reach addresses that are not on the Internet: this host, your "
+    "network. Default: only those that were made with --allow-private.",
 )
 @_log_level
 def gateway(

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     help="The state directory to look at, if no daemon answers that could tell.",
 )
 def command(state_dir: str | None) -> None:
-    """Examine the installation: what is amiss, and what to do about it.
+    """Examine the installation: what is wrong, and what to do about it.
 
     Works with and without a running daemon. The exit code is 1 if something must be mended;
     warnings are not counted.

@@ -104,10 +104,10 @@ def command(
 @common_options
 @click.argument("name")
 def forget(name: str) -> None:
-    """Give up the place that the daemon keeps for the consumer NAME.
+    """Delete the position that the daemon keeps for the consumer NAME.
 
-    Its program would begin anew, with what comes then. `whatsappctl metrics` shows which consumers
-    there are, and how far behind.
+    A program that uses the name again begins with what comes then. `whatsappctl metrics` shows
+    which consumers there are, and how far behind.
     """
     with client() as daemon:
         forgotten = daemon.call("events.forget", consumer=name)

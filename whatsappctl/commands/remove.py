@@ -16,14 +16,15 @@ from whatsappctl.output import print_json, say
     "--force", is_flag=True, help="Also when WhatsApp cannot be told that the device is gone."
 )
 def command(company: str, yes: bool, force: bool) -> None:
-    """Unlink COMPANY, and delete what is stored of it.
+    """Unlink COMPANY, and delete all that is stored for it.
 
     Its messages, events and files go, and API keys and webhooks that are for it alone. Only the
     audit trail still tells who did what. The account on the phone stays
     as it is. Asks first, unless --yes is given.
     """
     if not yes:
-        click.confirm(f"Unlink {company} and delete what is stored of it?", abort=True, err=True)
+        question = f"Unlink {company} and delete all that is stored for it?"
+        click.confirm(question, abort=True, err=True)
     with client() as daemon:
         answer = daemon.remove(company, force=force)
     if options().json:

@@ -17,7 +17,7 @@ PATIENCE = 15.0
 @click.group("sandbox")
 @common_options
 def command() -> None:
-    """Be the phones, and the troubles, of a daemon in sandbox mode.
+    """Virtual phones and faults, for a daemon in sandbox mode.
 
     `whatsappd run --sandbox` talks to a loopback WhatsApp instead of the real one. These commands
     are its phones:

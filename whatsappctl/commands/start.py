@@ -45,7 +45,7 @@ class View(Protocol):
 @click.option(
     "--take-over",
     is_flag=True,
-    help="Also when another program has opened this account, which then loses it.",
+    help="Also when another program has opened this account; that program then loses it.",
 )
 @click.option(
     "--new-account",

@@ -14,7 +14,7 @@ from whatsappd.errors import EXIT_FAILED
 @click.group("webhooks")
 @common_options
 def command() -> None:
-    """Webhooks: URLs that are told what happens. `whatsappd gateway` delivers.
+    """Webhooks: URLs to which `whatsappd gateway` delivers events.
 
     \b
     whatsappctl webhooks create https://hooks.shop.example/whatsapp --type message.received
@@ -81,7 +81,7 @@ def create(
 @command.command("list")
 @common_options
 def list_webhooks() -> None:
-    """Show the webhooks and how they fare."""
+    """Show the webhooks: state, how far behind, dead letters."""
     with client() as daemon:
         found = daemon.call("webhook.list")
     if options().json:
@@ -112,7 +112,7 @@ def list_webhooks() -> None:
 @common_options
 @click.argument("webhook_id", metavar="ID")
 def show(webhook_id: str) -> None:
-    """Show one webhook: what it is told, and what went wrong last."""
+    """Show one webhook: which events it gets, and what went wrong last."""
     with client() as daemon:
         found = daemon.call("webhook.get", id=webhook_id)
     if options().json:
@@ -146,7 +146,7 @@ def show(webhook_id: str) -> None:
 @click.option("--allow-private/--refuse-private", default=None,
               help="Whether it may reach addresses that are not on the Internet.")  # fmt: skip
 @click.option("--enable/--disable", "enabled", default=None,
-              help="Disabled, it keeps its place; enabled again, it goes on there.")  # fmt: skip
+              help="Disabled, it keeps its position; enabled again, it goes on there.")  # fmt: skip
 @click.option("--rotate-secret", is_flag=True, help="Sign with a new secret, and print it.")
 def update(
     webhook_id: str,
@@ -160,7 +160,7 @@ def update(
     enabled: bool | None,
     rotate_secret: bool,
 ) -> None:
-    """Configure a webhook anew; what is not given stays. A paused one is tried again at once."""
+    """Change a webhook; what is not given stays as it is. A paused one is tried again at once."""
     if (companies and all_companies) or (types and all_types):
         raise click.UsageError("name some, or say all: not both")
     changes: dict[str, Any] = {
@@ -195,7 +195,7 @@ def update(
 @common_options
 @click.argument("webhook_id", metavar="ID")
 def remove(webhook_id: str) -> None:
-    """Remove a webhook, its place in the log, and its dead letters."""
+    """Delete a webhook, its position in the log, and its dead letters."""
     with client() as daemon:
         removed = daemon.call("webhook.remove", id=webhook_id)
     if options().json:
@@ -209,7 +209,10 @@ def remove(webhook_id: str) -> None:
 @click.argument("webhook_id", metavar="ID")
 @click.pass_context
 def test(ctx: click.Context, webhook_id: str) -> None:
-    """Deliver a `webhook.test` event now, and tell what the receiver said (exit code 1: no)."""
+    """Deliver a `webhook.test` event now, and print the receiver's answer.
+
+    Exit code 1: it did not take the event.
+    """
     with client() as daemon:
         tested = daemon.call("webhook.test", id=webhook_id)
     if options().json:
