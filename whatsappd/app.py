@@ -51,8 +51,8 @@ from whatsappd.sessions.clock_watch import ClockWatch
 from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
+from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.pool import Pool
-from whatsappd.sessions.session import SessionParts
 from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard
 from whatsappd.signals import Wishes, reload_whenever_asked
 from whatsappd.state_directory import REAL, SANDBOX, Place, StateDirectory

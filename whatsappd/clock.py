@@ -16,6 +16,7 @@ import os
 import time
 from functools import cache
 from pathlib import Path
+from typing import NamedTuple
 
 #: Set by the systemd unit.
 BOOT_ID_VARIABLE = "HOST_BOOT_ID"
@@ -30,6 +31,24 @@ def now_ms() -> int:
 def steady_ms() -> int:
     """Milliseconds since some moment before this process began; for differences only."""
     return time.monotonic_ns() // 1_000_000
+
+
+class Moment(NamedTuple):
+    """One moment by two of the clocks.
+
+    What is shown to people is by the wall clock; what is waited for and judged is by the other one.
+    """
+
+    wall_ms: int
+    steady_ms: int
+
+    def after(self, delay_ms: int) -> Moment:
+        return Moment(self.wall_ms + delay_ms, self.steady_ms + delay_ms)
+
+
+def moment() -> Moment:
+    """Now."""
+    return Moment(now_ms(), steady_ms())
 
 
 def settled_ms() -> int:

@@ -22,7 +22,8 @@ from whatsappd.engines.protocol import WorkerMethod
 from whatsappd.engines.worker_process import SpawnedProcess, WorkerProcess
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
 from whatsappd.sessions.inbound import InboundLog
-from whatsappd.sessions.session import CompanySession, SessionParts
+from whatsappd.sessions.parts import SessionParts
+from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.acquaintances import Contacts

@@ -102,7 +102,7 @@ class SessionsApi:
 
     def _qr(self, _call: Call, params: OneCompany) -> api.ShownQrCode:
         session = self._pool.get(validate_company(params.company))
-        shown = session.pairing.code
+        shown = session.shown_code
         if shown is None:
             raise WrongState(
                 f"{session.company} shows no QR code: it is {session.state} ({session.cause})",

@@ -11,12 +11,13 @@ from __future__ import annotations
 import random
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import structlog
 import trio
 
 from whatsappd.clock import settled_ms
+from whatsappd.engines.port import EngineWorker
 from whatsappd.engines.protocol import SendFate, SendRefusal
 from whatsappd.errors import (
     InvalidParams,
@@ -31,11 +32,11 @@ from whatsappd.model.jid import parse_recipient
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.delivery import SENT_OR_BEYOND
 from whatsappd.rules.reply_priority import REPLIES_IN_A_ROW
+from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.handover import settle_refusal
 from whatsappd.sessions.pacing import Pacing
 from whatsappd.sessions.rate_holds import RateHolds
 from whatsappd.sessions.send_turn import LookUp, SendTurn
-from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.port import Handover, Outbox
 
@@ -72,11 +73,39 @@ class SendAck(NamedTuple):
 Settle = SendAck | Callable[[], Awaitable[Row | None]]
 
 
+class SendingSession(Protocol):
+    """The part of a session that its dispatcher knows; see `CompanySession`."""
+
+    @property
+    def company(self) -> str: ...
+
+    @property
+    def counters(self) -> SessionCounters: ...
+
+    @property
+    def can_send(self) -> bool: ...
+
+    @property
+    def handing_over(self) -> trio.Lock: ...
+
+    async def wait_changed(self) -> None: ...
+
+    def connected_worker(self, purpose: str) -> EngineWorker: ...
+
+    async def trace(self, secret: bytes) -> str | None: ...
+
+    async def replace_worker(self) -> None: ...
+
+    async def replace_hung_worker(self) -> None: ...
+
+    async def replace_stuck_worker(self) -> None: ...
+
+
 class Dispatcher:
     """Runs beside its session, and hands over whenever that is connected."""
 
     def __init__(
-        self, session: CompanySession, outbox: Outbox, pacing: Pacing, settings: SessionSettings
+        self, session: SendingSession, outbox: Outbox, pacing: Pacing, settings: SessionSettings
     ) -> None:
         self._session = session
         self._pacing = pacing

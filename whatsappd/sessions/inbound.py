@@ -74,13 +74,12 @@ class InboundLog:
         self._intake = intake
         self._retry_s = retry_s
 
-    async def append(self, drafts: list[Draft]) -> None:
-        """Log events of our own making.
-
-        Raises:
-            StoreFailed: they are not logged.
-        """
-        await self._events.append(*drafts)
+    async def note(self, draft: Draft) -> None:
+        """Log an event of our own making; a disk that refuses it must not stop supervision."""
+        try:
+            await self._events.append(draft)
+        except StoreFailed as error:
+            log.error("event_not_logged", company=draft.company, reason=error.message)
 
     async def taken(self, company: str) -> int:
         """The number of the company's last event that is on disk: where its worker goes on.

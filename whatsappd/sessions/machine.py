@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from whatsappd.clock import Moment
 from whatsappd.model.session import SessionState
 from whatsappd.rules import incidents
 from whatsappd.rules.incidents import Incident
@@ -33,19 +34,6 @@ _NO_ERRORS = frozenset(
         *(SessionCause.RETRY_DUE, SessionCause.KEEPALIVE_RESTORED, SessionCause.RECYCLED),
     }
 )
-
-
-class Moment(NamedTuple):
-    """One moment by two of `clock`'s clocks, in milliseconds.
-
-    What is shown to people is by the wall clock; what is waited for and judged is by the other one.
-    """
-
-    wall_ms: int
-    steady_ms: int
-
-    def after(self, delay_ms: int) -> Moment:
-        return Moment(self.wall_ms + delay_ms, self.steady_ms + delay_ms)
 
 
 class SessionStep(NamedTuple):

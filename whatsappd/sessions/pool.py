@@ -21,7 +21,8 @@ from whatsappd.rules.lifecycle import PARKED, start_refusal
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.sessions.pacing import Pacing, PacingParts
-from whatsappd.sessions.session import CompanySession, SessionParts
+from whatsappd.sessions.parts import SessionParts
+from whatsappd.sessions.session import CompanySession
 from whatsappd.state_directory import StateDirectory
 from whatsappd.store.sqlite.audit import Note, unnoted
 from whatsappd.store.sqlite.removal import Removals

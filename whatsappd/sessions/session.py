@@ -9,57 +9,31 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
-from typing import NamedTuple
 
 import structlog
 import trio
 
-from whatsappd.clock import now_ms, steady_ms
-from whatsappd.engines.decode import WorkerEvent
-from whatsappd.engines.port import Engine, EngineWorker, KernelView
-from whatsappd.engines.protocol import (
-    ACCOUNT,
-    KINDS,
-    ClientConnected,
-    ClientEvent,
-    DevicePaired,
-    EventKind,
-    QrShown,
-    UnreadableEvent,
-)
+from whatsappd.clock import moment, now_ms, steady_ms
+from whatsappd.engines.port import EngineWorker, KernelView
 from whatsappd.errors import StoreFailed, WorkerGone, WrongState
-from whatsappd.model.event import SESSION_QR, SESSION_STATE, Draft
+from whatsappd.model.event import SESSION_STATE, Draft
 from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.incidents import UNLINKED_ON_REQUEST, Incident, plain, recycled
 from whatsappd.rules.lifecycle import ALIVE, WAITING, SessionCause, start_refusal
 from whatsappd.rules.session_health import Judgement, Observation
-from whatsappd.sessions.account_guard import AccountGuard
-from whatsappd.sessions.checkup import Checkups, HealthAnswer, OpenedFiles, ask
+from whatsappd.sessions.checkup import Checkups, HealthAnswer, ask
 from whatsappd.sessions.counters import SessionCounters
-from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.sessions.identity import SessionIdentity, StatusFacts, status_of
-from whatsappd.sessions.inbound import InboundLog, is_own
-from whatsappd.sessions.machine import Moment, SessionMachine, SessionStep
-from whatsappd.sessions.pairing import PairingCodes
-from whatsappd.sessions.settings import SessionSettings
-from whatsappd.sessions.worker_event_causes import meaning_of
-from whatsappd.sessions.worker_life import WorkerLife, WorkerStart
-from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.companies import Companies, Company
+from whatsappd.sessions.machine import SessionMachine, SessionStep
+from whatsappd.sessions.pairing import ShownCode
+from whatsappd.sessions.parts import SessionParts
+from whatsappd.sessions.session_record import SessionRecord
+from whatsappd.sessions.worker_life import WorkerLife
+from whatsappd.sessions.worker_news import WorkerNews
+from whatsappd.store.sqlite.companies import Company
 
 log = structlog.get_logger()
-
-
-class SessionParts(NamedTuple):
-    """What all sessions work with."""
-
-    engine: Engine
-    companies: Companies
-    inbound: InboundLog
-    outbox: Outbox
-    settings: SessionSettings
 
 
 class CompanySession:
@@ -80,20 +54,13 @@ class CompanySession:
         """
         self.company = company = known.company
         self.directory = directory
-        self.pairing = PairingCodes()
         self._parts = parts
         self._settings = parts.settings
-        self._machine = SessionMachine(parts.settings, _now())
+        self._machine = SessionMachine(parts.settings, moment())
         self.checkups = Checkups(company, parts.settings, self._machine.counters)
-        self._life = WorkerLife(
-            company, directory, parts.engine, parts.settings, self._machine, self
-        )
-        self._guard = AccountGuard(company, parts.companies)
-        self._files = OpenedFiles((directory, directory / ACCOUNT))
-        self._wanted = known.wanted
-        self._identity = SessionIdentity(known.jid, known.lid, known.push_name)
-        self._account = known.account if known.claimed else None
-        self._last_inbound_ms = last_inbound_ms
+        self._record = SessionRecord(known, parts.companies, last_inbound_ms)
+        self._news = WorkerNews(self._record, parts, self._machine, self._happened)
+        self._life = WorkerLife(self._record, directory, parts, self._machine, self._news)
         self._lock = trio.Lock()
         self._changed = trio.Event()
         self._log = log.bind(company=company)
@@ -124,25 +91,31 @@ class CompanySession:
     @property
     def last_inbound_ms(self) -> int | None:
         """When something arrived from WhatsApp last, in epoch milliseconds."""
-        return self._last_inbound_ms
+        return self._record.last_inbound_ms
 
     @property
     def wanted(self) -> bool:
         """Whether it should be running, also after a reboot."""
-        return self._wanted
+        return self._record.wanted
 
     @property
     def identity(self) -> SessionIdentity:
-        return self._identity
+        return self._record.identity
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether it has an account on WhatsApp, as far as is known."""
+        return self._record.is_linked
 
     @property
     def account(self) -> str | None:
         """The JID of the account that the company is bound to; see `rules.binding`."""
-        return self._account
+        return self._record.account
 
     @property
-    def is_linked(self) -> bool:
-        return self._identity.jid is not None
+    def shown_code(self) -> ShownCode | None:
+        """The QR code that can be scanned now."""
+        return self._news.pairing.code
 
     @property
     def can_send(self) -> bool:
@@ -188,12 +161,12 @@ class CompanySession:
     ) -> SessionStatus:
         facts = StatusFacts(
             company=self.company,
-            wanted=self._wanted,
-            identity=self._identity,
-            account=self._account,
+            wanted=self.wanted,
+            identity=self.identity,
+            account=self.account,
             worker_pid=self.worker_pid,
-            qr=self.pairing.code.qr if self.pairing.code else None,
-            last_inbound_ms=self._last_inbound_ms,
+            qr=self.shown_code.qr if self.shown_code else None,
+            last_inbound_ms=self.last_inbound_ms,
         )
         return status_of(
             self._machine,
@@ -232,13 +205,13 @@ class CompanySession:
         Raises:
             WrongState: the account was taken over by another process, and `take_over` is False.
         """
-        self._wanted = True
+        self._record.note_wanted()
         refusal = None if take_over else start_refusal(self.state)
         if refusal:
             raise WrongState(f"{self.company}: {refusal}", company=self.company, state=self.state)
         if self.state not in ALIVE:
             self._machine.forgive()
-        await self.happened(plain(SessionCause.TAKE_OVER if take_over else SessionCause.START))
+        await self._happened(plain(SessionCause.TAKE_OVER if take_over else SessionCause.START))
 
     async def stop(self, *, words: str | None = None) -> None:
         """Bring the session down; returns when its process is gone.
@@ -251,38 +224,23 @@ class CompanySession:
     async def begin_stop(self, *, words: str | None = None) -> None:
         """`stop`, without waiting for the process to be gone."""
         incident = plain(SessionCause.STOP)
-        await self.happened(incident if words is None else incident._replace(words=words))
+        await self._happened(incident if words is None else incident._replace(words=words))
 
     async def settled(self) -> None:
         """Wait until what was begun is done, or the session's task is at its end."""
         await self._life.settled()
 
     async def unwant(self) -> None:
-        """It is not to be brought back, also after a reboot.
-
-        Raises:
-            StoreFailed: it still is.
-        """
-        await self._parts.companies.put_unwanted(self.company)
-        self._wanted = False
+        """It is not to be brought back, also after a reboot. Raises StoreFailed: it still is."""
+        await self._record.unwant()
 
     async def leave_account(self) -> None:
-        """End the company's tie to its account, so that it may be linked with another one.
-
-        Raises:
-            StoreFailed: it is still bound to it.
-        """
-        await self._parts.companies.leave_account(self.company)
-        self._account = None
+        """End the company's tie to its account. Raises StoreFailed: it is still bound to it."""
+        await self._record.leave_account()
 
     async def give_account_up(self) -> None:
-        """Let other companies have its account; who was known to it is remembered.
-
-        Raises:
-            StoreFailed: it is still its own.
-        """
-        await self._parts.companies.give_account_up(self.company)
-        self._account = None
+        """Let other companies have its account. Raises StoreFailed: it is still its own."""
+        await self._record.give_account_up()
 
     async def begin_logout(self) -> None:
         """Unlink the device at WhatsApp, and stop, without waiting for the process to be gone.
@@ -309,14 +267,14 @@ class CompanySession:
         except BaseException:
             machine.unlink_words = None
             raise
-        await self.happened(Incident(SessionCause.LOGGED_OUT, UNLINKED_ON_REQUEST))
+        await self._happened(Incident(SessionCause.LOGGED_OUT, UNLINKED_ON_REQUEST))
 
     async def _unlink_held(self) -> None:
-        machine, guard = self._machine, self._guard
+        machine, guard = self._machine, self._news.guard
         guard.is_unlinking = True
         machine.unlink_words = UNLINKED_ON_REQUEST
         try:
-            await self.happened(plain(SessionCause.UNLINK))
+            await self._happened(plain(SessionCause.UNLINK))
             with trio.move_on_after(self._settings.unlink_deadline_s):
                 while self.state in ALIVE | WAITING:
                     await self.wait_changed()
@@ -342,21 +300,21 @@ class CompanySession:
 
     async def replace_hung_worker(self) -> None:
         """Kill a worker that answers nothing; a new one follows after the usual pause."""
-        await self.happened(plain(SessionCause.HUNG))
+        await self._happened(plain(SessionCause.HUNG))
 
     async def replace_worker(self) -> None:
         """Replace the worker after a defect of ours that left unknown what it is at.
 
         The next one finds out what became of messages that were being handed over.
         """
-        await self.happened(plain(SessionCause.DEFECT))
+        await self._happened(plain(SessionCause.DEFECT))
 
     async def replace_stuck_worker(self) -> None:
         """Let a new worker take over from one that waits in vain for WhatsApp's acknowledgement.
 
         Call it between two messages. The message itself has arrived.
         """
-        await self.happened(recycled("WhatsApp acknowledged a message no more"))
+        await self._happened(recycled("WhatsApp acknowledged a message no more"))
 
     async def recycle(self, why: str) -> bool:
         """Let a new worker take over, between two messages; whether it does.
@@ -372,12 +330,12 @@ class CompanySession:
                 with trio.move_on_after(settings.confirm_grace_s):
                     since_ms = now_ms() - round(settings.confirm_grace_s * 1000)
                     await self._parts.outbox.view.wait_confirmed(self.company, since_ms)
-                await self.happened(recycled(why), generation)
+                await self._happened(recycled(why), generation)
         return generation != self._machine.generation
 
     async def trace(self, secret: bytes) -> str | None:
         """WhatsApp's id of an attempt that had no proper answer; None if it cannot be known."""
-        engine, jid = self._parts.engine, self._identity.jid
+        engine, jid = self._parts.engine, self._record.identity.jid
         try:
             evidence = await engine.find_attempts(self.directory, [secret], jid=jid)
         except StoreFailed as error:
@@ -394,18 +352,18 @@ class CompanySession:
         """
         await self._life.run()
 
-    async def happened(self, incident: Incident, generation: int | None = None) -> None:
+    async def _happened(self, incident: Incident, generation: int | None = None) -> None:
         """Let the machine take an incident, do what it decides, and record it.
 
         Args:
             generation: of the worker that it is about; None: whichever there is.
         """
         async with self._lock:
-            taken = self._machine.take(incident, _now(), generation=generation)
+            taken = self._machine.take(incident, moment(), generation=generation)
             if taken is None:
                 return
             if taken.state is not SessionState.PAIRING:
-                self.pairing.hide()
+                self._news.pairing.hide()
             self._life.do(taken.action)
             self._log.info(
                 "session_state", state=str(taken.state), before=str(taken.before), cause=taken.words
@@ -416,11 +374,11 @@ class CompanySession:
             with trio.CancelScope(shield=True):
                 if taken.cause is SessionCause.LOGGED_OUT:
                     last = self._machine.generation - 1
-                    self._life.drops_spool = self._guard.is_foreign(last)
-                    await self._take_identity(SessionIdentity())
-                await self._record(taken)
+                    self._life.drops_spool = self._news.guard.is_foreign(last)
+                    await self._record.identify(SessionIdentity())
+                await self._log_step(taken)
 
-    async def _record(self, taken: SessionStep) -> None:
+    async def _log_step(self, taken: SessionStep) -> None:
         next_try = self._machine.next_try
         data = {
             "state": str(taken.state),
@@ -429,125 +387,15 @@ class CompanySession:
             "cause": taken.words,
             "next_try_ms": next_try.wall_ms if next_try else None,
             "worker_pid": self.worker_pid if taken.state in ALIVE else None,
-            "jid": self._identity.jid,
+            "jid": self._record.identity.jid,
         }
-        await self._log_drafts([Draft(self.company, SESSION_STATE, data)])
-
-    async def _log_drafts(self, drafts: list[Draft]) -> None:
-        """Log what is about the session itself; a full disk must not stop supervision."""
-        try:
-            await self._parts.inbound.append(drafts)
-        except StoreFailed as error:
-            self._log.error("event_not_logged", reason=error.message)
-
-    # --- for its workers (`worker_life.SessionSide`) -----------------------------------------
-
-    async def prepare_worker(self, generation: int) -> WorkerStart | None:
-        self.pairing.begin()
-        refusal = await self._guard.look(self._identity, generation)
-        if refusal is not None:
-            await self.happened(refusal, generation)
-            return None
-        attempts, jid = (
-            await self._parts.outbox.handovers.interrupted(self.company),
-            self._identity.jid,
-        )
-        return WorkerStart(await self._parts.inbound.taken(self.company), attempts, jid)
-
-    async def opened(self, start: WorkerStart) -> None:
-        await trio.to_thread.run_sync(self._files.note)
-        # However long our disk refuses it, which is no fault of the worker's: only the chats
-        # of these messages wait.
-        await settle_cut_off(
-            self._parts.outbox.handovers,
-            self.company,
-            start.attempts,
-            partial(self._parts.engine.find_attempts, self.directory, jid=start.jid),
-            retry_s=self._settings.retry_store_s,
-        )
-
-    async def take_events(self, events: list[WorkerEvent], generation: int) -> int | None:
-        """Log what arrived from WhatsApp, and act on what is about the session, in order.
-
-        Returns the number of the last event that is on disk now, if that is news.
-        """
-        inbound = self._parts.inbound
-        messages: list[WorkerEvent] = []
-        taken: int | None = None
-        for told in events:
-            if told.is_from_whatsapp and self._guard.is_foreign(generation):
-                continue  # not confirmed either: the worker keeps it, for whom it may concern
-            if told.is_from_whatsapp and not is_own(told.event):
-                self.counters.inbound[KINDS[type(told.event)]] += 1
-            if isinstance(told.event, UnreadableEvent):
-                self._note_unreadable(told.event)
-            if told.is_inbound:
-                self._last_inbound_ms = now_ms()
-                messages.append(told)
-                continue
-            taken = await inbound.take(self.company, messages) or taken
-            messages = []
-            await self._take_news(told.event, generation)
-        return await inbound.take(self.company, messages) or taken
-
-    def _note_unreadable(self, event: UnreadableEvent) -> None:
-        """A contact can send thousands: with each doubling of their number, one line says so."""
-        count = self.counters.inbound[EventKind.UNREADABLE]
-        if count & (count - 1) == 0:
-            self._log.warning("event_unreadable", of=event.of, reason=event.error, so_far=count)
-
-    async def _take_news(self, event: ClientEvent, generation: int) -> None:
-        news = meaning_of(event, codes_ran_out=self.pairing.ran_out)
-        if news.error is not None:
-            self._machine.note_error(news.error, _now())
-        match event:
-            case DevicePaired():
-                self._guard.paired(event, generation)
-            case ClientConnected():
-                if not await self._admit(event, generation):
-                    return
-        if news.incident is not None:
-            await self.happened(news.incident, generation)
-        if isinstance(event, QrShown):
-            await self._show_qr(event.code, generation)
-
-    async def _admit(self, told: ClientConnected, generation: int) -> bool:
-        """Whether a worker that is connected may go on, with the account that it has."""
-        if generation == self._machine.generation:
-            found = await self._guard.admit(told, self._identity, generation)
-            if found.unlinks:
-                self._machine.unlink_words = found.unlink_words or self._machine.unlink_words
-                self._life.unlink_now.set()
-            if found.takes_identity:
-                await self._take_identity(SessionIdentity(told.jid, told.lid, told.push_name))
-            if found.incident is not None:
-                await self.happened(found.incident, generation)
-            if not found.may_go_on:
-                return False
-            self._account = found.account or self._account
-        if told.jid is not None:  # else the worker could not read who it is
-            await self._take_identity(SessionIdentity(told.jid, told.lid, told.push_name))
-        return True
-
-    async def _show_qr(self, code: str, generation: int) -> None:
-        if generation != self._machine.generation:
-            return
-        shown = self.pairing.show(code, now_ms())
-        self.counters.qr_codes += 1
-        await self._log_drafts([Draft(self.company, SESSION_QR, shown.as_event())])
-
-    async def _take_identity(self, identity: SessionIdentity) -> None:
-        self._identity = identity
-        try:
-            await self._parts.companies.put_identity(self.company, **identity._asdict())
-        except StoreFailed as error:
-            self._log.error("identity_not_stored", reason=error.message)
+        await self._parts.inbound.note(Draft(self.company, SESSION_STATE, data))
 
     # --- health ------------------------------------------------------------------------------
 
     async def check_health(self) -> None:
         """Ask the worker how it is, and have it replaced if `rules.session_health` says so."""
-        await trio.to_thread.run_sync(self._files.look)
+        await trio.to_thread.run_sync(self._life.files.look)
         machine = self._machine
         worker, generation, since = self._life.worker, machine.generation, machine.since
         answer = HealthAnswer()
@@ -557,7 +405,7 @@ class CompanySession:
             answer = HealthAnswer()  # it was about another worker, or another state of it
         judgement = self.checkups.take(self._observe(answer), machine.generation, answer)
         if judgement.replace is not None:
-            await self.happened(Incident(*judgement.replace), generation)
+            await self._happened(Incident(*judgement.replace), generation)
 
     def judgement(self) -> Judgement:
         """How the session is now, as far as the last check can tell."""
@@ -568,7 +416,7 @@ class CompanySession:
     def _observe(self, answer: HealthAnswer) -> Observation:
         machine = self._machine
         return Observation(
-            wanted=self._wanted,
+            wanted=self.wanted,
             state=machine.state,
             cause=machine.cause,
             since_ms=machine.since.steady_ms,
@@ -577,9 +425,5 @@ class CompanySession:
             asked=answer.asked,
             socket_up=answer.socket_up,
             logged_in=answer.logged_in,
-            files=self._files.trouble,
+            files=self._life.files.trouble,
         )
-
-
-def _now() -> Moment:
-    return Moment(now_ms(), steady_ms())

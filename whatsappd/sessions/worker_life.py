@@ -1,88 +1,56 @@
 """The lives of one company's workers: each is started and ended here, one after another.
 
 `SessionMachine` decides that a worker is to be started, ended or replaced; `do` hands that to the
-task which `run` is, so that a company never has two workers. What happens meanwhile goes back to
-the session as incidents (`SessionSide`).
+task which `run` is, so that a company never has two workers. What happens to a worker goes back to
+the session as incidents; what it brings is taken by `WorkerNews`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
-from typing import NamedTuple, Protocol
 
 import trio
 
 from whatsappd.clock import steady_ms
 from whatsappd.engines.decode import WorkerEvent
-from whatsappd.engines.port import Engine, EngineWorker
-from whatsappd.engines.protocol import SPOOL
+from whatsappd.engines.port import EngineWorker
+from whatsappd.engines.protocol import ACCOUNT, SPOOL
 from whatsappd.errors import StoreFailed, WorkerFailed, WorkerGone
 from whatsappd.model.session import SessionState
 from whatsappd.rules import incidents
 from whatsappd.rules.incidents import UNLINKED_ON_REQUEST, Incident, plain
 from whatsappd.rules.lifecycle import ALIVE, SessionCause, WorkerAction
+from whatsappd.sessions.checkup import OpenedFiles
+from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.sessions.machine import SessionMachine
-from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.port import Handover
-
-
-class WorkerStart(NamedTuple):
-    """What a new worker begins with."""
-
-    taken: int  # the number of the last event that is on disk
-    attempts: Sequence[Handover]  # to send, which its predecessor left without an answer
-    jid: str | None  # of the device that they were made with
-
-
-class SessionSide(Protocol):
-    """What the session does for its workers."""
-
-    async def happened(self, incident: Incident, generation: int | None = None) -> None:
-        """Take an incident, of the worker of this generation."""
-        ...
-
-    async def prepare_worker(self, generation: int) -> WorkerStart | None:
-        """Get ready for a new worker; None: there is to be none, and that was told."""
-        ...
-
-    async def take_events(self, events: list[WorkerEvent], generation: int) -> int | None:
-        """Take what a worker brought; the number of the last event on disk, if that is news."""
-        ...
-
-    async def opened(self, start: WorkerStart) -> None:
-        """A worker has opened the account; what its predecessor left can be settled."""
-        ...
-
-    @property
-    def is_linked(self) -> bool:
-        """Whether the company has an account, as far as is known."""
-        ...
+from whatsappd.sessions.parts import SessionParts
+from whatsappd.sessions.session_record import SessionRecord
+from whatsappd.sessions.worker_news import WorkerNews
 
 
 class WorkerLife:
     def __init__(
         self,
-        company: str,
+        record: SessionRecord,
         directory: Path,
-        engine: Engine,
-        settings: SessionSettings,
+        parts: SessionParts,
         machine: SessionMachine,
-        session: SessionSide,
+        news: WorkerNews,
     ) -> None:
         self.worker: EngineWorker | None = None
+        self.files = OpenedFiles((directory, directory / ACCOUNT))
         #: Held by the dispatcher while a message is being handed over.
         self.handing_over = trio.Lock()
         #: Have what a foreign account's worker kept go with that worker.
         self.drops_spool = False
-        #: Tells the present worker's task to unlink the device.
-        self.unlink_now = trio.Event()
-        self._company = company
+        self._record = record
         self._directory = directory
-        self._engine = engine
-        self._settings = settings
+        self._parts = parts
+        self._settings = parts.settings
         self._machine = machine
-        self._session = session
+        self._news = news
+        self._happened = news.happened
         self._action: WorkerAction | None = None
         self._wake = trio.Event()
         self._settled = trio.Event()
@@ -132,7 +100,7 @@ class WorkerLife:
         if self._action is not None:
             self._wake.set()
         elif self._machine.state in ALIVE:  # the worker ended with that run
-            await self._session.happened(plain(SessionCause.DEFECT))
+            await self._happened(plain(SessionCause.DEFECT))
         else:
             self._set_timer(nursery)
 
@@ -163,7 +131,7 @@ class WorkerLife:
     async def _retry_later(self, delay: float, generation: int, timer: trio.CancelScope) -> None:
         with timer:
             await trio.sleep(delay)
-            await self._session.happened(plain(SessionCause.RETRY_DUE), generation)
+            await self._happened(plain(SessionCause.RETRY_DUE), generation)
 
     async def _end_worker(self, grace_s: float) -> None:
         worker = self.worker  # it may end by itself meanwhile
@@ -176,7 +144,7 @@ class WorkerLife:
                 # worker would log in with it, and be told the same again.
                 await trio.sleep(self._settings.logout_grace_s)
             # An account that was never paired cannot be stopped from inside, only killed.
-            await worker.shut_down(grace_s if self._session.is_linked else 0)
+            await worker.shut_down(grace_s if self._record.is_linked else 0)
             with trio.move_on_after(grace_s):
                 await self._done.wait()
         self._scope.cancel()
@@ -200,27 +168,29 @@ class WorkerLife:
             done.set()
 
     async def _not_started(self, reason: str, generation: int) -> None:
-        await self._session.happened(incidents.spawn_failed(reason), generation)
+        await self._happened(incidents.spawn_failed(reason), generation)
 
     async def _work_once(self, generation: int) -> None:
-        session, machine = self._session, self._machine
+        parts, company = self._parts, self._record.company
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        self.unlink_now = unlink_now = trio.Event()
-        start = await session.prepare_worker(generation)
-        if start is None:
+        unlink_now = await self._news.prepare(generation)
+        if unlink_now is None:
             return
-        refused_calls = machine.counters.refused_calls
+        jid = self._record.identity.jid
+        attempts = await parts.outbox.handovers.interrupted(company)
+        taken = await parts.inbound.taken(company)
+        refused_calls = self._machine.counters.refused_calls
 
         def count_refused(call: str) -> None:
             refused_calls[call] += 1
 
-        worker = await self._engine.start_worker(self._company, self._directory, count_refused)
+        worker = await parts.engine.start_worker(company, self._directory, count_refused)
         self.worker = worker
 
         async def on_events(events: list[WorkerEvent]) -> None:
-            taken = await session.take_events(events, generation)
-            if taken is not None:
-                await worker.confirm(taken)
+            on_disk = await self._news.take(events, generation)
+            if on_disk is not None:
+                await worker.confirm(on_disk)
 
         async with trio.open_nursery() as nursery:
 
@@ -228,24 +198,33 @@ class WorkerLife:
                 task_status.started()
                 status = await worker.run(on_events)
                 ended = incidents.exited(str(status), worker.crash, worker.broken)
-                await session.happened(ended, generation)
+                await self._happened(ended, generation)
                 nursery.cancel_scope.cancel()
 
             await nursery.start(run_worker)
             nursery.start_soon(self._unlink_when_told, worker, generation, unlink_now)
             with trio.move_on_after(self._settings.open_deadline_s) as deadline:
                 try:
-                    await worker.open(taken=start.taken, log_level=self._settings.library_log_level)
+                    await worker.open(taken=taken, log_level=self._settings.library_log_level)
                 except WorkerGone:
                     return  # its exit is told by run_worker, with the status
                 except WorkerFailed as error:
                     await self._not_started(error.message, generation)
                     return
             if deadline.cancelled_caught:
-                await session.happened(plain(SessionCause.HUNG), generation)
+                await self._happened(plain(SessionCause.HUNG), generation)
                 return
-            await session.happened(plain(SessionCause.OPENED), generation)
-            await session.opened(start)
+            await self._happened(plain(SessionCause.OPENED), generation)
+            await trio.to_thread.run_sync(self.files.note)
+            # However long our disk refuses it, which is no fault of the worker's: only the chats
+            # of these messages wait.
+            await settle_cut_off(
+                parts.outbox.handovers,
+                company,
+                attempts,
+                partial(parts.engine.find_attempts, self._directory, jid=jid),
+                retry_s=self._settings.retry_store_s,
+            )
 
     async def _unlink_when_told(
         self, worker: EngineWorker, generation: int, told: trio.Event
@@ -270,4 +249,4 @@ class WorkerLife:
             incident = Incident(SessionCause.ACCOUNT_TAKEN, words)
         else:
             incident = Incident(SessionCause.LOGGED_OUT, words or UNLINKED_ON_REQUEST)
-        await self._session.happened(incident, generation)
+        await self._happened(incident, generation)

@@ -77,7 +77,7 @@ class ScriptedSession:
     async def wait_changed(self) -> None:
         await self._changed.wait()
 
-    def connected_worker(self, _purpose: str) -> FakeWorker:
+    def connected_worker(self, purpose: str) -> FakeWorker:
         if self.state is not SessionState.CONNECTED:
             raise WrongState(f"not connected: {self.state}")
         return self.worker
@@ -85,7 +85,13 @@ class ScriptedSession:
     async def replace_stuck_worker(self) -> None:
         self.replaced += 1
 
-    async def trace(self, _secret: bytes) -> str | None:
+    async def replace_worker(self) -> None:
+        raise AssertionError("no hand-over was cut off")
+
+    async def replace_hung_worker(self) -> None:
+        raise AssertionError("no worker hung")
+
+    async def trace(self, secret: bytes) -> str | None:
         return self.traced
 
 
@@ -107,7 +113,7 @@ class World:
         self.worker = FakeWorker(script)
         self.session = ScriptedSession(self.worker)
         self.dispatcher = Dispatcher(
-            self.session,  # type: ignore[arg-type]
+            self.session,
             outbox,
             pacing,
             SessionSettings(retry_store_s=0.05, slow_ack_s=0.3, late_ack_s=0.3),

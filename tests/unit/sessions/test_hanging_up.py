@@ -19,8 +19,9 @@ from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.settings import SendLimits
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
+from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.pool import Pool
-from whatsappd.sessions.session import CompanySession, SessionParts
+from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state_directory import StateDirectory
 from whatsappd.store.sqlite.acquaintances import Contacts

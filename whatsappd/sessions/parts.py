@@ -1,0 +1,19 @@
+"""What all sessions work with; made by `app`."""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from whatsappd.engines.port import Engine
+from whatsappd.sessions.inbound import InboundLog
+from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.port import Outbox
+from whatsappd.store.sqlite.companies import Companies
+
+
+class SessionParts(NamedTuple):
+    engine: Engine
+    companies: Companies
+    inbound: InboundLog
+    outbox: Outbox
+    settings: SessionSettings

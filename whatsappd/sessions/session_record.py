@@ -1,0 +1,85 @@
+"""What the store knows of one session: whether it is wanted, who it is, and whose account it has.
+
+Each change is stored and then counts, so that it is the same after a restart of the daemon.
+"""
+
+from __future__ import annotations
+
+import structlog
+
+from whatsappd.errors import StoreFailed
+from whatsappd.sessions.identity import SessionIdentity
+from whatsappd.store.sqlite.companies import Companies, Company
+
+log = structlog.get_logger()
+
+
+class SessionRecord:
+    def __init__(
+        self, known: Company, companies: Companies, last_inbound_ms: int | None = None
+    ) -> None:
+        #: When something arrived from WhatsApp last, in epoch milliseconds.
+        self.last_inbound_ms = last_inbound_ms
+        self.company = known.company
+        self._companies = companies
+        self._wanted = known.wanted
+        self._identity = SessionIdentity(known.jid, known.lid, known.push_name)
+        self._account = known.account if known.claimed else None
+
+    @property
+    def wanted(self) -> bool:
+        """Whether it should be running, also after a reboot."""
+        return self._wanted
+
+    @property
+    def identity(self) -> SessionIdentity:
+        return self._identity
+
+    @property
+    def is_linked(self) -> bool:
+        """Whether it has an account on WhatsApp, as far as is known."""
+        return self._identity.jid is not None
+
+    @property
+    def account(self) -> str | None:
+        """The JID of the account that the company is bound to; see `rules.binding`."""
+        return self._account
+
+    def note_wanted(self) -> None:
+        """It is wanted, which whoever started it has stored."""
+        self._wanted = True
+
+    async def unwant(self) -> None:
+        """It is not to be brought back any more. Raises StoreFailed: it still is."""
+        await self._companies.put_unwanted(self.company)
+        self._wanted = False
+
+    def note_account(self, account: str) -> None:
+        """`account` is the company's own, as the store has found and recorded."""
+        self._account = account
+
+    async def leave_account(self) -> None:
+        """End the company's tie to its account, so that it may be linked with another one.
+
+        Raises:
+            StoreFailed: it is still bound to it.
+        """
+        await self._companies.leave_account(self.company)
+        self._account = None
+
+    async def give_account_up(self) -> None:
+        """Let other companies have its account.
+
+        Raises:
+            StoreFailed: it is still its own.
+        """
+        await self._companies.give_account_up(self.company)
+        self._account = None
+
+    async def identify(self, identity: SessionIdentity) -> None:
+        """Take up who it is, also if the disk does not take it: the worker tells it again."""
+        self._identity = identity
+        try:
+            await self._companies.put_identity(self.company, **identity._asdict())
+        except StoreFailed as error:
+            log.error("identity_not_stored", company=self.company, reason=error.message)
