@@ -1,4 +1,4 @@
-"""`[[access]]`: from the tables of the file to `model.access.AccessRule`.
+"""Reads the access rules (`[[access]]`) of the settings' file into `model.access.AccessRule`.
 
 Names of users and groups are looked up here, once: the daemon's loop must not wait for a directory
 service, and a name that does not exist is a mistake that its writer should hear of.

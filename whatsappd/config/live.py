@@ -1,4 +1,4 @@
-"""The settings in force, and what a reload changes of them.
+"""The settings in force, and what a reload changes in them.
 
 `app` holds one `LiveSettings`; parts that follow a setting while the daemon runs register with it.
 """

@@ -1,4 +1,4 @@
-"""From what was given to settings that are right as a whole, or to everything that is wrong.
+"""Reads the settings and checks them as a whole; tells everything that is wrong at once.
 
 `whatsappd run` and `whatsappd check` call it; so does a reload, with the same sources again.
 """

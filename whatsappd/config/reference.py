@@ -1,4 +1,4 @@
-"""The sample file and the manual's table of settings, written from the definitions.
+"""The sample file and the manual's table of settings, written from what the parts declare.
 
 `whatsappd check --sample` prints the sample. After a change of the definitions,
 `python -m whatsappd.manual renew` renews the table.

@@ -1,6 +1,6 @@
-"""Where settings come from: the file, the environment, the command line; each weaker than the next.
+"""Gathers what was given: by the file, the environment, the command line. A later one wins.
 
-Only gathers what was given, with its origin. `load` decides what it is worth.
+Each value comes with its origin. `load` decides whether it is right.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""How often may be sent: one interface, kept in memory or shared through Redis."""
+"""Rate limits for sending: one contract; windows in memory, or shared through Redis."""

@@ -1,4 +1,4 @@
-"""Limits in memory: for one daemon, and for a daemon whose Redis is away."""
+"""Rate limits in memory: for a single daemon, and for one whose Redis is away."""
 
 from __future__ import annotations
 

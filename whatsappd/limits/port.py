@@ -1,4 +1,4 @@
-"""What the dispatcher knows of a limiter, whichever keeps the windows."""
+"""The contract of a rate limiter: what `sessions.pacing` asks, whatever keeps the windows."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LimitKey(NamedTuple):
 
 
 class LimiterHealth(NamedTuple):
-    """How the limits are kept just now, for `daemon.health` and the log."""
+    """Where the windows are kept now, for `daemon.health` and the log."""
 
     kind: str  # "memory" or "redis"
     trouble: str | None = None  # why the windows are not shared at present
@@ -37,11 +37,11 @@ class Limiter(Protocol):
         ...
 
     def check(self, keys: Sequence[LimitKey], now_ms: int) -> int:
-        """What `acquire` would return as far as this process knows by itself; counts nothing."""
+        """What `acquire` would return, by what this process itself has counted; counts nothing."""
         ...
 
     def restore(self, key: LimitKey, times_ms: Iterable[int]) -> None:
-        """Tells what was sent before this process began, from the outbox."""
+        """Counts what was sent before this process began, as the outbox tells."""
         ...
 
     def shift(self, by_ms: int) -> None:
@@ -49,8 +49,10 @@ class Limiter(Protocol):
         ...
 
     def forget(self, company: str) -> None:
-        """Drops the windows of a company that was removed, as far as this process has them. Those
-        in Redis end by themselves, a day later at the latest."""
+        """Drops this process's windows of a company that was removed.
+
+        Those in Redis end by themselves, after a day at most.
+        """
         ...
 
     @property

@@ -1,18 +1,17 @@
-"""Limits in Redis, shared by several daemons; in memory while Redis is away.
+"""Rate limits in Redis, shared by several daemons; in memory while Redis is away.
 
-Made by the composition root when `redis_url` is set; needs the extra `redis` (coredis). One Lua
-script checks and counts all windows of a message at once. All times in Redis are Redis' own: the
-script asks for them (TIME), so the clocks of the hosts that share a Redis may differ.
+Made by the composition root when `redis_url` is set; needs the extra `redis` (coredis). A script
+in Redis does the counting (`limits.redis_script`).
 
-Away is whatever keeps the script from counting: no connection, no answer in time, a wrong
-password, a replica that is read-only, a full memory, a missing right, a Redis Cluster. Whether
-Redis is back is tried with the script itself, which writes, so a server that answers a PING and
-refuses writes counts as away.
+Redis counts as away whenever the script cannot count: no connection, no answer in time, a wrong
+password, a read-only replica, a full memory, a missing right, a Redis Cluster. The probe that finds
+out whether Redis is back is the script itself, which writes: a server that answers PING but refuses
+writes is still away.
 
-Falling back loses nothing of this daemon's own sends: each is mirrored in memory as it is counted,
-and what was counted in memory meanwhile is handed to Redis with the next call that reaches it
-(with the same member, so that one that had arrived after all is not counted twice). While Redis
-is away, each daemon keeps the limits by itself.
+While Redis is away, each daemon keeps the limits in its own memory. None of its own sends is
+forgotten: each is also counted in memory, and what was counted there while Redis was away is sent
+to Redis with the next call that reaches it. It has the same member then, so that Redis does not
+count it twice if it had arrived after all.
 """
 
 from __future__ import annotations
@@ -31,6 +30,8 @@ from coredis.exceptions import RedisError
 from whatsappd.clock import now_ms
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimiterHealth, LimitKey
+from whatsappd.limits.redis_errors import words_for_error
+from whatsappd.limits.redis_script import COUNT_SCRIPT, PREFIX, REDIS_CLOCK, run_script
 from whatsappd.model.redis_address import RedisAddress, parse_redis_url
 from whatsappd.rules.backoff import full_jitter
 from whatsappd.supervision import Supervision
@@ -44,59 +45,11 @@ RETRY_CAP_MS = 1000
 #: Sends counted in memory that are kept for Redis. More would be older than any window.
 MAX_BACKLOG = 10_000
 
-PREFIX = "whatsappd:limit:"
-
 #: The windows that the probe counts in. They have no {hash tag} in common: a Redis Cluster, whose
 #: slots would scatter the windows of one message, refuses the script for them.
 _PROBE_KEYS = (f"{PREFIX}probe:1", f"{PREFIX}probe:2")
 _PROBE_LIMIT = 1_000_000
 _PROBE_PERIOD_MS = 1000
-
-#: Lua that puts the present into `now`, in milliseconds since the epoch. By Redis' own clock.
-REDIS_CLOCK = """
-local time = redis.call('TIME')
-local now = time[1] * 1000 + math.floor(time[2] / 1000)
-"""
-
-# KEYS: the windows. ARGV: member, then for each window: limit, period, number of backlog entries,
-# and each of these as age (milliseconds) and member. A key lives one period beyond its last entry.
-# An entry from the future was written before Redis' clock was set back, or by another Redis before
-# a failover: it counts as one of now, or it would never leave its window.
-_SCRIPT = """
-local member = ARGV[1]
-local at, wait = 2, 0
-local periods = {}
-for i, key in ipairs(KEYS) do
-  local limit, period = tonumber(ARGV[at]), tonumber(ARGV[at + 1])
-  local backlog = tonumber(ARGV[at + 2])
-  at = at + 3
-  periods[i] = period
-  for _ = 1, backlog do
-    redis.call('ZADD', key, now - tonumber(ARGV[at]), ARGV[at + 1])
-    at = at + 2
-  end
-  for _, ahead in ipairs(redis.call('ZRANGEBYSCORE', key, '(' .. now, '+inf')) do
-    redis.call('ZADD', key, now, ahead)
-  end
-  if backlog > 0 then redis.call('PEXPIRE', key, period) end
-  redis.call('ZREMRANGEBYSCORE', key, '-inf', now - period)
-  if redis.call('ZCARD', key) >= limit then
-    local own = period
-    if limit > 0 then
-      local entry = redis.call('ZRANGE', key, -limit, -limit, 'WITHSCORES')
-      own = math.min(period, tonumber(entry[2]) + period - now)
-    end
-    wait = math.max(wait, own)
-  end
-end
-if wait == 0 then
-  for i, key in ipairs(KEYS) do
-    redis.call('ZADD', key, now, member)
-    redis.call('PEXPIRE', key, periods[i])
-  end
-end
-return wait
-"""
 
 
 class RedisLimiter:
@@ -106,7 +59,7 @@ class RedisLimiter:
         self, address: RedisAddress, on_change: Callable[[LimiterHealth], None], clock: str
     ) -> None:
         self._address = address
-        self._source = clock + _SCRIPT
+        self._source = clock + COUNT_SCRIPT
         self._on_change = on_change
         self._memory = MemoryLimiter()
         self._script: Script[bytes] | None = None  # None: Redis is away
@@ -182,7 +135,7 @@ class RedisLimiter:
                 arguments += [max(0, now_ms - counted_ms), earlier]
         try:
             longest = max((key.period_ms for key in keys), default=0)
-            wait = await _run(script, [PREFIX + key.name for key in keys], arguments, longest)
+            wait = await run_script(script, [PREFIX + key.name for key in keys], arguments, longest)
         except BaseException:
             # Whether it arrived is unknown; to send it twice does no harm.
             for name, entries in taken.items():
@@ -206,7 +159,7 @@ class RedisLimiter:
         self._lost.set()
         if not self._is_told:
             self._is_told = True
-            words = _words(error, self._address.hide)
+            words = words_for_error(error, self._address.hide)
             trouble = f"Redis is away ({words}): limits are kept in memory"
             self._set_health(LimiterHealth("redis", trouble, now_ms()))
 
@@ -259,7 +212,7 @@ class RedisLimiter:
         for _ in _PROBE_KEYS:
             arguments += [_PROBE_LIMIT, _PROBE_PERIOD_MS, 0]
         with trio.fail_after(TIMEOUT_S):
-            await _run(script, _PROBE_KEYS, arguments, _PROBE_PERIOD_MS)
+            await run_script(script, _PROBE_KEYS, arguments, _PROBE_PERIOD_MS)
 
     def _client(self) -> coredis.Redis[bytes]:
         address = self._address
@@ -276,66 +229,6 @@ class RedisLimiter:
             pool_timeout=TIMEOUT_S,
             verify_version=False,
         )
-
-
-async def _run(
-    script: Script[bytes], keys: Sequence[str], arguments: list[str | int], longest_ms: int
-) -> int:
-    """What the script answers.
-
-    Raises:
-        RedisError: Redis refuses, or it is an answer that the script does not give.
-    """
-    wait = int(await script(list(keys), arguments))
-    if not 0 <= wait <= longest_ms:
-        raise RedisError(f"an answer that our script does not give: {wait}")
-    return wait
-
-
-#: The rights that the limiter's user needs in Redis, besides connecting.
-RIGHTS = (
-    "evalsha, script|load, time, zadd, zcard, zrange, zrangebyscore, zremrangebyscore and pexpire "
-    f"on ~{PREFIX}*"
-)
-_CLUSTER = "it is a Redis Cluster; use a single Redis"
-_NO_HELLO = "it has no command HELLO: it is older than Redis 6, or the command was renamed"
-#: What stands in Redis' refusals (coredis leaves out the code before them), and what it means here.
-_REFUSALS = (
-    ("read only replica", "it is read-only, as a replica is; write to the primary"),
-    ("maxmemory", "its memory is full (maxmemory, without eviction)"),
-    ("unable to persist", "it refuses writes because it cannot save to its disk"),
-    ("good replicas", "it refuses writes because it has too few replicas"),
-    ("invalid username-password", "the user or password in limits.redis_url is wrong"),
-    ("already authenticated", "it asks for a password; write it into limits.redis_url"),
-    ("authentication required", "it asks for a password; write it into limits.redis_url"),
-    ("no permissions", f"its user lacks rights; allow {RIGHTS}"),
-    ("can't run this command", f"its user lacks rights; allow {RIGHTS}"),
-    ("hash slot", _CLUSTER),
-    ("same slot", _CLUSTER),
-    ("cluster", _CLUSTER),
-    ("loading the dataset", "it is still loading its data"),
-    ("busy running a script", "it is busy with somebody's script"),
-    ("unknown command 'hello'", _NO_HELLO),
-    ("unknown command `hello`", _NO_HELLO),
-)
-#: Behind it Redis repeats what it was given: the login, cut and with other spaces.
-_REPEATED = ", with args beginning with"
-
-
-def _words(error: BaseException, hide: Callable[[str], str]) -> str:
-    """Why Redis counts as away, for people.
-
-    Args:
-        hide: takes the password out of a text, before anything of it is cut.
-    """
-    if isinstance(error, trio.TooSlowError):
-        return "no answer in time"
-    text = str(error)
-    for mark, words in _REFUSALS:
-        if mark in " ".join(text.lower().split()):
-            return words
-    text = " ".join(hide(text).partition(_REPEATED)[0].split())
-    return text[:200] or type(error).__name__
 
 
 def _first(group: BaseExceptionGroup[BaseException]) -> BaseException:

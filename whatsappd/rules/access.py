@@ -1,4 +1,4 @@
-"""What a user of the host may do, by the configured rules.
+"""What a user of the host may do, by the access rules in the settings.
 
 Rules only grant, and add up. Without any rule everybody may do everything whom the socket's
 permissions let in; with rules, root and the daemon's own user still may. Called by

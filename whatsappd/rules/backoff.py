@@ -1,4 +1,4 @@
-"""When to try again, and when to stop trying.
+"""How long to wait before the next try, and when to stop trying.
 
 Sessions, the fork server, the dispatcher and the Redis limiter ask here. Times and chance are
 arguments.
@@ -27,8 +27,10 @@ def full_jitter(attempt: int, *, base_ms: int, cap_ms: int, chance: float) -> in
 
 
 class RestartIntensity:
-    """How often something was restarted lately: more than `limit` times within `window_ms` is
-    too often, and a person should look at it (OTP's supervisors call it intensity and period)."""
+    """Tells when something is restarted too often: more than `limit` times within `window_ms`.
+
+    A person should look at it then. (OTP's supervisors call these intensity and period.)
+    """
 
     def __init__(self, limit: int, window_ms: int) -> None:
         self._limit = limit
@@ -41,5 +43,5 @@ class RestartIntensity:
         return len(self._times) > self._limit and now_ms - self._times[0] < self._window_ms
 
     def clear(self) -> None:
-        """Begins anew: a person started it."""
+        """Forgets the restarts so far: a person started it."""
         self._times.clear()
