@@ -128,7 +128,7 @@ class RpcMachine(RuleBasedStateMachine):
             server = self.server.server
             self.server.until(lambda: server.connections == 1)
             [left] = self.server.see(lambda: list(server._connections))
-            assert left._in_flight == 0
+            assert left._exchange._in_flight == 0
             assert self.server.behaviour.waiting == 0
             assert self.server.behaviour.subscribed == 0
         finally:
@@ -230,7 +230,8 @@ class RpcMachine(RuleBasedStateMachine):
     def what_is_held_is_bounded(self) -> None:
         def held() -> list[tuple[int, int]]:
             return [
-                (each._in_flight, each._output.unsent) for each in self.server.server._connections
+                (each._exchange._in_flight, each._writer.unsent)
+                for each in self.server.server._connections
             ]
 
         for in_flight, unsent in self.server.see(held):

@@ -144,7 +144,7 @@ async def test_unsent_output_stays_bounded(serve):
         await peer.send(msgpack.packb([0, 1, "test.big", [{"size": 60_000}]]) * 1000)
         await trio.testing.wait_all_tasks_blocked()
         [connection] = served.server._connections
-        assert 0 < connection._output.unsent < 100_000 + 2 * 60_100 + 100_000
+        assert 0 < connection._writer.unsent < 100_000 + 2 * 60_100 + 100_000
         for _ in range(1000):
             assert len((await peer.receive())[3]) == 60_000
 

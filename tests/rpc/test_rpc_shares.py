@@ -243,9 +243,9 @@ async def test_what_was_taken_away_ends_with_all_that_waits_to_be_sent(serve: An
         await peer.request(2, "test.wait")
         await served.until(lambda: served.behaviour.waiting == 1)
         [connection] = served.server._connections
-        await served.until(lambda: connection._output.full)
+        await served.until(lambda: connection._writer.full)
         assert served.server.end(lambda _peer: True, Denied("taken away")) == 1
-        assert connection._output.unsent == 0
+        assert connection._writer.unsent == 0
         await served.until(lambda: served.server.connections == 0)
         assert (served.behaviour.waiting, served.behaviour.subscribed) == (0, 0)
         received = 0

@@ -1,8 +1,7 @@
 """Who may call what: the access rules, applied to every call in one place.
 
-`rpc.server_connection` asks `allow` before each handler runs. What a method concerns is declared
-beside its handler (`rpc.method.Concerns`); handlers that answer about several companies ask
-`readable`.
+`rpc.exchange` asks `allow` before each handler runs. What a method concerns is declared beside its
+handler (`rpc.method.Concerns`); handlers that answer about several companies ask `readable`.
 """
 
 from __future__ import annotations
@@ -149,7 +148,7 @@ class AccessControl:
         return frozenset(named)
 
     def allow(self, call: Call, method: Method, arguments: Any) -> None:
-        """See `rpc.server_connection.Allow`.
+        """See `rpc.exchange.Allow`.
 
         Raises:
             Denied: the rules do not let this caller do it; the message says which rule would.

@@ -13,16 +13,17 @@ import socket
 from collections.abc import Callable
 from contextlib import suppress
 from functools import partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import structlog
 import trio
 
 from whatsappd.errors import BadStateDirectory, WhatsappdError
+from whatsappd.rpc.exchange import Allow, ExchangeRules, MaySpeak
 from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
 from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.peer_credentials import Peer, peer_of
-from whatsappd.rpc.server_connection import Allow, MaySpeak, ServerConnection, Service
+from whatsappd.rpc.server_connection import ServerConnection
 from whatsappd.rpc.user_shares import Share, Shares
 from whatsappd.supervision import Supervision
 from whatsappd.wire.frames import READ_SIZE
@@ -51,6 +52,15 @@ def admit_all(peer: Peer) -> None:
 def root_and_this_user(peer: Peer) -> bool:
     """Those who could do anything in our name anyway may say for whom they call."""
     return peer.uid in (0, os.geteuid())
+
+
+class _Service(NamedTuple):
+    """What every connection of one server has in common."""
+
+    rules: ExchangeRules
+    #: Asked for each new connection; raises Denied.
+    admit: Callable[[Peer], None]
+    shares: Shares
 
 
 class RpcServer:
@@ -125,7 +135,7 @@ async def serve_rpc(
     supervision = supervision or Supervision()
     stop = trio.Event()
     shares = shares or Shares(limits)
-    service = Service(table, allow, limits, may_speak, admit, shares)
+    service = _Service(ExchangeRules(table, allow, limits, may_speak), admit, shares)
     server = RpcServer(stop)
     async with trio.open_nursery() as nursery:
         accepting = trio.CancelScope()
@@ -151,7 +161,7 @@ async def _accept(
     listening: socket.socket,
     nursery: trio.Nursery,
     server: RpcServer,
-    service: Service,
+    service: _Service,
 ) -> None:
     short = False
     while True:
@@ -216,13 +226,13 @@ def _hang_up(sock: socket.socket) -> None:
 
 
 async def _serve_one(
-    sock: socket.socket, peer: Peer, share: Share, server: RpcServer, service: Service
+    sock: socket.socket, peer: Peer, share: Share, server: RpcServer, service: _Service
 ) -> None:
     connection: ServerConnection | None = None
     try:
         async with trio.open_nursery() as nursery:
             service.admit(peer)  # once more: the rules may have changed since it was accepted
-            connection = ServerConnection(sock, peer, share, nursery, service)
+            connection = ServerConnection(sock, peer, share, nursery, service.rules)
             server._connections.add(connection)
             try:
                 if server._stop.is_set():

@@ -38,15 +38,41 @@ def by_user(peer: Peer) -> Holder:
 
 
 class Share:
-    """One user's share, for as long as the user has connections."""
+    """One user's share, for as long as the user has connections: the `exchange.Allowance`."""
 
-    __slots__ = ("_line", "_worked", "connections", "holder")
+    __slots__ = ("_line", "_shares", "_worked", "connections", "holder")
 
-    def __init__(self, holder: Holder) -> None:
+    def __init__(self, holder: Holder, shares: Shares) -> None:
         self.holder = holder
         self.connections = 0
+        self._shares = shares
         self._worked = 0.0  # seconds since others had their turn
         self._line = trio.Lock()  # first come, first served
+
+    @property
+    def unsent(self) -> Places:
+        """Where bytes that wait to be read are counted."""
+        return self._shares.unsent
+
+    def take_unfinished(self, size: int) -> None:
+        """Hold bytes of a message that is not whole yet. Raises TooManyRequests."""
+        self._shares.unfinished.take(self.holder, size)
+
+    def give_unfinished(self, size: int) -> None:
+        self._shares.unfinished.give(self.holder, size)
+
+    def take_call(self) -> None:
+        """Have one more call that waits. Raises TooManyRequests."""
+        self._shares.calls.take(self.holder)
+
+    def give_call(self) -> None:
+        self._shares.calls.give(self.holder)
+
+    def denied(self, now: float) -> float:
+        """Count a denied call; how many seconds to read nothing more from that connection."""
+        if not self.holder.is_capped:
+            return 0.0  # the gateway's wrong keys are no reason to hold up its good ones
+        return self._shares.denials.wait(self.holder.name, now)
 
     def work(self, seconds: float) -> bool:
         """Count work that was done; whether it is time for `turn`."""
@@ -95,7 +121,7 @@ class Shares:
         self.connections.take(holder)
         share = self._shares.get(holder.name)
         if share is None:
-            share = self._shares[holder.name] = Share(holder)
+            share = self._shares[holder.name] = Share(holder, self)
         share.connections += 1
         return share
 
@@ -105,12 +131,6 @@ class Shares:
         share.connections -= 1
         if not share.connections:
             del self._shares[share.holder.name]
-
-    def denied(self, share: Share, now: float) -> float:
-        """Count a denied call; how many seconds to read nothing more from that connection."""
-        if not share.holder.is_capped:
-            return 0.0  # the gateway's wrong keys are no reason to hold up its good ones
-        return self.denials.wait(share.holder.name, now)
 
     def report(self) -> list[dict[str, Any]]:
         """For `daemon.limits`."""
