@@ -263,10 +263,6 @@ def test_a_module_uses_only_libraries_that_suit_its_room(path: Path) -> None:
         assert room in NEONIZE_ROOMS
 
 
-#: Imports that still close a circle. Only ever take them out of here.
-KNOWN_CIRCLES = {("whatsappctl.waiting", "whatsappctl.client")}
-
-
 def test_no_modules_import_each_other_in_a_circle() -> None:
     """Neither at run time, nor inside functions, nor for type checkers."""
     names = {dotted(path): path for path in modules()}
@@ -279,9 +275,7 @@ def test_no_modules_import_each_other_in_a_circle() -> None:
     imports: dict[str, set[str]] = {}
     for name, path in names.items():
         targets = {module_of(imported) for imported in imports_of(path, for_types=True)}
-        imports[name] = {
-            target for target in targets - {name, ""} if (name, target) not in KNOWN_CIRCLES
-        }
+        imports[name] = targets - {name, ""}
     TopologicalSorter(imports).prepare()  # raises CycleError, which names the circle
 
 

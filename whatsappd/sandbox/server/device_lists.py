@@ -20,7 +20,7 @@ from collections.abc import Iterable
 
 from whatsappd.model.jid import LID_SERVER, USER_SERVER, Jid
 from whatsappd.sandbox.protocol import adv
-from whatsappd.sandbox.protocol.node import Attrs, Node, timestamp
+from whatsappd.sandbox.protocol.node import Attrs, Node
 from whatsappd.sandbox.protocol.violations import not_implemented
 from whatsappd.sandbox.state.accounts import LinkedDevice, SandboxAccount
 from whatsappd.sandbox.state.clients import ConnectedClient
@@ -104,50 +104,56 @@ def _key_index_list(account: SandboxAccount) -> Node:
 
 
 def announce_link(board: Switchboard, device: LinkedDevice) -> None:
-    """Tell all clients that may remember the account's device list of a new device."""
+    """Tell all clients that may remember the account's device list of a device that was linked."""
     _announce(board, device, "add", list(device.account.devices.values()))
 
 
-def announce_removal(board: Switchboard, device: LinkedDevice) -> None:
-    """Tell them that a device is about to be removed; call it before `Switchboard.unlink`."""
+def remove_device(board: Switchboard, device: LinkedDevice) -> ConnectedClient | None:
+    """Unlink a device, and tell those clients of it. Returns the device's client, if connected.
+
+    The client's stream goes on; the caller ends it.
+    """
     others = [other for other in device.account.devices.values() if other is not device]
     _announce(board, device, "remove", others)
+    return board.unlink(device)
 
 
 def _announce(
     board: Switchboard, changed: LinkedDevice, change: str, remaining: list[LinkedDevice]
 ) -> None:
+    """Tell the account's own devices of the `remaining` ones, and all watchers of the change."""
     account = changed.account
     _announce_to_own(board, account, remaining, except_for=changed)
-    numbers = device_hash([account.jid, *(device.jid for device in remaining)])
-    lids = device_hash([account.lid, *(device.lid for device in remaining)])
-    index = {"key-index": str(changed.key_index)}
-    signed = _key_index_list(account)
-    # Clients remember lists by phone number (Baileys, older whatsmeow) or by LID (newer), and
-    # understand only a notification that names theirs; so everybody is told both.
-    by_lid = Node(
-        change, {"device_hash": lids}, [Node("device", {"jid": changed.lid, **index}), signed]
-    )
-    device: Attrs = {"jid": changed.jid, "lid": changed.lid, **index}
-    hashes: Attrs = {"device_hash": numbers, "device_lid_hash": lids}
-    by_number = Node(change, hashes, [Node("device", device), signed])
-    told: list[tuple[Attrs, Node]] = [
-        ({"from": account.lid}, by_lid),
-        ({"from": account.jid, "lid": account.lid}, by_number),
-    ]
+    told = _changes(changed, change, remaining)
     for phone in board.watchers.get(account.phone, ()):
         watcher = board.registry.by_phone(phone)
         if watcher is None or watcher is account:
             continue
         for watching in watcher.devices.values():
             for source, body in told:
-                attrs: Attrs = {
-                    **source,
-                    "type": "devices",
-                    "id": board.next_id(),
-                    "t": timestamp(),
-                }
-                board.deliver(watching, Node("notification", attrs, [body]))
+                board.notify(watching, {**source, "type": "devices"}, [body])
+
+
+def _changes(
+    changed: LinkedDevice, change: str, remaining: list[LinkedDevice]
+) -> list[tuple[Attrs, Node]]:
+    """What watchers are told of a device that came (`add`) or goes (`remove`), in two ways.
+
+    Clients remember lists by LID (whatsmeow today) or by phone number (Baileys, older whatsmeow),
+    and understand only a notification that names theirs; so everybody is told both.
+    """
+    account = changed.account
+    by_numbers = device_hash([account.jid, *(device.jid for device in remaining)])
+    by_lids = device_hash([account.lid, *(device.lid for device in remaining)])
+    index = {"key-index": str(changed.key_index)}
+    signed = _key_index_list(account)
+    of_lid = Node("device", {"jid": changed.lid, **index})
+    of_number = Node("device", {"jid": changed.jid, "lid": changed.lid, **index})
+    both: Attrs = {"device_hash": by_numbers, "device_lid_hash": by_lids}
+    return [
+        ({"from": account.lid}, Node(change, {"device_hash": by_lids}, [of_lid, signed])),
+        ({"from": account.jid, "lid": account.lid}, Node(change, both, [of_number, signed])),
+    ]
 
 
 def _announce_to_own(
@@ -171,16 +177,4 @@ def _announce_to_own(
     )
     for device in remaining:
         if device is not except_for:
-            board.deliver(
-                device,
-                Node(
-                    "notification",
-                    {
-                        "from": account.jid,
-                        "type": "account_sync",
-                        "id": board.next_id(),
-                        "t": timestamp(),
-                    },
-                    [listed],
-                ),
-            )
+            board.notify(device, {"from": account.jid, "type": "account_sync"}, [listed])

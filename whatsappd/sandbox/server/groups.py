@@ -12,7 +12,7 @@ all new groups. Messages to a group are in `messages`. whatsmeow: group.go.
 from __future__ import annotations
 
 from whatsappd.model.jid import LID_SERVER, Jid
-from whatsappd.sandbox.protocol.node import Attrs, Node, timestamp
+from whatsappd.sandbox.protocol.node import Attrs, Node
 from whatsappd.sandbox.protocol.violations import RequestFailed, not_implemented
 from whatsappd.sandbox.state.accounts import LinkedDevice, SandboxAccount
 from whatsappd.sandbox.state.clients import ConnectedClient
@@ -84,19 +84,17 @@ def _notify(
     *,
     except_for: LinkedDevice | None = None,
 ) -> None:
+    attrs: Attrs = {
+        "from": group.jid,
+        "type": "w:gp2",
+        "participant": by.lid,
+        "participant_pn": by.jid,
+        "addressing_mode": LID_SERVER,
+        "notify": by.shown_name,
+    }
     for device in board.groups.devices(group):
         if device is not except_for:
-            attrs: Attrs = {
-                "from": group.jid,
-                "type": "w:gp2",
-                "id": board.next_id(),
-                "t": timestamp(),
-                "participant": by.lid,
-                "participant_pn": by.jid,
-                "addressing_mode": LID_SERVER,
-                "notify": by.shown_name,
-            }
-            board.deliver(device, Node("notification", attrs, [change]))
+            board.notify(device, attrs, [change])
 
 
 def _account(client: ConnectedClient) -> SandboxAccount:

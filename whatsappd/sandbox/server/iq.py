@@ -88,8 +88,7 @@ def _linked_devices(board: Switchboard, client: ConnectedClient, node: Node) -> 
     removed = board.registry.device(wanted) if wanted else None
     if removed is None or removed.account is not device.account:
         raise RequestFailed(404, "item-not-found")
-    device_lists.announce_removal(board, removed)
-    other = board.unlink(removed)
+    other = device_lists.remove_device(board, removed)
     if removed is device and board.faults.take("end_logouts", device.account.phone) is not None:
         board.end_stream(client, device_removed())
     elif removed is device:

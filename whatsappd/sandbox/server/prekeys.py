@@ -14,7 +14,7 @@ begins a session, with less forward secrecy. whatsmeow: prekeys.go.
 from __future__ import annotations
 
 from whatsappd.model.jid import Jid
-from whatsappd.sandbox.protocol.node import SERVER, Node, timestamp
+from whatsappd.sandbox.protocol.node import SERVER, Node
 from whatsappd.sandbox.protocol.violations import ProtocolViolation, not_implemented
 from whatsappd.sandbox.state.accounts import LinkedDevice, SignedPreKey
 from whatsappd.sandbox.state.clients import ConnectedClient
@@ -119,14 +119,8 @@ def _phone_bundle(board: Switchboard, jid: Jid) -> Node:
 
 
 def _ask_for_more(board: Switchboard, device: LinkedDevice) -> None:
-    board.deliver(
-        device,
-        Node(
-            "notification",
-            {"from": SERVER, "type": "encrypt", "id": board.next_id(), "t": timestamp()},
-            [Node("count", {"value": str(len(device.prekeys))})],
-        ),
-    )
+    count = Node("count", {"value": str(len(device.prekeys))})
+    board.notify(device, {"from": SERVER, "type": "encrypt"}, [count])
 
 
 def _digest(device: LinkedDevice) -> Node:

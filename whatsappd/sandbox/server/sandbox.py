@@ -21,7 +21,7 @@ from whatsappd.sandbox.phones import pairing
 from whatsappd.sandbox.phones.qr_code import normalise_phone
 from whatsappd.sandbox.protocol.stanza_codec import StanzaCodec
 from whatsappd.sandbox.server.connection import ClientConnection
-from whatsappd.sandbox.server.device_lists import announce_removal
+from whatsappd.sandbox.server.device_lists import remove_device
 from whatsappd.sandbox.server.directory import (
     ServerIdentity,
     held_directory,
@@ -180,8 +180,7 @@ class Sandbox:
             raise SandboxFailed(f"+{account.phone} has no linked device {device}")
         chosen = list(account.devices.values()) if device is None else [account.devices[device]]
         for removed in chosen:
-            announce_removal(board, removed)
-            client = board.unlink(removed)
+            client = remove_device(board, removed)
             if client is not None:
                 board.end_stream(client, device_removed())
         board.flush()

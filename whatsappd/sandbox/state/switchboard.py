@@ -19,7 +19,7 @@ from itertools import count
 
 import trio
 
-from whatsappd.sandbox.protocol.node import SERVER, Attrs, Node
+from whatsappd.sandbox.protocol.node import SERVER, Attrs, Node, timestamp
 from whatsappd.sandbox.protocol.stanza_codec import StanzaCodec
 from whatsappd.sandbox.state.accounts import (
     LinkedDevice,
@@ -157,6 +157,11 @@ class Switchboard:
             client.in_flight.add(key)
             client.wire.enqueue(stanza)
             self._unflushed[client] = None
+
+    def notify(self, device: LinkedDevice, attrs: Attrs, content: list[Node]) -> None:
+        """Deliver a `<notification>` to a device; it gets an id and the time besides `attrs`."""
+        attrs = {**attrs, "id": self.next_id(), "t": timestamp()}
+        self.deliver(device, Node("notification", attrs, content))
 
     def settle(self, device: LinkedDevice, key: QueueKey) -> bool:
         """The device acknowledged a stanza. False if none was waiting under that key."""
