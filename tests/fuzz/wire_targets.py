@@ -195,7 +195,7 @@ def check_worker_event(value: Any) -> None:
         assert isinstance(event, WorkerEvent)
         assert event.number is None or (type(event.number) is int and 0 < event.number < 2**63)
         if event.is_inbound:
-            stored = arrival(event)
+            stored = arrival("acme", event)
             assert stored.draft.company == "acme"
             assert stored.receipt is None or -(2**63) <= stored.receipt.time_ms < 2**63
 

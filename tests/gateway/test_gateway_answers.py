@@ -59,6 +59,19 @@ async def test_what_is_wrong_with_a_request_is_said_in_one_format(stack: Stack) 
             ("POST", MESSAGES,
              {"content": json.dumps({**good, "text": "\ud800"}), "headers": as_json},
              422, "invalid_params", "text"),
+            *(
+                ("POST", MESSAGES, {"json": {"to": "+15550200", "content": content}}, 422,
+                 "invalid_params", "content")
+                for content in (
+                    "Hello", ["text"], {}, {"text": "Hello"}, {"kind": "smell"}, {"kind": 5},
+                    {"kind": "unsupported", "type": "image"}, {"kind": "text"},
+                    {"kind": "text", "text": ""}, {"kind": "text", "text": "x" * 65_537},
+                    {"kind": "text", "text": {"kind": "text", "text": "x"}},
+                    {"kind": "text", "text": "x", "url": "file:///etc/passwd"},
+                )
+            ),
+            ("POST", MESSAGES, {"json": {**good, "content": {"kind": "text", "text": "x"}}}, 422,
+             "invalid_params", "content"),
             ("POST", MESSAGES, {"json": good, "headers": {"Idempotency-Key": "x" * 201}}, 422,
              "invalid_params", "idempotency-key"),
             ("POST", MESSAGES, {"content": "to=1"}, 415, "unsupported_media_type", None),

@@ -31,6 +31,10 @@ async def test_link_send_receive_and_survive_a_restart_of_the_daemon(own_stack: 
             assert row["state"] in ("delivered", "read")
             received = await events.event(type="message.received")
             assert received["data"]["text"] == "Hello"
+            assert (
+                received["data"]["content"] == row["content"] == {"kind": "text", "text": "Hello"}
+            )
+            assert received["data"]["sender"]["phone"] == "+15550100"
             assert received["company"] == "globex"
 
         again = await http.post(
@@ -39,6 +43,12 @@ async def test_link_send_receive_and_survive_a_restart_of_the_daemon(own_stack: 
             headers={"Idempotency-Key": "order-1"},
         )
         assert again.json()["id"] == row["id"]
+        in_full = await http.post(
+            "/v1/sessions/acme/messages",
+            json={"to": "+15550200", "content": {"kind": "text", "text": "Hello"}},
+            headers={"Idempotency-Key": "order-1"},
+        )
+        assert in_full.json()["id"] == row["id"]
         other = await http.post(
             "/v1/sessions/acme/messages",
             json={"to": "+15550200", "text": "Something else"},

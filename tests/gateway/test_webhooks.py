@@ -25,7 +25,7 @@ from whatsappd.api.schemas import schemas_of
 from whatsappd.errors import InvalidParams, UnknownDeadLetter, UnknownWebhook, Unreachable
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
 from whatsappd.model.event import EVENT_TYPES
-from whatsappd.rules import webhooks as rules
+from whatsappd.rules import webhook_policy as rules
 from whatsappd.rules.webhook_policy import MAX_DESCRIPTION, TURN_S, Policy
 from whatsappd.store.sqlite.webhooks import MAX_WEBHOOKS
 

@@ -100,7 +100,7 @@ class InboundLog:
         """
         if not events:
             return None
-        arrivals = [arrival(event) for event in events]
+        arrivals = [arrival(company, event) for event in events]
         complained = False
         while True:
             try:
@@ -118,15 +118,19 @@ def is_own(event: ClientEvent) -> bool:
     return isinstance(event, Message) and event.from_me
 
 
-def arrival(told: WorkerEvent) -> Arrival:
-    """What the store takes for an event from WhatsApp."""
+def arrival(company: str, told: WorkerEvent) -> Arrival:
+    """What the store takes for an event from WhatsApp.
+
+    Args:
+        company: whose worker told it. What the event itself says of that is the worker's word.
+    """
     event, number = told.event, told.number
     if isinstance(event, MessageForgotten):
         # That it was asked for is logged as a receipt, and what becomes of it as the outbox's.
         device = event.sender[:MAX_ADDRESS]
         asked_again = AskedAgain(event.message_id, event.chat, device, RECEIPT_GRACE_MS)
         return Arrival(None, number=number, asked_again=asked_again)
-    draft = Draft(told.company, _TYPES[type(event)], told.data)
+    draft = Draft(company, _TYPES[type(event)], told.data)
     match event:
         case Message():
             people = _people(event)
