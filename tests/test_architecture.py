@@ -27,7 +27,10 @@ ALLOWED: dict[str, set[str]] = {
     "model": {"errors"},
     "wire": {"errors", "model"},
     "rules": {"errors", "model"},
-    "store": {"metric", "supervision", "errors", "clock", "model", "wire", "rules"},
+    # What must survive, as contracts, and what all implementations share.
+    "store": {"metric", "errors", "clock", "model", "wire", "rules"},
+    # The composition root, `check` and `restore` use it; everybody else knows `store.port`.
+    "store.sqlite": {"store", "errors", "clock", "model", "wire", "rules"},
     "limits": {"setting", "supervision", "errors", "clock", "model", "rules"},
     # The contracts with whatever connects companies to WhatsApp, and the daemon's side of worker
     # processes: of any engine.
@@ -38,7 +41,7 @@ ALLOWED: dict[str, set[str]] = {
     # All that knows neonize and whatsmeow: the daemon's side of it,
     "engines.neonize": {
         *("engines", "engines.neonize.fork.messages", "errors", "rules", "wire"),
-        "store.sqlite.connect",
+        "store.sqlite.account_database",
     },
     # and processes of their own: the fork server, and each worker.
     "engines.neonize.fork": {
@@ -101,7 +104,7 @@ ALLOWED: dict[str, set[str]] = {
         "model",
         "wire",
         "rules",
-        "store",
+        "store.port",
         "limits",
         "state_directory",
     },
@@ -109,13 +112,14 @@ ALLOWED: dict[str, set[str]] = {
     "api": {"errors", "model", "rules", "limits.settings"},
     # What answers in the daemon.
     "handlers": {
-        *("", "api", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions"),
-        "rpc",
+        *("", "api", "errors", "clock", "model", "wire", "rules", "limits", "sessions"),
+        *("rpc", "store.port", "store.audit_trail"),
         *("monitoring", "supervision", *ENGINE),
     },
     "monitoring": {
         "confinement.resolver",
-        *("", "errors", "clock", "model", "wire", "rules", "store", "limits", "sessions", "rpc"),
+        *("", "errors", "clock", "model", "wire", "rules", "limits", "sessions", "rpc"),
+        *("store.port", "store.metrics"),
         *("supervision", "logs.writer", *ENGINE, "engines.metrics", "setting", "metric"),
         "state_directory",
     },
@@ -178,6 +182,8 @@ FORBIDDEN_LIBRARIES: dict[str, set[str]] = {
     "sandbox.phones": {"socket", "ssl", "sqlite3", "structlog", "msgspec", "neonize", "click"},
     "sandbox.server": {"structlog", "msgspec", "neonize", "click"},
     "confinement": {"trio", "structlog", "msgspec", "msgpack", "neonize", "click"},
+    # What is in SQLite is for `store.sqlite` to know.
+    **{room: {"sqlite3"} for room in ("store", "sessions", "handlers", "monitoring", "limits")},
     "manual": {"trio", "structlog", "msgspec", "msgpack", "neonize"},
     "ctl": {"trio", "structlog", "msgspec", "neonize", "cryptography"},
 }

@@ -56,18 +56,10 @@ from whatsappd.sessions.pool import Pool
 from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard
 from whatsappd.signals import Wishes, reload_whenever_asked
 from whatsappd.state_directory import REAL, SANDBOX, Place, StateDirectory
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.alerts import Alerts
-from whatsappd.store.sqlite.audit import AuditTrail
-from whatsappd.store.sqlite.backup import Backups
-from whatsappd.store.sqlite.companies import Companies
-from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import open_event_log
-from whatsappd.store.sqlite.intake import Intake
-from whatsappd.store.sqlite.keys import Keys, open_keys
-from whatsappd.store.sqlite.outbox import open_outbox
-from whatsappd.store.sqlite.removal import Removals
-from whatsappd.store.sqlite.webhooks import Webhooks
+from whatsappd.store.audit_trail import AuditTrail
+from whatsappd.store.port import KeyRing, StoreHealth
+from whatsappd.store.sqlite.backup import SqliteBackups
+from whatsappd.store.sqlite.store import open_sqlite_store
 from whatsappd.supervision import Supervision
 from whatsappd.systemd import Launch, keep_alive, show_stopping, take_launch
 
@@ -152,16 +144,10 @@ async def _run_parts(
     )
     live.follow(lambda changed: configure_logs(changed.logs.level, changed.logs.format))
     async with AsyncExitStack() as stack:
-        database = await stack.enter_async_context(open_database(state.database))
-        events = await open_event_log(database)
-        outbox = await open_outbox(database, events)
-        companies = Companies(database)
-        contacts = Contacts(database)
-        keys = await open_keys(database)
-        audit = AuditTrail(database)
-        webhooks = Webhooks(database, events)
-        webhook_delivery = WebhookDelivery(webhooks, events)
-        housekeeping = Housekeeping(events, outbox, settings.retention)
+        store = await stack.enter_async_context(open_sqlite_store(state.database, state.company))
+        audit = AuditTrail(store.audit)
+        webhook_delivery = WebhookDelivery(store.webhooks, store.events)
+        housekeeping = Housekeeping(store.events, store.outbox, settings.retention)
         live.follow(lambda changed: housekeeping.keep(changed.retention))
         sandbox = await _open_sandbox(settings, state, stack, supervision)
         environment = worker_environment(
@@ -182,30 +168,17 @@ async def _run_parts(
             state=state,
             sessions=SessionParts(
                 engine=engine,
-                companies=companies,
+                companies=store.companies,
                 inbound=InboundLog(
-                    events,
-                    Intake(database, events, outbox.writes, contacts),
-                    retry_s=session_settings.retry_store_s,
+                    store.events, store.inbound, retry_s=session_settings.retry_store_s
                 ),
-                outbox=outbox,
+                outbox=store.outbox,
                 settings=session_settings,
             ),
-            removals=Removals(
-                database,
-                log=events,
-                outbox=outbox.maintenance,
-                contacts=contacts,
-                keys=keys,
-                webhooks=webhooks,
-                directory=state.company,
-            ),
+            removals=store.removals,
             pacing=PacingParts(
                 limiter=limiter,
-                companies=companies,
-                contacts=contacts,
-                events=events,
-                outbox=outbox,
+                store=store,
                 defaults=lambda: live.settings.send_limits,
             ),
             foreign_children=lambda: {sandbox.pid} if sandbox and sandbox.pid else set(),
@@ -217,11 +190,12 @@ async def _run_parts(
         trio.lowlevel.add_instrument(clock)
         watched = Watched(
             store=WatchedStore(
-                database=database,
-                events=events,
-                outbox=outbox.view,
-                alerts=Alerts(database, events),
-                webhooks=webhooks,
+                health=store.health,
+                events=store.events,
+                consumers=store.consumers,
+                outbox=store.outbox.view,
+                alerts=store.alerts,
+                webhooks=store.webhooks,
                 deliverer_away_ms=webhook_delivery.away_ms,
             ),
             sessions=WatchedSessions(pool, engine, limiter=lambda: limiter.health),
@@ -238,25 +212,21 @@ async def _run_parts(
             supervision=supervision,
         )
         health = HealthRounds(watched, clock)
-        access = AccessControl(os.geteuid(), keys.find, audit.record)
+        access = AccessControl(os.geteuid(), store.keys.find, audit.record)
         access.use(settings.access)
         parts = ApiParts(
             access=access,
             mode=mode,
             state_dir=state.root,
             socket=Path(listener.path) if listener else settings.socket.path,
-            events=events,
-            outbox=outbox,
-            keys=keys,
+            store=store,
             audit=audit,
-            webhooks=webhooks,
             webhook_delivery=webhook_delivery,
             pool=pool,
             engine=engine,
             sandbox=sandbox,
             settings=session_settings,
-            database=database,
-            backups=Backups(
+            backups=SqliteBackups(
                 state.database, state.backups, state.accounts, version=__version__, mode=mode
             ),
             log_level=partial(_log_level, live),
@@ -267,10 +237,10 @@ async def _run_parts(
         async with trio.open_nursery() as outer:
             outer.start_soon(keep, "fork_server", engine.run)
             outer.start_soon(keep, "reaper", partial(reap_strays, pool.children))
-            clock_watch = ClockWatch(outbox.maintenance.shift, pool.shift)
-            _keep_house(outer, supervision, housekeeping, clock_watch, keys, audit)
+            clock_watch = ClockWatch(store.outbox.maintenance.shift, pool.shift)
+            _keep_house(outer, supervision, housekeeping, clock_watch, store.keys, audit)
             if launch.watchdog_s is not None:
-                trouble = partial(_trouble, database, health)
+                trouble = partial(_trouble, store.health, health)
                 outer.start_soon(
                     keep, "watchdog", partial(keep_alive, notify, launch.watchdog_s, trouble)
                 )
@@ -289,7 +259,7 @@ def _keep_house(
     supervision: Supervision,
     housekeeping: Housekeeping,
     clock_watch: ClockWatch,
-    keys: Keys,
+    keys: KeyRing,
     audit: AuditTrail,
 ) -> None:
     """Start what the store needs now and then."""
@@ -310,14 +280,14 @@ async def _end_sessions(pool: Pool, engine: Engine, guard: ShutdownGuard) -> Non
         engine.give_up()
 
 
-async def _trouble(database: Database, health: HealthRounds) -> str | None:
+async def _trouble(store: StoreHealth, health: HealthRounds) -> str | None:
     """What is wrong with the daemon as a whole, for the watchdog; None if nothing is.
 
     That this runs says that the event loop turns. A disk that refuses writes is no reason to be
     killed: a new daemon would find the same disk.
     """
     with suppress(StoreFailed):
-        await database.write(lambda _conn: None)
+        await store.answer()
     return None if health.is_alive else "the rounds of health checks do not end any more"
 
 

@@ -60,7 +60,7 @@ async def serve(
     )
 
     async def changed() -> None:
-        await parts.events.wait_beyond(parts.events.last_seq)
+        await parts.store.events.wait_beyond(parts.store.events.last_seq)
 
     may_speak = _GatewayTrust()
 
@@ -92,8 +92,8 @@ async def serve(
                 )
             )
             live.follow(lambda changed: _use_rules(parts.access, server, changed))
-            parts.keys.follow(lambda identity: _end_key(server, identity))
-            parts.keys.follow(lambda _identity: parts.webhooks.look_again())
+            parts.store.keys.follow(lambda identity: _end_key(server, identity))
+            parts.store.keys.follow(lambda _identity: parts.store.webhooks.look_again())
             daemon_api.connections = lambda: server.connections
             parts.scrape.served = Served(server, table, events_api.lags, descent)
             elapsed_ms = round((time.monotonic() - started) * 1000)

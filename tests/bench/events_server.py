@@ -17,13 +17,15 @@ import structlog
 import trio
 
 from whatsappd.api.declaration import Concerns, Declaration, Params, Result
+from whatsappd.clock import now_ms
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.events import EventsApi
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
 from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.server import serve_rpc
+from whatsappd.store.sqlite.consumers import SqliteConsumers
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.event_log import open_event_log
 
 PERSON = {
     "jid": "15550200000@s.whatsapp.net",
@@ -71,7 +73,9 @@ async def serve(directory: Path, path: str) -> None:
 
         table = MethodTable(
             [
-                *EventsApi(log, AccessControl(os.geteuid())).methods(),
+                *EventsApi(
+                    log, SqliteConsumers(database, log, now_ms), AccessControl(os.geteuid())
+                ).methods(),
                 Method(
                     Declaration(
                         "bench.append", AppendParams, Result, "", writes=True, concerns=Concerns.ALL

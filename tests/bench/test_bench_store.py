@@ -23,7 +23,7 @@ from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
 from whatsappd.store.port import Outbox
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.outbox import open_outbox
 
 pytestmark = pytest.mark.bench

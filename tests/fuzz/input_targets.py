@@ -39,11 +39,11 @@ from whatsappd.errors import (
     SandboxFailed,
 )
 from whatsappd.model.company import validate_company
+from whatsappd.model.event import MAX_EVENT_BYTES
 from whatsappd.model.jid import parse_jid, parse_recipient, shortened
 from whatsappd.rules.webhook_policy import validate_url
 from whatsappd.sandbox.info_file import SandboxInfo, read_info
 from whatsappd.state_directory import StateDirectory
-from whatsappd.store.sqlite.events import MAX_EVENT_BYTES
 from whatsappd.systemd import take_launch
 from whatsappd.wire.frames import MessagePackReader
 from whatsappd.wire.rpc import named_arguments, pack_request, parse_message

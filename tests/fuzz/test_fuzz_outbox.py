@@ -30,7 +30,7 @@ from whatsappd.model.message import NewMessage, OnUncertain, OutboxState
 from whatsappd.rules.delivery import RECEIPTS, TRANSITIONS, Cause
 from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
 from whatsappd.store.sqlite.outbox import open_outbox
 
 QUEUE_LIMIT = 6
@@ -51,7 +51,7 @@ class Store:
 
     async def _serve(self) -> None:
         async with open_database(self._file) as database:
-            self.log: EventLog = await open_event_log(database, clock=self._clock)
+            self.log: SqliteEventLog = await open_event_log(database, clock=self._clock)
             self.outbox = await open_outbox(database, self.log, clock=self._clock)
             self.intake = intake_of(self.outbox)
             self._token = trio.lowlevel.current_trio_token()

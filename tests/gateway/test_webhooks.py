@@ -26,8 +26,8 @@ from whatsappd.errors import InvalidParams, UnknownDeadLetter, UnknownWebhook, U
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
 from whatsappd.model.event import EVENT_TYPES
 from whatsappd.rules import webhook_policy as rules
+from whatsappd.rules.bounds import WEBHOOKS
 from whatsappd.rules.webhook_policy import MAX_DESCRIPTION, TURN_S, Policy
-from whatsappd.store.sqlite.webhooks import MAX_WEBHOOKS
 
 #: Short waits; patience where a test does not want the event to be given up.
 BRISK = Policy(timeout_ms=20_000, attempts=3, base_ms=5, cap_ms=20, pause_after_ms=60_000)
@@ -826,18 +826,18 @@ async def test_the_most_that_can_be_configured_still_fits_into_one_answer(
     companies = [f"{number:050}" for number in range(api.MAX_COMPANIES)]
     given = {"types": list(EVENT_TYPES), "description": "x" * MAX_DESCRIPTION}
     async with daemon.client() as client, trio.open_nursery() as nursery:
-        for _ in range(MAX_WEBHOOKS):
+        for _ in range(WEBHOOKS.all):
             create = partial(
                 client.call, "webhook.create", url=url, allow_private=True, companies=companies,
                 after=0, **given,
             )  # fmt: skip
             nursery.start_soon(create)
-    assert len((await call(daemon, "list"))["webhooks"]) == MAX_WEBHOOKS
+    assert len((await call(daemon, "list"))["webhooks"]) == WEBHOOKS.all
     async with delivering(daemon):
         async with daemon.client() as client:
             await client.call("session.start", company=companies[0])
             await client.call("session.stop", company=companies[0])
-        wanted = MAX_WEBHOOKS * len(await logged(daemon))
+        wanted = WEBHOOKS.all * len(await logged(daemon))
         await receiver.until(lambda: len(receiver.received) >= wanted)
 
 

@@ -5,9 +5,11 @@ from __future__ import annotations
 import trio
 from session_world import World
 
+from whatsappd.clock import now_ms
 from whatsappd.model.session import SessionState
 from whatsappd.rules.binding import BoundAccount
-from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
+from whatsappd.store.sqlite.companies import SqliteCompanies
 from whatsappd.store.sqlite.database import Database
 
 LINKED = BoundAccount("15550100@s.whatsapp.net", None)  # as the world's session is
@@ -23,7 +25,7 @@ async def test_an_account_that_another_company_has_is_never_connected(
     world: World, database: Database
 ) -> None:
     """As in a database from before, where two companies share one."""
-    companies = Companies(database)
+    companies = SqliteCompanies(database, SqliteAcquaintances(database), now_ms)
     await companies.put_wanted("globex", False)  # that it is stopped makes no difference
     await companies.claim_account("globex", LINKED)
     await world.session.start()
@@ -41,7 +43,7 @@ async def test_an_account_that_another_company_has_is_never_connected(
 async def test_another_number_is_never_connected_until_it_is_meant(
     world: World, database: Database
 ) -> None:
-    companies = Companies(database)
+    companies = SqliteCompanies(database, SqliteAcquaintances(database), now_ms)
     await companies.claim_account("acme", BoundAccount("15550300@s.whatsapp.net", None))
     await world.session.start()
     await until(world, SessionState.HELD)

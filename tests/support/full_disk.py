@@ -7,10 +7,10 @@ from contextlib import suppress
 from whatsappd.errors import StoreFailed
 from whatsappd.model.event import SESSION_STATE, Draft
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.event_log import SqliteEventLog
 
 
-async def fill_up(database: Database, events: EventLog) -> None:
+async def fill_up(database: Database, events: SqliteEventLog) -> None:
     """From now on, nothing that has an event can be written."""
     await _limit(database, 1)  # SQLite takes the present size for it
     with suppress(StoreFailed):

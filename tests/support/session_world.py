@@ -25,13 +25,9 @@ from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.port import EventLog, Outbox
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.events import EventLog, open_event_log
-from whatsappd.store.sqlite.intake import Intake
-from whatsappd.store.sqlite.outbox import open_outbox
+from whatsappd.store.sqlite.store import store_in
 from whatsappd.wire.frames import READ_SIZE, MessagePackReader
 from whatsappd.wire.rpc import pack_error, pack_result
 
@@ -95,15 +91,12 @@ class World(NamedTuple):
 
 async def make_world(database: Database, directory: Path, nursery: trio.Nursery) -> World:
     """Company acme, linked, whose session runs in `nursery`."""
-    events = await open_event_log(database)
-    outbox = await open_outbox(database, events)
-    companies = Companies(database)
+    store = await store_in(database, directory.joinpath)
+    companies = store.companies
     await companies.put_wanted("acme", True)
     await companies.put_identity("acme", jid=JID, lid=None, push_name=None)
     engine = ScriptedEngine(nursery)
-    inbound = InboundLog(
-        events, Intake(database, events, outbox.writes, Contacts(database)), retry_s=0.01
-    )
+    inbound = InboundLog(store.events, store.inbound, retry_s=0.01)
     session = CompanySession(
         await companies.get("acme"),
         directory=directory / "acme",
@@ -111,11 +104,11 @@ async def make_world(database: Database, directory: Path, nursery: trio.Nursery)
             engine=engine,
             companies=companies,
             inbound=inbound,
-            outbox=outbox,
+            outbox=store.outbox,
             settings=SessionSettings(
                 open_deadline_s=OPEN_DEADLINE_S, retry_store_s=0.01, retry_base_ms=1, retry_cap_ms=1
             ),
         ),
     )
     nursery.start_soon(session.run)
-    return World(events, outbox, inbound, engine, session)
+    return World(store.events, store.outbox, inbound, engine, session)

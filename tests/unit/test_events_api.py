@@ -13,18 +13,21 @@ import trio
 import trio.testing
 
 from whatsappd.api.declaration import plain
+from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownConsumer
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.events import MAX_SUBSCRIPTIONS, EventsApi
 from whatsappd.model.access import AccessRule, Subject
 from whatsappd.model.event import Draft
+from whatsappd.model.webhook import WebhookConfig
 from whatsappd.rpc.method import Call
 from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.bounds import SUBSCRIPTIONS, Places
 from whatsappd.store.sqlite import consumers
+from whatsappd.store.sqlite.consumers import SqliteConsumers
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import EventLog, open_event_log
-from whatsappd.store.sqlite.webhooks import Wanted, Webhooks
+from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
+from whatsappd.store.sqlite.webhooks import SqliteWebhooks
 
 OWNER = Peer(1, os.geteuid(), os.getegid())
 GUEST = Peer(2, os.geteuid() + 1, os.getegid())
@@ -50,7 +53,11 @@ class Connection:
 
 class World:
     def __init__(
-        self, database: Database, log: EventLog, webhooks: Webhooks, nursery: trio.Nursery
+        self,
+        database: Database,
+        log: SqliteEventLog,
+        webhooks: SqliteWebhooks,
+        nursery: trio.Nursery,
     ) -> None:
         self.database = database
         self.nursery = nursery
@@ -60,7 +67,8 @@ class World:
         access.use(
             [AccessRule(Subject.USER, GUEST.uid, "guest", frozenset({"acme"}), read_only=True)]
         )
-        self.api = EventsApi(log, access)
+        self.consumers = SqliteConsumers(database, log, now_ms)
+        self.api = EventsApi(log, self.consumers, access)
         self._methods = {method.name: method for method in self.api.methods()}
         self.owner = Connection(OWNER, nursery)
         self.guest = Connection(GUEST, nursery)
@@ -82,12 +90,12 @@ async def world(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[World]:
     async with open_database(tmp_path / "whatsappd.db") as database:
         log = await open_event_log(database)
         await log.append(*[Draft("acme", "alert", {"n": n}) for n in range(5)])
-        yield World(database, log, Webhooks(database, log), nursery)
+        yield World(database, log, SqliteWebhooks(database, log, now_ms), nursery)
         nursery.cancel_scope.cancel()
 
 
 async def test_nobody_moves_a_webhooks_cursor_but_its_deliverer(world: World) -> None:
-    made = await world.webhooks.create(Wanted("https://shop.example/"), 0)
+    made = await world.webhooks.create(WebhookConfig("https://shop.example/"), 0)
     name = f"webhook:{made.id}"
     for who in (world.owner, world.guest):
         with pytest.raises(InvalidParams, match="webhook"):
@@ -95,26 +103,24 @@ async def test_nobody_moves_a_webhooks_cursor_but_its_deliverer(world: World) ->
         with pytest.raises(InvalidParams, match="webhook"):
             await world.call(who, "events.subscribe", consumer="webhook:new")
     assert (await world.webhooks.get(made.id)).cursor == 0
-    assert [consumer.name for consumer in await world.log.list_consumers()] == [name]
+    assert [consumer.name for consumer in await world.consumers.all()] == [name]
 
 
 async def test_a_consumer_is_forgotten_by_whose_it_is(world: World) -> None:
     for who in (world.owner, world.guest):
         await world.call(who, "events.subscribe", consumer="crm")
     assert await world.call(world.guest, "events.forget", consumer="crm") == {"consumer": "crm"}
-    assert [consumer.name for consumer in await world.log.list_consumers()] == ["crm"]
+    assert [consumer.name for consumer in await world.consumers.all()] == ["crm"]
     with pytest.raises(UnknownConsumer):
         await world.call(world.guest, "events.forget", consumer="crm")
-    made = await world.webhooks.create(Wanted("https://shop.example/"), 0)
+    made = await world.webhooks.create(WebhookConfig("https://shop.example/"), 0)
     with pytest.raises(InvalidParams, match="webhook"):
         await world.call(world.owner, "events.forget", consumer=f"webhook:{made.id}")
     # Whoever may do everything also tidies up after others.
     await world.call(world.guest, "events.subscribe", consumer="crm")
     await world.call(world.owner, "events.forget", consumer=f"uid:{GUEST.uid}:crm")
     await world.call(world.owner, "events.forget", consumer="crm")
-    assert [consumer.name for consumer in await world.log.list_consumers()] == [
-        f"webhook:{made.id}"
-    ]
+    assert [consumer.name for consumer in await world.consumers.all()] == [f"webhook:{made.id}"]
 
 
 async def test_nobody_has_so_many_consumers_that_others_get_none(
@@ -137,7 +143,7 @@ async def test_nobody_has_so_many_consumers_that_others_get_none(
         await make(who, 3, r"holds 3 of 3 consumers.*forget")
     await make(world.owner, 5, "together hold 14 of 14 consumers")
     for _ in range(6):
-        await world.webhooks.create(Wanted("https://shop.example/"), 0)
+        await world.webhooks.create(WebhookConfig("https://shop.example/"), 0)
 
 
 async def test_a_consumer_is_its_makers_and_nobody_elses(world: World) -> None:
@@ -150,7 +156,7 @@ async def test_a_consumer_is_its_makers_and_nobody_elses(world: World) -> None:
     with pytest.raises(UnknownConsumer):
         await world.call(second, "events.forget", consumer="crm")
     assert await world.call(first, "events.ack", consumer="crm", seq=7) == {"cursor": 7}
-    assert {each.name: each.cursor for each in await world.log.list_consumers()} == {
+    assert {each.name: each.cursor for each in await world.consumers.all()} == {
         "crm": 0,
         f"uid:{GUEST.uid}:crm": 0,
         "key:abcd1234:crm": 7,
@@ -158,7 +164,7 @@ async def test_a_consumer_is_its_makers_and_nobody_elses(world: World) -> None:
     # Another's whole name is just a name of one's own.
     await world.call(second, "events.subscribe", consumer="uid:0:crm", after=0)
     assert await world.call(second, "events.ack", consumer="uid:0:crm", seq=9) == {"cursor": 9}
-    assert "key:other123:uid:0:crm" in {each.name for each in await world.log.list_consumers()}
+    assert "key:other123:uid:0:crm" in {each.name for each in await world.consumers.all()}
 
 
 async def test_who_used_a_shared_consumer_goes_on_where_it_was(world: World) -> None:
@@ -172,7 +178,7 @@ async def test_who_used_a_shared_consumer_goes_on_where_it_was(world: World) -> 
     key = world.key("abcd1234")
     assert (await world.call(key, "events.subscribe", consumer="crm"))["after"] == 3
     assert await world.call(key, "events.ack", consumer="crm", seq=5) == {"cursor": 5}
-    assert (await world.log.consumer("crm")) == 3
+    assert (await world.consumers.place("crm")) == 3
     # New ones of that name begin as new ones do.
     await world.call(world.owner, "events.forget", consumer="crm")
     await world.call(world.owner, "events.subscribe", consumer="crm", after=1)
@@ -229,7 +235,7 @@ async def test_a_connection_has_a_bounded_number_of_subscriptions(world: World) 
     assert many == list(range(1, MAX_SUBSCRIPTIONS + 1))
     with pytest.raises(TooManyRequests, match="unsubscribe"):
         await world.call(world.owner, "events.subscribe", consumer="crm")
-    assert await world.log.list_consumers() == []  # nothing was done by halves
+    assert await world.consumers.all() == []  # nothing was done by halves
     with pytest.raises(TooManyRequests):
         world.api.watch(world.owner.call, "acme", after=0)
     assert len(world.api.lags()) == MAX_SUBSCRIPTIONS
@@ -247,7 +253,7 @@ async def test_one_user_has_so_many_subscriptions_on_all_connections(world: Worl
         await world.call(guest, "events.subscribe")
     with pytest.raises(TooManyRequests, match="holds 3 of 3 subscriptions"):
         await world.call(guests[1], "events.subscribe", consumer="crm")
-    assert await world.log.list_consumers() == []
+    assert await world.consumers.all() == []
     for _ in range(6):
         await world.call(world.owner, "events.subscribe")
     [report] = world.api.report()

@@ -12,11 +12,13 @@ import trio.testing
 
 from whatsappd.api.declaration import NoParams
 from whatsappd.handlers.keys import KeysApi
+from whatsappd.model.access import KeyScope
 from whatsappd.rpc.method import Call
 from whatsappd.rpc.peer_credentials import Peer
-from whatsappd.store.sqlite.audit import AuditTrail
+from whatsappd.store.audit_trail import AuditTrail
+from whatsappd.store.sqlite.audit import SqliteAuditRecords
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.keys import KeyScope, open_keys
+from whatsappd.store.sqlite.keys import open_keys
 
 
 async def test_a_connection_follows_the_keys_once_however_often_it_asks(tmp_path: Path) -> None:
@@ -29,7 +31,7 @@ async def test_a_connection_follows_the_keys_once_however_often_it_asks(tmp_path
     async with open_database(tmp_path / "whatsappd.db") as database:
         keys = await open_keys(database)
         key, _text = await keys.create("shop", KeyScope.READ, None)
-        api = KeysApi(keys, AuditTrail(database))
+        api = KeysApi(keys, AuditTrail(SqliteAuditRecords(database)))
         async with trio.open_nursery() as nursery:
             connection: Any = SimpleNamespace(
                 closed=False, start_soon=nursery.start_soon, offer_packed=offer

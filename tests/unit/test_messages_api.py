@@ -14,7 +14,7 @@ from whatsappd.errors import UnknownCompany
 from whatsappd.handlers.messages import MessagesApi
 from whatsappd.model.session import SessionState
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.outbox import open_outbox
 
 

@@ -15,12 +15,12 @@ from whatsappd.api.declaration import Concerns
 from whatsappd.errors import Denied, Revoked
 from whatsappd.handlers.auditing import company_of, line_of, subject_of
 from whatsappd.model.access import AccessRule, KeyScope
+from whatsappd.model.api_key import ApiKey
+from whatsappd.model.audit import AuditRecord
 from whatsappd.rpc.method import Call, Method
 from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.access import Rights, refusal, rights_of
 from whatsappd.rules.bounds import Holder
-from whatsappd.store.sqlite.audit import Line
-from whatsappd.store.sqlite.keys import Key
 
 log = structlog.get_logger()
 
@@ -42,8 +42,8 @@ class AccessControl:
     def __init__(
         self,
         owner: int,
-        find_key: Callable[[str], Key | None] = lambda _identity: None,
-        record: Callable[[Line], None] = lambda _line: None,
+        find_key: Callable[[str], ApiKey | None] = lambda _identity: None,
+        record: Callable[[AuditRecord], None] = lambda _line: None,
     ) -> None:
         self._owner = owner
         self._find_key = find_key
@@ -115,7 +115,7 @@ class AccessControl:
             return writing
         return frozenset(key.companies) if writing is None else writing & set(key.companies)
 
-    def _key_of(self, call: Call) -> Key | None:
+    def _key_of(self, call: Call) -> ApiKey | None:
         """The API key in whose name a call is made; None: it is made in no key's name."""
         actor = call.actor
         if actor is None or not actor.startswith(KEY):

@@ -14,9 +14,10 @@ from whatsappd.api.daemon import DaemonStatus
 from whatsappd.api.sessions import SessionInfo, SessionList
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, WhatsappdError
+from whatsappd.model.audit import AuditNote, AuditRecord
 from whatsappd.rpc.method import Call, Method
 from whatsappd.rpc.peer_credentials import Peer
-from whatsappd.store.sqlite.audit import AuditTrail, Line, Note, insert
+from whatsappd.store.audit_trail import AuditTrail
 
 _NOT_AUDITED = frozenset(
     {
@@ -53,13 +54,9 @@ def _matters(method: Method) -> bool:
     )
 
 
-def note(call: Call, method: str, company: str | None = None) -> Note:
-    """Writes the line of `method` in the transaction of its change: both are on disk or neither."""
-
-    def write(conn: Any, subject: str | None) -> None:
-        insert(conn, [line_of(call.peer, call.actor, method, company, subject, "ok")])
-
-    return write
+def note(call: Call, method: str, company: str | None = None) -> AuditNote:
+    """The line of `method`, for the transaction of its change: both are on disk or neither."""
+    return lambda subject: line_of(call.peer, call.actor, method, company, subject, "ok")
 
 
 def line_of(
@@ -69,14 +66,14 @@ def line_of(
     company: str | None,
     subject: str | None,
     outcome: str,
-) -> Line:
+) -> AuditRecord:
     """A line about a call that was just answered.
 
     Args:
         actor: whom the peer calls for, if it is trusted to say so; None: for its own user.
     """
     who = actor or f"uid:{peer.uid}"
-    return Line(now_ms(), who, peer.pid, method, company, subject, outcome)
+    return AuditRecord(now_ms(), who, peer.pid, method, company, subject, outcome)
 
 
 def subject_of(params: Any) -> str | None:

@@ -8,11 +8,11 @@ from whatsappd.api import daemon as api
 from whatsappd.rpc.method import Call, Method
 from whatsappd.rpc.user_shares import by_user
 from whatsappd.rules.bounds import BACKUPS, Places
-from whatsappd.store.sqlite.backup import Backups
+from whatsappd.store.port import BackupMaker
 
 
 class BackupApi:
-    def __init__(self, backups: Backups) -> None:
+    def __init__(self, backups: BackupMaker) -> None:
         self._backups = backups
         self._ids = count(1)
         self.places = Places(BACKUPS)

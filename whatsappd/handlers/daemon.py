@@ -17,7 +17,7 @@ from whatsappd.handlers.sessions import shown_session
 from whatsappd.model.event import EVENT_FORMAT
 from whatsappd.rpc.method import Call, Method
 from whatsappd.sessions.pool import Pool
-from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.port import EventLog
 
 
 class DaemonApi:

@@ -18,14 +18,14 @@ from whatsappd.api.events import MAX_PAGE, EventsPage, LoggedEvent
 from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownSubscription
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.auditing import QR, line_of
+from whatsappd.model.audit import AuditRecord
 from whatsappd.model.company import validate_company
 from whatsappd.model.consumer import is_webhook, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
+from whatsappd.model.stored_event import StoredEvent
 from whatsappd.rpc.method import Call, Method
 from whatsappd.rules.bounds import SUBSCRIPTIONS, Places
-from whatsappd.store.recent_events import StoredEvent
-from whatsappd.store.sqlite.audit import Line
-from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.port import Consumers, EventLog
 from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import NOTIFICATION
 
@@ -59,11 +59,13 @@ class EventsApi:
     def __init__(
         self,
         log: EventLog,
+        consumers: Consumers,
         access: AccessControl,
-        looked: Callable[[Line], None] = lambda _line: None,
+        looked: Callable[[AuditRecord], None] = lambda _line: None,
     ) -> None:
         """`looked` takes the audit trail's line about whom a QR code was shown to."""
         self._log = log
+        self._consumers = consumers
         self._access = access
         self._looked = looked
         # By (connection, subscription). Subscriptions are numbered for each connection anew, so
@@ -136,7 +138,7 @@ class EventsApi:
         chosen = self._chosen(call, "events.subscribe", params)
         after = params.after
         if params.consumer is not None:
-            cursor = await self._log.consumer(self._own_consumer(call, params.consumer), after)
+            cursor = await self._consumers.place(self._own_consumer(call, params.consumer), after)
             after = cursor if after is None else after
         if after is None:
             after = self._log.last_seq
@@ -174,10 +176,10 @@ class EventsApi:
 
     async def _ack(self, call: Call, params: api.Acknowledge) -> api.MovedCursor:
         consumer = self._own_consumer(call, params.consumer)
-        return api.MovedCursor(cursor=await self._log.ack(consumer, params.seq))
+        return api.MovedCursor(cursor=await self._consumers.acknowledge(consumer, params.seq))
 
     async def _forget(self, call: Call, params: api.OneConsumer) -> api.ForgottenConsumer:
-        await self._log.forget(self._own_consumer(call, params.consumer))
+        await self._consumers.forget(self._own_consumer(call, params.consumer))
         return api.ForgottenConsumer(consumer=params.consumer)
 
     def _own_consumer(self, call: Call, name: str) -> str:

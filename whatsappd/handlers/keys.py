@@ -14,15 +14,16 @@ from whatsappd.api import keys as api
 from whatsappd.api.declaration import Done, NoParams
 from whatsappd.errors import InvalidParams
 from whatsappd.handlers.auditing import note
+from whatsappd.model.api_key import ApiKey
 from whatsappd.model.company import validate_company
 from whatsappd.rpc.method import Call, Method
-from whatsappd.store.sqlite.audit import AuditTrail
-from whatsappd.store.sqlite.keys import Key, Keys
+from whatsappd.store.audit_trail import AuditTrail
+from whatsappd.store.port import KeyRing
 from whatsappd.wire.rpc import pack_notification
 
 
 class KeysApi:
-    def __init__(self, keys: Keys, trail: AuditTrail) -> None:
+    def __init__(self, keys: KeyRing, trail: AuditTrail) -> None:
         self._keys = keys
         self._trail = trail
         self._following: set[int] = set()  # connections
@@ -52,8 +53,8 @@ class KeysApi:
         )
         return api.NewKey(**_values(key), key=text)
 
-    def _list(self, _call: Call, _params: NoParams) -> api.KeyList:
-        return api.KeyList(keys=[_shown(key) for key in self._keys.list_all()])
+    async def _list(self, _call: Call, _params: NoParams) -> api.KeyList:
+        return api.KeyList(keys=[_shown(key) for key in await self._keys.list_all()])
 
     async def _revoke(self, call: Call, params: api.OneKey) -> api.KeyInfo:
         return _shown(await self._keys.revoke(params.id, note(call, "key.revoke")))
@@ -81,8 +82,8 @@ class KeysApi:
         connection.start_soon(follow)
         return Done()
 
-    def _check(self, _call: Call, params: api.CheckKey) -> api.KeyInfo:
-        return _shown(self._keys.check(params.key))
+    async def _check(self, _call: Call, params: api.CheckKey) -> api.KeyInfo:
+        return _shown(await self._keys.check(params.key))
 
     async def _audit(self, _call: Call, params: api.ReadAudit) -> api.AuditLines:
         company = validate_company(params.company) if params.company is not None else None
@@ -93,10 +94,10 @@ class KeysApi:
         )
 
 
-def _values(key: Key) -> dict[str, Any]:
+def _values(key: ApiKey) -> dict[str, Any]:
     companies = None if key.companies is None else list(key.companies)
     return {**key._asdict(), "companies": companies}
 
 
-def _shown(key: Key) -> api.KeyInfo:
+def _shown(key: ApiKey) -> api.KeyInfo:
     return api.KeyInfo(**_values(key))

@@ -14,10 +14,18 @@ from whatsappd.api import limits as api
 from whatsappd.api.declaration import Done, NoParams, plain
 from whatsappd.handlers.access import AccessControl
 from whatsappd.rpc.method import Call, Method, Notifier
-from whatsappd.rules.bounds import BOUNDS, CONSUMERS, PACES, REPORTED, WEBHOOKS, Bound, report
-from whatsappd.store.sqlite import consumers
-from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.webhooks import letters_by_webhook
+from whatsappd.rules.bounds import (
+    BOUNDS,
+    CONSUMERS,
+    DEAD_LETTER_BYTES,
+    DEAD_LETTERS,
+    PACES,
+    REPORTED,
+    WEBHOOKS,
+    Bound,
+    report,
+)
+from whatsappd.store.port import DaemonStore
 
 #: What reports some of the bounds: see `Places.report`.
 Reporter = Callable[[], list[dict[str, Any]]]
@@ -26,9 +34,9 @@ Reporter = Callable[[], list[dict[str, Any]]]
 class LimitsApi:
     """`reporters` grows as parts come to be that hold something."""
 
-    def __init__(self, access: AccessControl, database: Database) -> None:
+    def __init__(self, access: AccessControl, store: DaemonStore) -> None:
         self._access = access
-        self._database = database
+        self._store = store
         self.reporters: list[Reporter] = []
         self._reported: tuple[Notifier, dict[str, dict[str, Any]]] | None = None
 
@@ -48,17 +56,13 @@ class LimitsApi:
         if self._reported is not None and not self._reported[0].closed:
             found.update(self._reported[1])
         found |= {each["name"]: each for reporter in self.reporters for each in reporter()}
-        counted = await self._database.read(
-            lambda conn: {
-                CONSUMERS: consumers.count_by_owner(conn),
-                WEBHOOKS: dict(
-                    conn.execute(
-                        "SELECT coalesce(owner, 'uid:0'), count(*) FROM webhooks GROUP BY owner"
-                    ).fetchall()
-                ),
-                **letters_by_webhook(conn),
-            }
-        )
+        letters = await self._store.webhooks.count_dead_letters()
+        counted = {
+            CONSUMERS: await self._store.consumers.count_by_owner(),
+            WEBHOOKS: await self._store.webhooks.count_by_owner(),
+            DEAD_LETTERS: {f"webhook:{each}": count for each, (count, _) in letters.items()},
+            DEAD_LETTER_BYTES: {f"webhook:{each}": size for each, (_, size) in letters.items()},
+        }
         for bound, counts in counted.items():
             found[bound.name] = _counted(bound, counts)
         bounds = [found.get(bound.name) or report(bound, None, [], None) for bound in BOUNDS]

@@ -26,13 +26,8 @@ from whatsappd.monitoring.scrape import Scrape
 from whatsappd.rpc.method import MethodTable
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.audit import AuditTrail
-from whatsappd.store.sqlite.backup import Backups
-from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.keys import Keys
-from whatsappd.store.sqlite.webhooks import Webhooks
+from whatsappd.store.audit_trail import AuditTrail
+from whatsappd.store.port import BackupMaker, DaemonStore
 
 if TYPE_CHECKING:
     from whatsappd.sandbox_process import SandboxHandle
@@ -45,18 +40,14 @@ class ApiParts(NamedTuple):
     mode: str
     state_dir: Path
     socket: Path
-    events: EventLog
-    outbox: Outbox
-    keys: Keys
+    store: DaemonStore
     audit: AuditTrail
-    webhooks: Webhooks
     webhook_delivery: WebhookDelivery
     pool: Pool
     engine: Engine
     sandbox: SandboxHandle | None
     settings: SessionSettings
-    backups: Backups
-    database: Database
+    backups: BackupMaker
     log_level: Callable[[str | None], str]
     health: HealthRounds
     scrape: Scrape
@@ -64,10 +55,12 @@ class ApiParts(NamedTuple):
 
 def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, LimitsApi]:
     """The table, and those parts of it that know or learn about the server once that runs."""
-    limits = LimitsApi(parts.access, parts.database)
+    limits = LimitsApi(parts.access, parts.store)
     backup = BackupApi(parts.backups)
     limits.reporters.append(lambda: [backup.places.report()])
-    events = EventsApi(parts.events, parts.access, parts.audit.record_repeatable)
+    events = EventsApi(
+        parts.store.events, parts.store.consumers, parts.access, parts.audit.record_repeatable
+    )
     sandbox = parts.sandbox
     daemon = DaemonApi(
         access=parts.access,
@@ -75,7 +68,7 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, Lim
         state_dir=parts.state_dir,
         socket=parts.socket,
         pool=parts.pool,
-        events=parts.events,
+        events=parts.store.events,
         engine=parts.engine,
         sandbox=lambda: SandboxPlace(**sandbox.info.as_wire()) if sandbox else None,
         log_level=parts.log_level,
@@ -86,14 +79,16 @@ def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, Lim
         *backup.methods(),
         *MonitoringApi(parts.health, parts.scrape, parts.access).methods(),
         *SessionsApi(parts.pool, events, parts.access).methods(),
-        *MessagesApi(parts.pool, parts.outbox, parts.settings, parts.access).methods(),
+        *MessagesApi(parts.pool, parts.store.outbox, parts.settings, parts.access).methods(),
         *events.methods(),
-        *KeysApi(parts.keys, parts.audit).methods(),
-        *WebhooksApi(parts.webhooks, parts.events, parts.webhook_delivery, parts.access).methods(),
+        *KeysApi(parts.store.keys, parts.audit).methods(),
+        *WebhooksApi(
+            parts.store.webhooks, parts.store.events, parts.webhook_delivery, parts.access
+        ).methods(),
     ]
     if sandbox is not None:
         methods += forwarded_methods(lambda: sandbox.control)
     table = MethodTable(audited(methods, parts.audit))
     daemon.method_names = list(table)
-    limits.reporters += [events.report, parts.outbox.view.report_bytes]
+    limits.reporters += [events.report, parts.store.outbox.view.report_bytes]
     return table, daemon, events, limits

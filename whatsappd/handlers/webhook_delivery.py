@@ -19,11 +19,10 @@ from whatsappd.api.declaration import Done, NoParams
 from whatsappd.api.events import LoggedEvent
 from whatsappd.errors import Denied, TimedOut, Unreachable, WrongState
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
+from whatsappd.model.webhook import NewDeadLetter, StoredWebhook, WebhookProgress
 from whatsappd.rpc.method import Call, Method, Notifier
 from whatsappd.rules.webhook_policy import TURN_S
-from whatsappd.store.sqlite.dead_letters import Refused
-from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.webhooks import Progress, Webhook, Webhooks
+from whatsappd.store.port import EventLog, WebhookStore
 
 log = structlog.get_logger()
 
@@ -43,7 +42,7 @@ class _Test:
 class WebhookDelivery:
     """Made by `app`, as the daemon's health asks `away_ms` too."""
 
-    def __init__(self, webhooks: Webhooks, events: EventLog) -> None:
+    def __init__(self, webhooks: WebhookStore, events: EventLog) -> None:
         self._webhooks = webhooks
         self._events = events
         self._deliverer: Notifier | None = None
@@ -176,11 +175,11 @@ class WebhookDelivery:
         self._only_deliverer(call)
         given = msgspec.structs.asdict(params)
         given["dead"] = [
-            Refused(msgspec.structs.asdict(each.event), each.attempts, each.reason)
+            NewDeadLetter(msgspec.structs.asdict(each.event), each.attempts, each.reason)
             for each in params.dead
         ]
         given["gone"] = (params.gone.after, params.gone.first) if params.gone else None
-        return api.WebhookCursor(cursor=await self._webhooks.progress(Progress(**given)))
+        return api.WebhookCursor(cursor=await self._webhooks.progress(WebhookProgress(**given)))
 
     async def _refused_for_good(self, call: Call, params: api.RefuseForGood) -> Done:
         self._only_deliverer(call)
@@ -209,7 +208,7 @@ class WebhookDelivery:
         return Done()
 
 
-def webhook_values(webhook: Webhook, last_seq: int) -> dict[str, Any]:
+def webhook_values(webhook: StoredWebhook, last_seq: int) -> dict[str, Any]:
     """The fields of `api.WebhookInfo`, without the secret."""
     values = webhook._asdict()
     del values["wanted"], values["secret"]
@@ -220,7 +219,7 @@ def webhook_values(webhook: Webhook, last_seq: int) -> dict[str, Any]:
     return {**values, **wanted, "state": webhook.state, "behind": behind}
 
 
-def _types(webhook: Webhook) -> list[str]:
+def _types(webhook: StoredWebhook) -> list[str]:
     """The types of events that a webhook is told of: QR codes only if they were asked for by name,
     because whoever scans one owns the account's messages."""
     types = webhook.wanted.types

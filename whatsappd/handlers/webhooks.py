@@ -18,20 +18,16 @@ from whatsappd.handlers.auditing import note
 from whatsappd.handlers.webhook_delivery import WebhookDelivery, webhook_values
 from whatsappd.model.company import validate_company
 from whatsappd.model.event import EVENT_TYPES
+from whatsappd.model.webhook import StoredWebhook, WebhookConfig
 from whatsappd.rpc.method import Call, Method
 from whatsappd.rules.webhook_policy import validate_url
-from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.webhooks import (
-    Wanted,
-    Webhook,
-    Webhooks,
-)
+from whatsappd.store.port import EventLog, WebhookStore
 
 
 class WebhooksApi:
     def __init__(
         self,
-        webhooks: Webhooks,
+        webhooks: WebhookStore,
         events: EventLog,
         delivery: WebhookDelivery,
         access: AccessControl,
@@ -58,7 +54,7 @@ class WebhooksApi:
     # --- configuration ------------------------------------------------------------------------
 
     async def _create(self, call: Call, params: api.CreateWebhook) -> api.WebhookInfo:
-        wanted = Wanted(
+        wanted = WebhookConfig(
             url=validate_url(params.url, allow_private=params.allow_private),
             companies=_companies(params.companies),
             types=_types(params.types),
@@ -93,7 +89,7 @@ class WebhooksApi:
         if params.description is not msgspec.UNSET and params.description is not None:
             given["description"] = _description(params.description)
 
-        def change(wanted: Wanted) -> Wanted:
+        def change(wanted: WebhookConfig) -> WebhookConfig:
             changed = wanted._replace(**given)
             validate_url(changed.url, allow_private=changed.allow_private)
             return changed
@@ -139,7 +135,7 @@ class WebhooksApi:
         count = await self._webhooks.discard(params.id, params.letters)
         return api.CountedLetters(id=params.id, count=count)
 
-    def _shown(self, webhook: Webhook, *, with_secret: bool = False) -> api.WebhookInfo:
+    def _shown(self, webhook: StoredWebhook, *, with_secret: bool = False) -> api.WebhookInfo:
         shown = api.WebhookInfo(**webhook_values(webhook, self._events.last_seq))
         if with_secret:
             shown.secret = webhook.secret

@@ -1,4 +1,4 @@
-"""Names of consumers, and whose they are.
+"""Named consumers of events: cursors that the daemon keeps, and whose they are.
 
 A consumer belongs to whoever made it, and nobody else moves or forgets it. Its name begins with who
 that is: `uid:1000:crm` for a user of the host, `key:ID:crm` for an API key. What root and the
@@ -8,10 +8,36 @@ their whole names. Webhooks' cursors are among the consumers too; only deliverie
 
 from __future__ import annotations
 
+import re
+from typing import NamedTuple
+
+from whatsappd.errors import InvalidParams
+
 WEBHOOK = "webhook:"
 #: What begins a name that somebody gives, and nobody may choose.
 RESERVED = ("key:", "uid:", WEBHOOK)
 _OWNERS = ("key", "uid")
+_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,64}\Z")
+
+
+class Consumer(NamedTuple):
+    """A named cursor: `cursor` is the seq of the last event it acknowledged."""
+
+    name: str
+    cursor: int
+    created_ms: int
+    acked_ms: int
+
+
+def validate_consumer(name: str) -> str:
+    """`name` if it can name a consumer, else InvalidParams."""
+    if _NAME.match(name):
+        return name
+    raise InvalidParams(
+        f"consumer: {name!r:.80} is no consumer's name: use 1 to 64 characters of "
+        "A-Z, a-z, 0-9 and '._:@-'",
+        field="consumer",
+    )
 
 
 def is_webhook(name: str) -> bool:

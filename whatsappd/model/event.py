@@ -39,6 +39,9 @@ MESSAGE_TYPES = frozenset(
     {MESSAGE_RECEIVED, MESSAGE_RECEIPT, MESSAGE_UNDECRYPTABLE, MESSAGE_UNREADABLE}
 )
 
+#: The largest event, packed. It must fit into an RPC message with room for what is around it.
+MAX_EVENT_BYTES = 768 * 1024
+
 
 class Draft(NamedTuple):
     """An event that has no place in the log yet."""

@@ -102,7 +102,7 @@ class AlertWatch:
             started_ms=now.ago(now.steady - self._started_at_ms),
             disk_free_bytes=disk.free if disk else None,
             disk_files_free=disk.files_free if disk else None,
-            store_trouble=self._store.database.trouble,
+            store_trouble=self._store.health.trouble,
             loop_delays_ms=tuple(loop_delays_ms),
             queue_unread=oldest is None,
         )

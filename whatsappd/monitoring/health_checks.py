@@ -13,12 +13,13 @@ from typing import NamedTuple
 from whatsappd.engines.confined import REQUIRED, Confined
 from whatsappd.engines.port import EngineStatus
 from whatsappd.limits.port import LimiterHealth
+from whatsappd.model.webhook import StoredWebhook
 from whatsappd.monitoring.kernel import Disk
 from whatsappd.rules.alerts import FEW_FILES, AlertThresholds
 from whatsappd.rules.session_health import Judgement
+from whatsappd.rules.webhook_policy import is_full
 from whatsappd.sessions.session import CompanySession
 from whatsappd.state_directory import Place
-from whatsappd.store.sqlite.webhooks import Webhook
 from whatsappd.supervision import Supervised, summary
 
 #: Of the open-file limit; above it, the next thing to be opened may be one too many.
@@ -229,7 +230,7 @@ def check_tasks(tasks: Sequence[Supervised], companies: frozenset[str] | None) -
     return Check("tasks", *summary(told))
 
 
-def check_webhooks(webhooks: Sequence[Webhook] | None, away_ms: int | None) -> Check:
+def check_webhooks(webhooks: Sequence[StoredWebhook] | None, away_ms: int | None) -> Check:
     """Whether every event finds its way to whoever wanted to be told.
 
     Args:
@@ -249,7 +250,7 @@ def check_webhooks(webhooks: Sequence[Webhook] | None, away_ms: int | None) -> C
             "webhooks", False, f"nobody has delivered events for {away_ms // 1000} s",
             "start `whatsappd gateway`: what has happened meanwhile is delivered then",
         )  # fmt: skip
-    full = [webhook.id for webhook in enabled if webhook.is_full]
+    full = [webhook.id for webhook in enabled if is_full(webhook)]
     if full:
         return Check(
             "webhooks", False, f"full of dead letters, and waiting: {_some(full)}",

@@ -11,12 +11,12 @@ import structlog
 import trio
 
 from whatsappd.errors import StoreFailed
+from whatsappd.model.webhook import StoredWebhook
 from whatsappd.monitoring import health_checks as checks
 from whatsappd.monitoring import kernel
 from whatsappd.monitoring.health_checks import Check, HealthReport, health_of
 from whatsappd.monitoring.watched import Watched, WatchedHost, WatchedStore
 from whatsappd.sessions.session import CompanySession
-from whatsappd.store.sqlite.webhooks import Webhook
 
 log = structlog.get_logger()
 
@@ -45,11 +45,11 @@ async def report_health(
     engine = watched.sessions.engine.status
     sessions = [health_of(session) for session in told]
     found = [
-        checks.check_store(store.database.trouble),
+        checks.check_store(store.health.trouble),
         checks.check_fork_server(engine),
         checks.check_confinement(engine, told),
         checks.check_event_loop(loop_longest_ms, thresholds),
-        checks.check_disk(disk, thresholds, store.database.trouble),
+        checks.check_disk(disk, thresholds, store.health.trouble),
         places,
         checks.check_rounds(rounds_are_alive),
         checks.check_descriptors(descriptors, kernel.descriptor_limit()),
@@ -70,7 +70,9 @@ def _ask_kernel(
     return host.disk(sessions), kernel.open_descriptors(), places
 
 
-async def _webhooks(store: WatchedStore, companies: frozenset[str] | None) -> list[Webhook] | None:
+async def _webhooks(
+    store: WatchedStore, companies: frozenset[str] | None
+) -> list[StoredWebhook] | None:
     """Those that are about none but these companies; None: the store does not tell."""
     try:
         found = await store.webhooks.all()

@@ -91,10 +91,10 @@ class HealthRounds:
 
     async def _prove_store(self) -> None:
         """After a refused write nobody may come to write again: find out whether it is over."""
-        database = self._watched.store.database
-        if database.trouble is not None:
+        store = self._watched.store.health
+        if store.trouble is not None:
             try:
-                await database.probe()
+                await store.probe()
             except StoreFailed as error:
                 log.debug("store_still_failing", reason=error.message)
 

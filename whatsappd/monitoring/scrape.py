@@ -29,7 +29,7 @@ from whatsappd.rpc import metrics as rpc
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.own_descendants import DescendantCheck
 from whatsappd.rpc.server import RpcServer
-from whatsappd.rules.webhook_policy import WebhookAlert
+from whatsappd.rules.webhook_alerts import WebhookAlert
 from whatsappd.sessions import metrics as sessions
 from whatsappd.sessions.session import CompanySession
 from whatsappd.store import metrics as store
@@ -105,7 +105,7 @@ class Scrape:
             stored = stored._replace(oldest_queued_ms=await self._store.outbox.oldest_queued())
             lags = {
                 consumer.name: self._store.events.last_seq - consumer.cursor
-                for consumer in await self._store.events.list_consumers()
+                for consumer in await self._store.consumers.all()
                 if companies is None and not is_webhook(consumer.name)
             }
             stored = stored._replace(consumer_lags=lags)
@@ -151,7 +151,7 @@ class Scrape:
         readings.read(engines.FORK_SERVER, watched.sessions.engine.status)
 
     def _read_store(self, readings: Readings, stored: _Stored) -> None:
-        readings.read(store.DATABASE, self._store.database.trouble)
+        readings.read(store.DATABASE, self._store.health.trouble)
         readings.read(store.EVENT_LOG, self._store.events)
         readings.read(store.CONSUMERS, stored.consumer_lags)
         readings.read(store.DELIVERER, self._store.deliverer_away_ms())
@@ -198,6 +198,6 @@ class Scrape:
         memory = self._memory.read(views)  # of all: it forgets those that it is not asked about
         for company in told & memory.keys():
             readings.read(metrics.WORKER_MEMORY, WorkerMemory(company, memory[company]))
-        readings.read(store.DATABASE_SIZE, self._store.database.size)
+        readings.read(store.DATABASE_SIZE, self._store.health.size)
         readings.read(metrics.DISK, self._watched.host.disk())
         return render(ALL_METRICS, readings)

@@ -14,22 +14,26 @@ from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import CompanySession
 from whatsappd.state_directory import Place
-from whatsappd.store.port import OutboxView
-from whatsappd.store.sqlite.alerts import Alerts
-from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.webhooks import Webhooks
+from whatsappd.store.port import (
+    Consumers,
+    EventLog,
+    OpenAlerts,
+    OutboxView,
+    StoreHealth,
+    WebhookStore,
+)
 from whatsappd.supervision import Supervision
 
 
 class WatchedStore(NamedTuple):
     """What is on disk. `deliverer_away_ms`: for how long nobody has delivered webhooks, or None."""
 
-    database: Database
+    health: StoreHealth
     events: EventLog
+    consumers: Consumers
     outbox: OutboxView
-    alerts: Alerts
-    webhooks: Webhooks
+    alerts: OpenAlerts
+    webhooks: WebhookStore
     deliverer_away_ms: Callable[[], int | None]
 
 

@@ -3,8 +3,7 @@
 whatsmeow answers by itself, to that device alone, as long as it remembers the message: 256 of them,
 in memory, until its process ends. After that only the outbox has the text. neonize can send it as a
 new message only, to all of the recipient's devices: whoever has read the first would see it twice.
-So it is sent anew only if nobody is known to have it, and once. Called by
-`store.sqlite.outbox_writes`.
+So it is sent anew only if nobody is known to have it, and once. Called by the store.
 """
 
 from __future__ import annotations

@@ -4,7 +4,7 @@ A company is bound to its account. Linked with another number, it must not send 
 the first one, and who counts as known is another matter: a person is asked. And no two companies
 may share an account: each would receive everything, and answer the other's answers.
 
-Called by `store.sqlite.companies` in the transaction that claims an account, so that of two
+Called by the store in the transaction that claims an account, so that of two
 companies that link the same phone at once one is refused.
 """
 

@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import re
 from email.utils import parsedate_to_datetime
-from enum import StrEnum
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from typing import NamedTuple
 
 import idna
 
 from whatsappd.errors import InvalidParams
+from whatsappd.model.event import MAX_EVENT_BYTES, SESSION_QR
+from whatsappd.model.webhook import StoredWebhook, WebhookConfig
 from whatsappd.rules.backoff import full_jitter
+from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS
 from whatsappd.rules.public_addresses import is_public
 
 MAX_URL = 2000
@@ -27,16 +29,6 @@ MAX_RETRY_AFTER_MS = 3_600_000
 #: Seconds for which a gateway has the turn to deliver. It confirms it more often; one that stands
 #: still for longer has lost it as soon as another gateway asks.
 TURN_S = 12.0
-
-
-class WebhookAlert(StrEnum):
-    """The rules by which webhooks ring; beside those of `rules.alerts`, in the same events."""
-
-    FAILING = "webhook_failing"  # paused; cleared when it goes on
-    EVENTS_GONE = "webhook_events_gone"  # retention was faster; told once, as nothing mends it
-    DISABLED = (
-        "webhook_disabled"  # the receiver answered 410 Gone; cleared when it is enabled again
-    )
 
 
 class Policy(NamedTuple):
@@ -233,3 +225,22 @@ def _is_address(host: str) -> bool:
 
 def _wrong(reason: str) -> InvalidParams:
     return InvalidParams(f"url: {reason}", field="url")
+
+
+def is_full(webhook: StoredWebhook) -> bool:
+    """Whether there may be no room for one more dead letter, so that the webhook waits."""
+    return (
+        webhook.dead_letters >= DEAD_LETTERS.each
+        or webhook.dead_bytes + MAX_EVENT_BYTES > DEAD_LETTER_BYTES.each
+    )
+
+
+def without_codes(wanted: WebhookConfig) -> WebhookConfig:
+    """The same webhook, told no QR codes; disabled if it was to be told nothing else.
+
+    For a webhook whose key was revoked: only those may see codes who may link.
+    """
+    if wanted.types is None or SESSION_QR not in wanted.types:
+        return wanted
+    left = tuple(each for each in wanted.types if each != SESSION_QR)
+    return wanted._replace(types=left or wanted.types, enabled=wanted.enabled and bool(left))

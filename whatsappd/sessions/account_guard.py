@@ -14,7 +14,7 @@ from whatsappd.rules import incidents
 from whatsappd.rules.binding import Standing, bound_account
 from whatsappd.rules.incidents import Incident, account_refused
 from whatsappd.sessions.identity import SessionIdentity
-from whatsappd.store.sqlite.companies import AccountClaim, Companies
+from whatsappd.store.port import AccountClaim, Companies
 
 
 class Admission(NamedTuple):

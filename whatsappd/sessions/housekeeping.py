@@ -11,10 +11,9 @@ import trio
 from whatsappd.clock import settled_ms
 from whatsappd.errors import StoreFailed
 from whatsappd.model.message import OutboxState
+from whatsappd.model.stored_event import EventBounds
 from whatsappd.sessions.settings import RetentionSettings
-from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.retention import EventBounds
+from whatsappd.store.port import EventLog, Outbox
 
 log = structlog.get_logger()
 

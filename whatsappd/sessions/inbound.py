@@ -24,6 +24,7 @@ from whatsappd.engines.protocol import (
     UnreadableEvent,
 )
 from whatsappd.errors import StoreFailed
+from whatsappd.model.arrival import Arrival, AskedAgain, Receipt
 from whatsappd.model.event import (
     MESSAGE_RECEIPT,
     MESSAGE_RECEIVED,
@@ -34,8 +35,7 @@ from whatsappd.model.event import (
 from whatsappd.model.message import Message, Source
 from whatsappd.model.person import Person
 from whatsappd.rules.asked_again import RECEIPT_GRACE_MS
-from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.intake import Arrival, AskedAgain, Intake, Receipt
+from whatsappd.store.port import EventLog, Inbound
 
 log = structlog.get_logger()
 
@@ -69,9 +69,9 @@ MAX_ADDRESS = 80
 class InboundLog:
     """Writes the events of all sessions, in the order each session brings them."""
 
-    def __init__(self, events: EventLog, intake: Intake, *, retry_s: float) -> None:
+    def __init__(self, events: EventLog, inbound: Inbound, *, retry_s: float) -> None:
         self._events = events
-        self._intake = intake
+        self._inbound = inbound
         self._retry_s = retry_s
 
     async def note(self, draft: Draft) -> None:
@@ -87,11 +87,11 @@ class InboundLog:
         Raises:
             StoreFailed: the disk cannot be read.
         """
-        return await self._intake.taken(company)
+        return await self._inbound.taken(company)
 
     async def last_ms(self, company: str) -> int | None:
         """When the last of them was stored, in epoch milliseconds; None if none ever was."""
-        return await self._intake.last_ms(company)
+        return await self._inbound.last_ms(company)
 
     async def take(self, company: str, events: list[WorkerEvent]) -> int | None:
         """Store what WhatsApp sent. Returns the last number when all of it is durable.
@@ -104,7 +104,7 @@ class InboundLog:
         complained = False
         while True:
             try:
-                await self._intake.take(company, arrivals)
+                await self._inbound.take(company, arrivals)
                 return events[-1].number
             except StoreFailed as error:
                 if not complained:

@@ -23,10 +23,7 @@ from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
 from whatsappd.model.message import Row
 from whatsappd.rules.outreach_pause import OutreachPause
 from whatsappd.sessions.rate_holds import HoldScope
-from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.companies import Companies
-from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.port import DaemonStore
 
 log = structlog.get_logger()
 
@@ -55,10 +52,7 @@ class PacingParts(NamedTuple):
     """What all companies' pacing works with."""
 
     limiter: Limiter
-    companies: Companies
-    contacts: Contacts
-    events: EventLog
-    outbox: Outbox
+    store: DaemonStore
     defaults: Callable[[], SendLimits]  # they may change while the daemon runs
 
 
@@ -103,7 +97,9 @@ class Pacing:
         """
         if self._pause.until_ms:
             self._pause = self._pause._replace(until_ms=self._pause.until_ms + by_ms)
-            await self._shared.companies.put_settings(self.company, {_PAUSE: list(self._pause)})
+            await self._shared.store.companies.put_settings(
+                self.company, {_PAUSE: list(self._pause)}
+            )
 
     def touch(self) -> None:
         """Something that verdicts depend on has changed."""
@@ -113,18 +109,20 @@ class Pacing:
 
     async def load(self) -> None:
         """Take up the company's settings, and what it sent just before this daemon began."""
-        self._settings = await self._shared.companies.settings(self.company)
+        self._settings = await self._shared.store.companies.settings(self.company)
         until_ms, strikes = self._settings.get(_PAUSE, (0, 0))
         self._pause = OutreachPause(until_ms, strikes)
         now = settled_ms()
-        for chat, sent_ms in await self._shared.outbox.view.sent_times(
+        for chat, sent_ms in await self._shared.store.outbox.view.sent_times(
             self.company, now - MINUTE_MS
         ):
             for key in self._keys(chat, is_cold=False):
                 self._shared.limiter.restore(key, [sent_ms])
         cold_keys = self._cold_keys()
         most = max((key.limit for key in cold_keys), default=0)
-        for sent_ms in await self._shared.outbox.view.cold_times(self.company, now - DAY_MS, most):
+        for sent_ms in await self._shared.store.outbox.view.cold_times(
+            self.company, now - DAY_MS, most
+        ):
             for key in cold_keys:
                 if now - sent_ms < key.period_ms:
                     self._shared.limiter.restore(key, [sent_ms])
@@ -140,13 +138,13 @@ class Pacing:
             self._settings = settings  # its limits: a pause may have begun that is not stored yet
             self.touch()
 
-        await self._shared.companies.put_settings(self.company, changes, take)
+        await self._shared.store.companies.put_settings(self.company, changes, take)
         return self.limits
 
     async def strangers(self, chats: Collection[str]) -> set[str]:
         """Those of `chats` whom a first message would be outreach. Groups never are."""
         people = [chat for chat in chats if parse_jid(chat).server in (USER_SERVER, LID_SERVER)]
-        return await self._shared.contacts.strangers(self.company, people)
+        return await self._shared.store.acquaintances.strangers(self.company, people)
 
     @property
     def prepaid_chats(self) -> Set[str]:
@@ -186,7 +184,7 @@ class Pacing:
         rows = {row for passages in self._prepaid.values() for row in passages if row is not None}
         if not rows:
             return
-        ended = rows - await self._shared.outbox.view.still_queued(rows)
+        ended = rows - await self._shared.store.outbox.view.still_queued(rows)
         for chat, passages in list(self._prepaid.items()):
             self._keep_passages(chat, [row for row in passages if row not in ended])
 
@@ -243,7 +241,7 @@ class Pacing:
     async def met(self, chats: Collection[str]) -> None:
         """A message was exchanged with these: they are strangers no longer."""
         try:
-            await self._shared.contacts.add(self.company, chats)
+            await self._shared.store.acquaintances.add(self.company, chats)
         except StoreFailed as error:
             # They count as strangers a while longer, which costs speed and nothing else.
             log.warning("contacts_not_stored", company=self.company, reason=error.message)
@@ -259,8 +257,10 @@ class Pacing:
             "reason": PAUSED,
         }
         try:
-            await self._shared.companies.put_settings(self.company, {_PAUSE: list(self._pause)})
-            await self._shared.events.append(Draft(self.company, SESSION_OUTREACH, data))
+            await self._shared.store.companies.put_settings(
+                self.company, {_PAUSE: list(self._pause)}
+            )
+            await self._shared.store.events.append(Draft(self.company, SESSION_OUTREACH, data))
         except StoreFailed as error:
             log.error("outreach_pause_not_stored", company=self.company, reason=error.message)
 

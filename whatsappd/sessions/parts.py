@@ -7,8 +7,7 @@ from typing import NamedTuple
 from whatsappd.engines.port import Engine
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.port import Companies, Outbox
 
 
 class SessionParts(NamedTuple):

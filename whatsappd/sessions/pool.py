@@ -14,6 +14,7 @@ import structlog
 import trio
 
 from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGone, WrongState
+from whatsappd.model.audit import AuditNote
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.binding import QueuedMessages, Standing, bound_account
@@ -24,8 +25,7 @@ from whatsappd.sessions.pacing import Pacing, PacingParts
 from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.session import CompanySession
 from whatsappd.state_directory import StateDirectory
-from whatsappd.store.sqlite.audit import Note, unnoted
-from whatsappd.store.sqlite.removal import Removals
+from whatsappd.store.port import Removals
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
@@ -56,8 +56,7 @@ class Pool:
         self._foreign_children = foreign_children
         self._supervision = supervision
         self._shared_pacing = pacing
-        pacing.contacts.on_new = self._touch
-        self._companies.on_account = self._account_changed
+        pacing.store.acquaintances.follow(self._touch)
         self._pacing: dict[str, Pacing] = {}
         self._sessions: dict[str, CompanySession] = {}
         self._scopes: dict[str, trio.CancelScope] = {}
@@ -153,11 +152,6 @@ class Pool:
     def _touch(self, company: str) -> None:
         if company in self._pacing:
             self._pacing[company].touch()
-
-    def _account_changed(self, company: str) -> None:
-        """A company has another account, so it knows other people."""
-        self._shared_pacing.contacts.forget(company)
-        self._touch(company)
 
     def statuses(self, among: Collection[str] | None = None) -> list[SessionStatus]:
         """Of all sessions, or of those of the companies `among` that exist, by company."""
@@ -323,7 +317,7 @@ class Pool:
         await session.settled()
         return session
 
-    async def remove(self, company: str, *, force: bool, note: Note = unnoted) -> None:
+    async def remove(self, company: str, *, force: bool, note: AuditNote | None = None) -> None:
         """Unlink the account, stop, and delete everything the company has here.
 
         Args:
@@ -347,7 +341,9 @@ class Pool:
             if not is_done:
                 self._is_left.set()
 
-    async def _remove(self, session: CompanySession, *, force: bool, note: Note) -> None:
+    async def _remove(
+        self, session: CompanySession, *, force: bool, note: AuditNote | None
+    ) -> None:
         company = session.company
         if session.is_linked:
             try:
@@ -367,7 +363,7 @@ class Pool:
             await session.begin_stop()  # somebody may have started it meanwhile
             await self._delete(session, note)
 
-    async def _delete(self, session: CompanySession, note: Note) -> None:
+    async def _delete(self, session: CompanySession, note: AuditNote | None) -> None:
         """Delete what a stopped company has here.
 
         If that fails before it has begun, the company is as it was before, but for messages that

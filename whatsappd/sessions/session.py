@@ -31,7 +31,7 @@ from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.session_record import SessionRecord
 from whatsappd.sessions.worker_life import WorkerLife
 from whatsappd.sessions.worker_news import WorkerNews
-from whatsappd.store.sqlite.companies import Company
+from whatsappd.store.port import StoredCompany
 
 log = structlog.get_logger()
 
@@ -41,7 +41,7 @@ class CompanySession:
 
     def __init__(
         self,
-        known: Company,
+        known: StoredCompany,
         *,
         directory: Path,
         parts: SessionParts,

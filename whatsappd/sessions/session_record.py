@@ -9,14 +9,14 @@ import structlog
 
 from whatsappd.errors import StoreFailed
 from whatsappd.sessions.identity import SessionIdentity
-from whatsappd.store.sqlite.companies import Companies, Company
+from whatsappd.store.port import Companies, StoredCompany
 
 log = structlog.get_logger()
 
 
 class SessionRecord:
     def __init__(
-        self, known: Company, companies: Companies, last_inbound_ms: int | None = None
+        self, known: StoredCompany, companies: Companies, last_inbound_ms: int | None = None
     ) -> None:
         #: When something arrived from WhatsApp last, in epoch milliseconds.
         self.last_inbound_ms = last_inbound_ms

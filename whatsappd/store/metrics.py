@@ -7,7 +7,7 @@ from typing import NamedTuple, Protocol
 
 from whatsappd.metric import COUNTER, GAUGE, Metric, Metrics, Sample, one
 from whatsappd.model.message import OutboxState
-from whatsappd.store.sqlite.webhooks import Webhook
+from whatsappd.model.webhook import StoredWebhook
 
 _COMPANY, _WEBHOOK = ("company",), ("webhook",)
 
@@ -42,13 +42,13 @@ class OutboxFigures(NamedTuple):
 class WebhookFigures(NamedTuple):
     """A webhook that is enabled, and what it has still to deliver."""
 
-    webhook: Webhook
+    webhook: StoredWebhook
     lag_events: int
     oldest_age_ms: int
 
 
 class MeasuredEventLog(Protocol):
-    """What is read of a `store.sqlite.events.EventLog`."""
+    """What is read of a `store.port.EventLog`."""
 
     @property
     def first_seq(self) -> int: ...

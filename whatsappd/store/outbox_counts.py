@@ -1,6 +1,6 @@
 """What the outbox knows without the disk: how many rows are in which state, and who waits for one.
 
-Lives in trio; `store.sqlite.outbox_writes` publishes every committed change here, in order.
+Lives in trio; the store publishes every committed change here, in order.
 """
 
 from __future__ import annotations

@@ -3,17 +3,38 @@
 Each protocol is used by somebody else, and each operation is atomic and durable: it happened as a
 whole when it returns, and not at all if it raised. A caller who is cancelled while it waits for the
 disk may find it done. `store.sqlite` implements all of it, and so does `store.memory` for tests;
-`tests/unit/store` has the suite that both pass.
+`tests/unit/store/contract` is the suite that both pass.
 
-Any operation that writes may raise StoreFailed: then nothing of it was kept.
+Any operation that writes may raise StoreFailed: then nothing of it was kept. What answers without
+`await` answers from this process's copy of what is committed: an implementation that several
+daemons share keeps that copy for the companies that it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence, Set
+import builtins
+from collections.abc import AsyncIterator, Callable, Collection, Mapping, Sequence, Set
+from contextlib import AbstractAsyncContextManager
 from typing import Any, NamedTuple, Protocol
 
+import trio
+
+from whatsappd.model.access import KeyScope
+from whatsappd.model.api_key import ApiKey
+from whatsappd.model.arrival import Arrival
+from whatsappd.model.audit import AuditNote, AuditRecord
+from whatsappd.model.consumer import Consumer
+from whatsappd.model.event import Draft, Event
 from whatsappd.model.message import NewMessage, OutboxState, Row
+from whatsappd.model.stored_event import EventBatch, EventBounds
+from whatsappd.model.webhook import (
+    StoredDeadLetter,
+    StoredWebhook,
+    WebhookConfig,
+    WebhookProgress,
+)
+from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey
+from whatsappd.rules.binding import BoundAccount, Standing
 
 # --- the outbox -----------------------------------------------------------------------------------
 
@@ -325,3 +346,648 @@ class Outbox(Protocol):
 
     @property
     def maintenance(self) -> OutboxMaintenance: ...
+
+
+# --- the event log --------------------------------------------------------------------------------
+
+
+class EventLog(Protocol):
+    """Everything that happened, under one global sequence number without a hole.
+
+    An event is durable before anybody sees it. Subscribers read with a cursor each.
+    """
+
+    @property
+    def last_seq(self) -> int:
+        """The newest event's number; 0 if there never was one."""
+        ...
+
+    @property
+    def first_seq(self) -> int:
+        """The oldest event that still exists; `last_seq + 1` if there is none.
+
+        Behind it, some of a company's may be gone that others' outlived.
+        """
+        ...
+
+    @property
+    def newest_at_opening_ms(self) -> int:
+        """When the newest event was logged, as of opening the log; epoch milliseconds, 0: none."""
+        ...
+
+    @property
+    def deletions(self) -> int:
+        """Grows whenever events are deleted: what was read before may hold some that are gone."""
+        ...
+
+    @property
+    def tail_events(self) -> int:
+        """Events held in memory."""
+        ...
+
+    @property
+    def tail_bytes(self) -> int:
+        """Packed bytes of the events held in memory."""
+        ...
+
+    async def append(self, *drafts: Draft) -> list[Event]:
+        """Logs `drafts` in this order, with nothing between them; returns them when durable.
+
+        Raises:
+            TooLarge: one exceeds MAX_EVENT_BYTES. None was logged.
+        """
+        ...
+
+    async def wait_beyond(self, seq: int) -> int:
+        """Waits until the log has an event behind `seq`; returns `last_seq`.
+
+        A checkpoint also when there is one already.
+        """
+        ...
+
+    async def read(
+        self,
+        after: int,
+        limit: int,
+        *,
+        companies: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+        codes: Collection[str] | None = None,
+    ) -> EventBatch:
+        """The events behind the cursor `after`, in order: at most `limit`, and a mebibyte.
+
+        Go on with `EventBatch.last`. No event is missed so, and it always moves: a batch without
+        events means that there is no more, up to the newest of now. It costs what it returns,
+        whatever the filter leaves out.
+
+        Args:
+            after: 0 begins with the oldest that exists.
+            companies: those companies' events only. None: all.
+            types: those types' events only. None: all.
+            codes: of `session.qr`, those companies' only. None: all.
+
+        Raises:
+            InvalidParams: `after` lies beyond the newest event: the cursor is of another log (or
+                the store was restored from a backup).
+            TimedOut: it took too long and was given up.
+            StoreFailed: the store cannot be read.
+        """
+        ...
+
+    def read_tail(
+        self,
+        after: int,
+        limit: int,
+        *,
+        companies: Collection[str] | None = None,
+        types: Collection[str] | None = None,
+        codes: Collection[str] | None = None,
+    ) -> EventBatch | None:
+        """What is in memory behind `after`, at once; None if that is not in memory.
+
+        As `read`, but the batch may be empty although there is more.
+        """
+        ...
+
+    def keep(self, bounds: EventBounds) -> None:
+        """Keep so much from now on: what is logged makes room for itself. What is too much
+        already, or too old, goes with the next `retain`.
+
+        Each company has its own history: what one of them logs never deletes an event of another
+        that has less than its share.
+        """
+        ...
+
+    async def retain(self) -> int:
+        """Deletes the events beyond the bounds, the oldest first; returns how many.
+
+        Readers that had not read them are told by `EventBatch.gap`. Cancelled, it has deleted some.
+        """
+        ...
+
+
+class Consumers(Protocol):
+    """Named cursors of those who come back: see `model.consumer`."""
+
+    async def place(self, name: str, after: int | None = None) -> int:
+        """The cursor of the consumer `name`.
+
+        A new one begins behind `after`, or at the present end; a known one keeps its cursor.
+
+        Before consumers had owners, everybody who might do everything shared the bare names.
+        Whoever comes for one of those for the first time gets one of their own that begins where
+        the shared one was.
+
+        Raises:
+            InvalidParams: the name or `after` cannot be, or its owner has too many (CONSUMERS in
+                `rules.bounds`).
+        """
+        ...
+
+    async def acknowledge(self, name: str, seq: int) -> int:
+        """Moves the cursor of `name` to `seq`, never back; returns where it is.
+
+        Raises:
+            UnknownConsumer: nobody made it.
+            InvalidParams: `seq` lies beyond the newest event.
+        """
+        ...
+
+    async def all(self) -> list[Consumer]:
+        """Every consumer, webhooks' cursors included, by name."""
+        ...
+
+    async def forget(self, name: str) -> None:
+        """Deletes a consumer's saved cursor. Raises UnknownConsumer."""
+        ...
+
+    async def count_by_owner(self) -> dict[str, int]:
+        """How many each owner has, without webhooks' cursors; root's and the daemon's own user's
+        are under `uid:0`."""
+        ...
+
+
+class Inbound(Protocol):
+    """What arrives from WhatsApp, which tells everything once."""
+
+    async def taken(self, company: str) -> int:
+        """The number of the last event that was taken; 0 if there never was one.
+
+        What a cancelled `take` left to be written counts.
+        """
+        ...
+
+    async def last_ms(self, company: str) -> int | None:
+        """When anything was taken last, in epoch milliseconds; None if nothing ever was."""
+        ...
+
+    async def take(self, company: str, arrivals: Sequence[Arrival]) -> None:
+        """Stores all that arrived, in one transaction: the events, what receipts tell the outbox,
+        whom the company knows from now on, and how far the worker's numbering was taken.
+
+        What was taken before is left out, by its number.
+
+        Raises:
+            InvalidParams: a receipt is of an unknown kind.
+            TooLarge: an event exceeds MAX_EVENT_BYTES.
+            StoreFailed: nothing of it was stored.
+        """
+        ...
+
+
+# --- companies ------------------------------------------------------------------------------------
+
+
+class StoredCompany(NamedTuple):
+    """A company as it is stored. Times are epoch milliseconds."""
+
+    company: str
+    wanted: bool  # should be running, also after a reboot
+    created_ms: int
+    settings: dict[str, Any]  # what was configured for it alone; plain JSON values
+    jid: str | None
+    lid: str | None
+    push_name: str | None
+    last_connected_ms: int | None
+    account: str | None  # the account it is bound to, or was linked with last, without a device
+    account_lid: str | None
+    claimed: bool  # whether that account is the company's own, and no other's
+
+    @property
+    def bound(self) -> BoundAccount | None:
+        """None if it was never linked, or `start --new-account` ended what was."""
+        if self.account is None and self.account_lid is None:
+            return None
+        return BoundAccount(self.account, self.account_lid)
+
+
+class AccountClaim(NamedTuple):
+    """What a company is to the account that it is linked with.
+
+    `owner`: the other company that has it, if it is taken. `bound`: the company's own account.
+    """
+
+    standing: Standing
+    owner: str | None
+    bound: BoundAccount | None
+
+
+class Companies(Protocol):
+    """The companies: which there are, whether they should be running, and who they are on WhatsApp.
+
+    All but `all` and `put_wanted` raise UnknownCompany.
+    """
+
+    async def all(self) -> list[StoredCompany]:
+        """Every company, by name."""
+        ...
+
+    async def get(self, company: str) -> StoredCompany: ...
+
+    async def put_wanted(self, company: str, wanted: bool) -> StoredCompany:
+        """Stores whether it should be running, and makes it if it is new."""
+        ...
+
+    async def put_unwanted(self, company: str) -> StoredCompany:
+        """Stores that it should not be running."""
+        ...
+
+    async def put_identity(
+        self, company: str, *, jid: str | None, lid: str | None, push_name: str | None
+    ) -> StoredCompany:
+        """Stores who it is on WhatsApp; all None after an unlinking."""
+        ...
+
+    async def put_connected(self, company: str, time_ms: int) -> StoredCompany:
+        """Stores when it was last connected."""
+        ...
+
+    async def settings(self, company: str) -> dict[str, Any]:
+        """What was configured for it alone."""
+        ...
+
+    async def put_settings(
+        self,
+        company: str,
+        changes: Mapping[str, Any],
+        then: Callable[[dict[str, Any]], object] | None = None,
+    ) -> dict[str, Any]:
+        """Changes the named settings (None removes one); returns all.
+
+        Args:
+            then: given all of them as soon as they are stored, also if the caller was cancelled
+                meanwhile. It must not raise.
+        """
+        ...
+
+    async def look_at_account(self, company: str, linked: BoundAccount) -> AccountClaim:
+        """What the company is to `linked`; nothing is changed."""
+        ...
+
+    async def claim_account(self, company: str, linked: BoundAccount) -> AccountClaim:
+        """The same, and if the account may be the company's, it is from now on.
+
+        The people that the company knew with another account are put away, and come back with it.
+        """
+        ...
+
+    async def give_account_up(self, company: str) -> None:
+        """Another company may have the account now. What was written for it is still told from
+        what is written for another: see `rules.binding`."""
+        ...
+
+    async def leave_account(self, company: str) -> StoredCompany:
+        """The company may be linked with any account next. The people it knew are put away."""
+        ...
+
+
+class Acquaintances(Protocol):
+    """With whom each company has exchanged messages: what makes a message outreach, or not.
+
+    Chats are JIDs without a device. Almost every question is about somebody known already.
+    """
+
+    async def strangers(self, company: str, chats: Collection[str]) -> set[str]:
+        """Those of `chats` with whom the company has never exchanged a message."""
+        ...
+
+    async def add(self, company: str, chats: Collection[str]) -> None:
+        """From now on these are no strangers."""
+        ...
+
+    def follow(self, follower: Callable[[str], object]) -> None:
+        """Calls `follower` with each company that knows somebody new, or others than before because
+        its account changed."""
+        ...
+
+
+class Removals(Protocol):
+    """Removing a company: all that is kept of it goes, and a new one of its name finds nothing.
+
+    The numbers of its events are given to no others, and readers of all companies are told of a
+    gap. The audit trail stays.
+    """
+
+    async def pending(self) -> list[str]:
+        """The companies of which something may be left, by name."""
+        ...
+
+    async def begin(self, company: str, note: AuditNote | None = None) -> None:
+        """The company is none any more, whatever happens from here on; call `finish`.
+
+        API keys that were for it alone are revoked, and webhooks for it alone told nothing more.
+        Its worker must be gone, and nobody may write anything of it again.
+
+        Args:
+            note: the audit trail's line, stored in the same transaction.
+        """
+        ...
+
+    async def finish(self, company: str) -> None:
+        """Deletes what is left, its directory included. May be called again, also if nothing is.
+
+        Raises:
+            StoreFailed: something could not be deleted; the rest is still there.
+        """
+        ...
+
+
+# --- access, and who did what ---------------------------------------------------------------------
+
+
+class KeyRing(Protocol):
+    """API keys: who may come in through the gateway, and what for."""
+
+    def find(self, identity: str) -> ApiKey | None:
+        """The key of that id, if there is one."""
+        ...
+
+    def follow(self, follower: Callable[[str], object]) -> Callable[[], None]:
+        """Calls `follower` with the id of each key that is revoked or narrowed, as soon as it is;
+        call what is returned to end that."""
+        ...
+
+    async def list_all(self) -> list[ApiKey]:
+        """Every key, the oldest first."""
+        ...
+
+    async def create(
+        self,
+        name: str,
+        scope: KeyScope,
+        companies: tuple[str, ...] | None,
+        note: AuditNote | None = None,
+    ) -> tuple[ApiKey, str]:
+        """A new key, and its text: the only time that anybody sees it.
+
+        Args:
+            note: the audit trail's line, stored in the same transaction.
+
+        Raises:
+            InvalidParams: there are too many keys, or the name cannot be one.
+        """
+        ...
+
+    async def revoke(self, identity: str, note: AuditNote | None = None) -> ApiKey:
+        """Ends a key: from now on nobody gets in with it. Its own consumers of events go with it;
+        webhooks that it made go on, but are told no QR codes any more.
+
+        `note`: as in `create`. Raises UnknownKey.
+        """
+        ...
+
+    async def check(self, text: str) -> ApiKey:
+        """Whose key that is. Remembers that it was used.
+
+        Raises:
+            Denied: it is no key, or was revoked; the message does not tell which.
+        """
+        ...
+
+    async def run(self) -> None:
+        """Stores when keys were last used, now and then, until cancelled; then once more."""
+        ...
+
+
+class AuditRecords(Protocol):
+    """The audit trail's lines, as far as they are stored; `store.audit_trail` gathers them."""
+
+    async def append(self, lines: Sequence[AuditRecord]) -> None:
+        """Stores lines, and deletes those beyond the bounds now and then: MAX_AGE_MS and MAX_LINES
+        in `store.audit_trail`."""
+        ...
+
+    async def read(
+        self, *, after: int | None, limit: int, company: str | None
+    ) -> list[dict[str, Any]]:
+        """Lines with their ids, in order: those behind `after`; without it, the newest."""
+        ...
+
+
+class OpenAlerts(Protocol):
+    """Alerts that were raised and not cleared, kept together with the events that raised them."""
+
+    async def all(self) -> dict[AlertKey, AlertFinding]:
+        """The open alerts. Those of rules that this version does not know are left out."""
+        ...
+
+    async def record(self, changes: Sequence[AlertChange]) -> None:
+        """Logs `changes` in order, and what is open then, in one transaction.
+
+        What was found of a company that was removed before it could be recorded is left out.
+        """
+        ...
+
+
+# --- webhooks -------------------------------------------------------------------------------------
+
+
+class WebhookStore(Protocol):
+    """Webhooks: who wants to be told of which events, how far each is, and what it refused.
+
+    The cursor of a webhook is the named consumer `webhook:ID`. Pausing and resuming are logged as
+    `alert`, in one transaction with the state. Methods that name a webhook raise UnknownWebhook.
+    """
+
+    def changed(self) -> trio.Event:
+        """Set when a configuration changes, or somebody asks to send a dead letter again."""
+        ...
+
+    def look_again(self) -> None:
+        """Sets `changed`: something else changed what webhooks are told."""
+        ...
+
+    async def all(self) -> list[StoredWebhook]:
+        """Every webhook, the oldest first."""
+        ...
+
+    async def get(self, identity: str) -> StoredWebhook: ...
+
+    async def waiting_since(self) -> dict[str, int]:
+        """When the oldest event that each webhook has still to deliver or to skip was logged,
+        in epoch milliseconds; those that are disabled, or have none, are left out."""
+        ...
+
+    async def create(
+        self,
+        wanted: WebhookConfig,
+        after: int | None,
+        owner: str | None = None,
+        note: AuditNote | None = None,
+    ) -> StoredWebhook:
+        """A new webhook, which begins behind the event `after`; None: with what comes.
+
+        Args:
+            owner: whose it is, such as `key:ID`; None: root's or the daemon's own user's.
+            note: the audit trail's line, stored in the same transaction.
+
+        Raises:
+            InvalidParams: there are too many (WEBHOOKS in `rules.bounds`), or `after` is beyond the
+                log.
+        """
+        ...
+
+    async def update(
+        self,
+        identity: str,
+        change: Callable[[WebhookConfig], WebhookConfig],
+        *,
+        rotate_secret: bool = False,
+        note: AuditNote | None = None,
+    ) -> StoredWebhook:
+        """Configures it anew. The receiver gets another chance: what it was paused for is over.
+
+        Args:
+            change: from what is configured to what shall be; what it raises is raised here. It may
+                run in any thread, and more than once.
+            note: as in `create`.
+        """
+        ...
+
+    async def disable(self, identity: str, revision: int, reason: str) -> None:
+        """Disables a webhook whose receiver wants no more events; it keeps its place in the log.
+
+        Somebody who changed the configuration since `revision` knows better: then nothing is done.
+        """
+        ...
+
+    async def remove(self, identity: str, note: AuditNote | None = None) -> None:
+        """Removes a webhook, its cursor and its dead letters; `note`: as in `create`."""
+        ...
+
+    async def progress(self, report: WebhookProgress) -> int:
+        """Takes what the deliverer reports, all or nothing; returns the cursor.
+
+        Raises:
+            QueueFull: there is no room for more dead letters; nothing was taken.
+            InvalidParams: the cursor is beyond the log.
+        """
+        ...
+
+    async def dead_letters(
+        self, identity: str, *, after: int = 0, limit: int = 100
+    ) -> list[StoredDeadLetter]:
+        """Those with ids above `after`, the oldest first."""
+        ...
+
+    async def resend(self, identity: str, letters: Collection[int] | None) -> int:
+        """Asks for one more attempt of those letters, None: all; returns how many.
+
+        Raises:
+            UnknownDeadLetter: one is not there; nothing was asked for.
+        """
+        ...
+
+    async def discard(self, identity: str, letters: Collection[int] | None) -> int:
+        """Deletes those letters, None: all; returns how many. Raises as `resend` does."""
+        ...
+
+    async def with_resends(self) -> list[str]:
+        """The webhooks that have letters to send again."""
+        ...
+
+    async def due_resend(self, identity: str) -> tuple[int, dict[str, Any]] | None:
+        """The next letter that somebody asked to send again, with its event; None: no more."""
+        ...
+
+    async def resent(self, identity: str, letter: int, refusal: str | None) -> None:
+        """What became of the one more attempt; None: the receiver took it."""
+        ...
+
+    async def count_by_owner(self) -> dict[str, int]:
+        """How many webhooks each owner has, as `Consumers.count_by_owner` names them."""
+        ...
+
+    async def count_dead_letters(self) -> dict[str, tuple[int, int]]:
+        """How many dead letters each webhook has, and bytes of them; those without are left out."""
+        ...
+
+
+# --- the whole ------------------------------------------------------------------------------------
+
+
+class StoreHealth(Protocol):
+    """How the store fares."""
+
+    @property
+    def trouble(self) -> str | None:
+        """Why the last write was refused, in words; None once writes are taken again."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Bytes on disk."""
+        ...
+
+    async def probe(self) -> None:
+        """Writes something that changes nothing, so that `trouble` tells how the disk is now.
+
+        Raises:
+            StoreFailed: it takes no writes.
+        """
+        ...
+
+    async def answer(self) -> None:
+        """Returns as soon as the store has got to what is asked of it now, and writes nothing.
+
+        Raises:
+            StoreFailed: it cannot take anything.
+        """
+        ...
+
+
+class TakenBackup(Protocol):
+    """A backup that was taken: `chunks` are its bytes."""
+
+    @property
+    def bytes(self) -> int:
+        """How many `chunks` has given so far."""
+        ...
+
+    @property
+    def sha256(self) -> str:
+        """Of what `chunks` has given so far; hex."""
+        ...
+
+    @property
+    def companies(self) -> list[str]:
+        """The companies whose accounts are in it."""
+        ...
+
+    @property
+    def left_out(self) -> Mapping[str, str]:
+        """The companies whose accounts are not in it, and why."""
+        ...
+
+    def chunks(self) -> AsyncIterator[builtins.bytes]:
+        """All of it, in order; once."""
+        ...
+
+
+class BackupMaker(Protocol):
+    """Makes consistent backups while everything goes on."""
+
+    def taken(self, *, with_accounts: bool) -> AbstractAsyncContextManager[TakenBackup]:
+        """A backup of this moment. Its copies are gone when the block ends, however it ends.
+
+        Raises:
+            StoreFailed: there is no room for the copies, or the store cannot be read.
+        """
+        ...
+
+
+class DaemonStore(NamedTuple):
+    """All of it, as it is opened at the daemon's start."""
+
+    health: StoreHealth
+    events: EventLog
+    consumers: Consumers
+    outbox: Outbox
+    inbound: Inbound
+    companies: Companies
+    acquaintances: Acquaintances
+    keys: KeyRing
+    audit: AuditRecords
+    alerts: OpenAlerts
+    webhooks: WebhookStore
+    removals: Removals

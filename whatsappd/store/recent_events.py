@@ -1,47 +1,24 @@
 """The newest events, in memory: what live subscribers read without touching the disk.
 
-Owned by `store.sqlite.events`; lives in trio. Bounded by count and by bytes, whatever the history.
+Owned by the event log; lives in trio. Bounded by count and by bytes, whatever the history.
 """
 
 from __future__ import annotations
 
 from bisect import bisect_right
-from typing import Any, NamedTuple
 
-import msgspec
-
-from whatsappd.model.event import Event
+from whatsappd.model.stored_event import EventBatch, LogFilter, StoredEvent
 
 #: A subscriber this far behind reads from the disk. 10,000 events are minutes of a busy daemon.
 MAX_EVENTS = 10_000
 MAX_BYTES = 8 << 20
-
-_DECODER = msgspec.msgpack.Decoder(dict[str, Any])
-
-
-class StoredEvent(NamedTuple):
-    """A logged event with its MessagePack bytes (`Event.as_wire()`), encoded once for everybody.
-
-    `position` counts the packed bytes of all events before this one.
-    """
-
-    seq: int
-    company: str
-    type: str
-    position: int
-    packed: bytes
-
-    @property
-    def event(self) -> Event:
-        """The event itself, decoded anew on each call."""
-        return Event(**_DECODER.decode(self.packed))
-
-    @property
-    def end(self) -> int:
-        return self.position + len(self.packed)
+#: The most packed bytes in one batch (but always one event).
+MAX_READ_BYTES = 1 << 20
+#: The most events that one read looks at when a filter drops most of them: a millisecond or two.
+MAX_SCAN = 5000
 
 
-class Tail:
+class RecentEvents:
     """A run of consecutive events that ends with the newest one."""
 
     def __init__(self, *, max_events: int = MAX_EVENTS, max_bytes: int = MAX_BYTES) -> None:
@@ -104,6 +81,25 @@ class Tail:
             fits = bisect_right(found, ceiling, key=lambda stored: stored.end)
             found = found[: max(1, fits)]
         return found
+
+    def read(self, after: int, limit: int, chosen: LogFilter) -> EventBatch | None:
+        """The batch of the events behind `after`, of which at least one is held.
+
+        None if the events held do not reach back that far. At most MAX_SCAN events are looked at,
+        so that the batch may be empty although there is more.
+        """
+        found = self.after(after, limit if chosen.is_all else MAX_SCAN, MAX_READ_BYTES)
+        if found is None:
+            return None
+        if chosen.is_all:
+            return EventBatch(found, found[-1].seq, None)
+        events = []
+        for stored in found:
+            if chosen.accepts(stored.company, stored.type):
+                events.append(stored)
+                if len(events) == limit:
+                    return EventBatch(events, stored.seq, None)
+        return EventBatch(events, found[-1].seq, None)
 
 
 _GONE = StoredEvent(0, "", "", 0, b"")

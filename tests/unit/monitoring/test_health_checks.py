@@ -5,19 +5,19 @@ from __future__ import annotations
 from pathlib import Path
 
 from whatsappd.limits.port import LimiterHealth
+from whatsappd.model.webhook import StoredWebhook, WebhookConfig
 from whatsappd.monitoring import health_checks as health
 from whatsappd.monitoring.kernel import Disk
 from whatsappd.monitoring.settings import AlertSettings
 from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS
 from whatsappd.rules.session_health import Judgement
 from whatsappd.state_directory import Place
-from whatsappd.store.sqlite.webhooks import Wanted, Webhook
 
 THRESHOLDS = AlertSettings()
-WEBHOOK = Webhook(
+WEBHOOK = StoredWebhook(
     id="5pk2wczu",
     revision=1,
-    wanted=Wanted("https://shop.example/secret-path"),
+    wanted=WebhookConfig("https://shop.example/secret-path"),
     secret="whsec_",
     created_ms=1,
     updated_ms=1,
@@ -76,7 +76,7 @@ def test_each_check_that_fails_has_a_remedy() -> None:
 
 
 def test_webhooks_that_nobody_waits_for_are_well() -> None:
-    disabled = WEBHOOK._replace(wanted=Wanted("https://shop.example/", enabled=False))
+    disabled = WEBHOOK._replace(wanted=WebhookConfig("https://shop.example/", enabled=False))
     assert health.check_webhooks([], 10**9).ok
     assert health.check_webhooks([disabled._replace(paused_since_ms=1)], 10**9).ok
     # A gateway that is only being restarted, an attempt that failed, a letter for somebody to read.

@@ -18,6 +18,7 @@ from whatsappd.limits.port import LimiterHealth
 from whatsappd.logs.writer import LogWriter
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
+from whatsappd.model.webhook import StoredWebhook
 from whatsappd.monitoring.event_loop_clock import LoopClock
 from whatsappd.monitoring.health_rounds import HealthRounds
 from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
@@ -29,7 +30,6 @@ from whatsappd.monitoring.watched import (
     WatchSettings,
 )
 from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule
-from whatsappd.store.sqlite.webhooks import Webhook
 from whatsappd.supervision import Supervision
 
 STORE = AlertKey(AlertRule.STORE_FAILING)
@@ -53,8 +53,9 @@ class World:
 
     def watched(self, interval_s: float) -> Watched:
         store = WatchedStore(
-            database=self,  # type: ignore[arg-type]
+            health=self,  # type: ignore[arg-type]
             events=SimpleNamespace(),  # type: ignore[arg-type]
+            consumers=SimpleNamespace(),  # type: ignore[arg-type]
             outbox=self,  # type: ignore[arg-type]
             alerts=self,  # type: ignore[arg-type]
             webhooks=SimpleNamespace(all=self.no_webhooks),  # type: ignore[arg-type]
@@ -112,7 +113,7 @@ class World:
             raise StoreFailed("the disk cannot be read")
         return {}
 
-    async def no_webhooks(self) -> list[Webhook]:
+    async def no_webhooks(self) -> list[StoredWebhook]:
         if not self.store_answers:
             raise StoreFailed("the disk cannot be read")
         return []

@@ -18,6 +18,7 @@ from whatsappd.engines.protocol import EventKind
 from whatsappd.metric import COUNTER, Readings
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
+from whatsappd.model.webhook import StoredWebhook, WebhookConfig
 from whatsappd.monitoring import metrics
 from whatsappd.monitoring.health_checks import Check
 from whatsappd.monitoring.kernel import Disk, Memory
@@ -33,7 +34,6 @@ from whatsappd.sessions import metrics as sessions
 from whatsappd.sessions.counters import SessionCounters
 from whatsappd.store import metrics as store
 from whatsappd.store.metrics import OutboxFigures, WebhookFigures, age_ms
-from whatsappd.store.sqlite.webhooks import Wanted, Webhook
 from whatsappd.supervision import Supervised
 from whatsappd.wire.frames import MAX_MESSAGE
 
@@ -86,10 +86,10 @@ class Server(NamedTuple):
     refused: int = 0
 
 
-WEBHOOK = Webhook(
+WEBHOOK = StoredWebhook(
     id="5pk2wczu",
     revision=1,
-    wanted=Wanted("https://shop.example/"),
+    wanted=WebhookConfig("https://shop.example/"),
     secret="whsec_",
     created_ms=1,
     updated_ms=1,

@@ -25,6 +25,7 @@ from whatsappd.errors import StoreFailed, WorkerGone, WrongState
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
 from whatsappd.limits.settings import SendLimits
+from whatsappd.model.arrival import Arrival
 from whatsappd.model.content import Text
 from whatsappd.model.durations import MINUTE_MS
 from whatsappd.model.event import MESSAGE_RECEIVED, Draft
@@ -38,12 +39,9 @@ from whatsappd.sessions.pacing import Pacing, PacingParts, PacingVerdict
 from whatsappd.sessions.rate_holds import RateHolds
 from whatsappd.sessions.send_turn import LookUp, SendTurn
 from whatsappd.sessions.settings import SessionSettings
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.port import DaemonStore
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import EventLog, open_event_log
-from whatsappd.store.sqlite.intake import Arrival, Intake
-from whatsappd.store.sqlite.outbox import SqliteOutbox, open_outbox
+from whatsappd.store.sqlite.store import store_in
 
 CHAT = "15550200@s.whatsapp.net"
 FRIEND, OTHERS = "15550300@s.whatsapp.net", "15550400@s.whatsapp.net"
@@ -101,20 +99,18 @@ class World:
     def __init__(
         self,
         database: Database,
-        outbox: SqliteOutbox,
+        store: DaemonStore,
         pacing: Pacing,
         script: Script,
-        events: EventLog,
-        contacts: Contacts,
     ) -> None:
         self.database = database
-        self.outbox = outbox
-        self.intake = Intake(database, events, outbox.writes, contacts)
+        self.outbox = store.outbox
+        self.intake = store.inbound
         self.worker = FakeWorker(script)
         self.session = ScriptedSession(self.worker)
         self.dispatcher = Dispatcher(
             self.session,
-            outbox,
+            store.outbox,
             pacing,
             SessionSettings(retry_store_s=0.05, slow_ack_s=0.3, late_ack_s=0.3),
         )
@@ -144,14 +140,11 @@ async def world(
     path: Path, script: Script = acknowledge_all, limits: SendLimits = NO_LIMITS
 ) -> AsyncIterator[World]:
     async with open_database(path / "whatsappd.db") as database:
-        events = await open_event_log(database)
-        outbox = await open_outbox(database, events)
-        contacts = Contacts(database)
-        await contacts.add("acme", [CHAT])
+        store = await store_in(database, path.joinpath)
         limiter = MemoryLimiter()
-        shared = PacingParts(limiter, Companies(database), contacts, events, outbox, lambda: limits)
-        await contacts.add("acme", [FRIEND, OTHERS])
-        made = World(database, outbox, Pacing("acme", shared), script, events, contacts)
+        await store.acquaintances.add("acme", [CHAT, FRIEND, OTHERS])
+        shared = PacingParts(limiter, store, lambda: limits)
+        made = World(database, store, Pacing("acme", shared), script)
         made.limiter = limiter
         yield made
 

@@ -25,7 +25,7 @@ from whatsappd.model.message import OutboxState as S
 from whatsappd.sessions.handover import settle_cut_off
 from whatsappd.store.port import Handover, Outbox
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
 from whatsappd.store.sqlite.outbox import open_outbox
 
 JID = "15550100:1@s.whatsapp.net"
@@ -34,7 +34,7 @@ YEAR_MS = 365 * 86_400_000
 
 class World(NamedTuple):
     database: Database
-    events: EventLog
+    events: SqliteEventLog
     outbox: Outbox
     account: Path
     meanwhile: list[Callable[[], Awaitable[None]]]  # happens each time that the account was asked

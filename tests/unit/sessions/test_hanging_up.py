@@ -24,20 +24,14 @@ from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state_directory import StateDirectory
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.companies import SqliteCompanies
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import open_event_log
-from whatsappd.store.sqlite.intake import Intake
-from whatsappd.store.sqlite.keys import open_keys
-from whatsappd.store.sqlite.outbox import open_outbox
-from whatsappd.store.sqlite.removal import Removals
-from whatsappd.store.sqlite.webhooks import Webhooks
+from whatsappd.store.sqlite.store import store_in
 from whatsappd.supervision import Supervision
 
 
 class World:
-    def __init__(self, database: Database, companies: Companies, pool: Pool) -> None:
+    def __init__(self, database: Database, companies: SqliteCompanies, pool: Pool) -> None:
         self.database = database
         self.companies = companies
         self.pool = pool
@@ -77,30 +71,20 @@ class World:
 async def world(path: Path) -> AsyncIterator[World]:
     """A pool that knows one company, which was never started."""
     async with open_database(path / "whatsappd.db") as database:
-        log = await open_event_log(database)
-        outbox = await open_outbox(database, log)
-        contacts, companies = Contacts(database), Companies(database)
+        store = await store_in(database, StateDirectory(path).company)
+        companies = store.companies
         await companies.put_wanted("acme", True)
-        intake = Intake(database, log, outbox.writes, contacts)
         pool = Pool(
             state=StateDirectory(path),
             sessions=SessionParts(
                 engine=FakeEngine(),
                 companies=companies,
-                inbound=InboundLog(log, intake, retry_s=1),
-                outbox=outbox,
+                inbound=InboundLog(store.events, store.inbound, retry_s=1),
+                outbox=store.outbox,
                 settings=SessionSettings(start_jitter_s=1e6),  # it is not brought back in time
             ),
-            removals=Removals(
-                database,
-                log=log,
-                outbox=outbox.maintenance,
-                contacts=contacts,
-                keys=await open_keys(database),
-                webhooks=Webhooks(database, log),
-                directory=StateDirectory(path).company,
-            ),
-            pacing=PacingParts(MemoryLimiter(), companies, contacts, log, outbox, SendLimits),
+            removals=store.removals,
+            pacing=PacingParts(MemoryLimiter(), store, SendLimits),
             foreign_children=set,
             supervision=Supervision(),
         )

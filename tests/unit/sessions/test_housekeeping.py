@@ -12,7 +12,7 @@ from whatsappd.model.event import Draft
 from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.settings import RetentionSettings
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.outbox import open_outbox
 
 DAY_MS = 24 * 3600 * 1000

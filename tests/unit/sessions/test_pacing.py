@@ -15,11 +15,8 @@ from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.sessions.pacing import Pacing, PacingParts
 from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.companies import Companies
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
-from whatsappd.store.sqlite.outbox import open_outbox
+from whatsappd.store.sqlite.store import store_in
 
 CHAT = "15550200@s.whatsapp.net"
 LIMITS = SendLimits(per_minute=2, per_phone_per_minute=0, cold_per_hour=0, cold_per_day=0)
@@ -47,18 +44,14 @@ class World(NamedTuple):
 @pytest.fixture
 async def world(tmp_path: Path) -> AsyncIterator[World]:
     async with open_database(tmp_path / "whatsappd.db") as database:
-        events = await open_event_log(database)
-        outbox = await open_outbox(database, events)
-        companies = Companies(database)
-        await companies.put_wanted("acme", True)
+        store = await store_in(database, tmp_path.joinpath)
+        await store.companies.put_wanted("acme", True)
         pacing = Pacing(
             "acme",
-            PacingParts(
-                MemoryLimiter(), companies, Contacts(database), events, outbox, lambda: LIMITS
-            ),
+            PacingParts(MemoryLimiter(), store, lambda: LIMITS),
         )
         await pacing.load()
-        yield World(outbox, pacing)
+        yield World(store.outbox, pacing)
 
 
 async def test_what_is_prepaid_is_counted_each_time(world: World) -> None:

@@ -13,7 +13,7 @@ import trio
 import trio.testing
 
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
 
 
 class Clock:
@@ -43,7 +43,7 @@ async def database(path: Path) -> AsyncIterator[Database]:
 
 
 @pytest.fixture
-async def log(database: Database, clock: Clock) -> EventLog:
+async def log(database: Database, clock: Clock) -> SqliteEventLog:
     return await open_event_log(database, clock=clock)
 
 

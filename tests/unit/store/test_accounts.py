@@ -8,18 +8,17 @@ from pathlib import Path
 import pytest
 import trio
 
+from whatsappd.clock import now_ms
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
 from whatsappd.rules.binding import BoundAccount, Standing
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
+from whatsappd.store.sqlite.companies import SqliteCompanies
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import open_event_log
-from whatsappd.store.sqlite.keys import open_keys
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.migrations import migrations
 from whatsappd.store.sqlite.outbox import open_outbox
-from whatsappd.store.sqlite.removal import Removals
-from whatsappd.store.sqlite.webhooks import Webhooks
+from whatsappd.store.sqlite.store import store_in
 
 OWN = BoundAccount("15550100@s.whatsapp.net", "100@lid")
 OTHER = BoundAccount("15550300@s.whatsapp.net", "300@lid")
@@ -27,14 +26,16 @@ FRIEND = "15550200@s.whatsapp.net"
 
 
 @pytest.fixture
-async def companies(database: Database) -> Companies:
-    companies = Companies(database)
+async def companies(database: Database) -> SqliteCompanies:
+    companies = SqliteCompanies(database, SqliteAcquaintances(database), now_ms)
     await companies.put_wanted("acme", True)
     await companies.put_wanted("globex", True)
     return companies
 
 
-async def test_of_two_that_claim_one_account_at_once_one_gets_it(companies: Companies) -> None:
+async def test_of_two_that_claim_one_account_at_once_one_gets_it(
+    companies: SqliteCompanies,
+) -> None:
     found = {}
 
     async def claim(company: str) -> None:
@@ -56,42 +57,34 @@ async def test_of_two_that_claim_one_account_at_once_one_gets_it(companies: Comp
     "linked", [OWN, BoundAccount(OWN.jid, None), BoundAccount("15550999@s.whatsapp.net", OWN.lid)]
 )
 async def test_either_identity_of_an_account_is_taken(
-    companies: Companies, linked: BoundAccount
+    companies: SqliteCompanies, linked: BoundAccount
 ) -> None:
     await companies.claim_account("acme", OWN)
     claim = await companies.claim_account("globex", linked)
     assert (claim.standing, claim.owner) == (Standing.TAKEN, "acme")
 
 
-async def remove(database: Database, contacts: Contacts, company: str) -> None:
+async def remove(database: Database, contacts: SqliteAcquaintances, company: str) -> None:
     """Remove a company, as the daemon does."""
-    log = await open_event_log(database)
-    removals = Removals(
-        database,
-        log=log,
-        outbox=(await open_outbox(database, log)).maintenance,
-        contacts=contacts,
-        keys=await open_keys(database),
-        webhooks=Webhooks(database, log),
-        directory=lambda company: Path("/nonexistent") / company,
-    )
+    store = await store_in(database, lambda company: Path("/nonexistent") / company)
+    removals = store.removals
     await removals.begin(company)
     await removals.finish(company)
 
 
 async def test_an_account_is_free_when_it_is_given_up_or_its_company_is_removed(
-    companies: Companies, database: Database
+    companies: SqliteCompanies, database: Database
 ) -> None:
     await companies.claim_account("acme", OWN)
     await companies.give_account_up("acme")
     assert (await companies.claim_account("globex", OWN)).standing is Standing.OURS
     # The first company knows whose messages it has, all the same.
     assert (await companies.look_at_account("acme", OWN)).owner == "globex"
-    await remove(database, Contacts(database), "globex")
+    await remove(database, SqliteAcquaintances(database), "globex")
     assert (await companies.claim_account("acme", OWN)).standing is Standing.OURS
 
 
-async def test_a_changed_number_is_the_same_account(companies: Companies) -> None:
+async def test_a_changed_number_is_the_same_account(companies: SqliteCompanies) -> None:
     await companies.claim_account("acme", OWN)
     moved = BoundAccount("15550999@s.whatsapp.net", OWN.lid)
     assert (await companies.claim_account("acme", moved)).standing is Standing.OURS
@@ -102,7 +95,7 @@ async def test_a_changed_number_is_the_same_account(companies: Companies) -> Non
 
 
 async def test_what_waits_keeps_another_number_out_also_after_a_logout(
-    companies: Companies, database: Database
+    companies: SqliteCompanies, database: Database
 ) -> None:
     outbox = await open_outbox(database, await open_event_log(database))
     await companies.claim_account("acme", OWN)
@@ -115,10 +108,10 @@ async def test_what_waits_keeps_another_number_out_also_after_a_logout(
 
 
 async def test_whom_a_company_knows_is_kept_by_account(
-    companies: Companies, database: Database
+    companies: SqliteCompanies, database: Database
 ) -> None:
-    contacts = Contacts(database)
-    companies.on_account = contacts.forget
+    contacts = SqliteAcquaintances(database)
+    companies = SqliteCompanies(database, contacts, now_ms)
 
     async def knows() -> bool:
         return not await contacts.strangers("acme", [FRIEND])
@@ -164,7 +157,7 @@ async def test_where_two_companies_had_one_account_the_oldest_keeps_it(
         async with open_database(path) as database:
             await database.write(fill)
     async with open_database(path) as database:
-        companies = Companies(database)
+        companies = SqliteCompanies(database, SqliteAcquaintances(database), now_ms)
         bound = {each.company: (each.bound, each.claimed) for each in await companies.all()}
         assert bound == {
             "first": (OWN, True),

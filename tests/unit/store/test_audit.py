@@ -8,13 +8,16 @@ import trio
 import trio.testing
 
 from whatsappd.errors import StoreFailed
+from whatsappd.model.audit import AuditRecord
+from whatsappd.store import audit_trail
+from whatsappd.store.audit_trail import AuditTrail
 from whatsappd.store.sqlite import audit
-from whatsappd.store.sqlite.audit import AuditTrail, Line
+from whatsappd.store.sqlite.audit import SqliteAuditRecords
 from whatsappd.store.sqlite.database import Database
 
 
-def line(number: int, company: str | None = "acme") -> Line:
-    return Line(number, "uid:0", 1, "message.send", company, f"m{number}", "ok")
+def line(number: int, company: str | None = "acme") -> AuditRecord:
+    return AuditRecord(number, "uid:0", 1, "message.send", company, f"m{number}", "ok")
 
 
 async def written(trail: AuditTrail, count: int) -> list[dict]:
@@ -29,7 +32,7 @@ async def written(trail: AuditTrail, count: int) -> list[dict]:
 async def test_lines_are_read_in_order_by_cursor_and_by_company(
     database: Database, nursery: trio.Nursery
 ) -> None:
-    trail = AuditTrail(database)
+    trail = AuditTrail(SqliteAuditRecords(database))
     nursery.start_soon(trail.run)
     for number in range(10):
         trail.record(line(number, "acme" if number % 2 else "globex"))
@@ -42,7 +45,7 @@ async def test_lines_are_read_in_order_by_cursor_and_by_company(
 
 
 async def test_what_is_pending_at_the_end_is_written(database: Database) -> None:
-    trail = AuditTrail(database)
+    trail = AuditTrail(SqliteAuditRecords(database))
     async with trio.open_nursery() as nursery:
         nursery.start_soon(trail.run)
         await trio.lowlevel.checkpoint()
@@ -55,8 +58,8 @@ async def test_what_is_pending_at_the_end_is_written(database: Database) -> None
 async def test_lines_wait_for_a_full_disk_and_the_oldest_are_lost_first(
     database: Database, nursery: trio.Nursery, monkeypatch
 ) -> None:
-    monkeypatch.setattr(audit, "RETRY_S", 0.01)
-    monkeypatch.setattr(audit, "MAX_PENDING", 5)
+    monkeypatch.setattr(audit_trail, "RETRY_S", 0.01)
+    monkeypatch.setattr(audit_trail, "MAX_PENDING", 5)
     real = database.write
     refused = trio.Event()
 
@@ -65,7 +68,7 @@ async def test_lines_wait_for_a_full_disk_and_the_oldest_are_lost_first(
         raise StoreFailed("the disk is full")
 
     monkeypatch.setattr(database, "write", full)
-    trail = AuditTrail(database)
+    trail = AuditTrail(SqliteAuditRecords(database))
     nursery.start_soon(trail.run)
     for number in range(8):
         trail.record(line(number))
@@ -77,10 +80,10 @@ async def test_lines_wait_for_a_full_disk_and_the_oldest_are_lost_first(
 
 
 async def test_old_lines_go(database: Database, monkeypatch) -> None:
-    monkeypatch.setitem(audit.MAX_LINES, "message", 10)
-    monkeypatch.setattr(audit, "MAX_BATCH", 10)
+    monkeypatch.setitem(audit_trail.MAX_LINES, "message", 10)
+    monkeypatch.setattr(audit_trail, "MAX_BATCH", 10)
     monkeypatch.setattr(audit, "_TRIM_EVERY", 10)
-    trail = AuditTrail(database)
+    trail = AuditTrail(SqliteAuditRecords(database))
     for number in range(100):
         trail.record(line(number))
     await trail._flush()
@@ -91,11 +94,11 @@ async def test_old_lines_go(database: Database, monkeypatch) -> None:
 async def test_no_flood_of_one_kind_pushes_out_the_others(
     database: Database, monkeypatch, autojump_clock
 ) -> None:
-    for kind in audit.MAX_LINES:
-        monkeypatch.setitem(audit.MAX_LINES, kind, 20)
+    for kind in audit_trail.MAX_LINES:
+        monkeypatch.setitem(audit_trail.MAX_LINES, kind, 20)
     monkeypatch.setattr(audit, "_TRIM_EVERY", 1)
-    trail = AuditTrail(database)
-    made = Line(1, "uid:0", 1, "key.create", None, "abc", "ok")
+    trail = AuditTrail(SqliteAuditRecords(database))
+    made = AuditRecord(1, "uid:0", 1, "key.create", None, "abc", "ok")
     trail.record(made)
     for number in range(500):
         trail.record(line(number))
@@ -113,13 +116,13 @@ async def test_what_is_repeated_is_counted_and_not_written_again_and_again(
 ) -> None:
     clock = trio.testing.MockClock()
     monkeypatch.setattr(trio, "current_time", clock.current_time)
-    trail = AuditTrail(database)
+    trail = AuditTrail(SqliteAuditRecords(database))
     refused = line(1)._replace(outcome="denied")
     for _ in range(1000):
         trail.record(refused)
         trail.record(refused._replace(method="session.stop"))
-    clock.jump(audit.REPEATS_FOR + 1)
-    trail._sum_up(clock.current_time() - audit.REPEATS_FOR)
+    clock.jump(audit_trail.REPEATS_FOR + 1)
+    trail._sum_up(clock.current_time() - audit_trail.REPEATS_FOR)
     trail.record(refused)
     await trail._flush()
     found = await trail.read(after=0, limit=1000, company=None)
@@ -130,7 +133,7 @@ async def test_what_is_repeated_is_counted_and_not_written_again_and_again(
 
 
 async def test_a_caller_who_fails_in_ever_new_ways_gets_few_lines(database: Database) -> None:
-    trail = AuditTrail(database)
+    trail = AuditTrail(SqliteAuditRecords(database))
     for number in range(20_000):
         trail.record(line(number, f"company{number}")._replace(outcome="denied"))
     other = line(1, "globex")._replace(outcome="denied", actor="uid:1001")

@@ -12,7 +12,7 @@ import pytest
 
 from whatsappd.restore import restore
 from whatsappd.state_directory import REAL, StateDirectory
-from whatsappd.store.sqlite.backup import Backups
+from whatsappd.store.sqlite.backup import SqliteBackups
 from whatsappd.store.sqlite.connect import connect_writer
 
 
@@ -63,7 +63,7 @@ async def test_an_account_that_cannot_be_copied_is_left_out_and_named(
             )
     assert callable(harm)
     harm(state.company("acme") / "session.db")
-    made = Backups(state.database, state.backups, state.accounts, version="1", mode=REAL)
+    made = SqliteBackups(state.database, state.backups, state.accounts, version="1", mode=REAL)
     file = io.BytesIO()
     async with made.taken(with_accounts=True) as backup:
         async for chunk in backup.chunks():

@@ -6,24 +6,26 @@ from pathlib import Path
 
 import pytest
 
+from whatsappd.clock import now_ms
 from whatsappd.errors import UnknownCompany
-from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
+from whatsappd.store.sqlite.companies import SqliteCompanies
 from whatsappd.store.sqlite.database import Database, open_database
 
 
 async def test_what_is_wanted_survives_a_restart(path: Path) -> None:
     async with open_database(path) as database:
-        companies = Companies(database)
+        companies = SqliteCompanies(database, SqliteAcquaintances(database), now_ms)
         await companies.put_wanted("acme", True)
         await companies.put_wanted("globex", True)
         await companies.put_wanted("globex", False)
     async with open_database(path) as database:
-        stored = await Companies(database).all()
+        stored = await SqliteCompanies(database, SqliteAcquaintances(database), now_ms).all()
     assert [(row.company, row.wanted) for row in stored] == [("acme", True), ("globex", False)]
 
 
 async def test_wanting_it_again_keeps_the_rest(database: Database, clock) -> None:
-    companies = Companies(database, clock=clock)
+    companies = SqliteCompanies(database, SqliteAcquaintances(database), clock)
     made = await companies.put_wanted("acme", False)
     assert made.created_ms == clock.now_ms
     assert made.jid is None
@@ -41,7 +43,7 @@ async def test_wanting_it_again_keeps_the_rest(database: Database, clock) -> Non
 
 
 async def test_an_unknown_company_is_an_error_that_names_it(database: Database) -> None:
-    companies = Companies(database)
+    companies = SqliteCompanies(database, SqliteAcquaintances(database), now_ms)
     for call in (
         companies.get("acme"),
         companies.settings("acme"),

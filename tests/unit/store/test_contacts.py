@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
 from whatsappd.store.sqlite.database import Database
 
 FRIEND = "15550200@s.whatsapp.net"
@@ -11,9 +11,9 @@ FRIEND = "15550200@s.whatsapp.net"
 async def test_what_is_remembered_follows_the_disk_also_if_the_caller_hangs_up(
     database: Database, hang_up
 ) -> None:
-    contacts = Contacts(database)
+    contacts = SqliteAcquaintances(database)
     told: list[str] = []
-    contacts.on_new = told.append
+    contacts.follow(told.append)
     await hang_up(contacts.add, "acme", [FRIEND])
     assert told == ["acme"]
     assert await contacts.strangers("acme", [FRIEND]) == set()

@@ -13,7 +13,7 @@ from whatsappd.model.content import MAX_TEXT, Text
 from whatsappd.model.message import NewMessage, OutboxState
 from whatsappd.store.sqlite import outbox_rows
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.migrations import migrations
 from whatsappd.store.sqlite.outbox import open_outbox
 

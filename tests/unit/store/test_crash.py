@@ -16,7 +16,7 @@ from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import OutboxState as S
 from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.integrity import check
 from whatsappd.store.sqlite.outbox import open_outbox
 
@@ -28,7 +28,7 @@ from pathlib import Path
 from arrivals import intake_of, receive
 from whatsappd.model.message import NewMessage
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.outbox import open_outbox
 
 def tell(row):

@@ -13,12 +13,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, SESSION_STATE, Draft
-from whatsappd.store.recent_events import Tail
+from whatsappd.model.stored_event import EventBounds
+from whatsappd.store.recent_events import RecentEvents
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import EventLog, open_event_log
-from whatsappd.store.sqlite.holdings import COUNT_EVERY, load_holdings
+from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
+from whatsappd.store.sqlite.event_totals import COUNT_EVERY, load_totals
 from whatsappd.store.sqlite.integrity import check
-from whatsappd.store.sqlite.retention import EventBounds
 
 TYPES = (ALERT, MESSAGE_RECEIVED, SESSION_STATE)
 
@@ -27,7 +27,7 @@ def draft(company: str, size: int = 100, type_: str = MESSAGE_RECEIVED) -> Draft
     return Draft(company, type_, {"text": "x" * size})
 
 
-async def everything(log: EventLog, **filters) -> list[tuple[int, str, str]]:
+async def everything(log: SqliteEventLog, **filters) -> list[tuple[int, str, str]]:
     """(seq, company, type) of all events, read page by page by `last`."""
     found, after = [], 0
     while after < log.last_seq:
@@ -39,7 +39,7 @@ async def everything(log: EventLog, **filters) -> list[tuple[int, str, str]]:
     return found
 
 
-async def held(log: EventLog) -> Counter[str]:
+async def held(log: SqliteEventLog) -> Counter[str]:
     """Packed bytes by company, as they are on disk."""
     rows = await log._database.read(
         lambda conn: conn.execute(
@@ -49,7 +49,9 @@ async def held(log: EventLog) -> Counter[str]:
     return Counter(dict(rows))
 
 
-async def test_what_one_company_logs_deletes_nothing_of_another(log: EventLog, database) -> None:
+async def test_what_one_company_logs_deletes_nothing_of_another(
+    log: SqliteEventLog, database
+) -> None:
     log.keep(EventBounds(max_bytes=100_000))
     await log.append(*(draft("quiet") for _ in range(50)))
     for _ in range(300):
@@ -61,7 +63,7 @@ async def test_what_one_company_logs_deletes_nothing_of_another(log: EventLog, d
     assert check(database.path) == []
 
 
-async def test_the_bound_of_a_company_holds_after_each_write(log: EventLog) -> None:
+async def test_the_bound_of_a_company_holds_after_each_write(log: SqliteEventLog) -> None:
     log.keep(EventBounds(max_company_bytes=20_000))
     for number in range(100):
         await log.append(
@@ -74,7 +76,7 @@ async def test_the_bound_of_a_company_holds_after_each_write(log: EventLog) -> N
     assert len({type_ for _, _, type_ in newest}) > 1
 
 
-async def test_companies_with_less_than_their_share_lose_nothing(log: EventLog) -> None:
+async def test_companies_with_less_than_their_share_lose_nothing(log: SqliteEventLog) -> None:
     log.keep(EventBounds(max_bytes=90_000))
     for number in range(200):
         await log.append(draft("large", 1000), draft("larger", 2000))
@@ -86,7 +88,7 @@ async def test_companies_with_less_than_their_share_lose_nothing(log: EventLog) 
     assert abs(sizes["large"] - sizes["larger"]) < 5000
 
 
-async def test_the_gap_is_told_to_those_who_asked_for_what_is_gone(log: EventLog) -> None:
+async def test_the_gap_is_told_to_those_who_asked_for_what_is_gone(log: SqliteEventLog) -> None:
     log.keep(EventBounds(max_company_bytes=2000))
     await log.append(draft("quiet"))
     await log.append(*(draft("loud") for _ in range(50)))
@@ -111,7 +113,7 @@ async def test_a_restart_knows_how_much_is_kept(path: Path) -> None:
                 await log.append(draft("acme", 500), draft("globex", 50))
             last = log.last_seq
             assert (await held(log))["acme"] <= 30_000
-            loaded = await database.read(load_holdings)
+            loaded = await database.read(load_totals)
             assert loaded.of("acme") == (await held(log))["acme"]
             assert loaded.total == (await held(log)).total()
         assert check(path) == []
@@ -127,20 +129,20 @@ async def test_totals_survive_being_counted_now_and_then(path: Path, clock) -> N
         log.keep(EventBounds(max_company_bytes=100_000))
         for _ in range(COUNT_EVERY // 100 + 3):
             await log.append(*(draft(f"co{n % 3}", 10 * n) for n in range(100)))
-            loaded = await database.read(load_holdings)
+            loaded = await database.read(load_totals)
             sizes = await held(log)
             assert {name: loaded.of(name) for name in sizes} == dict(sizes)
         clock.now_ms += 1000
         await log.append(draft("co1"))
         log.keep(EventBounds(max_age_ms=500))
         await log.retain()
-        loaded = await database.read(load_holdings)
+        loaded = await database.read(load_totals)
         assert (loaded.companies(), loaded.total) == (["co1"], (await held(log))["co1"])
     assert check(path) == []
 
 
 async def test_a_write_that_fails_takes_its_deletions_back(
-    database: Database, log: EventLog, busy_writer
+    database: Database, log: SqliteEventLog, busy_writer
 ) -> None:
     log.keep(EventBounds(max_company_bytes=5000))
     await log.append(*(draft("acme") for _ in range(20)))
@@ -159,12 +161,12 @@ async def test_a_write_that_fails_takes_its_deletions_back(
         nursery.start_soon(log.append, draft("globex"))
     sizes = await held(log)
     assert sizes["acme"] == before["acme"]
-    loaded = await database.read(load_holdings)
-    assert loaded.of("acme") == sizes["acme"] == log._holdings.of("acme")
+    loaded = await database.read(load_totals)
+    assert loaded.of("acme") == sizes["acme"] == log._totals.of("acme")
     assert check(database.path) == []
 
 
-async def test_a_smaller_bound_is_worked_down_to(log: EventLog, database) -> None:
+async def test_a_smaller_bound_is_worked_down_to(log: SqliteEventLog, database) -> None:
     await log.append(*(draft(f"co{n % 4}") for n in range(2000)))
     log.keep(EventBounds(max_bytes=20_000))
     assert await log.retain() > 1500
@@ -202,7 +204,7 @@ def test_whoever_pages_gets_all_that_was_asked_for_and_always_moves(
 
     async def run() -> None:
         async with open_database(path) as database:
-            log = await open_event_log(database, tail=Tail(max_events=tail_events))
+            log = await open_event_log(database, tail=RecentEvents(max_events=tail_events))
             log.keep(EventBounds(max_company_bytes=bound))
             for company, type_, size in logged:
                 await log.append(draft(company, size, type_))
@@ -235,7 +237,7 @@ def test_whoever_pages_gets_all_that_was_asked_for_and_always_moves(
 
 async def test_no_filter_costs_more_with_more_events(database: Database, clock) -> None:
     """In steps of SQLite's virtual machine: to look at all events takes several for each."""
-    log = await open_event_log(database, clock=clock, tail=Tail(max_events=1))
+    log = await open_event_log(database, clock=clock, tail=RecentEvents(max_events=1))
     for _ in range(20):
         await log.append(*(draft(f"co{n % 20}", 5, TYPES[n % 2]) for n in range(1000)))
     await log.append(draft("rare", 5, SESSION_STATE))
@@ -286,7 +288,7 @@ async def test_a_database_of_before_knows_what_it_deleted(path: Path) -> None:
     async with open_database(path) as database:
         log = await open_event_log(database)
         assert (log.first_seq, log.last_seq) == (4, 8)
-        assert log._holdings.of("acme") == 50
+        assert log._totals.of("acme") == 50
         for companies in (None, {"acme"}):
             batch = await log.read(0, 10, companies=companies)
             assert ([event.seq for event in batch.events], batch.gap) == ([4, 5, 6, 7, 8], 4)

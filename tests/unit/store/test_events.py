@@ -12,14 +12,22 @@ import trio.testing
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, TooLarge, UnknownConsumer
-from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, SESSION_STATE, Draft, Event
-from whatsappd.store.recent_events import StoredEvent, Tail
+from whatsappd.model.event import (
+    ALERT,
+    MAX_EVENT_BYTES,
+    MESSAGE_RECEIVED,
+    SESSION_STATE,
+    Draft,
+    Event,
+)
+from whatsappd.model.stored_event import EventBounds, StoredEvent
+from whatsappd.store.recent_events import MAX_READ_BYTES, MAX_SCAN, RecentEvents
+from whatsappd.store.sqlite.consumers import SqliteConsumers
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import MAX_EVENT_BYTES, EventLog, open_event_log
+from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
 from whatsappd.store.sqlite.integrity import check
-from whatsappd.store.sqlite.replay import MAX_READ_BYTES, MAX_SCAN
-from whatsappd.store.sqlite.retention import EventBounds
 from whatsappd.wire.frames import MessagePackReader
 
 
@@ -27,19 +35,19 @@ def draft(index: int, company: str = "acme", type_: str = SESSION_STATE) -> Draf
     return Draft(company, type_, {"index": index})
 
 
-async def fill(log: EventLog, count: int, **where: str) -> None:
+async def fill(log: SqliteEventLog, count: int, **where: str) -> None:
     for start in range(0, count, 1000):
         await log.append(
             *(draft(index, **where) for index in range(start, min(start + 1000, count)))
         )
 
 
-async def kept(log: EventLog, **bounds: int) -> int:
+async def kept(log: SqliteEventLog, **bounds: int) -> int:
     log.keep(EventBounds(**bounds))
     return await log.retain()
 
 
-async def drain(log: EventLog, after: int = 0, limit: int = 100, **filters) -> list[Event]:
+async def drain(log: SqliteEventLog, after: int = 0, limit: int = 100, **filters) -> list[Event]:
     events: list[Event] = []
     while after < log.last_seq:
         batch = await log.read(after, limit, **filters)
@@ -50,7 +58,7 @@ async def drain(log: EventLog, after: int = 0, limit: int = 100, **filters) -> l
     return events
 
 
-async def test_events_are_numbered_from_one_and_stamped(log: EventLog, clock) -> None:
+async def test_events_are_numbered_from_one_and_stamped(log: SqliteEventLog, clock) -> None:
     assert log.last_seq == 0
     events = await log.append(draft(0), draft(1, "globex", ALERT))
     assert events == [
@@ -61,7 +69,7 @@ async def test_events_are_numbered_from_one_and_stamped(log: EventLog, clock) ->
     assert await drain(log) == events
 
 
-async def test_a_stored_event_carries_the_bytes_subscribers_get(log: EventLog) -> None:
+async def test_a_stored_event_carries_the_bytes_subscribers_get(log: SqliteEventLog) -> None:
     (event,) = await log.append(draft(7))
     (stored,) = (await log.read(0, 10)).events
     assert MessagePackReader().feed(stored.packed) == [event.as_wire()]
@@ -80,7 +88,7 @@ async def test_numbers_go_on_after_a_restart(path: Path) -> None:
 
 
 async def test_a_failed_write_leaves_no_hole(
-    database: Database, log: EventLog, busy_writer
+    database: Database, log: SqliteEventLog, busy_writer
 ) -> None:
 
     async def fail() -> None:
@@ -101,7 +109,7 @@ async def test_a_failed_write_leaves_no_hole(
     assert {event.data["index"] for event in events} == {0, 1, 2}
 
 
-async def test_a_failed_transaction_leaves_no_hole(database: Database, log: EventLog) -> None:
+async def test_a_failed_transaction_leaves_no_hole(database: Database, log: SqliteEventLog) -> None:
     await database.write(lambda conn: conn.execute("PRAGMA max_page_count = 60").fetchone())
     outcomes = []
 
@@ -122,7 +130,7 @@ async def test_a_failed_transaction_leaves_no_hole(database: Database, log: Even
     assert check(database.path) == []
 
 
-async def test_writers_at_the_same_time_make_one_order(log: EventLog) -> None:
+async def test_writers_at_the_same_time_make_one_order(log: SqliteEventLog) -> None:
     async def write(worker: int) -> None:
         for index in range(50):
             await log.append(draft(index, f"company{worker}"))
@@ -139,7 +147,9 @@ async def test_writers_at_the_same_time_make_one_order(log: EventLog) -> None:
 
 async def test_replay_then_live_has_no_gap_and_no_duplicate(database: Database, clock) -> None:
     # A tail so small that subscribers move between disk and memory all the time.
-    log = await open_event_log(database, clock=clock, tail=Tail(max_events=20, max_bytes=10**6))
+    log = await open_event_log(
+        database, clock=clock, tail=RecentEvents(max_events=20, max_bytes=10**6)
+    )
     total = 600
     results: list[list[int]] = []
 
@@ -165,7 +175,7 @@ async def test_replay_then_live_has_no_gap_and_no_duplicate(database: Database, 
 
 
 async def test_filters_by_company_and_type(database: Database, clock) -> None:
-    for tail in (Tail(), Tail(max_events=1)):  # from memory, then from the disk
+    for tail in (RecentEvents(), RecentEvents(max_events=1)):  # from memory, then from the disk
         log = await open_event_log(database, clock=clock, tail=tail)
         after = log.last_seq
         for index in range(60):
@@ -181,13 +191,13 @@ async def test_filters_by_company_and_type(database: Database, clock) -> None:
 
 
 async def test_a_filter_that_drops_all_still_moves_on(database: Database, clock) -> None:
-    log = await open_event_log(database, clock=clock, tail=Tail(max_events=1))
+    log = await open_event_log(database, clock=clock, tail=RecentEvents(max_events=1))
     await fill(log, MAX_SCAN + 10)
     assert await log.read(0, 10, companies={"nobody"}) == ([], log.last_seq, None)
 
 
 async def test_a_batch_is_bounded_in_bytes_but_never_empty(database: Database, clock) -> None:
-    for tail in (Tail(), Tail(max_events=1)):
+    for tail in (RecentEvents(), RecentEvents(max_events=1)):
         log = await open_event_log(database, clock=clock, tail=tail)
         after = log.last_seq
         for _ in range(5):
@@ -198,14 +208,14 @@ async def test_a_batch_is_bounded_in_bytes_but_never_empty(database: Database, c
         assert len(await drain(log, after)) == 5
 
 
-async def test_an_event_that_fits_no_message_is_refused(log: EventLog) -> None:
+async def test_an_event_that_fits_no_message_is_refused(log: SqliteEventLog) -> None:
     with pytest.raises(TooLarge):
         await log.append(Draft("acme", ALERT, {"text": "x" * MAX_EVENT_BYTES}))
     await log.append(draft(0))
     assert log.last_seq == 1
 
 
-async def test_a_cursor_beyond_the_end_is_refused(log: EventLog) -> None:
+async def test_a_cursor_beyond_the_end_is_refused(log: SqliteEventLog) -> None:
     await fill(log, 3)
     for after in (4, -1):
         with pytest.raises(InvalidParams, match="ends at 3"):
@@ -216,30 +226,32 @@ async def test_a_cursor_beyond_the_end_is_refused(log: EventLog) -> None:
 async def test_consumers_keep_their_cursor_across_restarts(path: Path) -> None:
     async with open_database(path) as database:
         log = await open_event_log(database)
+        consumers = SqliteConsumers(database, log, now_ms)
         await fill(log, 10)
-        assert await log.consumer("billing") == 10
-        assert await log.consumer("audit", after=2) == 2
-        assert await log.ack("audit", 5) == 5
-        assert await log.ack("audit", 3) == 5
+        assert await consumers.place("billing") == 10
+        assert await consumers.place("audit", after=2) == 2
+        assert await consumers.acknowledge("audit", 5) == 5
+        assert await consumers.acknowledge("audit", 3) == 5
         with pytest.raises(InvalidParams, match="ends at 10"):
-            await log.ack("audit", 11)
+            await consumers.acknowledge("audit", 11)
     async with open_database(path) as database:
         log = await open_event_log(database)
-        assert await log.consumer("audit", after=9) == 5
-        listed = await log.list_consumers()
+        consumers = SqliteConsumers(database, log, now_ms)
+        assert await consumers.place("audit", after=9) == 5
+        listed = await consumers.all()
         assert [(consumer.name, consumer.cursor) for consumer in listed] == [
             ("audit", 5),
             ("billing", 10),
         ]
-        await log.forget("audit")
-        for call in (log.forget("audit"), log.ack("audit", 1)):
+        await consumers.forget("audit")
+        for call in (consumers.forget("audit"), consumers.acknowledge("audit", 1)):
             with pytest.raises(UnknownConsumer):
                 await call
         with pytest.raises(InvalidParams, match="consumer"):
-            await log.consumer("no spaces")
+            await consumers.place("no spaces")
 
 
-async def test_retention_by_age_tells_the_gap(log: EventLog, clock) -> None:
+async def test_retention_by_age_tells_the_gap(log: SqliteEventLog, clock) -> None:
     await fill(log, 1200)
     clock.now_ms += 10_000
     await fill(log, 5)
@@ -253,7 +265,7 @@ async def test_retention_by_age_tells_the_gap(log: EventLog, clock) -> None:
     assert await kept(log, max_age_ms=5_000) == 0
 
 
-async def test_retention_by_size_keeps_the_newest_that_fit(log: EventLog, database) -> None:
+async def test_retention_by_size_keeps_the_newest_that_fit(log: SqliteEventLog, database) -> None:
     await fill(log, 2000)
     size = len((await log.read(1999, 1)).events[0].packed)
     await kept(log, max_bytes=size * 100)
@@ -277,7 +289,7 @@ async def test_numbers_go_on_when_everything_was_forgotten(path: Path, clock) ->
 
 
 async def test_readers_during_retention_are_told_honestly(database: Database, clock) -> None:
-    log = await open_event_log(database, clock=clock, tail=Tail(max_events=1))
+    log = await open_event_log(database, clock=clock, tail=RecentEvents(max_events=1))
     await fill(log, 5000)
     clock.now_ms += 1000
     await fill(log, 10)
@@ -292,7 +304,7 @@ async def test_readers_during_retention_are_told_honestly(database: Database, cl
             cursor = batch.last
 
 
-async def test_retention_lets_writers_in(log: EventLog, clock) -> None:
+async def test_retention_lets_writers_in(log: SqliteEventLog, clock) -> None:
     await fill(log, 5000)
     clock.now_ms += 1000
     appended_at: list[int] = []
@@ -321,7 +333,7 @@ def stored(seq: int, position: int, size: int) -> StoredEvent:
 def test_the_tail_is_a_bounded_run_of_the_newest(
     batches: list[list[int]], max_events: int, max_bytes: int
 ) -> None:
-    tail = Tail(max_events=max_events, max_bytes=max_bytes)
+    tail = RecentEvents(max_events=max_events, max_bytes=max_bytes)
     everything: list[StoredEvent] = []
     for sizes in batches:
         added = []
@@ -350,7 +362,7 @@ def test_the_tail_is_a_bounded_run_of_the_newest(
 
 @given(st.integers(1, 30), st.integers(0, 35))
 def test_the_tail_forgets_what_retention_deleted(count: int, seq: int) -> None:
-    tail = Tail(max_events=20)
+    tail = RecentEvents(max_events=20)
     tail.extend([stored(index + 1, index * 10, 10) for index in range(count)])
     tail.forget(seq)
     first = max(seq + 1, count - 19)

@@ -7,16 +7,18 @@ from pathlib import Path
 
 import pytest
 
+from whatsappd.clock import now_ms
 from whatsappd.errors import TooLarge
+from whatsappd.model.arrival import Arrival, Receipt
 from whatsappd.model.content import Text
 from whatsappd.model.event import MESSAGE_RECEIPT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState
 from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
+from whatsappd.store.sqlite.companies import SqliteCompanies
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import EventLog, open_event_log
-from whatsappd.store.sqlite.intake import Arrival, Intake, Receipt
+from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
+from whatsappd.store.sqlite.inbound import SqliteInbound
 from whatsappd.store.sqlite.outbox import open_outbox
 
 FRIEND = "15550200@s.whatsapp.net"
@@ -25,11 +27,11 @@ FRIEND = "15550200@s.whatsapp.net"
 class Store:
     def __init__(
         self,
-        intake: Intake,
-        log: EventLog,
+        intake: SqliteInbound,
+        log: SqliteEventLog,
         outbox: Outbox,
-        contacts: Contacts,
-        companies: Companies,
+        contacts: SqliteAcquaintances,
+        companies: SqliteCompanies,
     ) -> None:
         self.intake = intake
         self.log = log
@@ -47,9 +49,15 @@ async def store(tmp_path: Path) -> AsyncIterator[Store]:
     async with open_database(tmp_path / "whatsappd.db") as database:
         log = await open_event_log(database)
         outbox = await open_outbox(database, log)
-        contacts = Contacts(database)
-        intake = Intake(database, log, outbox.writes, contacts)
-        yield Store(intake, log, outbox, contacts, Companies(database))
+        contacts = SqliteAcquaintances(database)
+        intake = SqliteInbound(database, log, outbox.writes, contacts)
+        yield Store(
+            intake,
+            log,
+            outbox,
+            contacts,
+            SqliteCompanies(database, SqliteAcquaintances(database), now_ms),
+        )
 
 
 def message(text: str, number: int | None) -> Arrival:

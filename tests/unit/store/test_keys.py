@@ -8,11 +8,16 @@ from pathlib import Path
 import pytest
 import trio
 
+from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
-from whatsappd.store.sqlite.audit import AuditTrail, Line, insert
+from whatsappd.model.access import KeyScope
+from whatsappd.model.audit import AuditRecord
+from whatsappd.store.audit_trail import AuditTrail
+from whatsappd.store.sqlite.audit import SqliteAuditRecords
+from whatsappd.store.sqlite.consumers import SqliteConsumers
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.keys import MAX_KEYS, KeyScope, open_keys
+from whatsappd.store.sqlite.event_log import SqliteEventLog
+from whatsappd.store.sqlite.keys import MAX_KEYS, open_keys
 
 
 async def test_a_key_is_known_after_a_restart_and_its_text_is_nowhere_on_disk(path: Path) -> None:
@@ -22,7 +27,7 @@ async def test_a_key_is_known_after_a_restart_and_its_text_is_nowhere_on_disk(pa
     assert text.encode() not in stored
     assert text.rpartition("_")[2].encode() not in stored
     async with open_database(path) as database:
-        assert (await open_keys(database)).check(text)[:4] == key[:4]
+        assert (await (await open_keys(database)).check(text))[:4] == key[:4]
 
 
 async def test_a_revoked_key_is_refused_also_after_a_restart(path: Path) -> None:
@@ -32,14 +37,14 @@ async def test_a_revoked_key_is_refused_also_after_a_restart(path: Path) -> None
         _, other = await keys.create("other", KeyScope.READ, None)
         await keys.revoke(key.id)
         with pytest.raises(Denied):
-            keys.check(text)
+            await keys.check(text)
         with pytest.raises(UnknownKey):
             await keys.revoke(key.id)
     async with open_database(path) as database:
         keys = await open_keys(database)
         with pytest.raises(Denied):
-            keys.check(text)
-        assert keys.check(other).name == "other"
+            await keys.check(text)
+        assert (await keys.check(other)).name == "other"
 
 
 async def test_a_key_whose_revoker_hangs_up_is_revoked_all_the_same(
@@ -49,21 +54,22 @@ async def test_a_key_whose_revoker_hangs_up_is_revoked_all_the_same(
     key, text = await keys.create("shop", KeyScope.READ, None)
     await hang_up(keys.revoke, key.id)
     with pytest.raises(Denied):
-        keys.check(text)
-    assert keys.list_all() == (await open_keys(database)).list_all() == []
+        await keys.check(text)
+    assert await keys.list_all() == await (await open_keys(database)).list_all() == []
     await hang_up(keys.create, "nobody's", KeyScope.READ, None)
-    assert [key.name for key in keys.list_all()] == ["nobody's"]
-    assert keys.list_all() == (await open_keys(database)).list_all()
+    assert [key.name for key in await keys.list_all()] == ["nobody's"]
+    assert await keys.list_all() == await (await open_keys(database)).list_all()
 
 
-async def test_a_key_takes_its_consumers_along(database: Database, log: EventLog) -> None:
+async def test_a_key_takes_its_consumers_along(database: Database, log: SqliteEventLog) -> None:
     keys = await open_keys(database)
     key, _ = await keys.create("shop", KeyScope.READ, ("acme",))
     other, _ = await keys.create("other", KeyScope.READ, ("acme",))
+    consumers = SqliteConsumers(database, log, now_ms)
     for name in (f"key:{key.id}:crm", f"key:{key.id}:erp", f"key:{other.id}:crm", "crm"):
-        await log.consumer(name)
+        await consumers.place(name)
     await keys.revoke(key.id)
-    assert [each.name for each in await log.list_consumers()] == ["crm", f"key:{other.id}:crm"]
+    assert [each.name for each in await consumers.all()] == ["crm", f"key:{other.id}:crm"]
 
 
 async def test_what_is_no_key_is_refused_without_a_hint(database: Database) -> None:
@@ -84,7 +90,7 @@ async def test_what_is_no_key_is_refused_without_a_hint(database: Database) -> N
         "wak_" + "é" * 60,
     ]:
         with pytest.raises(Denied) as refused:
-            keys.check(wrong)
+            await keys.check(wrong)
         refusals.add(refused.value.message)
     assert len(refusals) == 1
 
@@ -101,12 +107,12 @@ async def test_use_is_remembered_without_a_write_and_stored_when_the_daemon_ends
             log = path.with_name(path.name + "-wal")
             before = log.stat().st_size
             for _ in range(1000):
-                keys.check(text)
+                await keys.check(text)
             assert log.stat().st_size == before
-            assert keys.list_all()[0].last_used_ms == clock.now_ms
+            assert (await keys.list_all())[0].last_used_ms == clock.now_ms
             nursery.cancel_scope.cancel()
     async with open_database(path) as database:
-        assert (await open_keys(database)).list_all()[0].last_used_ms == clock.now_ms
+        assert (await (await open_keys(database)).list_all())[0].last_used_ms == clock.now_ms
 
 
 async def test_names_and_numbers_of_keys_are_bounded(
@@ -135,7 +141,7 @@ async def test_a_key_that_the_disk_did_not_take_does_not_exist(
     monkeypatch.setattr(database, "write", full)
     with pytest.raises(StoreFailed):
         await keys.create("shop", KeyScope.READ, None)
-    assert keys.list_all() == []
+    assert await keys.list_all() == []
 
 
 async def test_the_digest_is_all_that_is_stored(database: Database) -> None:
@@ -154,22 +160,22 @@ async def test_a_key_and_its_line_of_the_audit_trail_are_one_transaction(
     keys = await open_keys(database)
     noted: list[str] = []
 
-    def full(_conn: sqlite3.Connection, identity: str) -> None:
+    def full(identity: str | None) -> AuditRecord:
         noted.append(identity)
         raise StoreFailed("the disk is full")
 
     with pytest.raises(StoreFailed):
         await keys.create("shop", KeyScope.SEND, None, full)
     assert noted
-    assert keys.list_all() == (await open_keys(database)).list_all() == []
+    assert await keys.list_all() == await (await open_keys(database)).list_all() == []
 
-    def note(conn: sqlite3.Connection, identity: str) -> None:
-        insert(conn, [Line(1, "uid:0", 1, "key", None, identity, "ok")])
+    def note(identity: str | None) -> AuditRecord:
+        return AuditRecord(1, "uid:0", 1, "key", None, identity, "ok")
 
     key, text = await keys.create("shop", KeyScope.SEND, None, note)
     with pytest.raises(StoreFailed):
         await keys.revoke(key.id, full)
-    assert keys.check(text).id == key.id  # still in force, as nothing says that it is not
+    assert (await keys.check(text)).id == key.id  # still in force, as nothing says that it is not
     await keys.revoke(key.id, note)
-    lines = await AuditTrail(database).read(after=0, limit=10, company=None)
+    lines = await AuditTrail(SqliteAuditRecords(database)).read(after=0, limit=10, company=None)
     assert [each["subject"] for each in lines] == [key.id, key.id]

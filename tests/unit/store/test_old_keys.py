@@ -13,7 +13,7 @@ from neonize_protos import e2e
 
 from whatsappd.store.sqlite.connect import connect_writer
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.integrity import check
 from whatsappd.store.sqlite.migrations import migrations
 from whatsappd.wire.frames import pack, unpack

@@ -28,10 +28,10 @@ from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.model.message import OutboxState as S
 from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.store.sqlite import outbox_maintenance, outbox_reads
-from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
 from whatsappd.store.sqlite.backup import copy_database
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.events import EventLog, open_event_log
+from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
 from whatsappd.store.sqlite.integrity import check
 from whatsappd.store.sqlite.outbox import SqliteOutbox, open_outbox
 from whatsappd.store.sqlite.outbox_maintenance import EARLY_RECEIPT_MS
@@ -41,12 +41,12 @@ LIMIT = 1000
 
 
 @pytest.fixture
-async def outbox(database: Database, log: EventLog, clock) -> SqliteOutbox:
+async def outbox(database: Database, log: SqliteEventLog, clock) -> SqliteOutbox:
     return await open_outbox(database, log, clock=clock)
 
 
 @asynccontextmanager
-async def opened(path: Path, clock) -> AsyncIterator[tuple[SqliteOutbox, EventLog]]:
+async def opened(path: Path, clock) -> AsyncIterator[tuple[SqliteOutbox, SqliteEventLog]]:
     async with open_database(path) as database:
         log = await open_event_log(database, clock=clock)
         yield await open_outbox(database, log, clock=clock), log
@@ -85,7 +85,7 @@ async def recover(outbox: SqliteOutbox) -> Sequence[Row]:
     return await give_up_orphans(outbox.handovers, wanted=())
 
 
-async def states_told(log: EventLog, row_id: str) -> list[tuple[str, str]]:
+async def states_told(log: SqliteEventLog, row_id: str) -> list[tuple[str, str]]:
     batch = await log.read(0, 1000, types={OUTBOX_STATE})
     events = [stored.event for stored in batch.events]
     return [
@@ -122,7 +122,7 @@ async def test_ids_are_16_hex_digits_in_the_order_of_acceptance(path: Path, cloc
 
 
 async def test_the_event_is_in_the_log_with_the_row(
-    outbox: SqliteOutbox, log: EventLog, clock
+    outbox: SqliteOutbox, log: SqliteEventLog, clock
 ) -> None:
     row = await accepted(outbox, key="order-1")
     (stored,) = (await log.read(0, 10)).events
@@ -217,7 +217,7 @@ async def test_the_queue_limit_holds_for_concurrent_callers(outbox: SqliteOutbox
 
 
 async def test_what_the_disk_refuses_was_not_accepted(
-    outbox: SqliteOutbox, log: EventLog, database: Database
+    outbox: SqliteOutbox, log: SqliteEventLog, database: Database
 ) -> None:
     await database.write(lambda conn: conn.execute("PRAGMA max_page_count = 60").fetchone())
     with pytest.raises(StoreFailed):
@@ -232,7 +232,7 @@ async def test_what_the_disk_refuses_was_not_accepted(
 # --- the way of a message -------------------------------------------------------------------------
 
 
-async def test_the_whole_way(outbox: SqliteOutbox, log: EventLog, clock) -> None:
+async def test_the_whole_way(outbox: SqliteOutbox, log: SqliteEventLog, clock) -> None:
     row = await accepted(outbox)
     clock.now_ms += 10
     handover = await outbox.handovers.begin(row.id)
@@ -257,7 +257,7 @@ async def test_the_whole_way(outbox: SqliteOutbox, log: EventLog, clock) -> None
 
 
 async def test_an_ack_and_the_next_begin_are_one_transaction(
-    outbox: SqliteOutbox, log: EventLog, database: Database
+    outbox: SqliteOutbox, log: SqliteEventLog, database: Database
 ) -> None:
     row, following = await sending(outbox), await accepted(outbox)
     begin = log.last_seq
@@ -643,7 +643,7 @@ async def test_chats_can_be_left_out_or_asked_for(
     friend, stranger, hidden = "1@s.whatsapp.net", "2@s.whatsapp.net", "3@lid"
     for chat in (friend, stranger, hidden, "4-5@g.us"):
         await accepted(outbox, chat, chat=chat)
-    await Contacts(database).add("acme", [friend])
+    await SqliteAcquaintances(database).add("acme", [friend])
 
     async def chats(**which) -> list[str]:
         return [row.chat for row in await outbox.handovers.pending("acme", 10, **which)]
@@ -658,7 +658,7 @@ async def test_chats_can_be_left_out_or_asked_for(
 async def test_first_messages_are_remembered_as_such(
     outbox: SqliteOutbox, database: Database, clock
 ) -> None:
-    await Contacts(database).add("acme", ["1@s.whatsapp.net"])
+    await SqliteAcquaintances(database).add("acme", ["1@s.whatsapp.net"])
     clock.now_ms = now_ms() + 1000  # the friend was known before
     for chat in ("1@s.whatsapp.net", "2@s.whatsapp.net", "3@lid", "4-5@g.us"):
         await sending(outbox, text=chat, chat=chat)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import sqlite3
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -16,67 +15,81 @@ import trio
 import trio.testing
 
 from whatsappd.errors import StoreFailed
+from whatsappd.model.access import KeyScope
+from whatsappd.model.arrival import Arrival, Receipt
+from whatsappd.model.audit import AuditRecord
 from whatsappd.model.content import Text
 from whatsappd.model.event import ALERT, MESSAGE_RECEIVED, Draft
 from whatsappd.model.message import NewMessage, OutboxState, Row
+from whatsappd.model.stored_event import EventBounds
+from whatsappd.model.webhook import NewDeadLetter, WebhookConfig, WebhookProgress
 from whatsappd.rules.alerts import AlertChange, AlertKey, AlertRule
 from whatsappd.sessions.pool import Pool
-from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.alerts import Alerts
-from whatsappd.store.sqlite.audit import AuditTrail, Line, insert
-from whatsappd.store.sqlite.companies import Companies
+from whatsappd.store.company_directory import _delete_tree
+from whatsappd.store.port import (
+    Acquaintances,
+    AuditRecords,
+    Companies,
+    EventLog,
+    Inbound,
+    KeyRing,
+    OpenAlerts,
+    Outbox,
+    Removals,
+    WebhookStore,
+)
+from whatsappd.store.sqlite import removal
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.dead_letters import Refused
-from whatsappd.store.sqlite.events import EventLog, open_event_log
-from whatsappd.store.sqlite.intake import Arrival, Intake, Receipt
 from whatsappd.store.sqlite.integrity import check
-from whatsappd.store.sqlite.keys import Keys, KeyScope, open_keys
-from whatsappd.store.sqlite.outbox import open_outbox
-from whatsappd.store.sqlite.removal import Removals, _delete_tree
-from whatsappd.store.sqlite.retention import EventBounds
-from whatsappd.store.sqlite.webhooks import Progress, Wanted, Webhooks
+from whatsappd.store.sqlite.keys import open_keys
+from whatsappd.store.sqlite.store import store_in
 
 SECRET = "an order of which nobody may know"
 URL = "https://example.org/hook"
 
 
-class Store(NamedTuple):
+class Opened(NamedTuple):
+    """The parts of a store, its database, and the directory that all is in."""
+
     database: Database
-    log: EventLog
+    root: Path
     outbox: Outbox
     companies: Companies
-    contacts: Contacts
-    keys: Keys
-    webhooks: Webhooks
+    contacts: Acquaintances
+    keys: KeyRing
+    webhooks: WebhookStore
     removals: Removals
-    root: Path
+    inbound: Inbound
+    alerts: OpenAlerts
+    log: EventLog
+    audit: AuditRecords
 
 
 @asynccontextmanager
-async def opened(root: Path) -> AsyncIterator[Store]:
+async def opened(root: Path) -> AsyncIterator[Opened]:
     async with open_database(root / "whatsappd.db") as database:
-        log = await open_event_log(database)
-        outbox = await open_outbox(database, log)
-        companies, contacts = Companies(database), Contacts(database)
-        keys, webhooks = await open_keys(database), Webhooks(database, log)
-        removals = Removals(
+        made = await store_in(database, lambda company: root / "companies" / company)
+        yield Opened(
             database,
-            log=log,
-            outbox=outbox.maintenance,
-            contacts=contacts,
-            keys=keys,
-            webhooks=webhooks,
-            directory=lambda company: root / "companies" / company,
+            root,
+            made.outbox,
+            made.companies,
+            made.acquaintances,
+            made.keys,
+            made.webhooks,
+            made.removals,
+            made.inbound,
+            made.alerts,
+            made.events,
+            made.audit,
         )
-        yield Store(database, log, outbox, companies, contacts, keys, webhooks, removals, root)
 
 
 def new(company: str, text: str, key: str) -> NewMessage:
     return NewMessage(company, "15550100@s.whatsapp.net", Text(text), key)
 
 
-async def live(store: Store, company: str) -> list[Row]:
+async def live(store: Opened, company: str) -> list[Row]:
     """Let a company leave its traces everywhere; its messages, one in each of some states."""
     await store.companies.put_wanted(company, True)
     rows = []
@@ -88,8 +101,7 @@ async def live(store: Store, company: str) -> list[Row]:
     await store.outbox.handovers.begin(rows[1].id)
     await store.outbox.handovers.mark_uncertain(rows[1].id, "crash")
     await store.outbox.submissions.cancel(rows[2].id)
-    intake = Intake(store.database, store.log, store.outbox.writes, store.contacts)
-    await intake.take(
+    await store.inbound.take(
         company,
         [
             Arrival(Draft(company, MESSAGE_RECEIVED, {"text": SECRET}), 7),
@@ -100,17 +112,19 @@ async def live(store: Store, company: str) -> list[Row]:
         ],
     )  # fmt: skip
     raised = AlertChange(AlertKey(AlertRule.SESSION_DOWN, company), True, 1, SECRET)
-    await Alerts(store.database, store.log).record([raised])
+    await store.alerts.record([raised])
     directory = store.root / "companies" / company
     directory.mkdir(parents=True)
     (directory / "session.db").write_text("keys")
     await store.keys.create("alone", KeyScope.SEND, (company,))
     await store.keys.create("both", KeyScope.SEND, (company, "other"))
     for companies in ((company,), (company, "other"), None):
-        webhook = await store.webhooks.create(Wanted(URL, companies), 0)
+        webhook = await store.webhooks.create(WebhookConfig(URL, companies), 0)
         event = {"seq": 1, "time_ms": 1, "company": company, "type": ALERT, "data": {"x": SECRET}}
         await store.webhooks.progress(
-            Progress(webhook.id, 1, 1, 0, 0, None, None, None, None, [Refused(event, 1, "no")])
+            WebhookProgress(
+                webhook.id, 1, 1, 0, 0, None, None, None, None, [NewDeadLetter(event, 1, "no")]
+            )
         )
     await store.database.write(
         lambda conn: conn.execute(
@@ -162,7 +176,7 @@ async def test_nothing_is_left_but_who_did_what(tmp_path: Path) -> None:
         assert not (tmp_path / "companies" / "acme").exists()
         assert (tmp_path / "companies" / "other").exists()
         # What was for it alone is gone, what was for others too is for them.
-        assert sorted((key.name, key.companies) for key in store.keys.list_all()) == [
+        assert sorted((key.name, key.companies) for key in await store.keys.list_all()) == [
             ("alone", ("other",)), ("both", ("other",)), ("both", ("other", "other")),
         ]  # fmt: skip
         assert [webhook.wanted.companies for webhook in await store.webhooks.all()] == [
@@ -186,7 +200,7 @@ async def test_nothing_is_left_but_who_did_what(tmp_path: Path) -> None:
     assert check(tmp_path / "whatsappd.db") == []
 
 
-async def seen(store: Store, company: str) -> list[int]:
+async def seen(store: Opened, company: str) -> list[int]:
     batch = await store.log.read(0, 1000, companies={company})
     return [event.seq for event in batch.events]
 
@@ -210,13 +224,15 @@ async def test_a_daemon_that_is_killed_meanwhile_goes_on_after_its_start(tmp_pat
     async def kill(*_arguments: object) -> Never:
         raise Killed
 
-    for step in ("_remove_directory", "_narrow_keys", "_end_webhooks"):
+    for step in ("remove_directory", "_narrow_keys", "_end_webhooks"):
         async with opened(tmp_path) as store:
             await live(store, f"acme{step}")
             await store.removals.begin(f"acme{step}")
-            setattr(store.removals, step, kill)
-            with pytest.raises(Killed):
-                await store.removals.finish(f"acme{step}")
+            with pytest.MonkeyPatch.context() as patch:
+                where = removal if hasattr(removal, step) else store.removals
+                patch.setattr(where, step, kill)
+                with pytest.raises(Killed):
+                    await store.removals.finish(f"acme{step}")
     async with opened(tmp_path) as store:
         assert [company.company for company in await store.companies.all()] == []
         assert len(await store.removals.pending()) == 3
@@ -239,7 +255,7 @@ async def test_a_directory_that_cannot_be_deleted_is_told_and_tried_again(
             def refuse(path: Path) -> None:
                 raise PermissionError(13, "Permission denied", str(path))
 
-            patch.setattr("whatsappd.store.sqlite.removal._delete_tree", refuse)
+            patch.setattr("whatsappd.store.company_directory._delete_tree", refuse)
             with pytest.raises(StoreFailed, match="cannot be deleted"):
                 await store.removals.finish("acme")
         assert await store.removals.pending() == ["acme"]
@@ -255,7 +271,7 @@ async def test_an_alert_that_ends_with_its_company_is_no_event_of_a_new_one(tmp_
         cleared = AlertChange(AlertKey(AlertRule.SESSION_DOWN, "acme"), False, 1, "it was removed")
         # The store may have refused what was found of it, and take it only now.
         raised = AlertChange(AlertKey(AlertRule.SESSION_DOWN, "acme"), True, 1, "it is down")
-        alerts = Alerts(store.database, store.log)
+        alerts = store.alerts
         await alerts.record([cleared])
         await alerts.record([raised])
         assert await seen(store, "acme") == []
@@ -265,15 +281,16 @@ async def test_an_alert_that_ends_with_its_company_is_no_event_of_a_new_one(tmp_
 async def test_its_keys_and_webhooks_end_and_the_audit_line_is_there_as_soon_as_it_is_none(
     tmp_path: Path,
 ) -> None:
-    def note(conn: sqlite3.Connection, subject: str | None) -> None:
-        insert(conn, [Line(1, "uid:0", 1, "session.remove", "acme", subject, "ok")])
+    def note(subject: str | None) -> AuditRecord:
+        return AuditRecord(1, "uid:0", 1, "session.remove", "acme", subject, "ok")
 
-    def refuse(_conn: sqlite3.Connection, _subject: str | None) -> None:
+    def refuse(_subject: str | None) -> AuditRecord:
         raise StoreFailed("the disk is full")
 
     async with opened(tmp_path) as store:
         await live(store, "acme")
-        alone = next(key for key in store.keys.list_all() if key.companies == ("acme",))
+        all_keys = await store.keys.list_all()
+        alone = next(key for key in all_keys if key.companies == ("acme",))
         revoked: list[str] = []
         store.keys.follow(revoked.append)
         with pytest.raises(StoreFailed):
@@ -288,7 +305,7 @@ async def test_its_keys_and_webhooks_end_and_the_audit_line_is_there_as_soon_as_
             each.wanted.companies: each.wanted.enabled for each in await store.webhooks.all()
         }
         assert enabled == {("acme",): False, ("acme", "other"): True, None: True}
-        lines = await AuditTrail(store.database).read(after=0, limit=9, company="acme")
+        lines = await store.audit.read(after=0, limit=9, company="acme")
         assert [line["method"] for line in lines] == ["session.start", "session.remove"]
 
 
@@ -297,11 +314,11 @@ async def test_what_a_deliverer_still_has_of_it_becomes_no_dead_letter(tmp_path:
         await live(store, "acme")
         [received] = (await store.log.read(0, 9, types=[MESSAGE_RECEIVED])).events
         event = received.event.as_wire()
-        webhook = await store.webhooks.create(Wanted(URL), 0)
+        webhook = await store.webhooks.create(WebhookConfig(URL), 0)
         await store.removals.begin("acme")
         await store.removals.finish("acme")
-        refused = Progress(
-            webhook.id, 1, 1, 0, 0, None, None, None, None, [Refused(event, 8, "no")]
+        refused = WebhookProgress(
+            webhook.id, 1, 1, 0, 0, None, None, None, None, [NewDeadLetter(event, 8, "no")]
         )
         await store.webhooks.progress(refused)
         await store.companies.put_wanted("acme", True)
@@ -311,7 +328,7 @@ async def test_what_a_deliverer_still_has_of_it_becomes_no_dead_letter(tmp_path:
         [alert] = await store.log.append(Draft("acme", ALERT, {}))
         store.log.keep(EventBounds(max_bytes=1))
         await store.log.retain()
-        kept = Refused(alert.as_wire(), 8, "no")
+        kept = NewDeadLetter(alert.as_wire(), 8, "no")
         await store.webhooks.progress(refused._replace(dead=[kept]))
         assert [each.seq for each in await store.webhooks.dead_letters(webhook.id)] == [alert.seq]
 
@@ -379,9 +396,9 @@ def test_a_company_on_a_disk_of_its_own_leaves_nothing_there(tmp_path: Path) -> 
 async def test_a_delivery_that_has_yet_to_come_to_its_events_begins_anew(tmp_path: Path) -> None:
     async with opened(tmp_path) as store:
         await live(store, "acme")
-        behind = await store.webhooks.create(Wanted(URL), 0)
-        done = await store.webhooks.create(Wanted(URL), None)
-        others = await store.webhooks.create(Wanted(URL, ("other",)), 0)
+        behind = await store.webhooks.create(WebhookConfig(URL), 0)
+        done = await store.webhooks.create(WebhookConfig(URL), None)
+        others = await store.webhooks.create(WebhookConfig(URL, ("other",)), 0)
         await store.removals.begin("acme")
         changed = store.webhooks.changed()
         await store.removals.finish("acme")

@@ -10,7 +10,7 @@ from whatsappd.errors import QueueFull
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
 from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.events import open_event_log
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.outbox import SqliteOutbox, open_outbox
 from whatsappd.store.sqlite.outbox_bytes import OVERHEAD
 

@@ -8,22 +8,17 @@ from typing import Any
 
 import pytest
 
+from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, QueueFull, UnknownDeadLetter, UnknownWebhook
 from whatsappd.handlers.webhook_delivery import _types, webhook_values
+from whatsappd.model.access import KeyScope
 from whatsappd.model.event import SESSION_QR, Draft
+from whatsappd.model.webhook import NewDeadLetter, StoredWebhook, WebhookConfig, WebhookProgress
 from whatsappd.rules.bounds import DEAD_LETTER_BYTES, DEAD_LETTERS, WEBHOOKS
 from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.dead_letters import Refused
-from whatsappd.store.sqlite.events import EventLog, open_event_log
-from whatsappd.store.sqlite.keys import KeyScope, open_keys
-from whatsappd.store.sqlite.webhooks import (
-    MAX_WEBHOOKS,
-    Progress,
-    Wanted,
-    Webhook,
-    Webhooks,
-    letters_by_webhook,
-)
+from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
+from whatsappd.store.sqlite.keys import open_keys
+from whatsappd.store.sqlite.webhooks import SqliteWebhooks
 from whatsappd.wire.frames import pack
 
 URL = "https://hooks.shop.example/path-that-is-secret"
@@ -31,36 +26,40 @@ URL = "https://hooks.shop.example/path-that-is-secret"
 
 @dataclass
 class Store:
-    log: EventLog
-    webhooks: Webhooks
+    log: SqliteEventLog
+    webhooks: SqliteWebhooks
 
 
 @pytest.fixture
-async def store(database: Database, log: EventLog) -> Store:
+async def store(database: Database, log: SqliteEventLog) -> Store:
     await log.append(*[Draft("acme", "outbox.state", {"n": n}) for n in range(10)])
-    return Store(log, Webhooks(database, log))
+    return Store(log, SqliteWebhooks(database, log, now_ms))
 
 
-def report(webhook: Webhook, **given: Any) -> Progress:
-    base = Progress(webhook.id, webhook.revision, webhook.cursor, 0, 0, None, None, None, None, [])
+def report(webhook: StoredWebhook, **given: Any) -> WebhookProgress:
+    base = WebhookProgress(
+        webhook.id, webhook.revision, webhook.cursor, 0, 0, None, None, None, None, []
+    )
     return base._replace(**given)
 
 
-def refused(seq: int) -> Refused:
+def refused(seq: int) -> NewDeadLetter:
     event = {"seq": seq, "time_ms": 1, "company": "acme", "type": "alert", "data": {"n": seq}}
-    return Refused(event, 8, "status 400")
+    return NewDeadLetter(event, 8, "status 400")
 
 
-async def alerts(log: EventLog) -> list[dict[str, Any]]:
+async def alerts(log: SqliteEventLog) -> list[dict[str, Any]]:
     return [each.event.data for each in (await log.read(0, 500, types=["alert"])).events]
 
 
 async def test_what_was_configured_is_there_after_a_restart(path: Path) -> None:
-    wanted = Wanted(URL, ("acme", "globex"), ("alert",), "of the shop", True, False)
+    wanted = WebhookConfig(URL, ("acme", "globex"), ("alert",), "of the shop", True, False)
     async with open_database(path) as database:
-        made = await Webhooks(database, await open_event_log(database)).create(wanted, None)
+        made = await SqliteWebhooks(database, await open_event_log(database), now_ms).create(
+            wanted, None
+        )
     async with open_database(path) as database:
-        webhooks = Webhooks(database, await open_event_log(database))
+        webhooks = SqliteWebhooks(database, await open_event_log(database), now_ms)
         assert await webhooks.all() == [made]
         assert made.wanted == wanted
         assert made.state == "disabled"
@@ -68,23 +67,23 @@ async def test_what_was_configured_is_there_after_a_restart(path: Path) -> None:
 
 
 async def test_a_webhook_begins_where_it_is_told(store: Store) -> None:
-    assert (await store.webhooks.create(Wanted(URL), None)).cursor == 10
-    assert (await store.webhooks.create(Wanted(URL), 3)).cursor == 3
+    assert (await store.webhooks.create(WebhookConfig(URL), None)).cursor == 10
+    assert (await store.webhooks.create(WebhookConfig(URL), 3)).cursor == 3
     with pytest.raises(InvalidParams, match="after"):
-        await store.webhooks.create(Wanted(URL), 11)
-    for _ in range(MAX_WEBHOOKS - 2):
-        await store.webhooks.create(Wanted(URL), None)
+        await store.webhooks.create(WebhookConfig(URL), 11)
+    for _ in range(WEBHOOKS.all - 2):
+        await store.webhooks.create(WebhookConfig(URL), None)
     with pytest.raises(InvalidParams, match="100 of 100 webhooks"):
-        await store.webhooks.create(Wanted(URL), None)
+        await store.webhooks.create(WebhookConfig(URL), None)
 
 
 async def test_the_deliverer_is_told_also_if_whoever_changed_something_hangs_up(
     store: Store, hang_up
 ) -> None:
-    made = await store.webhooks.create(Wanted(URL), 0)
+    made = await store.webhooks.create(WebhookConfig(URL), 0)
     await store.webhooks.progress(report(made, cursor=1, dead=[refused(1)]))
     for change in (
-        lambda: store.webhooks.create(Wanted(URL), None),
+        lambda: store.webhooks.create(WebhookConfig(URL), None),
         lambda: store.webhooks.update(made.id, lambda wanted: wanted._replace(enabled=False)),
         lambda: store.webhooks.resend(made.id, None),
         lambda: store.webhooks.remove(made.id),
@@ -96,7 +95,7 @@ async def test_the_deliverer_is_told_also_if_whoever_changed_something_hangs_up(
 
 
 async def test_progress_adds_up_and_the_cursor_never_goes_back(store: Store) -> None:
-    made = await store.webhooks.create(Wanted(URL), 0)
+    made = await store.webhooks.create(WebhookConfig(URL), 0)
     assert await store.webhooks.progress(report(made, cursor=5, delivered=5, failures=1)) == 5
     assert await store.webhooks.progress(report(made, cursor=4, delivered=1)) == 5
     found = await store.webhooks.get(made.id)
@@ -108,7 +107,7 @@ async def test_progress_adds_up_and_the_cursor_never_goes_back(store: Store) -> 
 
 
 async def test_a_pause_rings_once_and_clears_once_and_tells_no_path(store: Store) -> None:
-    made = await store.webhooks.create(Wanted(URL, ("acme",)), 0)
+    made = await store.webhooks.create(WebhookConfig(URL, ("acme",)), 0)
     paused = report(made, failing_since_ms=5, paused_since_ms=7, last_error="status 500")
     for _ in range(3):
         await store.webhooks.progress(paused)
@@ -126,7 +125,7 @@ async def test_a_pause_rings_once_and_clears_once_and_tells_no_path(store: Store
 
 async def test_to_configure_or_remove_a_paused_one_clears_the_alert(store: Store) -> None:
     for end in ("update", "remove"):
-        made = await store.webhooks.create(Wanted(URL), 0)
+        made = await store.webhooks.create(WebhookConfig(URL), 0)
         await store.webhooks.progress(report(made, paused_since_ms=7))
         if end == "update":
             await store.webhooks.update(made.id, lambda wanted: wanted._replace(enabled=False))
@@ -139,7 +138,7 @@ async def test_to_configure_or_remove_a_paused_one_clears_the_alert(store: Store
 
 
 async def test_events_that_retention_took_are_an_alert(store: Store) -> None:
-    made = await store.webhooks.create(Wanted(URL), 0)
+    made = await store.webhooks.create(WebhookConfig(URL), 0)
     await store.webhooks.progress(report(made, gone=(3, 9)))
     [alert] = await alerts(store.log)
     assert alert["rule"] == "webhook_events_gone"
@@ -149,12 +148,12 @@ async def test_events_that_retention_took_are_an_alert(store: Store) -> None:
 
 
 async def test_how_long_the_oldest_undelivered_event_waits(
-    database: Database, log: EventLog
+    database: Database, log: SqliteEventLog
 ) -> None:
     [first, second] = await log.append(Draft("acme", "alert", {}), Draft("acme", "alert", {}))
-    webhooks = Webhooks(database, log)
-    made = await webhooks.create(Wanted(URL), 0)
-    await webhooks.create(Wanted(URL, enabled=False), 0)
+    webhooks = SqliteWebhooks(database, log, now_ms)
+    made = await webhooks.create(WebhookConfig(URL), 0)
+    await webhooks.create(WebhookConfig(URL, enabled=False), 0)
     assert await webhooks.waiting_since() == {made.id: first.time_ms}
     await webhooks.progress(report(made, cursor=first.seq))
     assert await webhooks.waiting_since() == {made.id: second.time_ms}
@@ -163,7 +162,7 @@ async def test_how_long_the_oldest_undelivered_event_waits(
 
 
 async def test_dead_letters_are_kept_once_and_with_their_event(store: Store) -> None:
-    made = await store.webhooks.create(Wanted(URL), 0)
+    made = await store.webhooks.create(WebhookConfig(URL), 0)
     await store.webhooks.progress(report(made, dead=[refused(1), refused(2)]))
     await store.webhooks.progress(report(made, cursor=2, dead=[refused(2)]))
     first, second = await store.webhooks.dead_letters(made.id)
@@ -197,7 +196,7 @@ async def test_full_of_dead_letters_nothing_is_thrown_away(store: Store, by_byte
         webhooks.letter_bytes_bound = DEAD_LETTER_BYTES._replace(each=3 * size - 1, all=5 * size)
     else:
         webhooks.letters_bound = DEAD_LETTERS._replace(each=2)
-    made = await webhooks.create(Wanted(URL), 0)
+    made = await webhooks.create(WebhookConfig(URL), 0)
     await webhooks.progress(report(made, dead=[refused(1), refused(2)]))
     await webhooks.progress(report(made, dead=[refused(1), refused(2)]))  # nothing more
     assert (await webhooks.get(made.id)).dead_bytes == 2 * size
@@ -216,21 +215,21 @@ async def test_the_dead_letters_of_others_webhooks_leave_room_for_roots(store: S
     webhooks = store.webhooks
     size = len(pack(refused(1).event))
     webhooks.letter_bytes_bound = DEAD_LETTER_BYTES._replace(all=4 * size, kept=2 * size)
-    one, two = [await webhooks.create(Wanted(URL), 0, owner) for owner in ("key:a", "key:b")]
-    ours = await webhooks.create(Wanted(URL), 0)
+    one, two = [await webhooks.create(WebhookConfig(URL), 0, owner) for owner in ("key:a", "key:b")]
+    ours = await webhooks.create(WebhookConfig(URL), 0)
     await webhooks.progress(report(one, dead=[refused(1), refused(2)]))
     with pytest.raises(QueueFull, match="all callers together hold") as told:
         await webhooks.progress(report(two, dead=[refused(1)]))
     assert one.id not in told.value.message
     await webhooks.progress(report(ours, dead=[refused(1), refused(2)]))
-    held = await webhooks._database.read(letters_by_webhook)
-    assert held[DEAD_LETTERS] == {f"webhook:{one.id}": 2, f"webhook:{ours.id}": 2}
-    assert held[DEAD_LETTER_BYTES][f"webhook:{ours.id}"] == 2 * size
+    held = await webhooks.count_dead_letters()
+    assert {each: count for each, (count, _) in held.items()} == {one.id: 2, ours.id: 2}
+    assert held[ours.id][1] == 2 * size
 
 
 async def test_whoever_delivers_is_told_of_changes(store: Store) -> None:
     changed = store.webhooks.changed()
-    made = await store.webhooks.create(Wanted(URL), 0)
+    made = await store.webhooks.create(WebhookConfig(URL), 0)
     assert changed.is_set()
     changed = store.webhooks.changed()
     await store.webhooks.progress(report(made, cursor=1, dead=[refused(1)]))
@@ -246,7 +245,7 @@ async def test_a_revoked_keys_webhooks_are_told_no_codes_any_more(
     keys = await open_keys(database)
     made, _ = await keys.create("shop", KeyScope.ADMIN, ("acme",))
     stays, _ = await keys.create("other", KeyScope.ADMIN, None)
-    wanted = Wanted("https://shop.example/", types=("session.qr", "session.state"))
+    wanted = WebhookConfig("https://shop.example/", types=("session.qr", "session.state"))
     both = await webhooks.create(wanted, None, f"key:{made.id}")
     codes = await webhooks.create(wanted._replace(types=("session.qr",)), None, f"key:{made.id}")
     others = await webhooks.create(wanted, None, f"key:{stays.id}")
@@ -261,7 +260,7 @@ async def test_a_revoked_keys_webhooks_are_told_no_codes_any_more(
 
 async def test_one_key_has_a_bounded_number_of_webhooks(store: Store) -> None:
     webhooks = store.webhooks
-    wanted = Wanted("https://shop.example/")
+    wanted = WebhookConfig("https://shop.example/")
     for _ in range(WEBHOOKS.each):
         await webhooks.create(wanted, None, "key:one")
     with pytest.raises(InvalidParams, match="key one holds 25 of 25 webhooks"):

@@ -8,8 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from whatsappd.model.event import MESSAGE_RECEIVED, Event
-from whatsappd.store.sqlite.events import MAX_EVENT_BYTES
+from whatsappd.model.event import MAX_EVENT_BYTES, MESSAGE_RECEIVED, Event
 from whatsappd.wire import shortening
 from whatsappd.wire.frames import pack, unpack
 from whatsappd.wire.shortening import bounded

@@ -22,7 +22,7 @@ import trio
 
 from whatsappd.engines.port import AttemptEvidence
 from whatsappd.errors import StoreFailed
-from whatsappd.store.sqlite.connect import connect_account
+from whatsappd.store.sqlite.account_database import connect_account
 
 log = structlog.get_logger()
 

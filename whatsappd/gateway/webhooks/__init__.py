@@ -1,7 +1,7 @@
 """Delivering events to the URLs that somebody configured, from the daemon's log.
 
 Nothing is kept here: what is configured, how far each webhook is, and what a receiver refused are
-the daemon's (`store.sqlite.webhooks`). So this process may be killed at any moment; the next one
+the daemon's (`store.port.WebhookStore`). So this process may be killed at any moment; the next one
 goes on at the cursor, and a few events are delivered twice rather than one never.
 
     deliverer   the connection to the daemon; one `delivery` for each webhook that is enabled

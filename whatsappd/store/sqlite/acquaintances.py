@@ -19,19 +19,24 @@ REMEMBERED = 20_000
 WROTE_STEP_MS = 600_000
 
 
-class Contacts:
-    """The table of contacts. Chats are JIDs without a device."""
+class SqliteAcquaintances:
+    """The table `contacts`. Chats are JIDs without a device."""
 
     def __init__(self, database: Database) -> None:
         self._database = database
         #: When each of them is known to have written last; 0: not known.
         self._remembered: OrderedDict[tuple[str, str], int] = OrderedDict()
         self._identities: OrderedDict[tuple[str, str], str] = OrderedDict()
-        #: Called with a company that knows somebody new.
-        self.on_new: Callable[[str], None] = lambda _company: None
+        self._followers: list[Callable[[str], object]] = []
+
+    def follow(self, follower: Callable[[str], object]) -> None:
+        self._followers.append(follower)
+
+    def _tell(self, company: str) -> None:
+        for follower in self._followers:
+            follower(company)
 
     async def strangers(self, company: str, chats: Collection[str]) -> set[str]:
-        """Those of `chats` with whom the company has never exchanged a message."""
         unknown = {chat for chat in chats if (company, chat) not in self._remembered}
         if not unknown:
             return unknown
@@ -40,7 +45,6 @@ class Contacts:
         return unknown - found
 
     async def add(self, company: str, chats: Collection[str]) -> None:
-        """From now on these are no strangers. Writes only what is new."""
         new = self.unknown(company, chats)
         if new:
             await self._database.write(
@@ -60,7 +64,7 @@ class Contacts:
         """What `stage` wrote is committed."""
         if chats:
             self._remember(company, chats)
-            self.on_new(company)
+            self._tell(company)
 
     def writers(self, company: str, chats: Collection[str], time_ms: int) -> list[str]:
         """Those of `chats`, who wrote at `time_ms`, for whom `stage_wrote` would store that."""
@@ -95,8 +99,13 @@ class Contacts:
         while len(self._identities) > REMEMBERED:
             self._identities.popitem(last=False)
 
+    def changed(self, company: str) -> None:
+        """The company knows other people now, because its account changed."""
+        self.forget(company)
+        self._tell(company)
+
     def forget(self, company: str) -> None:
-        """The company's contacts are other ones now."""
+        """Forgets what is remembered of the company."""
         for memory in (self._remembered, self._identities):
             for known in [known for known in memory if known[0] == company]:
                 memory.pop(known)

@@ -11,26 +11,20 @@ from collections.abc import Sequence
 from whatsappd.model.event import ALERT, Draft
 from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.event_log import SqliteEventLog
 
 
-class Alerts:
-    def __init__(self, database: Database, log: EventLog) -> None:
+class SqliteAlerts:
+    """See `store.port.OpenAlerts`."""
+
+    def __init__(self, database: Database, log: SqliteEventLog) -> None:
         self._database = database
         self._log = log
 
     async def all(self) -> dict[AlertKey, AlertFinding]:
-        """The open alerts. Those of rules that this version does not know are left out."""
         return await self._database.read(_all)
 
     async def record(self, changes: Sequence[AlertChange]) -> None:
-        """Log `changes` in order, and what is open then, in one transaction.
-
-        What was found of a company that was removed before it could be recorded is left out.
-
-        Raises:
-            StoreFailed: nothing was recorded.
-        """
 
         def write(conn: sqlite3.Connection) -> None:
             taken = [each for each in changes if not each.is_raised or _is_there(conn, each.key)]

@@ -32,10 +32,11 @@ from whatsappd.store.backup_archive import (
     header,
     padding,
 )
-from whatsappd.store.sqlite.connect import connect_account, connect_new, connect_reader
-from whatsappd.store.sqlite.failures import as_store_failed
+from whatsappd.store.sqlite.account_database import connect_account
+from whatsappd.store.sqlite.connect import connect_new, connect_reader
 from whatsappd.store.sqlite.migrations import schema_version
 from whatsappd.store.sqlite.outbox_rows import doubt_open_rows
+from whatsappd.store.sqlite.sqlite_errors import as_store_failed
 
 log = structlog.get_logger()
 
@@ -51,7 +52,7 @@ _CHECK_WITHIN_S = 120.0
 CHUNK = 128 << 10
 
 
-class Backups:
+class SqliteBackups:
     """Makes backups of one daemon's databases.
 
     Args:
@@ -80,7 +81,7 @@ class Backups:
             leftover.unlink()
 
     @asynccontextmanager
-    async def taken(self, *, with_accounts: bool) -> AsyncIterator[Backup]:
+    async def taken(self, *, with_accounts: bool) -> AsyncIterator[SqliteBackup]:
         """A backup of this moment. Its copies are gone when the block ends, however it ends.
 
         Each account is copied as it is between two of its own transactions, as a crash would leave
@@ -112,7 +113,7 @@ class Backups:
             )
             schema = await trio.to_thread.run_sync(_schema_of, self._database)
             manifest = Manifest(self._version, now_ms(), self._mode, schema, {})
-            yield Backup(files, manifest, with_accounts, left_out)
+            yield SqliteBackup(files, manifest, with_accounts, left_out)
 
     def _check_room(self, *more: Path) -> None:
         """Raises StoreFailed: there is none for copies of the daemon's database and of `more`."""
@@ -141,7 +142,7 @@ class Backups:
             target.unlink(missing_ok=True)
 
 
-class Backup:
+class SqliteBackup:
     """A backup that was taken: `chunks` are its bytes."""
 
     def __init__(

@@ -1,19 +1,19 @@
 """Named consumers: cursors that the daemon keeps for subscribers who come back.
 
-Statements only, for `store.sqlite.events`, which runs them in the writer thread or on a reader.
+Webhooks and API keys have consumers too, and use the functions in their own transactions.
 """
 
 from __future__ import annotations
 
-import re
 import sqlite3
-from typing import Any, NamedTuple
+from collections.abc import Callable
 
-from whatsappd.errors import InvalidParams, UnknownConsumer
-from whatsappd.model.consumer import is_webhook, owner_of
+from whatsappd.errors import UnknownConsumer
+from whatsappd.model.consumer import Consumer, is_webhook, owner_of, validate_consumer
 from whatsappd.rules.bounds import CONSUMERS, Bound, Holder, check_room
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.event_log import SqliteEventLog
 
-_NAME = re.compile(r"[A-Za-z0-9._:@-]{1,64}\Z")
 #: Each is a row that somebody means to come back for; more of them is a script gone wrong. Webhooks
 #: have a bound of their own.
 BOUND: Bound = CONSUMERS
@@ -24,27 +24,36 @@ _NO_WEBHOOK = "name NOT GLOB 'webhook:*'"
 _BARE = f"{_NO_WEBHOOK} AND name NOT GLOB 'key:*:*' AND name NOT GLOB 'uid:*:*'"
 
 
-class Consumer(NamedTuple):
-    """A named cursor: `cursor` is the seq of the last event it acknowledged."""
+class SqliteConsumers:
+    """See `store.port.Consumers`."""
 
-    name: str
-    cursor: int
-    created_ms: int
-    acked_ms: int
+    def __init__(self, database: Database, log: SqliteEventLog, clock: Callable[[], int]) -> None:
+        self._database = database
+        self._log = log
+        self._clock = clock
 
-    def as_wire(self) -> dict[str, Any]:
-        return self._asdict()
+    async def place(self, name: str, after: int | None = None) -> int:
+        validate_consumer(name)
+        start = self._log.last_seq if after is None else self._log.existing(after, "after")
+        found = await self._database.read(lambda conn: find(conn, name))
+        if found is None:
+            found = await self._database.write(
+                lambda conn: find_or_create(conn, name, start, self._clock())
+            )
+        return found.cursor
 
+    async def acknowledge(self, name: str, seq: int) -> int:
+        self._log.existing(seq, "seq")
+        return await self._database.write(lambda conn: acknowledge(conn, name, seq, self._clock()))
 
-def validate_name(name: str) -> str:
-    """`name` if it can name a consumer, else InvalidParams."""
-    if _NAME.match(name):
-        return name
-    raise InvalidParams(
-        f"consumer: {name!r:.80} is no consumer's name: use 1 to 64 characters of "
-        "A-Z, a-z, 0-9 and '._:@-'",
-        field="consumer",
-    )
+    async def all(self) -> list[Consumer]:
+        return await self._database.read(_list_all)
+
+    async def forget(self, name: str) -> None:
+        await self._database.write(lambda conn: _forget(conn, name))
+
+    async def count_by_owner(self) -> dict[str, int]:
+        return await self._database.read(_count_by_owner)
 
 
 def find(conn: sqlite3.Connection, name: str) -> Consumer | None:
@@ -107,7 +116,7 @@ def acknowledge(conn: sqlite3.Connection, name: str, seq: int, now_ms: int) -> i
     return cursor
 
 
-def forget(conn: sqlite3.Connection, name: str) -> None:
+def _forget(conn: sqlite3.Connection, name: str) -> None:
     if conn.execute("DELETE FROM consumers WHERE name = ?", (name,)).rowcount == 0:
         raise unknown(name)
     conn.execute("DELETE FROM shared_consumers WHERE name = ?", (name,))
@@ -118,12 +127,12 @@ def forget_own(conn: sqlite3.Connection, owner: str) -> None:
     conn.execute("DELETE FROM consumers WHERE name GLOB ?", (f"{owner}:*",))
 
 
-def list_all(conn: sqlite3.Connection) -> list[Consumer]:
+def _list_all(conn: sqlite3.Connection) -> list[Consumer]:
     sql = f"SELECT {_COLUMNS} FROM consumers ORDER BY name"  # noqa: S608 - ours
     return [Consumer(*row) for row in conn.execute(sql)]
 
 
-def count_by_owner(conn: sqlite3.Connection) -> dict[str, int]:
+def _count_by_owner(conn: sqlite3.Connection) -> dict[str, int]:
     """How many each owner has; root's and the daemon's own user's are under `uid:0`."""
     counts: dict[str, int] = {}
     for (name,) in conn.execute(f"SELECT name FROM consumers WHERE {_NO_WEBHOOK}"):  # noqa: S608 - ours

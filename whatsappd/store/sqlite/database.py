@@ -17,7 +17,7 @@ import trio
 
 from whatsappd.errors import Stopping, TimedOut
 from whatsappd.store.sqlite.connect import connect_folder, connect_reader, connect_writer
-from whatsappd.store.sqlite.failures import as_store_failed
+from whatsappd.store.sqlite.sqlite_errors import as_store_failed
 from whatsappd.store.sqlite.writer import Participant, Writer
 
 T = TypeVar("T")
@@ -92,6 +92,10 @@ class Database:
             conn.execute("UPDATE event_log SET counted_seq = counted_seq - 1")
 
         await self.write(there_and_back)
+
+    async def answer(self) -> None:
+        """See `store.port.StoreHealth`."""
+        await self.write(lambda _conn: None)
 
     async def write(
         self,

@@ -7,11 +7,12 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import Collection, Iterable
-from typing import Any, NamedTuple
+from typing import Any
 
 import msgspec
 
 from whatsappd.errors import UnknownDeadLetter
+from whatsappd.model.webhook import NewDeadLetter, StoredDeadLetter
 from whatsappd.wire.frames import pack
 
 MAX_REASON = 500
@@ -20,28 +21,9 @@ _DECODER = msgspec.msgpack.Decoder(dict[str, Any])
 _COLUMNS = "id, webhook, seq, time_ms, company, type, dead_ms, attempts, reason, resend"
 
 
-class DeadLetter(NamedTuple):
-    id: int
-    webhook: str
-    seq: int
-    time_ms: int
-    company: str
-    type: str
-    dead_ms: int
-    attempts: int
-    reason: str
-    resend: int  # 1: somebody asked for one more attempt, which is due
-
-
-class Refused(NamedTuple):
-    """An event that becomes a dead letter."""
-
-    event: dict[str, Any]
-    attempts: int
-    reason: str
-
-
-def insert(conn: sqlite3.Connection, webhook: str, refused: Iterable[Refused], now: int) -> None:
+def insert(
+    conn: sqlite3.Connection, webhook: str, refused: Iterable[NewDeadLetter], now: int
+) -> None:
     """Those that are there already (a report that came twice) stay as they are.
 
     Left out are events of companies that were removed: whoever delivers may still have some. Such
@@ -65,7 +47,7 @@ def _is_kept(conn: sqlite3.Connection, event: dict[str, Any]) -> bool:
     return bool(is_kept)
 
 
-def _row(webhook: str, refused: Refused, now: int) -> tuple[Any, ...]:
+def _row(webhook: str, refused: NewDeadLetter, now: int) -> tuple[Any, ...]:
     event = refused.event
     return (
         webhook,
@@ -80,13 +62,15 @@ def _row(webhook: str, refused: Refused, now: int) -> tuple[Any, ...]:
     )
 
 
-def list_some(conn: sqlite3.Connection, webhook: str, after: int, limit: int) -> list[DeadLetter]:
+def list_some(
+    conn: sqlite3.Connection, webhook: str, after: int, limit: int
+) -> list[StoredDeadLetter]:
     rows = conn.execute(
         f"SELECT {_COLUMNS} FROM webhook_dead_letters"  # noqa: S608 - ours
         " WHERE webhook = ? AND id > ? ORDER BY id LIMIT ?",
         (webhook, after, limit),
     )
-    return [DeadLetter(*columns) for columns in rows]
+    return [StoredDeadLetter(*columns) for columns in rows]
 
 
 def mark(conn: sqlite3.Connection, webhook: str, letters: Collection[int] | None) -> int:

@@ -13,8 +13,8 @@ from pathlib import Path
 
 from whatsappd.errors import BadStateDirectory
 from whatsappd.store.sqlite.connect import APPLICATION_ID, connect_reader, connect_still
-from whatsappd.store.sqlite.failures import as_store_failed
 from whatsappd.store.sqlite.migrations import migrations, refuse_newer, schema_version
+from whatsappd.store.sqlite.sqlite_errors import as_store_failed
 
 
 def check_account(path: Path) -> list[str]:

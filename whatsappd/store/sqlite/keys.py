@@ -20,7 +20,6 @@ import secrets
 import sqlite3
 import string
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
 
 import structlog
 import trio
@@ -28,8 +27,10 @@ import trio
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, InvalidParams, StoreFailed, UnknownKey
 from whatsappd.model.access import KeyScope
+from whatsappd.model.api_key import ApiKey
+from whatsappd.model.audit import AuditNote
 from whatsappd.store.sqlite import consumers, webhooks
-from whatsappd.store.sqlite.audit import Note, unnoted
+from whatsappd.store.sqlite.audit import insert_note
 from whatsappd.store.sqlite.database import Database
 
 log = structlog.get_logger()
@@ -49,24 +50,13 @@ _FORM = re.compile(rf"{PREFIX}([a-z0-9]{{{_ID_LENGTH}}})_[A-Za-z0-9_-]{{43}}\Z")
 _REFUSED = "the API key is unknown or revoked: `whatsappctl keys list` shows which there are"
 
 
-class Key(NamedTuple):
-    """A key without its secret. `companies` None: all of them, future ones too."""
-
-    id: str
-    name: str
-    scope: KeyScope
-    companies: tuple[str, ...] | None
-    created_ms: int
-    last_used_ms: int | None  # to the minute; None: never
-
-
-class Keys:
+class SqliteKeyRing:
     """All keys. Made by `open_keys`, once per database; `run` is started by the root."""
 
     def __init__(
         self,
         database: Database,
-        known: dict[str, tuple[Key, bytes]],
+        known: dict[str, tuple[ApiKey, bytes]],
         clock: Callable[[], int],
     ) -> None:
         self._database = database
@@ -76,18 +66,15 @@ class Keys:
         self._followers: list[Callable[[str], object]] = []
 
     def follow(self, follower: Callable[[str], object]) -> Callable[[], None]:
-        """Call `follower` with the id of each key that is revoked, as soon as it is; what is
-        returned ends that."""
         self._followers.append(follower)
         return lambda: self._followers.remove(follower)
 
-    def find(self, identity: str) -> Key | None:
-        """The key of that id, if there is one."""
+    def find(self, identity: str) -> ApiKey | None:
         found = self._known.get(identity)
         return None if found is None else found[0]
 
-    def list_all(self) -> list[Key]:
-        """Every key, the oldest first."""
+    async def list_all(self) -> list[ApiKey]:
+        await trio.lowlevel.checkpoint()
         keys = [self._fresh(key) for key, _ in self._known.values()]
         return sorted(keys, key=lambda key: (key.created_ms, key.id))
 
@@ -96,17 +83,8 @@ class Keys:
         name: str,
         scope: KeyScope,
         companies: tuple[str, ...] | None,
-        note: Note = unnoted,
-    ) -> tuple[Key, str]:
-        """A new key, and its text: the only time that anybody sees it.
-
-        Args:
-            note: writes the audit trail's line in the same transaction.
-
-        Raises:
-            InvalidParams: there are too many keys, or the name cannot be one.
-            StoreFailed: the disk did not take it.
-        """
+        note: AuditNote | None = None,
+    ) -> tuple[ApiKey, str]:
         if not 0 < len(name) <= MAX_NAME or not name.isprintable():
             raise InvalidParams(
                 f"name: must be 1 to {MAX_NAME} printable characters: say whose key it is",
@@ -119,7 +97,7 @@ class Keys:
             )
         identity = "".join(secrets.choice(_ALPHABET) for _ in range(_ID_LENGTH))
         text = f"{PREFIX}{identity}_{secrets.token_urlsafe(32)}"
-        key = Key(identity, name, scope, companies, self._clock(), None)
+        key = ApiKey(identity, name, scope, companies, self._clock(), None)
         digest = _digest(text)
 
         def write(conn: sqlite3.Connection) -> None:
@@ -128,7 +106,7 @@ class Keys:
                 " VALUES (?, ?, ?, ?, ?, ?)",
                 (identity, name, str(scope), _companies_json(companies), key.created_ms, digest),
             )
-            note(conn, identity)
+            insert_note(conn, note, identity)
 
         def known(_done: None) -> None:
             self._known[identity] = key, digest
@@ -136,12 +114,7 @@ class Keys:
         await self._database.write(write, known)
         return key, text
 
-    async def revoke(self, identity: str, note: Note = unnoted) -> Key:
-        """Ends a key: from now on nobody gets in with it. Its own consumers of events go with it;
-        webhooks that it made go on, but are told no QR codes any more.
-
-        `note`: as in `create`. Raises UnknownKey.
-        """
+    async def revoke(self, identity: str, note: AuditNote | None = None) -> ApiKey:
         found = self._known.get(identity)
         if found is None:
             raise UnknownKey(
@@ -151,7 +124,7 @@ class Keys:
 
         def write(conn: sqlite3.Connection) -> None:
             delete(conn, identity)
-            note(conn, identity)
+            insert_note(conn, note, identity)
 
         # On disk first: a key that was reported revoked must not come back with the next start.
         await self._database.write(write, lambda _done: self.deleted([identity]))
@@ -187,12 +160,8 @@ class Keys:
 
         await self._database.write(write, known)
 
-    def check(self, text: str) -> Key:
-        """Whose key that is. Remembers that it was used.
-
-        Raises:
-            Denied: it is no key, or was revoked; the message does not tell which.
-        """
+    async def check(self, text: str) -> ApiKey:
+        await trio.lowlevel.checkpoint()
         form = _FORM.match(text)
         found = self._known.get(form[1]) if form else None
         # The same work whether or not the id exists; what it exists as is no secret, but free.
@@ -204,7 +173,6 @@ class Keys:
         return self._fresh(key)
 
     async def run(self) -> None:
-        """Write when keys were last used, now and then, until cancelled; then once more."""
         try:
             while True:
                 await trio.sleep(LAST_USED_EVERY_S)
@@ -213,7 +181,7 @@ class Keys:
             with trio.move_on_after(2, shield=True):
                 await self._write_used()
 
-    def _fresh(self, key: Key) -> Key:
+    def _fresh(self, key: ApiKey) -> ApiKey:
         used = self._used.get(key.id)
         return key if used is None else key._replace(last_used_ms=used)
 
@@ -259,18 +227,20 @@ def delete_only_for(conn: sqlite3.Connection, company: str) -> list[str]:
     return [identity for (identity,) in found]
 
 
-async def open_keys(database: Database, *, clock: Callable[[], int] = now_ms) -> Keys:
+async def open_keys(database: Database, *, clock: Callable[[], int] = now_ms) -> SqliteKeyRing:
     """The keys of `database`."""
-    return Keys(database, await database.read(_load), clock)
+    return SqliteKeyRing(database, await database.read(_load), clock)
 
 
-def _load(conn: sqlite3.Connection) -> dict[str, tuple[Key, bytes]]:
+def _load(conn: sqlite3.Connection) -> dict[str, tuple[ApiKey, bytes]]:
     rows = conn.execute(
         "SELECT id, name, scope, companies, created_ms, last_used_ms, digest FROM api_keys"
     )
     return {
         identity: (
-            Key(identity, name, KeyScope(scope), _companies(companies), created_ms, last_used_ms),
+            ApiKey(
+                identity, name, KeyScope(scope), _companies(companies), created_ms, last_used_ms
+            ),
             digest,
         )
         for identity, name, scope, companies, created_ms, last_used_ms, digest in rows

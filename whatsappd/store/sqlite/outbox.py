@@ -13,7 +13,7 @@ from whatsappd.clock import boot_id, now_ms, settled_ms
 from whatsappd.store.outbox_counts import OutboxCounts
 from whatsappd.store.sqlite import outbox_reads
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.event_log import SqliteEventLog
 from whatsappd.store.sqlite.outbox_bytes import OutboxBytes
 from whatsappd.store.sqlite.outbox_handovers import SqliteHandovers
 from whatsappd.store.sqlite.outbox_maintenance import SqliteOutboxMaintenance
@@ -35,7 +35,7 @@ class SqliteOutbox(NamedTuple):
 
 async def open_outbox(
     database: Database,
-    log: EventLog,
+    log: SqliteEventLog,
     *,
     clock: Callable[[], int] | None = None,
     boot: str | None = None,

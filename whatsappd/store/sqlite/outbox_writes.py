@@ -1,6 +1,6 @@
 """The outbox in the writer thread: each change of a row by the table, with its event.
 
-The outbox's parts and `store.sqlite.intake` call it inside functions given to `Database.write`. A
+The outbox's parts and `store.sqlite.inbound` call it inside functions given to `Database.write`. A
 change, its event and the counts that follow from it are one transaction.
 """
 
@@ -28,7 +28,7 @@ from whatsappd.rules.delivery import (
 from whatsappd.rules.reply_priority import is_reply_to
 from whatsappd.store.outbox_counts import OutboxChange
 from whatsappd.store.sqlite import aliases, outbox_rows
-from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.event_log import SqliteEventLog
 from whatsappd.store.sqlite.outbox_bytes import COUNTED, OutboxBytes
 from whatsappd.store.sqlite.outbox_reads import Loaded
 
@@ -41,7 +41,7 @@ class OutboxWrites:
 
     def __init__(
         self,
-        log: EventLog,
+        log: SqliteEventLog,
         loaded: Loaded,
         held: OutboxBytes,
         *,

@@ -16,27 +16,25 @@ system keeps of those is its own business.
 
 from __future__ import annotations
 
-import errno
-import os
-import shutil
 import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-import trio
-
 from whatsappd.clock import now_ms
-from whatsappd.errors import StoreFailed, UnknownWebhook
-from whatsappd.store.sqlite.acquaintances import Contacts
-from whatsappd.store.sqlite.audit import Note, unnoted
+from whatsappd.errors import UnknownWebhook
+from whatsappd.model.audit import AuditNote
+from whatsappd.model.webhook import WebhookConfig
+from whatsappd.store.company_directory import remove_directory
+from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
+from whatsappd.store.sqlite.audit import insert_note
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.events import EventLog
-from whatsappd.store.sqlite.keys import Keys, delete_only_for
+from whatsappd.store.sqlite.event_log import SqliteEventLog
+from whatsappd.store.sqlite.keys import SqliteKeyRing, delete_only_for
 from whatsappd.store.sqlite.outbox_maintenance import SqliteOutboxMaintenance
 from whatsappd.store.sqlite.slices import Slice, in_slices, overwrite_deleted
-from whatsappd.store.sqlite.webhooks import Wanted, Webhooks, stop_only_for
+from whatsappd.store.sqlite.webhooks import SqliteWebhooks, stop_only_for
 
 #: Tables with a column `company` whose rows go in another way, and the audit trail.
 _NOT_PLAIN = frozenset(
@@ -47,52 +45,41 @@ _NOT_PLAIN = frozenset(
 )
 
 
-class Removals:
-    """Made by the composition root. `directory(company)` is where the company's files are."""
+class SqliteRemovals:
+    """`directory(company)` is where the company's files are."""
 
     def __init__(
         self,
         database: Database,
         *,
-        log: EventLog,
+        log: SqliteEventLog,
         outbox: SqliteOutboxMaintenance,
-        contacts: Contacts,
-        keys: Keys,
-        webhooks: Webhooks,
+        acquaintances: SqliteAcquaintances,
+        keys: SqliteKeyRing,
+        webhooks: SqliteWebhooks,
         directory: Callable[[str], Path],
     ) -> None:
         self._database = database
         self._log = log
         self._outbox = outbox
-        self._contacts = contacts
+        self._acquaintances = acquaintances
         self._keys = keys
         self._webhooks = webhooks
         self._directory = directory
 
     async def pending(self) -> list[str]:
-        """The companies of which something may be left."""
         found = await self._database.read(
             lambda conn: conn.execute("SELECT company FROM removals ORDER BY company").fetchall()
         )
         return [company for (company,) in found]
 
-    async def begin(self, company: str, note: Note = unnoted) -> None:
-        """The company is none any more, whatever happens from here on; call `finish`.
-
-        Its worker must be gone, and nobody may write anything of it again.
-
-        Args:
-            note: writes the audit trail's line in the same transaction.
-
-        Raises:
-            StoreFailed: it is as it was.
-        """
+    async def begin(self, company: str, note: AuditNote | None = None) -> None:
 
         def write(conn: sqlite3.Connection) -> list[str]:
             conn.execute("INSERT OR IGNORE INTO removals VALUES (?, ?)", (company, now_ms()))
             conn.execute("DELETE FROM companies WHERE company = ?", (company,))
             stop_only_for(conn, company)
-            note(conn, None)
+            insert_note(conn, note, None)
             return delete_only_for(conn, company)
 
         def tell(revoked: list[str]) -> None:
@@ -102,13 +89,8 @@ class Removals:
         await self._database.write(write, tell)
 
     async def finish(self, company: str) -> None:
-        """Delete what is left. May be called again, also if nothing is.
-
-        Raises:
-            StoreFailed: the disk refused something; the rest is still there.
-        """
         # The account's keys first: a company of the same name must never find them.
-        await self._remove_directory(company)
+        await remove_directory(self._directory(company))
         await self._narrow_keys(company)
         # In slices, before the webhooks go, and what they had left with them.
         await in_slices(self._database, _dead_letters(company))
@@ -128,24 +110,14 @@ class Removals:
             conn.execute("DELETE FROM removals WHERE company = ?", (company,))
 
         def forget(_done: None) -> None:
-            self._contacts.forget(company)
+            self._acquaintances.forget(company)
             self._outbox.forget(company)
 
         await self._database.write(write, forget)
         await self._database.fold()
 
-    async def _remove_directory(self, company: str) -> None:
-        directory = self._directory(company)
-        try:
-            if directory.exists() or directory.is_symlink():
-                await trio.to_thread.run_sync(_delete_tree, directory)
-        except OSError as error:
-            raise StoreFailed(
-                f"{error.filename} cannot be deleted: {error.strerror}", path=str(directory)
-            ) from error
-
     async def _narrow_keys(self, company: str) -> None:
-        for key in self._keys.list_all():
+        for key in await self._keys.list_all():
             if key.companies is None or company not in key.companies:
                 continue
             left = tuple(each for each in key.companies if each != company)
@@ -173,35 +145,7 @@ def _newest_event(conn: sqlite3.Connection, *, company: str) -> int:
     return newest or 0
 
 
-def _delete_tree(directory: Path) -> None:
-    """Delete it, whatever modes its worker gave to what is in it: a worker that strangers took over
-    must not be able to make itself stay.
-
-    A company may have a disk of its own, mounted here or behind a link: that is emptied.
-    """
-    place = directory.resolve()
-    place.chmod(0o700)
-    for at, directories, _files in os.walk(place):
-        for name in directories:
-            path = Path(at, name)
-            if not path.is_symlink():
-                path.chmod(0o700)
-    for child in place.iterdir():
-        if child.is_dir() and not child.is_symlink():
-            shutil.rmtree(child)
-        else:
-            child.unlink()
-    if directory.is_symlink():
-        directory.unlink()
-        return
-    try:
-        directory.rmdir()
-    except OSError as error:
-        if error.errno != errno.EBUSY:  # a disk is mounted there
-            raise
-
-
-def _without(wanted: Wanted, *, company: str) -> Wanted:
+def _without(wanted: WebhookConfig, *, company: str) -> WebhookConfig:
     assert wanted.companies is not None
     return wanted._replace(companies=tuple(each for each in wanted.companies if each != company))
 

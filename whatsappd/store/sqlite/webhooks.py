@@ -1,8 +1,6 @@
-"""Webhooks: who wants to be told of which events, how far each is, and what it refused.
+"""The webhooks' rows: what is configured, how far each is, and its dead letters.
 
-Delivering is the gateway's business (`gateway.webhooks`); all that must survive is here. The cursor
-of a webhook is the named consumer `webhook:ID`; an event that was refused is a dead letter before
-the cursor passes it. Pausing and resuming are logged as `alert`, in one transaction with the state.
+Delivering is the gateway's business (`gateway.webhooks`); all that must survive is here.
 """
 
 from __future__ import annotations
@@ -13,14 +11,15 @@ import secrets
 import sqlite3
 import string
 from collections.abc import Callable, Collection, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import trio
 
-from whatsappd.clock import now_ms
 from whatsappd.errors import InvalidParams, unknown_webhook
+from whatsappd.model.audit import AuditNote
 from whatsappd.model.consumer import WEBHOOK
-from whatsappd.model.event import ALERT, SESSION_QR, Draft
+from whatsappd.model.event import Draft
+from whatsappd.model.webhook import StoredDeadLetter, StoredWebhook, WebhookConfig, WebhookProgress
 from whatsappd.rules.bounds import (
     DEAD_LETTER_BYTES,
     DEAD_LETTERS,
@@ -29,15 +28,14 @@ from whatsappd.rules.bounds import (
     Holder,
     check_room,
 )
-from whatsappd.rules.webhook_policy import WebhookAlert, host_of
+from whatsappd.rules.webhook_alerts import WebhookAlert, gone_detail, pause_alert, webhook_alert
+from whatsappd.rules.webhook_policy import without_codes
 from whatsappd.store.sqlite import consumers, dead_letters
-from whatsappd.store.sqlite.audit import Note, unnoted
+from whatsappd.store.sqlite.audit import insert_note
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.dead_letters import MAX_REASON, DeadLetter, Refused
-from whatsappd.store.sqlite.events import MAX_EVENT_BYTES, EventLog
+from whatsappd.store.sqlite.dead_letters import MAX_REASON
+from whatsappd.store.sqlite.event_log import SqliteEventLog
 
-#: Each is a receiver that somebody runs, and some connections and memory of the gateway.
-MAX_WEBHOOKS = WEBHOOKS.all
 #: Secrets begin with it (Standard Webhooks); behind it 32 random bytes in base64.
 SECRET_PREFIX = "whsec_"  # noqa: S105 - a secret's mark, not one
 
@@ -49,87 +47,10 @@ _COLUMNS = (
 )
 
 
-class Wanted(NamedTuple):
-    """What somebody configured. `companies` and `types` None: all."""
+class SqliteWebhooks:
+    """A refused event is a dead letter before the cursor passes it."""
 
-    url: str
-    companies: tuple[str, ...] | None = None
-    types: tuple[str, ...] | None = None
-    description: str = ""
-    allow_private: bool = False
-    enabled: bool = True
-
-
-class Webhook(NamedTuple):
-    """A webhook and how it fares. Times are epoch milliseconds."""
-
-    id: str
-    revision: int
-    wanted: Wanted
-    secret: str
-    created_ms: int
-    updated_ms: int
-    delivered: int
-    failures: int  # attempts that failed
-    last_success_ms: int | None
-    failing_since_ms: int | None  # the first failure since the last success
-    paused_since_ms: int | None
-    last_error: str | None
-    gone: int  # events that retention deleted before it came to them, of all kinds; at the most
-    owner: str | None  # who made it: `uid:1000`, `key:ID`; None: root or the daemon's own user
-    cursor: int  # the seq up to which everything is delivered, or a dead letter
-    dead_letters: int
-    dead_bytes: int  # of the events in them, packed
-
-    @property
-    def is_full(self) -> bool:
-        """Whether there may be no room for one more dead letter, so that it waits."""
-        return (
-            self.dead_letters >= DEAD_LETTERS.each
-            or self.dead_bytes + MAX_EVENT_BYTES > DEAD_LETTER_BYTES.each
-        )
-
-    def is_for(self, companies: Collection[str]) -> bool:
-        """Whether it is about none but these companies: then whoever may see those may see it."""
-        own = self.wanted.companies
-        return own is not None and set(own) <= set(companies)
-
-    @property
-    def state(self) -> str:
-        if not self.wanted.enabled:
-            return "disabled"
-        if self.paused_since_ms is not None:
-            return "paused"
-        return "ok" if self.failing_since_ms is None else "failing"
-
-
-class Progress(NamedTuple):
-    """What the deliverer tells of one webhook. Counts are since it last told.
-
-    `revision`: of the configuration it worked by; what it thinks of the receiver
-    (`failing_since_ms` and so on) is ignored if somebody changed that meanwhile. `gone`: events
-    between these two were deleted by the log's retention before they could be delivered.
-    """
-
-    id: str
-    revision: int
-    cursor: int
-    delivered: int
-    failures: int
-    last_success_ms: int | None
-    failing_since_ms: int | None
-    paused_since_ms: int | None
-    last_error: str | None
-    dead: Sequence[Refused]
-    gone: tuple[int, int] | None = None
-
-
-class Webhooks:
-    """All webhooks of one database."""
-
-    def __init__(
-        self, database: Database, log: EventLog, *, clock: Callable[[], int] = now_ms
-    ) -> None:
+    def __init__(self, database: Database, log: SqliteEventLog, clock: Callable[[], int]) -> None:
         self._database = database
         self._log = log
         self._clock = clock
@@ -138,7 +59,6 @@ class Webhooks:
         self.letter_bytes_bound: Bound = DEAD_LETTER_BYTES
 
     def changed(self) -> trio.Event:
-        """Set when a configuration changes, or somebody asks to send a dead letter again."""
         return self._changed
 
     def look_again(self) -> None:
@@ -151,31 +71,22 @@ class Webhooks:
 
     # --- configuration ------------------------------------------------------------------------
 
-    async def all(self) -> list[Webhook]:
-        """Every webhook, the oldest first."""
+    async def all(self) -> list[StoredWebhook]:
         return await self._database.read(_all)
 
-    async def get(self, identity: str) -> Webhook:
-        """Raises UnknownWebhook."""
+    async def get(self, identity: str) -> StoredWebhook:
         return await self._database.read(lambda conn: _get(conn, identity))
 
     async def waiting_since(self) -> dict[str, int]:
-        """When the oldest event that each webhook has still to deliver or to skip was logged,
-        in epoch milliseconds; those that are disabled, or have none, are left out."""
         return await self._database.read(_waiting_since)
 
     async def create(
-        self, wanted: Wanted, after: int | None, owner: str | None = None, note: Note = unnoted
-    ) -> Webhook:
-        """A new webhook, which begins behind the event `after`; None: with what comes.
-
-        Args:
-            owner: whose it is, such as `key:ID`; None: root's or the daemon's own user's.
-            note: writes the audit trail's line in the same transaction.
-
-        Raises:
-            InvalidParams: there are too many, or `after` is beyond the log.
-        """
+        self,
+        wanted: WebhookConfig,
+        after: int | None,
+        owner: str | None = None,
+        note: AuditNote | None = None,
+    ) -> StoredWebhook:
         last = self._log.last_seq
         if after is not None and after > last:
             raise InvalidParams(f"after: the log ends at {last}", field="after", last=last)
@@ -183,7 +94,7 @@ class Webhooks:
         identity = "".join(secrets.choice(_ALPHABET) for _ in range(8))
         secret, now = new_secret(), self._clock()
 
-        def write(conn: sqlite3.Connection) -> Webhook:
+        def write(conn: sqlite3.Connection) -> StoredWebhook:
             _check_room(conn, owner)
             conn.execute(
                 "INSERT INTO webhooks (id, revision, url, companies, types, description,"
@@ -192,7 +103,7 @@ class Webhooks:
                 (identity, *_row(wanted), secret, now, now, owner),
             )
             consumers.find_or_create(conn, consumer_name(identity), start, now)
-            note(conn, identity)
+            insert_note(conn, note, identity)
             return _get(conn, identity)
 
         return await self._database.write(write, self._tell)
@@ -200,23 +111,14 @@ class Webhooks:
     async def update(
         self,
         identity: str,
-        change: Callable[[Wanted], Wanted],
+        change: Callable[[WebhookConfig], WebhookConfig],
         *,
         rotate_secret: bool = False,
-        note: Note = unnoted,
-    ) -> Webhook:
-        """Configure anew. The receiver gets another chance: whatever it was paused for is over.
-
-        Args:
-            note: as in `create`.
-            change: from what is configured to what shall be; what it raises is raised here.
-
-        Raises:
-            UnknownWebhook: there is none.
-        """
+        note: AuditNote | None = None,
+    ) -> StoredWebhook:
         now, secret = self._clock(), new_secret()
 
-        def write(conn: sqlite3.Connection) -> Webhook:
+        def write(conn: sqlite3.Connection) -> StoredWebhook:
             found = _get(conn, identity)
             conn.execute(
                 "UPDATE webhooks SET revision = revision + 1, url = ?, companies = ?, types = ?,"
@@ -229,20 +131,13 @@ class Webhooks:
                     identity,
                 ),
             )
-            self._stage_alert(found, None, "its configuration was changed")
-            note(conn, identity)
+            self._stage(pause_alert(found, None, "its configuration was changed"))
+            insert_note(conn, note, identity)
             return _get(conn, identity)
 
         return await self._database.write(write, self._tell)
 
     async def disable(self, identity: str, revision: int, reason: str) -> None:
-        """Disable a webhook whose receiver wants no more events; it keeps its place in the log.
-
-        Somebody who changed the configuration since `revision` knows better: then nothing is done.
-
-        Raises:
-            UnknownWebhook: somebody removed it meanwhile.
-        """
         now = self._clock()
 
         def write(conn: sqlite3.Connection) -> None:
@@ -254,8 +149,10 @@ class Webhooks:
                 " failing_since_ms = NULL, paused_since_ms = NULL, last_error = ? WHERE id = ?",
                 (now, reason[:MAX_REASON], identity),
             )
-            self._stage_alert(found, None, "it was disabled")
-            self._alert(found, WebhookAlert.DISABLED, "raised", now, reason[:MAX_REASON])
+            self._stage(
+                pause_alert(found, None, "it was disabled"),
+                webhook_alert(found, WebhookAlert.DISABLED, "raised", now, reason[:MAX_REASON]),
+            )
 
         await self._database.write(write, self._tell)
 
@@ -273,31 +170,21 @@ class Webhooks:
 
         await self._database.write(write, self._tell)
 
-    async def remove(self, identity: str, note: Note = unnoted) -> None:
-        """Remove a webhook, its cursor and its dead letters; `note`: as in `create`.
-
-        Raises UnknownWebhook.
-        """
+    async def remove(self, identity: str, note: AuditNote | None = None) -> None:
 
         def write(conn: sqlite3.Connection) -> None:
             found = _get(conn, identity)
             dead_letters.delete(conn, identity, None)
             conn.execute("DELETE FROM webhooks WHERE id = ?", (identity,))
             conn.execute("DELETE FROM consumers WHERE name = ?", (consumer_name(identity),))
-            self._stage_alert(found, None, "it was removed")
-            note(conn, identity)
+            self._stage(pause_alert(found, None, "it was removed"))
+            insert_note(conn, note, identity)
 
         await self._database.write(write, self._tell)
 
     # --- delivery -----------------------------------------------------------------------------
 
-    async def progress(self, report: Progress) -> int:
-        """Take what the deliverer reports, all or nothing; returns the cursor.
-
-        Raises:
-            UnknownWebhook: somebody removed it meanwhile.
-            QueueFull: there is no room for more dead letters; nothing was taken.
-        """
+    async def progress(self, report: WebhookProgress) -> int:
         if report.cursor > self._log.last_seq:
             raise InvalidParams(
                 f"cursor: there is no event {report.cursor}",
@@ -324,21 +211,21 @@ class Webhooks:
                     " last_error = coalesce(?, last_error) WHERE id = ?",
                     (report.failing_since_ms, report.paused_since_ms, error, report.id),
                 )
-                self._stage_alert(found, report.paused_since_ms, detail)
+                self._stage(pause_alert(found, report.paused_since_ms, detail))
             if report.gone is not None:
                 after, first = report.gone
-                detail = f"events between {after} and {first} were deleted by the log's retention"
+                detail = gone_detail(after, first)
                 conn.execute(
                     "UPDATE webhooks SET gone = gone + ? WHERE id = ?",
                     (first - after - 1, report.id),
                 )
-                self._alert(found, WebhookAlert.EVENTS_GONE, "raised", now, detail)
+                self._stage(webhook_alert(found, WebhookAlert.EVENTS_GONE, "raised", now, detail))
             name = consumer_name(report.id)
             return consumers.acknowledge(conn, name, report.cursor, now)
 
         return await self._database.write(write)
 
-    def _check_letters(self, conn: sqlite3.Connection, before: Webhook) -> None:
+    def _check_letters(self, conn: sqlite3.Connection, before: StoredWebhook) -> None:
         """Raises QueueFull if there was no room for the dead letters that came just now."""
         after = _get(conn, before.id)
         total_bytes, total = conn.execute(
@@ -352,55 +239,22 @@ class Webhooks:
             if now > held:
                 check_room(bound, holder, held, total_now - (now - held), now - held)
 
-    def _stage_alert(self, was: Webhook, paused_since_ms: int | None, detail: str | None) -> None:
-        if (was.paused_since_ms is None) == (paused_since_ms is None):
-            return
-        state = "cleared" if paused_since_ms is None else "raised"
-        since_ms = paused_since_ms or was.paused_since_ms
-        self._alert(was, WebhookAlert.FAILING, state, since_ms, detail)
-
-    def _alert(
-        self,
-        webhook: Webhook,
-        rule: WebhookAlert,
-        state: str,
-        since_ms: int | None,
-        detail: str | None,
-    ) -> None:
-        """Stage the event; its company is the webhook's, if that is for one only."""
-        companies = webhook.wanted.companies
-        company = companies[0] if companies is not None and len(companies) == 1 else None
-        # Not the URL: its path may be the receiver's secret, and alerts go to many places.
-        host = host_of(webhook.wanted.url)
-        data = {
-            "rule": str(rule),
-            "state": state,
-            "company": company,
-            "since_ms": since_ms,
-            "detail": f"webhook {webhook.id} to {host}: {detail}",
-            "webhook": webhook.id,
-        }
-        self._log.stage([Draft(company or "", ALERT, data)])
+    def _stage(self, *drafts: Draft | None) -> None:
+        self._log.stage([draft for draft in drafts if draft is not None])
 
     # --- dead letters -------------------------------------------------------------------------
 
     async def dead_letters(
         self, identity: str, *, after: int = 0, limit: int = 100
-    ) -> list[DeadLetter]:
-        """Those with ids above `after`, the oldest first. Raises UnknownWebhook."""
+    ) -> list[StoredDeadLetter]:
 
-        def read(conn: sqlite3.Connection) -> list[DeadLetter]:
+        def read(conn: sqlite3.Connection) -> list[StoredDeadLetter]:
             _get(conn, identity)
             return dead_letters.list_some(conn, identity, after, limit)
 
         return await self._database.query(read)
 
     async def resend(self, identity: str, letters: Collection[int] | None) -> int:
-        """Ask for one more attempt of those letters, None: all; returns how many.
-
-        Raises:
-            UnknownWebhook, UnknownDeadLetter: one is not there; nothing was asked for.
-        """
 
         def write(conn: sqlite3.Connection) -> int:
             _get(conn, identity)
@@ -409,7 +263,6 @@ class Webhooks:
         return await self._database.write(write, self._tell)
 
     async def discard(self, identity: str, letters: Collection[int] | None) -> int:
-        """Delete those letters, None: all; returns how many. Raises as `resend` does."""
 
         def write(conn: sqlite3.Connection) -> int:
             _get(conn, identity)
@@ -418,15 +271,12 @@ class Webhooks:
         return await self._database.write(write)
 
     async def due_resend(self, identity: str) -> tuple[int, dict[str, Any]] | None:
-        """The next letter that somebody asked to send again, with its event; None: no more."""
         return await self._database.read(lambda conn: dead_letters.due(conn, identity))
 
     async def with_resends(self) -> list[str]:
-        """The webhooks that have letters to send again."""
         return await self._database.read(dead_letters.with_due)
 
     async def resent(self, identity: str, letter: int, refusal: str | None) -> None:
-        """What became of the one more attempt; None: the receiver took it."""
 
         def write(conn: sqlite3.Connection) -> None:
             if refusal is not None:
@@ -438,22 +288,27 @@ class Webhooks:
 
         await self._database.write(write)
 
+    async def count_by_owner(self) -> dict[str, int]:
+        sql = "SELECT coalesce(owner, 'uid:0'), count(*) FROM webhooks GROUP BY owner"
+        return await self._database.read(lambda conn: dict(conn.execute(sql).fetchall()))
+
+    async def count_dead_letters(self) -> dict[str, tuple[int, int]]:
+        return {
+            each.id: (each.dead_letters, each.dead_bytes)
+            for each in await self.all()
+            if each.dead_letters
+        }
+
 
 def end_owner(conn: sqlite3.Connection, owner: str) -> None:
-    """The key that made these webhooks was revoked: they go on, but they are told no QR codes any
-    more, which only those may see who may link."""
+    """The key that made these webhooks was revoked: they go on, without QR codes."""
     for found in _all(conn, "WHERE owner = ?", [owner]):
-        types = found.wanted.types
-        if types is None or SESSION_QR not in types:
-            continue
-        left = tuple(each for each in types if each != SESSION_QR)
-        wanted = found.wanted._replace(
-            types=left or types, enabled=found.wanted.enabled and bool(left)
-        )
-        conn.execute(
-            "UPDATE webhooks SET revision = revision + 1, types = ?, enabled = ? WHERE id = ?",
-            (json.dumps(wanted.types), int(wanted.enabled), found.id),
-        )
+        wanted = without_codes(found.wanted)
+        if wanted != found.wanted:
+            conn.execute(
+                "UPDATE webhooks SET revision = revision + 1, types = ?, enabled = ? WHERE id = ?",
+                (json.dumps(wanted.types), int(wanted.enabled), found.id),
+            )
 
 
 def stop_only_for(conn: sqlite3.Connection, company: str) -> None:
@@ -462,15 +317,6 @@ def stop_only_for(conn: sqlite3.Connection, company: str) -> None:
         "UPDATE webhooks SET revision = revision + 1, enabled = 0 WHERE companies = ?",
         (json.dumps((company,)),),
     )
-
-
-def letters_by_webhook(conn: sqlite3.Connection) -> dict[Bound, dict[str, int]]:
-    """How many dead letters there are, and bytes of them, of each webhook that has some."""
-    found = [each for each in _all(conn) if each.dead_letters]
-    return {
-        DEAD_LETTERS: {f"webhook:{each.id}": each.dead_letters for each in found},
-        DEAD_LETTER_BYTES: {f"webhook:{each.id}": each.dead_bytes for each in found},
-    }
 
 
 def _check_room(conn: sqlite3.Connection, owner: str | None) -> None:
@@ -490,7 +336,9 @@ def new_secret() -> str:
     return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
 
 
-def _all(conn: sqlite3.Connection, where: str = "", values: Sequence[str] = ()) -> list[Webhook]:
+def _all(
+    conn: sqlite3.Connection, where: str = "", values: Sequence[str] = ()
+) -> list[StoredWebhook]:
     rows = conn.execute(
         f"SELECT {_COLUMNS}, cursor, (SELECT count(*) FROM webhook_dead_letters AS letters"  # noqa: S608 - ours
         "  WHERE letters.webhook = webhooks.id), dead_bytes"
@@ -511,7 +359,7 @@ def _waiting_since(conn: sqlite3.Connection) -> dict[str, int]:
     )
 
 
-def _get(conn: sqlite3.Connection, identity: str) -> Webhook:
+def _get(conn: sqlite3.Connection, identity: str) -> StoredWebhook:
     found = _all(conn, "WHERE id = ?", [identity])
     if not found:
         raise unknown_webhook(identity)
@@ -528,14 +376,14 @@ def _webhook(
     allow_private: int,
     enabled: int,
     *rest: Any,
-) -> Webhook:
-    wanted = Wanted(
+) -> StoredWebhook:
+    wanted = WebhookConfig(
         url, _names(companies), _names(types), description, bool(allow_private), bool(enabled)
     )
-    return Webhook(identity, revision, wanted, *rest)
+    return StoredWebhook(identity, revision, wanted, *rest)
 
 
-def _row(wanted: Wanted) -> tuple[Any, ...]:
+def _row(wanted: WebhookConfig) -> tuple[Any, ...]:
     lists = [
         None if each is None else json.dumps(each) for each in (wanted.companies, wanted.types)
     ]

@@ -19,7 +19,7 @@ import structlog
 import trio
 
 from whatsappd.errors import Stopping, StoreFailed
-from whatsappd.store.sqlite.failures import as_store_failed
+from whatsappd.store.sqlite.sqlite_errors import as_store_failed
 
 log = structlog.get_logger()
 

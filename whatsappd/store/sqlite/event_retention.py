@@ -11,25 +11,16 @@ import heapq
 import itertools
 import sqlite3
 from collections.abc import Collection, Iterable
-from typing import NamedTuple
 
-from whatsappd.store.sqlite.holdings import Deleted, Pair
+from whatsappd.store.sqlite.event_totals import CompanyAndType, DeletedEvent
 
 #: Stands for all companies that were removed, in the table of what is gone. No company's name.
 REMOVED = "*"
 
 
-class EventBounds(NamedTuple):
-    """How many events are kept. None: without end."""
-
-    max_age_ms: int | None = None
-    #: packed bytes of one company
-    max_company_bytes: int | None = None
-    #: packed bytes of all; whoever has most gives way
-    max_bytes: int | None = None
-
-
-def oldest_of(conn: sqlite3.Connection, pairs: Collection[Pair], most: int) -> list[Deleted]:
+def oldest_of(
+    conn: sqlite3.Connection, pairs: Collection[CompanyAndType], most: int
+) -> list[DeletedEvent]:
     """The oldest `most` events of `pairs`, as what they will be when they are deleted."""
     runs = [
         conn.execute(
@@ -42,7 +33,7 @@ def oldest_of(conn: sqlite3.Connection, pairs: Collection[Pair], most: int) -> l
     return [_deleted(row) for row in itertools.islice(heapq.merge(*runs), most)]
 
 
-def older_than(conn: sqlite3.Connection, time_ms: int, most: int) -> list[Deleted]:
+def older_than(conn: sqlite3.Connection, time_ms: int, most: int) -> list[DeletedEvent]:
     """The oldest `most` events up to the first that is not older than `time_ms`."""
     found = conn.execute(
         "SELECT seq, company, type, length(packed), time_ms FROM events ORDER BY seq LIMIT ?",
@@ -51,9 +42,9 @@ def older_than(conn: sqlite3.Connection, time_ms: int, most: int) -> list[Delete
     return [_deleted(row[:4]) for row in itertools.takewhile(lambda row: row[4] < time_ms, found)]
 
 
-def that_make(found: Iterable[Deleted], size: int) -> list[Deleted]:
+def that_make(found: Iterable[DeletedEvent], size: int) -> list[DeletedEvent]:
     """As many of `found`, from the first on, as make `size` bytes."""
-    chosen: list[Deleted] = []
+    chosen: list[DeletedEvent] = []
     for each in found:
         if size <= 0:
             break
@@ -63,7 +54,7 @@ def that_make(found: Iterable[Deleted], size: int) -> list[Deleted]:
 
 
 def delete(
-    conn: sqlite3.Connection, deleted: Collection[Deleted], *, whose: str | None = None
+    conn: sqlite3.Connection, deleted: Collection[DeletedEvent], *, whose: str | None = None
 ) -> None:
     """Deletes those events, and keeps how far their companies' (or those of `whose`) are gone."""
     conn.executemany("DELETE FROM events WHERE seq = ?", [(each.seq,) for each in deleted])
@@ -92,6 +83,6 @@ def forgotten_up_to(conn: sqlite3.Connection, companies: Collection[str] | None)
     return max((seq for name, seq in found if companies is None or name in companies), default=0)
 
 
-def _deleted(row: tuple[int, str, str, int]) -> Deleted:
+def _deleted(row: tuple[int, str, str, int]) -> DeletedEvent:
     seq, company, type_, size = row
-    return Deleted(seq, Pair(company, type_), size)
+    return DeletedEvent(seq, CompanyAndType(company, type_), size)

@@ -1,6 +1,6 @@
 """How much of the event log is whose: events and bytes by company and type, kept as it grows.
 
-`store.sqlite.events` owns it, in the writer thread. On disk it is counted anew every COUNT_EVERY
+`store.sqlite.event_log` owns it, in the writer thread. On disk it is counted anew every COUNT_EVERY
 events only; opening the log adds what came since.
 """
 
@@ -19,26 +19,26 @@ COUNT_EVERY = 2000
 _SIZE = itemgetter(1)
 
 
-class Pair(NamedTuple):
+class CompanyAndType(NamedTuple):
     """What an event is filtered by."""
 
     company: str
     type: str
 
 
-class Deleted(NamedTuple):
+class DeletedEvent(NamedTuple):
     """An event that was deleted."""
 
     seq: int
-    pair: Pair
+    pair: CompanyAndType
     bytes: int
 
 
-class Holdings:
+class EventTotals:
     """What the log holds just now, with what the running transaction adds and deletes."""
 
     def __init__(
-        self, counted_seq: int, events: Counter[Pair], bytes_by_company: Counter[str]
+        self, counted_seq: int, events: Counter[CompanyAndType], bytes_by_company: Counter[str]
     ) -> None:
         self._counted_seq = counted_seq
         self._counting: int | None = None
@@ -58,11 +58,11 @@ class Holdings:
     def companies(self) -> list[str]:
         return list(self._bytes)
 
-    def pairs(self, company: str | None = None) -> list[Pair]:
+    def pairs(self, company: str | None = None) -> list[CompanyAndType]:
         """All pairs that have events, or those of one company."""
         return [pair for pair in self._events if company is None or pair.company == company]
 
-    def add(self, pair: Pair, size: int, count: int = 1) -> None:
+    def add(self, pair: CompanyAndType, size: int, count: int = 1) -> None:
         """Counts events that were staged; negative: that were taken back, or deleted."""
         self._events[pair] += count
         if not self._events[pair]:
@@ -72,7 +72,7 @@ class Holdings:
             del self._bytes[pair.company]
         self.total += size
 
-    def uncount(self, conn: sqlite3.Connection, deleted: Iterable[Deleted]) -> None:
+    def uncount(self, conn: sqlite3.Connection, deleted: Iterable[DeletedEvent]) -> None:
         """Takes what was deleted from the totals on disk, as far as it is in them."""
         conn.executemany(
             "UPDATE event_totals SET events = events - 1, bytes = bytes - ?"
@@ -106,13 +106,13 @@ _NEWER = (
 )
 
 
-def load_holdings(conn: sqlite3.Connection) -> Holdings:
+def load_totals(conn: sqlite3.Connection) -> EventTotals:
     (counted_seq,) = conn.execute("SELECT counted_seq FROM event_log").fetchone()
-    events: Counter[Pair] = Counter()
+    events: Counter[CompanyAndType] = Counter()
     sizes: Counter[str] = Counter()
     found = conn.execute(f"SELECT * FROM event_totals UNION ALL {_NEWER}", (counted_seq,))  # noqa: S608
     for company, type_, count, size in found:
         if count:
-            events[Pair(company, type_)] += count
+            events[CompanyAndType(company, type_)] += count
             sizes[company] += size
-    return Holdings(counted_seq, events, sizes)
+    return EventTotals(counted_seq, events, sizes)

@@ -17,16 +17,18 @@ import trio
 
 from whatsappd.clock import now_ms, settled_ms
 from whatsappd.errors import InvalidParams, TooLarge
-from whatsappd.model.event import Draft, Event
-from whatsappd.store.recent_events import StoredEvent, Tail
-from whatsappd.store.sqlite import consumers
-from whatsappd.store.sqlite.consumers import Consumer
-from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.holdings import Deleted, Holdings, Pair, load_holdings
-from whatsappd.store.sqlite.replay import MAX_READ_BYTES, MAX_SCAN, Batch, Filter, choose, read_disk
-from whatsappd.store.sqlite.retention import (
-    REMOVED,
+from whatsappd.model.event import MAX_EVENT_BYTES, Draft, Event
+from whatsappd.model.stored_event import (
+    EventBatch,
     EventBounds,
+    LogFilter,
+    StoredEvent,
+)
+from whatsappd.store.recent_events import RecentEvents
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.event_reads import read_disk
+from whatsappd.store.sqlite.event_retention import (
+    REMOVED,
     delete,
     forget_company,
     forgotten_up_to,
@@ -34,11 +36,15 @@ from whatsappd.store.sqlite.retention import (
     oldest_of,
     that_make,
 )
+from whatsappd.store.sqlite.event_totals import (
+    CompanyAndType,
+    DeletedEvent,
+    EventTotals,
+    load_totals,
+)
 from whatsappd.store.sqlite.slices import Slice, in_slices, overwrite_deleted
 from whatsappd.wire.frames import pack
 
-#: The largest event, packed. It must fit into an RPC message with room for what is around it.
-MAX_EVENT_BYTES = 768 * 1024
 #: Events that a transaction which logs some may delete beside twice as many as it logs.
 TRIM_FEWEST = 20
 
@@ -48,7 +54,7 @@ class _State(NamedTuple):
     first_seq: int
     end: int
     newest_ms: int
-    holdings: Holdings
+    totals: EventTotals
 
 
 class _Committed(NamedTuple):
@@ -59,11 +65,11 @@ class _Committed(NamedTuple):
     first_seq: int
 
 
-class EventLog:
+class SqliteEventLog:
     """Made by `open_event_log`, once per database."""
 
     def __init__(
-        self, database: Database, state: _State, tail: Tail, clock: Callable[[], int] | None
+        self, database: Database, state: _State, tail: RecentEvents, clock: Callable[[], int] | None
     ) -> None:
         self._database = database
         self._clock = clock or now_ms
@@ -72,15 +78,15 @@ class EventLog:
         self._last_staged = state.last_seq
         self._end = state.end
         self._pending: list[tuple[int, StoredEvent]] = []
-        self._deleted: list[Deleted] = []
-        self._holdings = state.holdings
+        self._deleted: list[DeletedEvent] = []
+        self._totals = state.totals
         self._oldest = state.first_seq
         # trio's, which the writer thread reads
         self._bounds = EventBounds()
         # trio's
         self._last_seq = state.last_seq
         self._first_seq = state.first_seq
-        self._pairs = set(state.holdings.pairs())
+        self._pairs = set(state.totals.pairs())
         self._tail = tail
         #: When the newest event was logged, as of opening the log; epoch milliseconds, 0: none.
         self.newest_at_opening_ms = state.newest_ms
@@ -90,20 +96,14 @@ class EventLog:
 
     @property
     def last_seq(self) -> int:
-        """The newest event's number; 0 if there never was one."""
         return self._last_seq
 
     @property
     def first_seq(self) -> int:
-        """The oldest event that still exists; `last_seq + 1` if there is none.
-
-        Behind it, some of a company's may be gone that others' outlived.
-        """
         return self._first_seq
 
     @property
     def tail_events(self) -> int:
-        """Events held in memory."""
         return len(self._tail)
 
     @property
@@ -113,17 +113,11 @@ class EventLog:
     # --- writing ------------------------------------------------------------------------------
 
     async def append(self, *drafts: Draft) -> list[Event]:
-        """Logs `drafts` in this order, with nothing between them; returns them when durable.
-
-        Raises:
-            TooLarge: one exceeds MAX_EVENT_BYTES.
-            StoreFailed: the disk did not take them. None was logged.
-        """
         return await self._database.write(lambda _conn: self.stage(drafts))
 
     def stage(self, drafts: Collection[Draft]) -> list[Event]:
         """In a function given to `Database.write`: logs `drafts` with what that function writes,
-        all or nothing. Raises as `append` does."""
+        all or nothing. Raises TooLarge."""
         time_ms = self._clock()
         events = []
         for draft in drafts:
@@ -137,7 +131,7 @@ class EventLog:
                 )
             stored = StoredEvent(event.seq, event.company, event.type, self._end, packed)
             self._pending.append((time_ms, stored))
-            self._holdings.add(Pair(stored.company, stored.type), len(packed))
+            self._totals.add(CompanyAndType(stored.company, stored.type), len(packed))
             self._last_staged = stored.seq
             self._end = stored.end
             events.append(event)
@@ -153,12 +147,14 @@ class EventLog:
             self._last_staged = first.seq - 1
             self._end = first.position
             for _, stored in self._pending[staged:]:
-                self._holdings.add(Pair(stored.company, stored.type), -len(stored.packed), -1)
+                self._totals.add(
+                    CompanyAndType(stored.company, stored.type), -len(stored.packed), -1
+                )
             del self._pending[staged:]
         for each in self._deleted[deleted:]:
-            self._holdings.add(each.pair, each.bytes)
+            self._totals.add(each.pair, each.bytes)
         del self._deleted[deleted:]
-        self._holdings.settle(is_committed=False)
+        self._totals.settle(is_committed=False)
 
     def flush(self, conn: sqlite3.Connection) -> None:
         if self._pending:
@@ -174,7 +170,7 @@ class EventLog:
                 {stored.company for _, stored in self._pending},
                 TRIM_FEWEST + 2 * len(self._pending),
             )
-            self._holdings.count(conn, self._last_staged)
+            self._totals.count(conn, self._last_staged)
         if self._deleted:
             self._oldest = _first_seq(conn, self._last_staged)
 
@@ -182,13 +178,15 @@ class EventLog:
         events = [stored for _, stored in self._pending]
         deleted_up_to = max((each.seq for each in self._deleted), default=0)
         self._pending, self._deleted = [], []
-        self._holdings.settle(is_committed=True)
+        self._totals.settle(is_committed=True)
         return _Committed(events, deleted_up_to, self._oldest)
 
     def publish(self, payload: _Committed) -> None:
         if payload.events:
             self._tail.extend(payload.events)
-            self._pairs.update(Pair(stored.company, stored.type) for stored in payload.events)
+            self._pairs.update(
+                CompanyAndType(stored.company, stored.type) for stored in payload.events
+            )
             self._last_seq = payload.events[-1].seq
             self._grown.set()
             self._grown = trio.Event()
@@ -197,13 +195,19 @@ class EventLog:
             self._tail.forget(payload.deleted_up_to)
             self.deletions += 1
 
+    def existing(self, seq: int, field: str) -> int:
+        """`seq`, if that event was logged, or is 0. Raises InvalidParams, which names `field`."""
+        if 0 <= seq <= self._last_seq:
+            return seq
+        raise InvalidParams(
+            f"{field}: there is no event {seq}: the log ends at {self._last_seq}",
+            field=field,
+            last=self._last_seq,
+        )
+
     # --- reading ------------------------------------------------------------------------------
 
     async def wait_beyond(self, seq: int) -> int:
-        """Waits until the log has an event behind `seq`; returns `last_seq`.
-
-        A checkpoint also when there is one already.
-        """
         if self._last_seq > seq:
             await trio.lowlevel.checkpoint()
         while self._last_seq <= seq:
@@ -218,26 +222,7 @@ class EventLog:
         companies: Collection[str] | None = None,
         types: Collection[str] | None = None,
         codes: Collection[str] | None = None,
-    ) -> Batch:
-        """The events behind the cursor `after`, in order: at most `limit`, and MAX_READ_BYTES.
-
-        Go on with `Batch.last`. No event is missed so, and it always moves: a batch without events
-        means that there is no more, up to the newest of now. From memory where the tail reaches
-        back that far, without leaving trio; else from the disk, by the index: it costs what it
-        returns, whatever the filter leaves out.
-
-        Args:
-            after: 0 begins with the oldest that exists.
-            companies: those companies' events only. None: all.
-            types: those types' events only. None: all.
-            codes: of `session.qr`, those companies' only. None: all.
-
-        Raises:
-            InvalidParams: `after` lies beyond the newest event: the cursor is of another log (or
-                the database was restored from a backup).
-            TimedOut: see `Database.query`.
-            StoreFailed: the disk cannot be read.
-        """
+    ) -> EventBatch:
         cursor = after
         while True:
             found = self.read_tail(cursor, limit, companies=companies, types=types, codes=codes)
@@ -247,10 +232,10 @@ class EventLog:
             if found.events or found.last == self._last_seq:
                 return found
             cursor = found.last
-        chosen = Filter(companies, types, codes)
+        chosen = LogFilter(companies, types, codes)
         pairs = None
         if not chosen.is_all:
-            pairs = {pair for pair in self._pairs if chosen.has(*pair)}
+            pairs = {pair for pair in self._pairs if chosen.accepts(*pair)}
         until = self._last_seq
         return await self._database.query(
             lambda conn: read_disk(conn, cursor, until, limit, companies, pairs)
@@ -264,12 +249,7 @@ class EventLog:
         companies: Collection[str] | None = None,
         types: Collection[str] | None = None,
         codes: Collection[str] | None = None,
-    ) -> Batch | None:
-        """What is in memory behind `after`, at once; None if that is not in memory.
-
-        As `read`, but the batch may be empty although there is more: at most MAX_SCAN events are
-        looked at.
-        """
+    ) -> EventBatch | None:
         if not 0 <= after <= self._last_seq:
             raise InvalidParams(
                 f"after: there is no event {after}: the log ends at {self._last_seq}. Was the "
@@ -278,75 +258,16 @@ class EventLog:
                 last=self._last_seq,
             )
         if after == self._last_seq:
-            return Batch([], after, None)
-        chosen: Filter | None = Filter(companies, types, codes)
-        if chosen is not None and chosen.is_all:
-            chosen = None
+            return EventBatch([], after, None)
         # What was deleted lies before the tail: whoever is in it has no gap.
-        found = self._tail.after(after, limit if chosen is None else MAX_SCAN, MAX_READ_BYTES)
-        return None if found is None else choose(found, limit, chosen)
-
-    # --- named consumers ----------------------------------------------------------------------
-
-    async def consumer(self, name: str, after: int | None = None) -> int:
-        """The cursor of the consumer `name`.
-
-        A new one begins behind `after`, or at the present end; a known one keeps its cursor.
-
-        Raises:
-            InvalidParams: the name or `after` cannot be, or there are too many consumers.
-        """
-        consumers.validate_name(name)
-        start = self._last_seq if after is None else self._existing(after, "after")
-        found = await self._database.read(lambda conn: consumers.find(conn, name))
-        if found is None:
-            found = await self._database.write(
-                lambda conn: consumers.find_or_create(conn, name, start, self._clock())
-            )
-        return found.cursor
-
-    async def ack(self, name: str, seq: int) -> int:
-        """Moves the cursor of `name` to `seq`, never back; returns where it is.
-
-        Raises:
-            UnknownConsumer: nobody made it.
-            InvalidParams: `seq` lies beyond the newest event.
-        """
-        self._existing(seq, "seq")
-        return await self._database.write(
-            lambda conn: consumers.acknowledge(conn, name, seq, self._clock())
-        )
-
-    async def list_consumers(self) -> list[Consumer]:
-        return await self._database.read(consumers.list_all)
-
-    async def forget(self, name: str) -> None:
-        """Removes the consumer. Raises UnknownConsumer if there is none."""
-        await self._database.write(lambda conn: consumers.forget(conn, name))
-
-    def _existing(self, seq: int, field: str) -> int:
-        if 0 <= seq <= self._last_seq:
-            return seq
-        raise InvalidParams(
-            f"{field}: there is no event {seq}: the log ends at {self._last_seq}",
-            field=field,
-            last=self._last_seq,
-        )
+        return self._tail.read(after, limit, LogFilter(companies, types, codes))
 
     # --- retention ----------------------------------------------------------------------------
 
     def keep(self, bounds: EventBounds) -> None:
-        """Keep so much from now on: what is logged makes room for itself. What is too much
-        already, or too old, goes with the next `retain`."""
         self._bounds = bounds
 
     async def retain(self) -> int:
-        """Deletes the events beyond the bounds, the oldest first; returns how many.
-
-        Works in slices, between which others write; cancelled, it has deleted some. Readers that
-        had not read them are told by `Batch.gap`. The space is used again; the file does not
-        shrink.
-        """
         bounds, now = self._bounds, self._deciding_clock()
 
         def old(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
@@ -356,7 +277,7 @@ class EventLog:
             return Slice(len(found), len(found))
 
         def too_much(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
-            gone = self._trim(conn, self._holdings.companies(), most)
+            gone = self._trim(conn, self._totals.companies(), most)
             return Slice(most if gone else 0, gone)
 
         deleted = 0
@@ -372,7 +293,7 @@ class EventLog:
 
         def work(conn: sqlite3.Connection, most: int, _after: object) -> Slice:
             overwrite_deleted(conn)
-            found = oldest_of(conn, self._holdings.pairs(company), most)
+            found = oldest_of(conn, self._totals.pairs(company), most)
             self._delete(conn, found, whose=REMOVED)
             return Slice(len(found), len(found))
 
@@ -386,40 +307,40 @@ class EventLog:
     def _trim(self, conn: sqlite3.Connection, companies: Collection[str], most: int) -> int:
         """Deletes what is beyond the bounds of `companies`, and of all; about `most` events at the
         most. Returns how many. Runs in the writer thread."""
-        holdings, bounds, gone = self._holdings, self._bounds, 0
+        totals, bounds, gone = self._totals, self._bounds, 0
         if bounds.max_company_bytes is not None:
             for company in companies:
-                over = holdings.of(company) - bounds.max_company_bytes
+                over = totals.of(company) - bounds.max_company_bytes
                 if over > 0 and gone < most:
                     gone += self._delete_oldest(conn, company, over, most - gone)
         while bounds.max_bytes is not None and gone < most:
-            over = holdings.total - bounds.max_bytes
+            over = totals.total - bounds.max_bytes
             if over <= 0:
                 break
             # Whoever has most comes down to the next one, and no further.
-            company, lead = holdings.largest()
+            company, lead = totals.largest()
             gone += self._delete_oldest(conn, company, min(over, max(lead, 1)), most - gone)
         return gone
 
     def _delete_oldest(self, conn: sqlite3.Connection, company: str, size: int, most: int) -> int:
         """Deletes the company's oldest events, `size` bytes or `most` of them; how many."""
-        found = that_make(oldest_of(conn, self._holdings.pairs(company), most), size)
+        found = that_make(oldest_of(conn, self._totals.pairs(company), most), size)
         self._delete(conn, found)
         return len(found)
 
     def _delete(
-        self, conn: sqlite3.Connection, found: list[Deleted], *, whose: str | None = None
+        self, conn: sqlite3.Connection, found: list[DeletedEvent], *, whose: str | None = None
     ) -> None:
         delete(conn, found, whose=whose)
-        self._holdings.uncount(conn, found)
+        self._totals.uncount(conn, found)
         for each in found:
-            self._holdings.add(each.pair, -each.bytes, -1)
+            self._totals.add(each.pair, -each.bytes, -1)
         self._deleted += found
 
 
 async def open_event_log(
-    database: Database, *, clock: Callable[[], int] | None = None, tail: Tail | None = None
-) -> EventLog:
+    database: Database, *, clock: Callable[[], int] | None = None, tail: RecentEvents | None = None
+) -> SqliteEventLog:
     """The log of `database`. Call it once per database, before anybody writes events.
 
     Args:
@@ -427,7 +348,7 @@ async def open_event_log(
             is old goes by `settled_ms`.
         tail: for tests: one with other bounds.
     """
-    log = EventLog(database, await database.read(_load), tail or Tail(), clock)
+    log = SqliteEventLog(database, await database.read(_load), tail or RecentEvents(), clock)
     database.attach(log)
     return log
 
@@ -439,7 +360,7 @@ def _load(conn: sqlite3.Connection) -> _State:
     last, end, newest_ms = newest or (0, 0, 0)
     # Numbers go on behind those that were deleted, too.
     last = max(last, forgotten_up_to(conn, None))
-    return _State(last, _first_seq(conn, last), end, newest_ms, load_holdings(conn))
+    return _State(last, _first_seq(conn, last), end, newest_ms, load_totals(conn))
 
 
 def _first_seq(conn: sqlite3.Connection, last_seq: int) -> int:

@@ -10,7 +10,7 @@ import sqlite3
 import structlog
 
 from whatsappd.errors import Malformed, TooLarge
-from whatsappd.store.sqlite.failures import as_store_failed
+from whatsappd.store.sqlite.sqlite_errors import as_store_failed
 from whatsappd.wire.account_keys import is_plumbing, without_keys
 from whatsappd.wire.frames import pack, unpack
 from whatsappd.wire.shortening import marked

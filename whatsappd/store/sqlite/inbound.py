@@ -8,66 +8,37 @@ was logged and not applied would leave its row behind for ever.
 from __future__ import annotations
 
 import sqlite3
-from collections.abc import Collection, Mapping, Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
 
 from whatsappd.clock import now_ms
+from whatsappd.model.arrival import Arrival
 from whatsappd.model.event import MESSAGE_TYPES, Draft
 from whatsappd.model.person import with_both_identities
 from whatsappd.store.sqlite import aliases
-from whatsappd.store.sqlite.acquaintances import Contacts
+from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.events import EventLog
+from whatsappd.store.sqlite.event_log import SqliteEventLog
 from whatsappd.store.sqlite.outbox_writes import OutboxWrites
 
 
-class Receipt(NamedTuple):
-    """`kind` is delivered, read or played; `time_ms` epoch milliseconds."""
-
-    message_ids: Sequence[str]
-    kind: str
-    time_ms: int
-
-
-class AskedAgain(NamedTuple):
-    """A device (a JID) could not read a message, and WhatsApp's library has forgotten it."""
-
-    message_id: str
-    chat: str  # of the receipt, by which whoever asks is known to be the recipient
-    device: str
-    wait_ms: int  # before it is sent anew
-
-
-class Arrival(NamedTuple):
-    """One event from a worker, with what follows from it."""
-
-    draft: Draft | None  # None: it is told by what follows from it
-    number: int | None = None  # the worker's; None: it is not numbered
-    receipt: Receipt | None = None
-    people: Collection[str] = ()
-    writers: Collection[str] = ()  # those of the people who wrote to the company
-    identity: tuple[str, str] | None = None  # somebody's LID and phone-number JID
-    asked_again: AskedAgain | None = None
-
-
-class Intake:
+class SqliteInbound:
     def __init__(
-        self, database: Database, log: EventLog, outbox: OutboxWrites, contacts: Contacts
+        self,
+        database: Database,
+        log: SqliteEventLog,
+        outbox: OutboxWrites,
+        acquaintances: SqliteAcquaintances,
     ) -> None:
         self._database = database
         self._log = log
         self._outbox = outbox
-        self._contacts = contacts
+        self._acquaintances = acquaintances
 
     async def taken(self, company: str) -> int:
-        """The number of the last event that was taken; 0 if there never was one.
-
-        Asked in the writer's turn: what a cancelled `take` left to be written counts.
-        """
+        # Asked in the writer's turn: what a cancelled `take` left to be written counts.
         return await self._database.write(lambda conn: _taken(conn, company))
 
     async def last_ms(self, company: str) -> int | None:
-        """When anything was taken last, in epoch milliseconds; None if nothing ever was."""
 
         def read(conn: sqlite3.Connection) -> int | None:
             row = conn.execute(
@@ -78,19 +49,14 @@ class Intake:
         return await self._database.read(read)
 
     async def take(self, company: str, arrivals: Sequence[Arrival]) -> None:
-        """Returns when all of it is durable. What was taken before is left out.
-
-        Raises:
-            StoreFailed: nothing of it was stored.
-        """
-        people = self._contacts.unknown(
+        people = self._acquaintances.unknown(
             company, {person for arrival in arrivals for person in arrival.people}
         )
         now = now_ms()
-        writers = self._contacts.writers(
+        writers = self._acquaintances.writers(
             company, {person for arrival in arrivals for person in arrival.writers}, now
         )
-        identities = self._contacts.new_identities(
+        identities = self._acquaintances.new_identities(
             company, [each.identity for each in arrivals if each.identity is not None]
         )
 
@@ -113,9 +79,9 @@ class Intake:
                     self._outbox.receipt(conn, company, *arrival.receipt)
                 if arrival.asked_again is not None:
                     self._outbox.asked_again(conn, company, *arrival.asked_again)
-            self._contacts.stage(conn, company, people)
+            self._acquaintances.stage(conn, company, people)
             if writers:
-                self._contacts.stage_wrote(conn, company, writers, now)
+                self._acquaintances.stage_wrote(conn, company, writers, now)
                 self._outbox.answers(conn, company, writers)
             last = max((arrival.number or 0 for arrival in fresh), default=0)
             if last > taken:
@@ -124,9 +90,9 @@ class Intake:
                 )
 
         def stored(_done: None) -> None:
-            self._contacts.added(company, people)
-            self._contacts.wrote(company, writers, now)
-            self._contacts.identified(company, identities)
+            self._acquaintances.added(company, people)
+            self._acquaintances.wrote(company, writers, now)
+            self._acquaintances.identified(company, identities)
 
         await self._database.write(write, stored)
 
