@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import closing
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 import pytest
 import trio
@@ -26,7 +26,16 @@ GLOBEX = "+15550101"
 ACME_JID = "15550100@s.whatsapp.net"
 GLOBEX_JID = "15550101@s.whatsapp.net"
 
-Starter = Callable[..., Awaitable[NeonizeProcess]]
+#: Links a client, by its name, to the phone of that number.
+LinkClient = Callable[[str, str], Awaitable[NeonizeProcess]]
+
+
+class StartClient(Protocol):
+    """Starts a client on the database of that name; the rest is what it trusts."""
+
+    async def __call__(
+        self, name: str, *, ca_file: str | None = None, noise_root: str | None = None
+    ) -> NeonizeProcess: ...
 
 
 @pytest.fixture
@@ -41,18 +50,19 @@ async def sandbox(tmp_path: Path, nursery: trio.Nursery) -> AsyncIterator[Sandbo
 
 
 @pytest.fixture
-async def start(sandbox: Sandbox, tmp_path: Path, nursery: trio.Nursery) -> Starter:
-    """Starts a client on the database of that name."""
+async def start(sandbox: Sandbox, tmp_path: Path, nursery: trio.Nursery) -> StartClient:
 
-    async def start(name: str, **options: Any) -> NeonizeProcess:
+    async def start(
+        name: str, *, ca_file: str | None = None, noise_root: str | None = None
+    ) -> NeonizeProcess:
         client = NeonizeProcess(sandbox.info(), tmp_path / f"{name}.db")
-        return await client.start(nursery, **options)
+        return await client.start(nursery, ca_file=ca_file, noise_root=noise_root)
 
     return start
 
 
 @pytest.fixture
-def link(sandbox: Sandbox, start: Starter) -> Starter:
+def link(sandbox: Sandbox, start: StartClient) -> LinkClient:
     """Starts a client, links it to a phone, and waits until it is connected."""
 
     async def link(name: str, phone: str) -> NeonizeProcess:
@@ -65,13 +75,25 @@ def link(sandbox: Sandbox, start: Starter) -> Starter:
     return link
 
 
+@pytest.fixture
+async def acme(link: LinkClient) -> NeonizeProcess:
+    """A connected client that is linked to the phone ACME."""
+    return await link("acme", ACME)
+
+
+@pytest.fixture
+async def globex(link: LinkClient) -> NeonizeProcess:
+    """A connected client that is linked to the phone GLOBEX."""
+    return await link("globex", GLOBEX)
+
+
 async def until(sandbox: Sandbox, condition: Callable[[], bool]) -> None:
     with trio.fail_after(20):
         await sandbox.wait_until(condition)
 
 
-def fates(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
-    return {fate["id"]: fate for fate in sandbox.stats(messages=True)["messages"]}
+def message_counts(sandbox: Sandbox) -> dict[str, dict[str, Any]]:
+    return {counts["id"]: counts for counts in sandbox.stats(messages=True)["messages"]}
 
 
 def devices(sandbox: Sandbox, phone: str) -> list[dict[str, Any]]:
@@ -83,7 +105,7 @@ def devices(sandbox: Sandbox, phone: str) -> list[dict[str, Any]]:
 
 
 async def test_a_scanned_client_is_linked_and_logs_in_again(
-    sandbox: Sandbox, start: Starter
+    sandbox: Sandbox, start: StartClient
 ) -> None:
     client = await start("acme")
     qr = await client.expect("qr")
@@ -104,7 +126,7 @@ async def test_a_scanned_client_is_linked_and_logs_in_again(
 
 
 async def test_codes_that_cannot_be_scanned_are_refused_with_the_reason(
-    sandbox: Sandbox, start: Starter
+    sandbox: Sandbox, start: StartClient
 ) -> None:
     client = await start("acme")
     qr = (await client.expect("qr"))["qr"]
@@ -131,7 +153,7 @@ async def test_codes_that_cannot_be_scanned_are_refused_with_the_reason(
         await sandbox.scan(qr, ACME)
 
 
-async def test_a_phone_links_four_devices_and_no_fifth(sandbox: Sandbox, link: Starter) -> None:
+async def test_a_phone_links_four_devices_and_no_fifth(sandbox: Sandbox, link: LinkClient) -> None:
     for number in range(4):
         await link(f"device{number}", ACME)
     fifth = link("fifth", ACME)
@@ -140,13 +162,13 @@ async def test_a_phone_links_four_devices_and_no_fifth(sandbox: Sandbox, link: S
     assert [device["id"] for device in devices(sandbox, ACME)] == [1, 2, 3, 4]
 
 
-async def test_without_the_ca_the_client_refuses(start: Starter, tmp_path: Path) -> None:
+async def test_without_the_ca_the_client_refuses(start: StartClient, tmp_path: Path) -> None:
     (tmp_path / "empty.pem").write_text("")
     client = await start("acme", ca_file=str(tmp_path / "empty.pem"))
     assert "x509" in (await client.expect("connect_failed"))["error"]
 
 
-async def test_without_the_root_key_the_client_refuses(start: Starter) -> None:
+async def test_without_the_root_key_the_client_refuses(start: StartClient) -> None:
     client = await start("acme", noise_root="-")
     error = (await client.expect("connect_failed"))["error"]
     assert "failed to verify intermediate cert signature" in error
@@ -155,7 +177,7 @@ async def test_without_the_root_key_the_client_refuses(start: Starter) -> None:
 # --- messages ---------------------------------------------------------------------------------
 
 
-async def test_messages_both_ways_with_receipts(sandbox: Sandbox, link: Starter) -> None:
+async def test_messages_both_ways_with_receipts(sandbox: Sandbox, link: LinkClient) -> None:
     sandbox.register(ACME, "Acme Ltd")
     acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
     await globex.do("receipts")
@@ -172,13 +194,12 @@ async def test_messages_both_ways_with_receipts(sandbox: Sandbox, link: Starter)
     assert (await acme.expect("message", id=answer))["text"] == "good evening"
     for _ in range(5):
         await acme.send(GLOBEX_JID, "more")
-    await until(sandbox, lambda: fates(sandbox)[sent]["receipts"] == {"": 1})
-    for fate in fates(sandbox).values():
-        assert (fate["accepted"], fate["forwarded"], fate["acks"]) == (1, 1, 1)
+    await until(sandbox, lambda: message_counts(sandbox)[sent]["receipts"] == {"": 1})
+    for counts in message_counts(sandbox).values():
+        assert (counts["accepted"], counts["forwarded"], counts["acks"]) == (1, 1, 1)
 
 
-async def test_numbers_that_are_on_whatsapp(sandbox: Sandbox, link: Starter) -> None:
-    acme = await link("acme", ACME)
+async def test_numbers_that_are_on_whatsapp(sandbox: Sandbox, acme: NeonizeProcess) -> None:
     sandbox.register(GLOBEX)
     found = await acme.do("on_whatsapp", phones=["15550101", "15550199"])
     assert found["in"] == {"15550101": True, "15550199": False}
@@ -188,9 +209,8 @@ async def test_numbers_that_are_on_whatsapp(sandbox: Sandbox, link: Starter) -> 
 
 
 async def test_a_recipient_who_was_away_gets_everything_in_order(
-    sandbox: Sandbox, start: Starter, link: Starter
+    sandbox: Sandbox, start: StartClient, acme: NeonizeProcess, globex: NeonizeProcess
 ) -> None:
-    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
     await globex.kill_and_wait()
     await until(sandbox, lambda: not devices(sandbox, GLOBEX)[0]["online"])
     texts = [f"message {number}" for number in range(20)]
@@ -211,8 +231,9 @@ async def test_a_recipient_who_was_away_gets_everything_in_order(
     await until(sandbox, lambda: devices(sandbox, ACME)[0]["waiting"] == 0)
 
 
-async def test_crossing_first_messages_both_arrive(link: Starter) -> None:
-    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
+async def test_crossing_first_messages_both_arrive(
+    acme: NeonizeProcess, globex: NeonizeProcess
+) -> None:
     # Each begins a session of its own, and the two may exclude each other: then one is resent.
     # Only the first messages: later ones that cross may get lost within whatsmeow, which encrypts
     # and decrypts with the same session without a lock.
@@ -225,9 +246,12 @@ async def test_crossing_first_messages_both_arrive(link: Starter) -> None:
 
 
 async def test_a_message_that_cannot_be_read_is_resent(
-    sandbox: Sandbox, link: Starter, start: Starter, tmp_path: Path
+    sandbox: Sandbox,
+    start: StartClient,
+    tmp_path: Path,
+    acme: NeonizeProcess,
+    globex: NeonizeProcess,
 ) -> None:
-    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
     await acme.send(GLOBEX_JID, "readable")
     answer = await globex.send(ACME_JID, "so is this")
     await acme.expect("message", id=answer)
@@ -243,7 +267,7 @@ async def test_a_message_that_cannot_be_read_is_resent(
     await until(sandbox, lambda: devices(sandbox, GLOBEX)[0]["waiting"] == 0)
 
 
-async def test_all_devices_of_both_sides_see_a_message(sandbox: Sandbox, link: Starter) -> None:
+async def test_all_devices_of_both_sides_see_a_message(sandbox: Sandbox, link: LinkClient) -> None:
     acme, office = await link("acme", ACME), await link("office", ACME)
     globex = await link("globex", GLOBEX)
     sent = await acme.send(GLOBEX_JID, "one")
@@ -258,17 +282,18 @@ async def test_all_devices_of_both_sides_see_a_message(sandbox: Sandbox, link: S
     answer = await branch.send(ACME_JID, "three")
     for client, mine in ((acme, False), (office, False), (globex, True)):
         await client.expect("message", id=answer, text="three", from_me=mine)
-    assert fates(sandbox)[answer]["forwarded"] == 3
+    assert message_counts(sandbox)[answer]["forwarded"] == 3
     # And one that was unlinked no more.
     sandbox.unlink(GLOBEX, 2)
     await branch.expect("logged_out")
     sent = await acme.send(GLOBEX_JID, "four")
     await globex.expect("message", id=sent, text="four")
-    assert fates(sandbox)[sent]["forwarded"] == 2
+    assert message_counts(sandbox)[sent]["forwarded"] == 2
 
 
-async def test_groups(sandbox: Sandbox, link: Starter) -> None:
-    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
+async def test_groups(
+    sandbox: Sandbox, link: LinkClient, acme: NeonizeProcess, globex: NeonizeProcess
+) -> None:
     office = await link("office", ACME)
     group = (await acme.do("create_group", name="Both", members=[GLOBEX_JID]))["jid"]
     await globex.expect("joined_group")
@@ -347,24 +372,29 @@ def test_info_files_are_read_as_written_and_complain_clearly(tmp_path: Path) -> 
 
 
 async def test_a_lost_ack_makes_the_client_resend_and_nothing_arrives_twice(
-    sandbox: Sandbox, link: Starter
+    sandbox: Sandbox, acme: NeonizeProcess, globex: NeonizeProcess
 ) -> None:
-    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
     assert sandbox.fault("lose_acks", phone=ACME) == {}
     number = await acme.begin("send", to=GLOBEX_JID, text="once")
     message = await globex.expect("message", text="once")
     assert sandbox.fault("drop", phone=ACME) == {"hit": 1}
     sent = await acme.end(number)
     assert sent["id"] == message["id"]
-    fate = fates(sandbox)[message["id"]]
-    assert (fate["accepted"], fate["resent"], fate["acks_withheld"], fate["acks"]) == (1, 1, 1, 1)
+    counts = message_counts(sandbox)[message["id"]]
+    assert (counts["accepted"], counts["resent"], counts["acks_withheld"], counts["acks"]) == (
+        1,
+        1,
+        1,
+        1,
+    )
     await acme.send(GLOBEX_JID, "next")
     await globex.expect("message", text="next")
     assert globex.texts() == []
 
 
-async def test_a_refused_message_fails_with_the_number(sandbox: Sandbox, link: Starter) -> None:
-    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
+async def test_a_refused_message_fails_with_the_number(
+    sandbox: Sandbox, acme: NeonizeProcess, globex: NeonizeProcess
+) -> None:
     sandbox.faults.nack_sends(ACME, error=463)
     assert "463" in await acme.fail("send", to=GLOBEX_JID, text="refused")
     await acme.send(GLOBEX_JID, "accepted")
@@ -372,8 +402,7 @@ async def test_a_refused_message_fails_with_the_number(sandbox: Sandbox, link: S
     assert globex.texts() == []
 
 
-async def test_a_late_ack(sandbox: Sandbox, link: Starter) -> None:
-    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
+async def test_a_late_ack(sandbox: Sandbox, acme: NeonizeProcess, globex: NeonizeProcess) -> None:
     sandbox.faults.delay_acks(ACME, seconds=0.5)
     began = trio.current_time()
     number = await acme.begin("send", to=GLOBEX_JID, text="slow")
@@ -382,17 +411,15 @@ async def test_a_late_ack(sandbox: Sandbox, link: Starter) -> None:
     assert trio.current_time() - began >= 0.5
 
 
-async def test_a_dropped_connection_comes_back(sandbox: Sandbox, link: Starter) -> None:
-    acme = await link("acme", ACME)
+async def test_a_dropped_connection_comes_back(sandbox: Sandbox, acme: NeonizeProcess) -> None:
     assert sandbox.faults.drop(ACME) == 1
     await acme.expect("disconnected")
     await acme.expect("connected")
 
 
 async def test_a_frozen_connection_is_cut_and_loses_nothing(
-    sandbox: Sandbox, link: Starter
+    sandbox: Sandbox, acme: NeonizeProcess, globex: NeonizeProcess
 ) -> None:
-    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
     await acme.send(GLOBEX_JID, "before")
     sandbox.faults.freeze(GLOBEX, seconds=0.5)
     await acme.send(GLOBEX_JID, "during")
@@ -407,8 +434,9 @@ async def test_a_frozen_connection_is_cut_and_loses_nothing(
 
 
 @pytest.mark.parametrize("mode", ["close", "503"])
-async def test_refused_dials(sandbox: Sandbox, link: Starter, start: Starter, mode: str) -> None:
-    acme = await link("acme", ACME)
+async def test_refused_dials(
+    sandbox: Sandbox, start: StartClient, mode: str, acme: NeonizeProcess
+) -> None:
     sandbox.faults.refuse_dials(count=1, mode=mode)
     sandbox.faults.drop(ACME)
     await acme.expect("connected")
@@ -436,9 +464,8 @@ async def test_refused_dials(sandbox: Sandbox, link: Starter, start: Starter, mo
     ids=lambda value: str(value.get("reason", "")),
 )
 async def test_a_refused_login(
-    sandbox: Sandbox, link: Starter, fault: dict[str, Any], event: dict[str, Any]
+    sandbox: Sandbox, fault: dict[str, Any], event: dict[str, Any], acme: NeonizeProcess
 ) -> None:
-    acme = await link("acme", ACME)
     sandbox.fault("fail_login", phone=ACME, **fault)
     sandbox.faults.drop(ACME)
     await acme.expect(**event)
@@ -446,16 +473,14 @@ async def test_a_refused_login(
     assert sandbox.stats()["login_failures"] == 1
 
 
-async def test_a_login_that_is_refused_for_now(sandbox: Sandbox, link: Starter) -> None:
-    acme = await link("acme", ACME)
+async def test_a_login_that_is_refused_for_now(sandbox: Sandbox, acme: NeonizeProcess) -> None:
     sandbox.faults.fail_login(ACME, reason=503)
     sandbox.faults.drop(ACME)
     await acme.expect("connected")
     assert sandbox.stats()["login_failures"] == 1
 
 
-async def test_ends_of_the_stream(sandbox: Sandbox, link: Starter) -> None:
-    acme = await link("acme", ACME)
+async def test_ends_of_the_stream(sandbox: Sandbox, acme: NeonizeProcess) -> None:
     for code in (503, 515):
         assert sandbox.faults.stream_error(ACME, code=code) == 1
         await acme.expect("connected")
@@ -465,7 +490,7 @@ async def test_ends_of_the_stream(sandbox: Sandbox, link: Starter) -> None:
 
 
 async def test_the_second_login_of_a_device_replaces_the_first(
-    sandbox: Sandbox, link: Starter, start: Starter
+    sandbox: Sandbox, link: LinkClient, start: StartClient
 ) -> None:
     first = await link("acme", ACME)
     second = await start("acme")
@@ -475,9 +500,8 @@ async def test_the_second_login_of_a_device_replaces_the_first(
 
 
 async def test_an_unlinked_device_is_logged_out(
-    sandbox: Sandbox, link: Starter, start: Starter
+    sandbox: Sandbox, start: StartClient, acme: NeonizeProcess, globex: NeonizeProcess
 ) -> None:
-    acme, globex = await link("acme", ACME), await link("globex", GLOBEX)
     assert sandbox.unlink(ACME) == {"unlinked": ["15550100:1@s.whatsapp.net"]}
     await acme.expect("logged_out")
     # The other one is away when it happens, and learns of it at its next login.
@@ -490,13 +514,12 @@ async def test_an_unlinked_device_is_logged_out(
         sandbox.unlink("+15550199")
 
 
-async def test_a_client_logs_itself_out(sandbox: Sandbox, link: Starter) -> None:
-    acme = await link("acme", ACME)
+async def test_a_client_logs_itself_out(sandbox: Sandbox, acme: NeonizeProcess) -> None:
     await acme.do("logout")
     assert devices(sandbox, ACME) == []
 
 
-async def test_a_refused_pairing(sandbox: Sandbox, start: Starter) -> None:
+async def test_a_refused_pairing(sandbox: Sandbox, start: StartClient) -> None:
     sandbox.faults.refuse_pairing(reason=503)
     client = await start("acme")
     await until(sandbox, lambda: sandbox.stats()["login_failures"] == 1)

@@ -14,16 +14,27 @@ from wire_client import HEADER, NoiseClient
 from whatsappd.errors import SandboxFailed
 from whatsappd.sandbox.neonize_library.noise_root import replace_noise_root
 from whatsappd.sandbox.protocol import adv, protobuf
-from whatsappd.sandbox.protocol.noise import NoiseHandshake
+from whatsappd.sandbox.protocol.noise import NoiseHandshake, NoiseIdentity
 from whatsappd.sandbox.protocol.violations import ProtocolViolation
 from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner, verify
 from whatsappd.sandbox.server.noise_keys import load_noise_identity
 from whatsappd.sandbox.server.tls_certificates import load_authority, server_context
 
 
-def test_a_handshake_with_an_independent_client(tmp_path: Path) -> None:
-    identity = load_noise_identity(tmp_path / "noise.json")
-    client = NoiseClient()
+@pytest.fixture
+def identity(tmp_path: Path) -> NoiseIdentity:
+    return load_noise_identity(tmp_path / "noise.json")
+
+
+@pytest.fixture
+def client() -> NoiseClient:
+    """The client's side of the handshake, which shares no code with the server's."""
+    return NoiseClient()
+
+
+def test_a_handshake_with_an_independent_client(
+    identity: NoiseIdentity, client: NoiseClient
+) -> None:
     handshake = NoiseHandshake(identity, HEADER)
     last, server_static, chain = client.finish(handshake.answer(client.hello()), b"payload")
     finished = handshake.finish(last)
@@ -53,9 +64,9 @@ def test_the_identity_is_kept_and_private(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", ["hello", "finish", "other prologue"])
-def test_a_damaged_handshake_is_a_violation(tmp_path: Path, damage: str) -> None:
-    identity = load_noise_identity(tmp_path / "noise.json")
-    client = NoiseClient()
+def test_a_damaged_handshake_is_a_violation(
+    identity: NoiseIdentity, client: NoiseClient, damage: str
+) -> None:
     handshake = NoiseHandshake(identity, b"WA\x06\x02" if damage == "other prologue" else HEADER)
     if damage == "hello":
         with pytest.raises(ProtocolViolation):
@@ -71,9 +82,7 @@ def test_a_damaged_handshake_is_a_violation(tmp_path: Path, damage: str) -> None
         handshake.finish(last[:-1] + bytes([last[-1] ^ 1]))
 
 
-def test_frames_must_decrypt(tmp_path: Path) -> None:
-    identity = load_noise_identity(tmp_path / "noise.json")
-    client = NoiseClient()
+def test_frames_must_decrypt(identity: NoiseIdentity, client: NoiseClient) -> None:
     handshake = NoiseHandshake(identity, HEADER)
     finished = handshake.finish(client.finish(handshake.answer(client.hello()), b"")[0])
     with pytest.raises(ProtocolViolation):

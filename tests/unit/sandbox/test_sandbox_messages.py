@@ -179,6 +179,6 @@ async def test_stats_are_plain_values(sandbox: Sandbox, link: LinkClient) -> Non
     await acme.expect("ack")
     sandbox.faults.lose_acks(ACME)
     stats = sandbox.stats(messages=True)
-    assert [(fate["id"], fate["accepted"]) for fate in stats["messages"]] == [("M1", 1)]
+    assert [(counts["id"], counts["accepted"]) for counts in stats["messages"]] == [("M1", 1)]
     assert stats["faults"] == {"lose_acks": [{"phone": "15550100", "left": 1}]}
     assert "messages" not in sandbox.stats()
