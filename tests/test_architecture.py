@@ -133,7 +133,7 @@ ALLOWED: dict[str, set[str]] = {
     "signals": {"shutdown", "supervision", "errors", "config", "systemd"},
     "gateway": {
         *("api", "supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"),
-        "rpc.listener",  # it makes the gateway's own Unix socket, too
+        *("rpc.listener", "shutdown"),  # it makes the gateway's own Unix socket, too
         "manual",  # the guides, which it serves
     },
     "ctl": {

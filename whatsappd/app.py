@@ -53,8 +53,8 @@ from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
 from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.pool import Pool
-from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard
-from whatsappd.signals import Wishes, reload_whenever_asked
+from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard, Wishes
+from whatsappd.signals import reload_whenever_asked
 from whatsappd.state_directory import REAL, SANDBOX, Place, StateDirectory
 from whatsappd.store.audit_trail import AuditTrail
 from whatsappd.store.port import KeyRing, StoreHealth

@@ -10,7 +10,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable
-from functools import wraps
+from functools import partial, wraps
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
@@ -345,6 +345,11 @@ def gateway(
 
     The documentation of the API is at /docs. The daemon may start later, and restart.
     """
+    from whatsappd.shutdown import GATEWAY_WITHIN, ShutdownGuard
+
+    guard = ShutdownGuard(within_s=GATEWAY_WITHIN)
+    guard.listen()
+
     import trio
 
     try:
@@ -374,7 +379,7 @@ def gateway(
     )
     keep_memory_private()
     leave_starting_directory()
-    trio.run(run_gateway, settings)
+    trio.run(partial(run_gateway, settings, guard=guard))
 
 
 @cli.command()

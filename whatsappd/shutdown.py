@@ -1,8 +1,8 @@
-"""The daemon's end: who hears SIGTERM, and who sees to it that the process is gone in time.
+"""The end of a daemon or gateway: who hears SIGTERM, and who sees to it that it is gone in time.
 
 A thread of its own takes the signals and counts the seconds, so that neither an event loop that
-stands still nor a disk that hangs keeps the daemon from being told, or from ending. Made by `cli`
-before anything else; `signals` acts on what it hears.
+stands still nor a disk that hangs keeps a process from being told, or from ending. Made by `cli`
+before anything else; `app` and `gateway.run` act on what it hears.
 """
 
 from __future__ import annotations
@@ -27,7 +27,9 @@ log = structlog.get_logger()
 #: Seconds from SIGTERM to the end of the process and of all that it started. What has not ended by
 #: itself then is killed. The units' TimeoutStopSec= is longer.
 STOP_WITHIN = 15.0
-#: Of these, what is left for closing the store after the sessions.
+#: The same for a gateway, whose requests have less to wait for.
+GATEWAY_WITHIN = 11.0
+#: Of the daemon's, what is left for closing the store after the sessions.
 CLOSE_WITHIN = 4.0
 #: Seconds that a second signal leaves.
 HURRY_WITHIN = 5.0
@@ -39,6 +41,29 @@ _BURY_WITHIN = 1.0
 #: The signals that the daemon acts on.
 HEARD = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _END = frozenset({signal.SIGTERM, signal.SIGINT})
+
+
+class Wishes:
+    """What signals asked for so far."""
+
+    def __init__(self, hurry: trio.CancelScope) -> None:
+        self.stopping = trio.Event()
+        self._hurry = hurry
+        self._reload = trio.Event()
+
+    def take(self, number: signal.Signals) -> None:
+        if number == signal.SIGHUP:
+            self._reload.set()
+        elif self.stopping.is_set():
+            log.warning("stopping_at_once")
+            self._hurry.cancel()
+        else:
+            self.stopping.set()
+
+    async def reload(self) -> None:
+        """Wait until a reload is asked for; several that come meanwhile are one."""
+        await self._reload.wait()
+        self._reload = trio.Event()
 
 
 class ShutdownGuard:

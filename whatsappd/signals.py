@@ -1,11 +1,9 @@
-"""What signals mean to a running daemon: an end, or settings to read again.
+"""What SIGHUP means to a running daemon: settings to read again.
 
 Called by `app`; `shutdown` hears them.
 """
 
 from __future__ import annotations
-
-import signal
 
 import structlog
 import trio
@@ -13,35 +11,13 @@ import trio
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.load import load
 from whatsappd.errors import BadConfiguration
+from whatsappd.shutdown import Wishes
 from whatsappd.systemd import Notify
 
 log = structlog.get_logger()
 
 #: Seconds for reading the settings again. Looking up users and groups may wait for other hosts.
 RELOAD_WITHIN = 30.0
-
-
-class Wishes:
-    """What signals asked for so far."""
-
-    def __init__(self, hurry: trio.CancelScope) -> None:
-        self.stopping = trio.Event()
-        self._hurry = hurry
-        self._reload = trio.Event()
-
-    def take(self, number: signal.Signals) -> None:
-        if number == signal.SIGHUP:
-            self._reload.set()
-        elif self.stopping.is_set():
-            log.warning("stopping_at_once")
-            self._hurry.cancel()
-        else:
-            self.stopping.set()
-
-    async def reload(self) -> None:
-        """Wait until a reload is asked for; several that come meanwhile are one."""
-        await self._reload.wait()
-        self._reload = trio.Event()
 
 
 async def reload_whenever_asked(wishes: Wishes, live: LiveSettings, notify: Notify) -> None:

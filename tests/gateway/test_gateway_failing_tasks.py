@@ -11,7 +11,7 @@ from faults import Faults
 from gateways import Gateway, Stack
 from prometheus_client.parser import text_string_to_metric_families
 
-ERRORS = {"link": "OSError", "deliverer": "KeyError", "http": "RuntimeError"}
+ERRORS = {"link": "OSError", "deliverer": "KeyError", "http": "RuntimeError", "reload": "OSError"}
 
 
 async def test_each_task_may_fail_and_is_back(stack: Stack) -> None:

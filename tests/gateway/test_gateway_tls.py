@@ -122,16 +122,16 @@ def test_a_file_that_may_not_be_read_is_refused_in_words(tmp_path: Path) -> None
         server_context(cert, key)
 
 
-def test_a_form_that_only_openssl_reads_is_taken(tmp_path: Path) -> None:
+async def test_a_form_that_only_openssl_reads_is_taken(tmp_path: Path) -> None:
     cert, key = certificate(tmp_path)
     certificates = Certificates(cert, key)
     before = certificates.context
     cert.write_text(cert.read_text().replace(" CERTIFICATE-", " TRUSTED CERTIFICATE-"))
-    certificates.reload()
+    await certificates.reload()
     assert certificates.context is not before
 
 
-def test_a_file_that_goes_while_it_is_read_ends_nothing(
+async def test_a_file_that_goes_while_it_is_read_ends_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """As a tool does that renews certificates, and removes the old ones first."""
@@ -142,5 +142,5 @@ def test_a_file_that_goes_while_it_is_read_ends_nothing(
         raise FileNotFoundError(errno.ENOENT, "No such file or directory")
 
     monkeypatch.setattr(ssl.SSLContext, "load_cert_chain", gone)
-    certificates.reload()
+    await certificates.reload()
     assert certificates.context is before

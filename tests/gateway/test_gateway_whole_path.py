@@ -108,8 +108,10 @@ async def test_every_verb_of_a_session_and_every_form_of_its_code(stack: Stack) 
         again = await http.post("/v1/sessions", json={"company": "verbs"})
         assert again.status_code == 200
         with trio.fail_after(PATIENCE):
-            while (await http.get("/v1/sessions/verbs")).json()["state"] != "pairing":
+            # The state is told a moment before the code is there.
+            while not (status := (await http.get("/v1/sessions/verbs")).json())["qr_shown"]:
                 await trio.sleep(0.05)
+        assert status["state"] == "pairing"
 
         qr = "/v1/sessions/verbs/qr"
         text = (await http.get(qr, headers={"Accept": "text/plain"})).text

@@ -1,7 +1,8 @@
 """The gateway's process: opens the link and the listener, serves until SIGTERM, ends in order.
 
 `whatsappd gateway` runs `run_gateway`. SIGHUP reads the certificate anew, which is all that can
-change while it runs: the settings are its command line's.
+change while it runs: the settings are its command line's. A second SIGTERM ends it at once, and
+whatever hangs, it is gone within GATEWAY_WITHIN seconds of the first.
 """
 
 from __future__ import annotations
@@ -9,7 +10,6 @@ from __future__ import annotations
 import errno
 import gc
 import resource
-import signal
 from collections.abc import Awaitable, Callable
 from functools import partial
 
@@ -25,6 +25,7 @@ from whatsappd.gateway.listener import GuardedListener, GuardedStream, open_sock
 from whatsappd.gateway.settings import GatewaySettings
 from whatsappd.gateway.tls import Certificates
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
+from whatsappd.shutdown import GATEWAY_WITHIN, ShutdownGuard, Wishes
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
@@ -40,18 +41,24 @@ async def run_gateway(
     settings: GatewaySettings,
     *,
     authenticate: Callable[[DaemonLink], Authenticator] = ApiKeys,
+    guard: ShutdownGuard | None = None,
     task_status: trio.TaskStatus[int] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve until SIGTERM or SIGINT; the daemon may come and go meanwhile.
 
     Args:
         authenticate: makes what tells who sends a request, given the way to the daemon.
+        guard: hears the signals. By default one is made here, which takes that this process has
+            no other threads yet.
 
     Raises:
         InvalidParams: the settings would let strangers in, or cannot be used.
         AlreadyRunning: the address is taken.
     """
     settings.check()
+    if guard is None:
+        guard = ShutdownGuard(within_s=GATEWAY_WITHIN)
+        guard.listen()
     _raise_descriptor_limit()
     certificates = settings.certificates()
     link = DaemonLink(settings.socket)
@@ -61,18 +68,19 @@ async def run_gateway(
     )
     listening = open_socket(settings.bind, settings.socket_group)
     port: int = listening.getsockname()[1] if settings.bind.path is None else 0
-    stopping: trio.Event = app.stopping
-    service = HttpService(app, stopping, settings.behind_proxy)
+    service = HttpService(app, app.stopping, settings.behind_proxy)
+    supervision: Supervision = app.supervision
+    hurry = trio.CancelScope()
+    wishes = Wishes(hurry)
     async with GuardedListener(listening) as listener, trio.open_nursery() as linking:
         link.report(listener.report)
-        supervision: Supervision = app.supervision
+        linking.start_soon(guard.signals, wishes.take)
+        linking.start_soon(supervision.keep, "reload", partial(_reload, wishes, certificates))
         linking.start_soon(supervision.keep, "link", link.run)
         deliver = partial(run_deliverer, settings.socket, allow_private=settings.private_webhooks)
         linking.start_soon(supervision.keep, "deliverer", deliver)
-        async with trio.open_nursery() as serving:
-            with trio.open_signal_receiver(
-                signal.SIGTERM, signal.SIGINT, signal.SIGHUP
-            ) as received:
+        with hurry:
+            async with trio.open_nursery() as serving:
                 await serving.start(serve_http, service, listener, certificates, supervision)
                 log.info(
                     "gateway_ready",
@@ -83,17 +91,21 @@ async def run_gateway(
                 )
                 _settle_memory()
                 task_status.started(port)
-                async for number in received:
-                    if number != signal.SIGHUP:
-                        break
-                    if certificates is None:
-                        log.info("nothing_to_reload", reason="there is no certificate")
-                    else:
-                        certificates.reload()
+                await wishes.stopping.wait()
                 log.info("gateway_stopping", within_s=STOP_WITHIN)
-                stopping.set()
+                app.stopping.set()
         linking.cancel_scope.cancel()
     log.info("gateway_stopped")
+
+
+async def _reload(wishes: Wishes, certificates: Certificates | None) -> None:
+    """Read the certificate anew for each SIGHUP, until cancelled."""
+    while True:
+        await wishes.reload()
+        if certificates is None:
+            log.info("nothing_to_reload", reason="there is no certificate")
+        else:
+            await certificates.reload()
 
 
 async def serve_http(

@@ -6,14 +6,21 @@ one in force stays. Connections that are open keep the one they began with.
 
 from __future__ import annotations
 
+import errno
+import os
 import ssl
+import stat
 from pathlib import Path
 
 import structlog
+import trio
 
 from whatsappd.errors import InvalidParams
 
 log = structlog.get_logger()
+
+#: Seconds for reading the files at a reload.
+READ_WITHIN = 10.0
 
 
 class Certificates:
@@ -24,15 +31,26 @@ class Certificates:
         self._cert = cert
         self._key = key
         self.context = server_context(cert, key)
+        # What hangs keeps its thread: there is one of them at the most.
+        self._reading = trio.CapacityLimiter(1)
 
-    def reload(self) -> None:
-        """Take what the files hold now, or say why not."""
-        try:
-            self.context = server_context(self._cert, self._key)
-        except InvalidParams as error:
-            log.error("certificate_kept", reason=error.message)
-        else:
-            log.info("certificate_reloaded", cert=str(self._cert), subject=_subject(self._cert))
+    async def reload(self) -> None:
+        """Take what the files hold now, or say why not. A disk that hangs stops nobody else."""
+        with trio.move_on_after(READ_WITHIN) as late:
+            try:
+                self.context, subject = await trio.to_thread.run_sync(
+                    self._read, limiter=self._reading, abandon_on_cancel=True
+                )
+            except InvalidParams as error:
+                log.error("certificate_kept", reason=error.message)
+            else:
+                log.info("certificate_reloaded", cert=str(self._cert), subject=subject)
+        if late.cancelled_caught:
+            reason = f"reading the files takes longer than {READ_WITHIN:g} s: what are they on?"
+            log.error("certificate_kept", reason=reason)
+
+    def _read(self) -> tuple[ssl.SSLContext, str]:
+        return server_context(self._cert, self._key), _subject(self._cert)
 
 
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:
@@ -44,7 +62,7 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
     """
     for option, path in (("tls-cert", cert), ("tls-key", key)):
         try:
-            text = path.read_bytes()
+            text = _content(path)
         except OSError as error:
             raise InvalidParams(
                 f"{option}: cannot read {path}: {error.strerror or error}: the gateway's user "
@@ -76,6 +94,20 @@ def server_context(cert: Path, key: Path) -> ssl.SSLContext:
     return context
 
 
+def _content(path: Path) -> bytes:
+    """What a file holds. A pipe or device is refused: whoever reads one may wait for ever.
+
+    Raises:
+        OSError: it cannot be read, or is no regular file.
+    """
+    # Else opening a pipe would wait for somebody who writes.
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+    with os.fdopen(descriptor, "rb") as file:
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            raise OSError(errno.EINVAL, "it is no regular file")
+        return file.read()
+
+
 def _words(error: OSError | ValueError) -> str:
     return getattr(error, "reason", None) or getattr(error, "strerror", None) or str(error)
 
@@ -86,7 +118,7 @@ def _subject(cert: Path) -> str:
     from cryptography import x509
 
     try:
-        found = x509.load_pem_x509_certificates(cert.read_bytes())[0]
+        found = x509.load_pem_x509_certificates(_content(cert))[0]
         return f"{found.subject.rfc4514_string()}, until {found.not_valid_after_utc:%Y-%m-%d %H:%M}"
     except (OSError, ValueError):
         return "unknown"
