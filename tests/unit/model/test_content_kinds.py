@@ -36,15 +36,15 @@ HOSTILE: dict[str, tuple[Any, str, str]] = {
     "no map": ("Hello", "content", "object"),
     "a list": ([HELLO], "content", "object"),
     "a number": (5, "content", "object"),
-    "empty": ({}, "content.kind", "is missing (accepted: text)"),
-    "no kind": ({"text": "Hello"}, "content.kind", "is missing (accepted: text)"),
-    "an unknown kind": ({"kind": "smell", "text": "x"}, "content.kind", "(accepted: text)"),
+    "empty": ({}, "content.kind", "is missing (accepted: text"),
+    "no kind": ({"text": "Hello"}, "content.kind", "is missing (accepted: text"),
+    "an unknown kind": ({"kind": "smell", "text": "x"}, "content.kind", "(accepted: text"),
     "a kind that only arrives": (
-        {"kind": "unsupported", "type": "image"}, "content.kind", "(accepted: text)",
+        {"kind": "unsupported", "type": "image"}, "content.kind", "(accepted: text",
     ),
-    "a kind that is no text": ({"kind": 5, "text": "x"}, "content.kind", "(accepted: text)"),
-    "a kind that is a map": ({"kind": {}, "text": "x"}, "content.kind", "(accepted: text)"),
-    "a kind of a megabyte": ({"kind": "k" * 1_000_000}, "content.kind", "(accepted: text)"),
+    "a kind that is no text": ({"kind": 5, "text": "x"}, "content.kind", "(accepted: text"),
+    "a kind that is a map": ({"kind": {}, "text": "x"}, "content.kind", "(accepted: text"),
+    "a kind of a megabyte": ({"kind": "k" * 1_000_000}, "content.kind", "(accepted: text"),
     "no text": ({"kind": "text"}, "content", "text"),
     "an empty text": ({"kind": "text", "text": ""}, "content.text", ">= 1"),
     "a text too long": ({"kind": "text", "text": "x" * (MAX_TEXT + 1)}, "content.text", "65536"),
@@ -102,5 +102,5 @@ def test_a_content_survives_the_wire(content: Receivable) -> None:
 
 
 def test_every_kind_has_a_name_of_its_own() -> None:
-    assert kinds_of(Sendable) == ("text",)
+    assert "text" in kinds_of(Sendable)
     assert len(set(kinds_of(Receivable))) == len(kinds_of(Receivable))
