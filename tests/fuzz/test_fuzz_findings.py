@@ -96,6 +96,11 @@ FINDINGS: list[tuple[str, str, Any]] = [
         {**RECEIVED, "data": {**EVENTS[EventKind.MESSAGE], "sender": "1:x@lid"}},
     ),
     (
+        "an event that says that it is another company's",
+        "workers' events",
+        {**RECEIVED, "company": "globex", "data": EVENTS[EventKind.MESSAGE]},
+    ),
+    (
         "a message from a person of a new kind",
         "workers' events",
         {**RECEIVED, "data": {**EVENTS[EventKind.MESSAGE], "sender": {"jid": "1:x@lid"}}},

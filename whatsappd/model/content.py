@@ -38,6 +38,8 @@ class Content(msgspec.Struct, frozen=True, tag_field="kind", forbid_unknown_fiel
 
 
 class Text(Content, tag="text", frozen=True):
+    """A text message."""
+
     text: Annotated[
         str,
         msgspec.Meta(
@@ -92,7 +94,7 @@ def sendable_from(value: Any, *, field: str = "content") -> Sendable:
         wrong = "is missing" if kind is None else f"{kind!r:.80} cannot be sent"
         raise InvalidParams(f"{field}.kind: {wrong} (accepted: {known})", field=field)
     try:
-        content = msgspec.convert(value, Sendable)
+        content: Sendable = msgspec.convert(value, Sendable)
         msgspec.json.encode(content)
         return content
     except UnicodeEncodeError as error:  # halves of surrogate pairs, which JSON can write

@@ -11,6 +11,7 @@ from whatsappd.api.checking import checked
 from whatsappd.api.messages import SendMessage
 from whatsappd.errors import InvalidParams
 from whatsappd.handlers.messages import _content_of
+from whatsappd.manual.topics import read
 from whatsappd.model.content import (
     MAX_TEXT,
     Receivable,
@@ -104,3 +105,11 @@ def test_a_content_survives_the_wire(content: Receivable) -> None:
 def test_every_kind_has_a_name_of_its_own() -> None:
     assert "text" in kinds_of(Sendable)
     assert len(set(kinds_of(Receivable))) == len(kinds_of(Receivable))
+
+
+def test_the_guides_name_every_kind() -> None:
+    guide = read("events")
+    for kind in kinds_of(Receivable):
+        assert f"| `{kind}` |" in guide, kind
+    sent = read("sending").partition("Kinds that can be sent: ")[2].partition(".")[0]
+    assert sent == ", ".join(f"`{kind}`" for kind in kinds_of(Sendable))
