@@ -17,6 +17,7 @@ from whatsappd.sandbox.phones.pairing import RESTART_REQUIRED
 from whatsappd.sandbox.phones.qr_code import normalise_phone
 from whatsappd.sandbox.protocol.node import Attrs, Node
 from whatsappd.sandbox.server.login import replaced
+from whatsappd.sandbox.server.operation_results import FaultHit
 from whatsappd.sandbox.state.clients import CLOSING_DEADLINE, LAST_WORDS_GRACE, ConnectedClient
 from whatsappd.sandbox.state.switchboard import Switchboard
 
@@ -183,7 +184,7 @@ KINDS = tuple(
 )
 
 
-def apply_fault(control: FaultControl, kind: str, arguments: dict[str, Any]) -> dict[str, Any]:
+def apply_fault(control: FaultControl, kind: str, arguments: dict[str, Any]) -> FaultHit:
     """Call the fault `kind` with named arguments. Returns `{"hit": n}` if it strikes connections.
 
     Raises:

@@ -11,7 +11,7 @@ import socket
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any, TypedDict
+from typing import Any
 
 import trio
 
@@ -31,24 +31,17 @@ from whatsappd.sandbox.server.directory import (
 from whatsappd.sandbox.server.fault_control import FaultControl, apply_fault
 from whatsappd.sandbox.server.listener import accept_clients, open_listener
 from whatsappd.sandbox.server.login import device_removed
+from whatsappd.sandbox.server.operation_results import (
+    Addresses,
+    FaultHit,
+    Unlinked,
+    phone_states,
+)
 from whatsappd.sandbox.server.stanza_handlers import HANDLERS
 from whatsappd.sandbox.server.tcp_channel import TcpChannel
-from whatsappd.sandbox.state.accounts import LinkedDevice, SandboxAccount
+from whatsappd.sandbox.state.accounts import SandboxAccount
 from whatsappd.sandbox.state.database import SandboxDatabase
 from whatsappd.sandbox.state.switchboard import LATENCY_S, Switchboard
-
-
-class Addresses(TypedDict):
-    """The two addresses of an account or a device, as text."""
-
-    jid: str  # the phone-number JID
-    lid: str
-
-
-class Unlinked(TypedDict):
-    """The devices that were unlinked, by their phone-number JIDs."""
-
-    unlinked: list[str]
 
 
 class Sandbox:
@@ -191,7 +184,7 @@ class Sandbox:
         """The faults, as methods."""
         return FaultControl(self.board)
 
-    def fault(self, kind: str, **arguments: Any) -> dict[str, Any]:
+    def fault(self, kind: str, **arguments: Any) -> FaultHit:
         """A fault by its name (`fault_control.KINDS`). Returns `{hit: n}` if it strikes at once.
 
         Raises:
@@ -209,17 +202,7 @@ class Sandbox:
             **board.statistics.as_wire(messages=messages),
             "connections": len(board.clients),
             "faults": board.faults.as_wire(),
-            "phones": {
-                account.phone: {
-                    "jid": str(account.jid),
-                    "lid": str(account.lid),
-                    "name": account.name,
-                    "devices": [
-                        _device_stats(board, device) for device in account.devices.values()
-                    ],
-                }
-                for account in board.registry.accounts
-            },
+            "phones": phone_states(board),
         }
 
     async def wait_until(self, condition: Callable[[], bool]) -> None:
@@ -254,14 +237,3 @@ def _start_client(
     """Serve an accepted connection in a task of its own."""
     connection = ClientConnection(TcpChannel(accepted), board, identity.noise, HANDLERS)
     nursery.start_soon(partial(connection.run, identity.tls, refuse=refuse))
-
-
-def _device_stats(board: Switchboard, device: LinkedDevice) -> dict[str, Any]:
-    client = board.client_of(device)
-    return {
-        "id": device.id,
-        "jid": str(device.jid),
-        "online": client is not None and client.active,
-        "waiting": len(device.queue),
-        "prekeys": len(device.prekeys),
-    }
