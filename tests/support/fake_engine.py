@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from pathlib import Path
 
 import trio
 
+from whatsappd.engines.decode import WorkerEvent
 from whatsappd.engines.port import (
     AttemptEvidence,
     EngineStatus,
@@ -17,10 +18,12 @@ from whatsappd.engines.port import (
 )
 from whatsappd.engines.protocol import (
     AddressesFound,
+    ClientEvent,
     ClientHealth,
     MessageSent,
     SendFate,
     SendRefusal,
+    as_map,
 )
 from whatsappd.engines.worker_process import _first_of
 from whatsappd.errors import WorkerFailed
@@ -51,16 +54,29 @@ class FakeWorker:
     crash: str | None = None
     broken: str | None = None
 
-    def __init__(self, script: Script = acknowledge_all) -> None:
+    def __init__(
+        self, script: Script = acknowledge_all, brings: Sequence[ClientEvent] = ()
+    ) -> None:
         self.script = script
+        self.brings = brings  # when it is opened
         self.sent: list[str] = []
         self.is_gone = False
+        self._opened = trio.Event()
+        self._ended = trio.Event()
 
     async def run(self, on_events: OnEvents) -> str:
-        await trio.sleep_forever()
-        return "never"
+        async def bring() -> None:
+            await self._opened.wait()
+            await on_events([WorkerEvent("acme", event, as_map(event)) for event in self.brings])
 
-    async def open(self, *, taken: int, log_level: str) -> None: ...
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(bring)
+            await self._ended.wait()
+            nursery.cancel_scope.cancel()
+        return "exit code 0"
+
+    async def open(self, *, taken: int, log_level: str) -> None:
+        self._opened.set()
 
     async def send(
         self,
@@ -101,16 +117,20 @@ class FakeWorker:
 
     async def confirm(self, number: int) -> None: ...
 
-    async def shut_down(self, grace: float) -> None: ...
+    async def shut_down(self, grace: float) -> None:
+        self.kill()
 
-    def kill(self) -> None: ...
+    def kill(self) -> None:
+        self.is_gone = True
+        self._ended.set()
 
 
 class FakeEngine:
-    """An `Engine` that has no workers to give, and knows of no attempt."""
+    """An `Engine` that gives these workers, one after the other, and knows of no attempt."""
 
-    def __init__(self, status: EngineStatus | None = None) -> None:
+    def __init__(self, *workers: FakeWorker, status: EngineStatus | None = None) -> None:
         self.status = status or EngineStatus(is_ready=True)
+        self.workers = [*workers]
 
     async def run(self) -> None:
         await trio.sleep_forever()
@@ -118,7 +138,9 @@ class FakeEngine:
     async def start_worker(
         self, company: str, directory: Path, on_refused_call: OnRefusedCall
     ) -> EngineWorker:
-        raise WorkerFailed("there are no workers in this test")
+        if not self.workers:
+            raise WorkerFailed("there are no more workers in this test")
+        return self.workers.pop(0)
 
     async def find_attempts(
         self, directory: Path, secrets: Collection[bytes], *, jid: str | None

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter
-from collections.abc import AsyncIterator, Callable, Collection
-from contextlib import asynccontextmanager
+from collections.abc import Callable, Collection
 from functools import partial
-from weakref import WeakValueDictionary
 
 import structlog
 import trio
@@ -19,19 +16,17 @@ from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
 from whatsappd.rules.binding import QueuedMessages, Standing, bound_account
 from whatsappd.rules.lifecycle import PARKED, start_refusal
-from whatsappd.sessions.dispatcher import Dispatcher
+from whatsappd.sessions.company_tasks import CompanyLocks, CompanyTasks
 from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.sessions.pacing import Pacing, PacingParts
 from whatsappd.sessions.parts import SessionParts
+from whatsappd.sessions.removed_companies import RemovedCompanies
 from whatsappd.sessions.session import CompanySession
 from whatsappd.state_directory import StateDirectory
 from whatsappd.store.port import Removals
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
-
-#: Seconds between attempts to delete what is left of removed companies, while the disk refuses.
-RETRY_REMOVAL_S = 60.0
 
 
 class Pool:
@@ -57,14 +52,13 @@ class Pool:
         self._supervision = supervision
         self._shared_pacing = pacing
         pacing.store.acquaintances.follow(self._touch)
-        self._pacing: dict[str, Pacing] = {}
-        self._sessions: dict[str, CompanySession] = {}
-        self._scopes: dict[str, trio.CancelScope] = {}
-        self._gone: dict[str, trio.Event] = {}
+        self._by_company: dict[str, CompanyTasks] = {}
+        self._locks = CompanyLocks()
+        self._removed = RemovedCompanies(
+            removals, self._locks, exists=self._by_company.__contains__
+        )
         self._nursery: trio.Nursery | None = None  # while `run` is running
         self._is_stopping = False
-        self._is_left = trio.Event()  # something of a removed company
-        self._locks: WeakValueDictionary[str, trio.Lock] = WeakValueDictionary()
 
     async def load(self) -> None:
         """Take up the companies that the database has.
@@ -86,11 +80,12 @@ class Pool:
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
-            nursery.start_soon(self._finish_removals)
+            nursery.start_soon(self._removed.run)
             try:
                 limiter = trio.CapacityLimiter(self._settings.start_parallel)
-                for session in self.sessions():
-                    self._begin_supervising(session)
+                for tasks in self._all():
+                    tasks.begin(nursery)
+                    session = tasks.session
                     if session.wanted and session.state is SessionState.STOPPED:
                         nursery.start_soon(
                             partial(
@@ -104,40 +99,43 @@ class Pool:
             finally:
                 self._nursery = None
 
-    @asynccontextmanager
-    async def _alone(self, company: str) -> AsyncIterator[None]:
-        """One at a time, so that a company is not made twice, or comes back when it is removed."""
-        lock = self._locks.setdefault(company, trio.Lock())
-        async with lock:
-            yield
-
     def get(self, company: str) -> CompanySession:
         """The session of a known company.
 
         Raises:
             UnknownCompany: it was never started, or was removed.
         """
-        session = self._sessions.get(company)
-        if session is None:
+        return self._tasks(company).session
+
+    def sessions(self) -> list[CompanySession]:
+        """All sessions, by company."""
+        return [tasks.session for tasks in self._all()]
+
+    def pacing(self, company: str) -> Pacing:
+        """A company's limits. Raises UnknownCompany."""
+        return self._tasks(company).pacing
+
+    def _tasks(self, company: str) -> CompanyTasks:
+        tasks = self._by_company.get(company)
+        if tasks is None:
             raise UnknownCompany(
                 f"company: {company!r} is unknown; `whatsappctl start {company}` creates it",
                 company=company,
             )
-        return session
+        return tasks
 
-    def sessions(self) -> list[CompanySession]:
-        """All sessions, by company."""
-        return [self._sessions[company] for company in sorted(self._sessions)]
+    def _all(self) -> list[CompanyTasks]:
+        return [self._by_company[company] for company in sorted(self._by_company)]
 
-    def pacing(self, company: str) -> Pacing:
-        """A company's limits. Raises UnknownCompany."""
-        self.get(company)
-        return self._pacing[company]
+    def _is_known(self, session: CompanySession) -> bool:
+        """Whether it is still the session of its company, which was not removed meanwhile."""
+        tasks = self._by_company.get(session.company)
+        return tasks is not None and tasks.session is session
 
     async def shift(self, by_ms: int) -> None:
         """The clock was set by so much; see `sessions.clock_watch`."""
         self._shared_pacing.limiter.shift(by_ms)
-        for pacing in list(self._pacing.values()):
+        for pacing in [tasks.pacing for tasks in self._all()]:
             try:
                 await pacing.shift(by_ms)
             except (StoreFailed, UnknownCompany) as error:
@@ -146,39 +144,40 @@ class Pool:
 
     def limits_changed(self) -> None:
         """The defaults of the limits are other ones now: what waits is looked at again."""
-        for pacing in self._pacing.values():
-            pacing.touch()
+        for tasks in self._by_company.values():
+            tasks.pacing.touch()
 
     def _touch(self, company: str) -> None:
-        if company in self._pacing:
-            self._pacing[company].touch()
+        if company in self._by_company:
+            self._by_company[company].pacing.touch()
 
     def statuses(self, among: Collection[str] | None = None) -> list[SessionStatus]:
         """Of all sessions, or of those of the companies `among` that exist, by company."""
         return [
             self.status(company)
-            for company in sorted(self._sessions)
+            for company in sorted(self._by_company)
             if among is None or company in among
         ]
 
     def count_workers(self) -> int:
         """Sessions that have a process at present."""
-        return sum(session.worker_pid is not None for session in self._sessions.values())
+        return sum(session.worker_pid is not None for session in self.sessions())
 
     def describe(self) -> str:
         """All sessions in one line, for `systemctl status`."""
-        states = Counter(session.state.value for session in self._sessions.values())
+        states = Counter(session.state.value for session in self.sessions())
         if not states:
             return "no companies yet"
         connected = states.pop("connected", 0)
         others = "".join(f", {count} {state}" for state, count in sorted(states.items()))
-        return f"{connected} of {len(self._sessions)} companies connected{others}"
+        return f"{connected} of {len(self._by_company)} companies connected{others}"
 
     def status(self, company: str) -> SessionStatus:
         """Raises UnknownCompany."""
-        return self.get(company).status(
+        tasks = self._tasks(company)
+        return tasks.session.status(
             queued=self._outbox.view.counts(company).get(OutboxState.QUEUED, 0),
-            outreach_paused_until_ms=self._pacing[company].paused_until_ms,
+            outreach_paused_until_ms=tasks.pacing.paused_until_ms,
         )
 
     async def start(
@@ -204,7 +203,7 @@ class Pool:
         """
         return await self._start(
             company,
-            self._sessions.get(company),
+            self.get(company) if company in self._by_company else None,
             take_over=take_over,
             leave=queued if new_account else None,
         )
@@ -224,15 +223,15 @@ class Pool:
         """
         # The wish and the deed belong together, also if whoever asked hangs up meanwhile.
         with trio.CancelScope(shield=True):
-            async with self._alone(company):
-                if known is not None and self._sessions.get(company) is not known:
+            async with self._locks.alone(company):
+                if known is not None and not self._is_known(known):
                     raise _removed_meanwhile(company)
                 if leave is not None and known is not None:
                     await self._leave_account(known, leave)
                 if known is None and company in await self._removals.pending():
                     await self._removals.finish(company)
                 await self._companies.put_wanted(company, True)
-                session = self._sessions.get(company) or await self._add(company)
+                session = known or await self._session(company)
                 await session.start(take_over=take_over)
         return session
 
@@ -268,8 +267,8 @@ class Pool:
         """Stop a session, and remember that; returns when its process is gone."""
         session = self.get(company)
         with trio.CancelScope(shield=True):
-            async with self._alone(company):
-                if self._sessions.get(company) is not session:
+            async with self._locks.alone(company):
+                if not self._is_known(session):
                     raise _removed_meanwhile(company)
                 await session.unwant()
                 await session.begin_stop()
@@ -309,7 +308,7 @@ class Pool:
                 await session.begin_logout()
             else:
                 await session.begin_stop()
-            async with self._alone(company):
+            async with self._locks.alone(company):
                 if self.get(company) is session:
                     await session.unwant()
                     if not was_held:
@@ -333,13 +332,7 @@ class Pool:
         with trio.CancelScope(shield=True):
             await self._remove(session, force=force, note=note)
         # It is none any more. What is left may take a while, and goes whoever waits for it.
-        is_done = False
-        try:
-            await self._finish_removal(company)
-            is_done = True
-        finally:
-            if not is_done:
-                self._is_left.set()
+        await self._removed.finish(company)
 
     async def _remove(
         self, session: CompanySession, *, force: bool, note: AuditNote | None
@@ -357,8 +350,8 @@ class Pool:
                     ) from error
         # Before the others wait for it: they may not be held up by the time that this takes.
         await session.stop()
-        async with self._alone(company):
-            if self._sessions.get(company) is not session:
+        async with self._locks.alone(company):
+            if not self._is_known(session):
                 raise _removed_meanwhile(company)
             await session.begin_stop()  # somebody may have started it meanwhile
             await self._delete(session, note)
@@ -371,44 +364,17 @@ class Pool:
         company of that name is started, or the daemon starts.
         """
         company = session.company
-        self._scopes[company].cancel()
-        await self._gone[company].wait()
+        tasks = self._by_company[company]
+        await tasks.end()
         try:
             await self._abandon_messages(company, "the company was removed")
             await self._removals.begin(company, note)
         except BaseException:
-            self._begin_supervising(session)
+            self._begin(tasks)
             raise
         self._supervision.forget(company)
-        for of_companies in (self._sessions, self._pacing, self._scopes, self._gone):
-            del of_companies[company]
+        del self._by_company[company]
         self._shared_pacing.limiter.forget(company)
-
-    async def _finish_removal(self, company: str) -> None:
-        """Raises StoreFailed: the disk refused something."""
-        async with self._alone(company):
-            if company not in self._sessions:  # else `start` has finished it, and made a new one
-                await self._removals.finish(company)
-        log.info("company_removed", company=company)
-
-    async def _finish_removals(self) -> None:
-        """Finish what the last daemon's end, the disk, or a caller that hung up has cut off."""
-        while True:
-            self._is_left = trio.Event()
-            again_in = math.inf
-            try:
-                pending = await self._removals.pending()
-            except StoreFailed as error:
-                log.error("companies_not_removed", reason=error.message)
-                pending, again_in = [], RETRY_REMOVAL_S
-            for company in pending:
-                try:
-                    await self._finish_removal(company)
-                except StoreFailed as error:  # of one company: the others go nevertheless
-                    log.error("company_not_removed", company=company, reason=error.message)
-                    again_in = RETRY_REMOVAL_S
-            with trio.move_on_after(again_in):
-                await self._is_left.wait()
 
     async def _abandon_messages(self, company: str, reason: str) -> None:
         """What is queued must not go out from another account that gets the same name one day."""
@@ -423,7 +389,7 @@ class Pool:
         """Stop all sessions at once, for the daemon's end: they stay wanted."""
         self._is_stopping = True
         async with trio.open_nursery() as nursery:
-            for session in self._sessions.values():
+            for session in self.sessions():
                 if session.state not in PARKED:
                     nursery.start_soon(partial(session.stop, words="the daemon is stopping"))
 
@@ -432,9 +398,15 @@ class Pool:
 
         What they brought and we did not take is lost.
         """
-        return [session.company for session in self._sessions.values() if session.kill_worker()]
+        return [session.company for session in self.sessions() if session.kill_worker()]
 
-    async def _add(self, company: str) -> CompanySession:
+    async def _session(self, company: str) -> CompanySession:
+        """The session of a company that exists, perhaps since just now."""
+        if company not in self._by_company:
+            await self._add(company)
+        return self.get(company)
+
+    async def _add(self, company: str) -> None:
         known = await self._companies.get(company)
         pacing = Pacing(company, self._shared_pacing)
         await pacing.load()
@@ -444,44 +416,21 @@ class Pool:
             parts=self._parts,
             last_inbound_ms=await self._parts.inbound.last_ms(company),
         )
-        self._pacing[company] = pacing
-        self._sessions[company] = session
-        self._scopes[company] = trio.CancelScope()
-        gone = self._gone[company] = trio.Event()
-        gone.set()
-        self._begin_supervising(session)
-        return session
+        tasks = CompanyTasks(session, pacing, self._parts, self._supervision)
+        self._by_company[company] = tasks
+        self._begin(tasks)
 
-    def _begin_supervising(self, session: CompanySession) -> None:
-        if self._nursery is None:
-            return  # `run` does it, when it begins anew
-        scope = self._scopes[session.company] = trio.CancelScope()
-        gone = self._gone[session.company] = trio.Event()
-        self._nursery.start_soon(self._supervise, session, scope, gone)
-
-    async def _supervise(
-        self, session: CompanySession, scope: trio.CancelScope, gone: trio.Event
-    ) -> None:
-        """Keep a company's two tasks running: an error in one leaves the other alone."""
-        company = session.company
-        dispatcher = Dispatcher(session, self._outbox, self._pacing[company], self._settings)
-        keep = partial(self._supervision.keep, company=company)
-        try:
-            with scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(keep, "dispatcher", dispatcher.run)
-                    await keep("session", session.run)
-        finally:
-            gone.set()
+    def _begin(self, tasks: CompanyTasks) -> None:
+        if self._nursery is not None:  # else `run` does it, when it begins anew
+            tasks.begin(self._nursery)
 
     async def _bring_back(self, session: CompanySession, limiter: trio.CapacityLimiter) -> None:
         """Start a session that was wanted when the last daemon ended."""
         company = session.company
         await trio.sleep(random.random() * self._settings.start_jitter_s)
         async with limiter:
-            async with self._alone(company):
-                is_known = self._sessions.get(company) is session
-                if self._is_stopping or not is_known or not session.wanted:
+            async with self._locks.alone(company):
+                if self._is_stopping or not self._is_known(session) or not session.wanted:
                     return
                 try:
                     await session.start(take_over=False)
@@ -500,7 +449,7 @@ class Pool:
         Takes no longer than the slowest worker may.
         """
         async with trio.open_nursery() as nursery:
-            for session in self._sessions.values():
+            for session in self.sessions():
                 nursery.start_soon(
                     partial(
                         self._supervision.attempt,
@@ -513,7 +462,7 @@ class Pool:
     def children(self) -> set[int]:
         """The pids of the daemon's processes: workers, fork server, sandbox."""
         known = self._foreign_children()
-        known.update(pid for session in self._sessions.values() if (pid := session.worker_pid))
+        known.update(pid for session in self.sessions() if (pid := session.worker_pid))
         engine_pid = self._parts.engine.status.pid
         if engine_pid is not None:
             known.add(engine_pid)

@@ -65,7 +65,7 @@ class World:
             store=store,
             sessions=WatchedSessions(
                 pool=self,  # type: ignore[arg-type]
-                engine=FakeEngine(EngineStatus(pid=1, is_ready=True)),
+                engine=FakeEngine(status=EngineStatus(pid=1, is_ready=True)),
                 limiter=lambda: LimiterHealth("memory"),
             ),
             host=WatchedHost(Path("/"), places=[], log=LogWriter(2)),

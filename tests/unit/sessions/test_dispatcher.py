@@ -263,9 +263,15 @@ async def test_while_the_disk_refuses_an_ack_nothing_is_begun(
         writing, gate = trio.Event(), threading.Event()
 
         async def slowly(write: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
+            entered = threading.Event()
+
+            def hold(_conn: object) -> None:
+                entered.set()
+                gate.wait(PATIENCE)
+
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(here.database.write, lambda _conn: gate.wait(PATIENCE))
-                await trio.sleep(0.05)
+                nursery.start_soon(here.database.write, hold)
+                await trio.to_thread.run_sync(entered.wait)
                 writing.set()
                 return await write(*arguments)
 
@@ -284,7 +290,7 @@ async def test_while_the_disk_refuses_an_ack_nothing_is_begun(
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(here.dispatcher.run)
                 await writing.wait()
-                await trio.sleep(0.05)  # so that the write waits behind the gate
+                await trio.testing.wait_all_tasks_blocked()  # the write waits behind the gate
                 nursery.cancel_scope.cancel()
                 gate.set()
         await here.database.write(lambda _conn: None)

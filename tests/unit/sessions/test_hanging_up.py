@@ -12,18 +12,20 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
-from fake_engine import FakeEngine
+from fake_engine import FakeEngine, FakeWorker
 
+from whatsappd.engines.protocol import ClientConnected
 from whatsappd.errors import UnknownCompany
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.settings import SendLimits
+from whatsappd.model.session import SessionState
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
 from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.pool import Pool
-from whatsappd.sessions.session import CompanySession
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state_directory import StateDirectory
+from whatsappd.store.port import Removals
 from whatsappd.store.sqlite.companies import SqliteCompanies
 from whatsappd.store.sqlite.database import Database, open_database
 from whatsappd.store.sqlite.store import store_in
@@ -31,7 +33,10 @@ from whatsappd.supervision import Supervision
 
 
 class World:
-    def __init__(self, database: Database, companies: SqliteCompanies, pool: Pool) -> None:
+    def __init__(
+        self, database: Database, companies: SqliteCompanies, removals: Removals, pool: Pool
+    ) -> None:
+        self.removals = removals
         self.database = database
         self.companies = companies
         self.pool = pool
@@ -68,7 +73,7 @@ class World:
 
 
 @asynccontextmanager
-async def world(path: Path) -> AsyncIterator[World]:
+async def world(path: Path, *workers: FakeWorker) -> AsyncIterator[World]:
     """A pool that knows one company, which was never started."""
     async with open_database(path / "whatsappd.db") as database:
         store = await store_in(database, StateDirectory(path).company)
@@ -77,7 +82,7 @@ async def world(path: Path) -> AsyncIterator[World]:
         pool = Pool(
             state=StateDirectory(path),
             sessions=SessionParts(
-                engine=FakeEngine(),
+                engine=FakeEngine(*workers),
                 companies=companies,
                 inbound=InboundLog(store.events, store.inbound, retry_s=1),
                 outbox=store.outbox,
@@ -92,7 +97,7 @@ async def world(path: Path) -> AsyncIterator[World]:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(pool.run)
             await trio.testing.wait_all_tasks_blocked()
-            yield World(database, companies, pool)
+            yield World(database, companies, store.removals, pool)
             nursery.cancel_scope.cancel()
 
 
@@ -131,22 +136,23 @@ async def test_a_removal_is_brought_to_its_end(tmp_path: Path) -> None:
         assert await here.companies.all() == []
         # What is left of it goes whoever waits for that.
         with trio.fail_after(10):
-            while await here.pool._removals.pending():
-                await trio.sleep(0.01)
+            while await here.removals.pending():
+                await trio.testing.wait_all_tasks_blocked()
         assert not directory.exists()
 
 
-async def test_a_session_that_was_unlinked_is_not_wanted_any_more(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async def unlinked(_session: CompanySession) -> None: ...
-
-    monkeypatch.setattr(CompanySession, "begin_logout", unlinked)
-    async with world(tmp_path) as here:
-        assert here.pool.get("acme").wanted
+async def test_a_session_that_was_unlinked_is_not_wanted_any_more(tmp_path: Path) -> None:
+    worker = FakeWorker(brings=[ClientConnected("15550100:1@s.whatsapp.net", None, "Ann")])
+    async with world(tmp_path, worker) as here:
+        session = await here.pool.start("acme", take_over=False)
+        with trio.fail_after(10):
+            while session.state is not SessionState.CONNECTED:
+                await session.wait_changed()
+        assert session.wanted
         await here.hang_up(here.pool.logout, "acme")
+        assert session.state in (SessionState.LOGGED_OUT, SessionState.STOPPED)
         assert not (await here.companies.get("acme")).wanted
-        assert not here.pool.get("acme").wanted
+        assert not session.wanted
 
 
 @pytest.mark.parametrize("verb", ["stop", "start", "restart", "configure"])

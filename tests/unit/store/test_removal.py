@@ -7,8 +7,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, NamedTuple, Never
-from weakref import WeakValueDictionary
+from typing import NamedTuple, Never
 
 import pytest
 import trio
@@ -24,7 +23,6 @@ from whatsappd.model.message import NewMessage, OutboxState, Row
 from whatsappd.model.stored_event import EventBounds
 from whatsappd.model.webhook import NewDeadLetter, WebhookConfig, WebhookProgress
 from whatsappd.rules.alerts import AlertChange, AlertKey, AlertRule
-from whatsappd.sessions.pool import Pool
 from whatsappd.store.company_directory import _delete_tree
 from whatsappd.store.port import (
     Acquaintances,
@@ -331,32 +329,6 @@ async def test_what_a_deliverer_still_has_of_it_becomes_no_dead_letter(tmp_path:
         kept = NewDeadLetter(alert.as_wire(), 8, "no")
         await store.webhooks.progress(refused._replace(dead=[kept]))
         assert [each.seq for each in await store.webhooks.dead_letters(webhook.id)] == [alert.seq]
-
-
-async def test_one_that_cannot_be_deleted_holds_up_no_other(tmp_path: Path) -> None:
-    class Stubborn:
-        def __init__(self) -> None:
-            self.left = ["acme", "globex"]
-            self.tried = trio.Event()
-
-        async def pending(self) -> list[str]:
-            return list(self.left)
-
-        async def finish(self, company: str) -> None:
-            if company == "acme":
-                raise StoreFailed("cannot be deleted")
-            self.left.remove(company)
-            self.tried.set()
-
-    removals: Any = Stubborn()
-    pool = Pool.__new__(Pool)
-    pool._removals, pool._sessions, pool._locks = removals, {}, WeakValueDictionary()
-    async with trio.open_nursery() as nursery:
-        nursery.start_soon(pool._finish_removals)
-        with trio.fail_after(5):
-            await removals.tried.wait()
-        nursery.cancel_scope.cancel()
-    assert removals.left == ["acme"]
 
 
 async def test_modes_that_a_worker_gave_its_files_do_not_make_them_stay() -> None:
