@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import ssl
+from itertools import count
 from typing import Any
 
+import pytest
 import trio
 from receivers import running_receiver
 
 from whatsappd.errors import StoreFailed
+from whatsappd.gateway.webhooks import delivery
 from whatsappd.gateway.webhooks.deliverer import DEFAULT_POLICY, ConfirmedTurn, LogFeed
 from whatsappd.gateway.webhooks.delivery import Delivering, Delivery, Recoveries
+from whatsappd.rules.webhook_policy import Policy
 from whatsappd.store.sqlite.webhooks import new_secret
 
 EVENTS = [
@@ -45,27 +49,35 @@ class ScriptedDaemon:
         return sum(report["delivered"] for report in taken)
 
 
+def a_webhook(url: str) -> dict[str, Any]:
+    return {
+        **{"id": "5pk2wczu", "revision": 1, "url": url, "secret": new_secret()},
+        **{"companies": None, "types": None, "allow_private": True, "cursor": 0},
+        **{"failing_since_ms": None, "paused_since_ms": None},
+    }
+
+
+def a_process(daemon: ScriptedDaemon, policy: Policy = DEFAULT_POLICY) -> Delivering:
+    """What a process that delivers has, and that it has the turn."""
+    turn = ConfirmedTurn()
+    turn.confirm(trio.current_time())
+    return Delivering(
+        daemon,  # type: ignore[arg-type]
+        LogFeed(),
+        turn,
+        Recoveries(),
+        policy,
+        ssl.create_default_context(),
+        allow_private=False,
+    )
+
+
 async def deliver(daemon: ScriptedDaemon) -> None:
     """Deliver EVENTS, until the daemon was told of them; then stop."""
     async with running_receiver() as receiver:
-        webhook = {
-            **{"id": "5pk2wczu", "revision": 1, "url": receiver.url, "secret": new_secret()},
-            **{"companies": None, "types": None, "allow_private": True, "cursor": 0},
-            **{"failing_since_ms": None, "paused_since_ms": None},
-        }
-        turn = ConfirmedTurn()
-        turn.confirm(trio.current_time())
-        shared = Delivering(
-            daemon,  # type: ignore[arg-type]
-            LogFeed(),
-            turn,
-            Recoveries(),
-            DEFAULT_POLICY,
-            ssl.create_default_context(),
-            allow_private=False,
-        )
+        delivering = Delivery(a_webhook(receiver.url), a_process(daemon))
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(Delivery(webhook, shared).run)
+            nursery.start_soon(delivering.run)
             await receiver.until(lambda: len(receiver.accepted) == len(EVENTS))
             with trio.fail_after(30):
                 await daemon.was_told.wait()
@@ -84,3 +96,23 @@ async def test_a_report_that_was_refused_is_told_again() -> None:
     daemon.refuses_first = True
     await deliver(daemon)
     assert daemon.counted() == len(EVENTS)
+
+
+async def test_a_clock_that_is_set_does_not_pause_a_webhook(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Only how long the receiver really failed counts; the time of day is for people."""
+    daemon = ScriptedDaemon()
+    daemon.refuses_first = True
+    years = count(0, 10**11)
+    monkeypatch.setattr(delivery, "_now_ms", lambda: next(years))
+    async with running_receiver() as receiver, trio.open_nursery() as nursery:
+        receiver.answer = lambda _event: 500
+        policy = DEFAULT_POLICY._replace(base_ms=1, cap_ms=5, attempts=10_000)
+        nursery.start_soon(Delivery(a_webhook(receiver.url), a_process(daemon, policy)).run)
+        with trio.fail_after(20):
+            while sum(report["failures"] for report in daemon.reports[1:]) < 3:
+                await trio.sleep(0.02)
+        nursery.cancel_scope.cancel()
+    assert daemon.reports[-1]["failing_since_ms"] is not None
+    assert daemon.reports[-1]["paused_since_ms"] is None

@@ -62,8 +62,9 @@ class Policy(NamedTuple):
         """Whether it is time to ask which of the two is ill, the event or the receiver."""
         return failures >= self.attempts
 
-    def should_pause(self, failing_since_ms: int | None, now_ms: int) -> bool:
-        return failing_since_ms is not None and now_ms - failing_since_ms >= self.pause_after_ms
+    def should_pause(self, failing_for_s: float) -> bool:
+        """Whether a receiver that has failed for so many seconds is tried now and then only."""
+        return failing_for_s * 1000 >= self.pause_after_ms
 
 
 #: What a receiver answers when it, and not the event, is in trouble: it is overloaded or away.

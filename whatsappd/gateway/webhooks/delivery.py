@@ -103,7 +103,9 @@ class Delivery:
         self._attempts = trio.CapacityLimiter(CONNECTIONS)
         self._not_before = 0.0  # what the receiver asked for, by trio's clock
         # how the receiver is
-        self._failing_since_ms: int | None = webhook["failing_since_ms"]
+        self._failing_since_ms: int | None = webhook["failing_since_ms"]  # for people
+        # By trio's clock, which nobody sets: a delivery that begins anew counts from then on.
+        self._failing_since = trio.current_time()
         self._paused_since_ms: int | None = webhook["paused_since_ms"]
         self._resumed = trio.Event()
         self._last_success_ms: int | None = None
@@ -290,7 +292,7 @@ class Delivery:
         self._failures += 1
         self._last_error = outcome.error
         if self._failing_since_ms is None:
-            self._failing_since_ms = now
+            self._failing_since_ms, self._failing_since = now, trio.current_time()
         self._log.info(
             "webhook_attempt_failed", seq=event["seq"], attempt=failures, reason=outcome.error
         )
@@ -299,7 +301,8 @@ class Delivery:
         if outcome.status in OVERLOADED:
             # It said that it has too much to do: one request at a time until it takes one.
             self._attempts.total_tokens = 1
-        if self._paused_since_ms is None and self._policy.should_pause(self._failing_since_ms, now):
+        failing_for = trio.current_time() - self._failing_since
+        if self._paused_since_ms is None and self._policy.should_pause(failing_for):
             self._paused_since_ms = now
             self._resumed = trio.Event()
             self._log.warning("webhook_paused", reason=outcome.error)
