@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import ast
+import tomllib
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from whatsappd import __version__
 from whatsappd.api.checking import checked
 from whatsappd.api.declaration import Declaration
 from whatsappd.api.methods import METHODS
@@ -60,3 +62,17 @@ def test_every_argument_of_what_people_call_has_a_meaning() -> None:
         properties = schemas[method.params.__name__].get("properties", {})
         for name, field in properties.items():
             assert "description" in field, (method.name, name)
+
+
+def test_the_version_stands_in_one_place() -> None:
+    root = Path(__file__).parents[3]
+    project = tomllib.loads((root / "pyproject.toml").read_text())
+    assert "version" not in project["project"]
+    assert project["tool"]["hatch"]["version"]["path"] == "whatsappd/__init__.py"
+    stated = [
+        path
+        for room in ("whatsappd", "whatsappctl")
+        for path in (root / room).rglob("*.py")
+        if f'"{__version__}"' in path.read_text()
+    ]
+    assert stated == [root / "whatsappd" / "__init__.py"]
