@@ -13,6 +13,7 @@ from typing import Any
 
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.delivery import OPEN, TOO_LATE, Cause
+from whatsappd.store import outbox_ids
 from whatsappd.store.outbox_counts import OutboxCounts
 from whatsappd.store.sqlite import outbox_rows
 from whatsappd.store.sqlite.database import Database
@@ -98,7 +99,7 @@ def _cancel(writes: OutboxWrites, company: str, reason: str) -> Work:
 def _retain(writes: OutboxWrites, before_ms: int) -> Work:
     """Deletes the finished rows that nothing changed since `before_ms`."""
     # Ids begin with their time, so that old rows are found without an index of their own.
-    first_id = outbox_rows.first_id_at(before_ms)
+    first_id = outbox_ids.first_id_at(before_ms)
 
     def work(conn: sqlite3.Connection, most: int, after: Any) -> Slice:
         # Behind the last one looked at: rows that stay must not be looked at in each slice again.

@@ -16,6 +16,7 @@ from typing import Any, NamedTuple
 from whatsappd.model.jid import LID_SERVER, USER_SERVER
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.outreach_pause import LONGEST_PAUSE_MS
+from whatsappd.store import outbox_ids
 from whatsappd.store.sqlite import outbox_rows
 
 #: No row is postponed for longer; one that seems to be, a clock did that was ahead, and it may go.
@@ -127,9 +128,9 @@ def still_queued(conn: sqlite3.Connection, row_ids: Collection[str], now_ms: int
     found = conn.execute(
         "SELECT id FROM outbox WHERE id IN (SELECT value FROM json_each(?)) AND state = 'queued'"
         " AND (expires_ms IS NULL OR expires_ms > ?)",
-        (json.dumps([outbox_rows.id_as_number(row_id) for row_id in row_ids]), now_ms),
+        (json.dumps([outbox_ids.id_as_number(row_id) for row_id in row_ids]), now_ms),
     )
-    return {outbox_rows.id_as_text(number) for (number,) in found}
+    return {outbox_ids.id_as_text(number) for (number,) in found}
 
 
 def list_rows(

@@ -6,7 +6,6 @@ table's order) and 16 hex digits everywhere else.
 
 from __future__ import annotations
 
-import re
 import sqlite3
 from typing import Any
 
@@ -15,13 +14,11 @@ import msgspec
 from whatsappd.errors import unknown_message
 from whatsappd.model.content import Sendable
 from whatsappd.model.message import OnUncertain, OutboxState, Row
+from whatsappd.store import outbox_ids
 
 COLUMNS = ", ".join(Row._fields)
 _VALUES = ", ".join("?" * len(Row._fields))
 _decoder = msgspec.json.Decoder(Sendable)
-_ID = re.compile(r"[0-9a-f]{16}\Z")
-#: Bits of chance below the milliseconds of an id: room for a million rows in one millisecond.
-_CHANCE_BITS = 20
 
 _SELECT = f"SELECT {COLUMNS} FROM outbox"  # noqa: S608 - our own column names
 SELECT_BY_ID = f"{_SELECT} WHERE id = ?"
@@ -38,33 +35,6 @@ INSERT = (
 )
 
 
-def new_id(last: int, time_ms: int, chance: float) -> int:
-    """An id above `last`: the time, then chance (in [0, 1)).
-
-    Should the clock have gone back, the next number is taken: order matters more than time.
-    """
-    return max(last + 1, (time_ms << _CHANCE_BITS) + int(chance * (1 << (_CHANCE_BITS - 1))))
-
-
-def first_id_at(time_ms: int) -> int:
-    """The smallest id of a row accepted at or after `time_ms`."""
-    return time_ms << _CHANCE_BITS
-
-
-def id_as_text(number: int) -> str:
-    return f"{number:016x}"
-
-
-def id_as_number(row_id: str) -> int:
-    """The number on disk. Raises UnknownMessage if the text is no row's id."""
-    if not _ID.match(row_id):
-        raise unknown_message(row_id)
-    number = int(row_id, 16)
-    if number >= 1 << 63:
-        raise unknown_message(row_id)
-    return number
-
-
 def packed(content: Sendable) -> bytes:
     """A content as it is stored, in UTF-8.
 
@@ -76,7 +46,7 @@ def packed(content: Sendable) -> bytes:
 def as_row(columns: tuple[Any, ...]) -> Row:
     row = Row._make(columns)
     return row._replace(
-        id=id_as_text(columns[0]),
+        id=outbox_ids.id_as_text(columns[0]),
         content=_decoder.decode(row.content),  # type: ignore[arg-type]  # JSON until here
         state=OutboxState(row.state),
         on_uncertain=OnUncertain(row.on_uncertain),
@@ -98,7 +68,7 @@ def find_open(conn: sqlite3.Connection, company: str, chat: str) -> list[Row]:
 
 def get(conn: sqlite3.Connection, row_id: str) -> Row:
     """The row. Raises UnknownMessage."""
-    row = find(conn, SELECT_BY_ID, id_as_number(row_id))
+    row = find(conn, SELECT_BY_ID, outbox_ids.id_as_number(row_id))
     if row is None:
         raise unknown_message(row_id)
     return row

@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Sequence, Set
 from typing import Any
 
 from whatsappd.model.message import OutboxState, Row
+from whatsappd.store import outbox_ids
 from whatsappd.store.outbox_counts import OutboxCounts
 from whatsappd.store.sqlite import outbox_reads, outbox_rows
 from whatsappd.store.sqlite.database import Database
@@ -40,8 +41,8 @@ class SqliteOutboxView:
         after: str | None = None,
         limit: int = 100,
     ) -> Sequence[Row]:
-        before_id = None if before is None else outbox_rows.id_as_number(before)
-        after_id = None if after is None else outbox_rows.id_as_number(after)
+        before_id = None if before is None else outbox_ids.id_as_number(before)
+        after_id = None if after is None else outbox_ids.id_as_number(after)
         among = None
         if company is not None or states is not None:
             among = self._counts.existing(company, states)

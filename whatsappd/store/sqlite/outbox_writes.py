@@ -12,8 +12,7 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from whatsappd.errors import InvalidParams, KeyConflict, QueueFull
-from whatsappd.model.event import OUTBOX_STATE, Draft
+from whatsappd.errors import InvalidParams
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.rules.asked_again import answer_asking
 from whatsappd.rules.delivery import (
@@ -26,7 +25,10 @@ from whatsappd.rules.delivery import (
     next_state,
 )
 from whatsappd.rules.reply_priority import is_reply_to
+from whatsappd.rules.submission import check_repetition, queue_full
+from whatsappd.store import outbox_ids
 from whatsappd.store.outbox_counts import OutboxChange
+from whatsappd.store.outbox_events import outbox_event
 from whatsappd.store.sqlite import aliases, outbox_rows
 from whatsappd.store.sqlite.event_log import SqliteEventLog
 from whatsappd.store.sqlite.outbox_bytes import COUNTED, OutboxBytes
@@ -104,17 +106,12 @@ class OutboxWrites:
             known = self.find(conn, new)
             if known is not None:
                 return known, False
-            raise QueueFull(
-                f"{waiting} messages of {new.company} wait to be sent, and the limit is "
-                f"{queue_limit}: wait until some were sent, or cancel some",
-                queued=waiting,
-                limit=queue_limit,
-            )
+            raise queue_full(new.company, waiting, queue_limit)
         now = self._clock()
-        self._last_id = outbox_rows.new_id(self._last_id, now, random.random())
+        self._last_id = outbox_ids.new_id(self._last_id, now, random.random())
         chat = aliases.account_of(conn, new.company, new.chat, now)
         row = Row(
-            id=outbox_rows.id_as_text(self._last_id),
+            id=outbox_ids.id_as_text(self._last_id),
             company=new.company,
             chat=chat,
             content=new.content,
@@ -137,7 +134,7 @@ class OutboxWrites:
             known = self.find(conn, new)
             assert known is not None
             return known, False
-        self._log.stage([_event(None, "accepted", row)])
+        self._log.stage([outbox_event(None, "accepted", row)])
         self._note(OutboxChange(None, row))
         self._held.check(row)
         return row, True
@@ -147,16 +144,8 @@ class OutboxWrites:
         if new.key is None:
             return None
         known = outbox_rows.find(conn, outbox_rows.SELECT_BY_KEY, new.company, new.key)
-        is_same = known is None or (
-            known.content == new.content and new.chat in (known.recipient, known.chat)
-        )
-        if known is not None and not is_same:
-            raise KeyConflict(
-                f"key {new.key!r:.80} was used for another message ({known.id}): "
-                "give each message a key of its own",
-                key=new.key,
-                id=known.id,
-            )
+        if known is not None:
+            check_repetition(known, new)
         return known
 
     def move(
@@ -186,7 +175,7 @@ class OutboxWrites:
                 **changes,
             },
         )
-        self._log.stage([_event(row.state, str(cause), changed)])
+        self._log.stage([outbox_event(row.state, str(cause), changed)])
         self._note(OutboxChange(row.state, changed))
         return changed
 
@@ -341,7 +330,7 @@ class OutboxWrites:
 
     def _noted(self, row: Row, cause: str) -> Row:
         """Tell of a change that leaves the row in its state."""
-        self._log.stage([_event(row.state, cause, row)])
+        self._log.stage([outbox_event(row.state, cause, row)])
         self._note(OutboxChange(row.state, row))
         return row
 
@@ -408,27 +397,3 @@ def _wrote_ms(conn: sqlite3.Connection, company: str, chat: str) -> int:
         "SELECT wrote_ms FROM contacts WHERE company = ? AND chat = ?", (company, chat)
     ).fetchone()
     return 0 if found is None else int(found[0])
-
-
-def _event(previous: OutboxState | None, cause: str, row: Row) -> Draft:
-    """Of the content only its kind: events are kept and forwarded more widely than messages."""
-    return Draft(
-        row.company,
-        OUTBOX_STATE,
-        {
-            "id": row.id,
-            "key": row.key,
-            "kind": row.content.kind,
-            "chat": row.chat,
-            "asked": row.asked,
-            "state": str(row.state),
-            "previous": None if previous is None else str(previous),
-            "cause": cause,
-            "reason": row.reason,
-            "message_id": row.message_id,
-            "former_message_id": row.former_message_id,
-            "attempts": row.attempts,
-            "not_before_ms": row.not_before_ms,
-            "sent_ms": row.sent_ms,
-        },
-    )

@@ -1,0 +1,141 @@
+"""What the memory twin holds, and its transactions: all of a change, or nothing.
+
+A test tells it to refuse an operation by name (`refuse`), as a full disk would.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from typing import NamedTuple
+
+import trio
+
+from whatsappd.errors import StoreFailed, TooLarge
+from whatsappd.model.consumer import Consumer
+from whatsappd.model.event import MAX_EVENT_BYTES, Draft, Event
+from whatsappd.model.message import Row
+from whatsappd.model.stored_event import StoredEvent
+from whatsappd.rules.alerts import AlertFinding, AlertKey
+from whatsappd.store.outbox_counts import OutboxChange
+from whatsappd.store.port import StoredCompany
+from whatsappd.wire.frames import pack
+
+
+class Attempt(NamedTuple):
+    """The last attempt of a row: its secret, if somebody may still ask for it."""
+
+    secret: bytes | None
+    of_this_boot: bool
+
+
+class EarlyReceipt(NamedTuple):
+    """A receipt for a message that no row knows (yet)."""
+
+    kind: str
+    received_ms: int
+
+
+class KnownPerson(NamedTuple):
+    """Since when a company knows somebody, and when they last wrote; 0: never."""
+
+    since_ms: int
+    wrote_ms: int = 0
+
+
+class MemoryTables:
+    """The tables, by name. Values are never changed in place: a transaction copies the tables."""
+
+    def __init__(self, clock: Callable[[], int]) -> None:
+        self.clock = clock
+        self.rows: dict[str, Row] = {}
+        self.attempts: dict[str, Attempt] = {}
+        self.receipts: dict[tuple[str, str], EarlyReceipt] = {}
+        self.aliases: dict[tuple[str, str], tuple[str, int]] = {}
+        self.events: dict[int, StoredEvent] = {}
+        self.event_times: dict[int, int] = {}
+        self.forgotten: dict[str, int] = {}
+        self.consumers: dict[str, Consumer] = {}
+        self.companies: dict[str, StoredCompany] = {}
+        self.people: dict[tuple[str, str], KnownPerson] = {}
+        self.former_people: dict[tuple[str, str, str], KnownPerson] = {}
+        self.taken: dict[str, tuple[int, int]] = {}
+        self.alerts: dict[AlertKey, AlertFinding] = {}
+        self.audit: dict[int, dict[str, object]] = {}
+        self.last_id = 0
+        self.last_seq = 0
+        self.end = 0
+        #: Why the last write was refused, in words; None once writes are taken again.
+        self.trouble: str | None = None
+        #: Told after each transaction: the changes of rows, and the events that it logged.
+        self.published: list[Callable[[list[OutboxChange], list[StoredEvent]], None]] = []
+        self._changes: list[OutboxChange] = []
+        self._logged: list[StoredEvent] = []
+        self._refused: dict[str, str] = {}
+
+    def refuse(self, operation: str, reason: str = "the disk is full") -> None:
+        """Lets `operation`, such as `accept`, fail with StoreFailed until `take` is called."""
+        self._refused[operation] = reason
+
+    def take(self, operation: str) -> None:
+        """Lets `operation` succeed again."""
+        self._refused.pop(operation, None)
+
+    @asynccontextmanager
+    async def reading(self, operation: str) -> AsyncIterator[None]:
+        """A look at the tables. Raises StoreFailed if the operation is to fail."""
+        await trio.lowlevel.checkpoint()
+        if operation in self._refused:
+            raise StoreFailed(self._refused[operation])
+        yield
+
+    @asynccontextmanager
+    async def writing(self, operation: str) -> AsyncIterator[None]:
+        """A transaction: what happens in it is undone if it raises, and told once it is done.
+
+        The block must not await. Raises StoreFailed if the operation is to fail.
+        """
+        await trio.lowlevel.checkpoint()
+        if operation in self._refused:
+            self.trouble = self._refused[operation]
+            raise StoreFailed(self.trouble)
+        before = {
+            name: dict(value) if isinstance(value, dict) else value
+            for name, value in vars(self).items()
+            if not name.startswith("_") and name not in ("clock", "published")
+        }
+        try:
+            yield
+        except BaseException:
+            vars(self).update(before)
+            self._changes, self._logged = [], []
+            raise
+        self.trouble = None
+        changes, self._changes = self._changes, []
+        logged, self._logged = self._logged, []
+        for publish in self.published:
+            publish(changes, logged)
+
+    def note(self, change: OutboxChange) -> None:
+        """In a transaction: a row has changed."""
+        self._changes.append(change)
+
+    def log(self, *drafts: Draft) -> list[Event]:
+        """In a transaction: logs `drafts`. Raises TooLarge."""
+        made = []
+        for draft in drafts:
+            event = Event(self.last_seq + 1, self.clock(), *draft)
+            packed = pack(event.as_wire())
+            if len(packed) > MAX_EVENT_BYTES:
+                raise TooLarge(
+                    f"an event of type {event.type} has {len(packed)} bytes; "
+                    f"the limit is {MAX_EVENT_BYTES}",
+                    limit=MAX_EVENT_BYTES,
+                )
+            stored = StoredEvent(event.seq, event.company, event.type, self.end, packed)
+            self.events[stored.seq] = stored
+            self.event_times[stored.seq] = event.time_ms
+            self.last_seq, self.end = stored.seq, stored.end
+            self._logged.append(stored)
+            made.append(event)
+        return made
