@@ -137,6 +137,7 @@ ALLOWED: dict[str, set[str]] = {
         *("api", "supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"),
         *("rpc.listener", "shutdown"),  # it makes the gateway's own Unix socket, too
         "manual",  # the guides, which it serves
+        "working_directory",
     },
     "ctl": {
         *("", "errors", "model", "wire", "files", "stdio", "command_runner"),

@@ -294,48 +294,18 @@ def demo(ctx: click.Context, keep: bool, log_level: str) -> None:
         ctx.exit(EXIT_FAILED)
 
 
-@cli.command()
-@click.option(
-    "--bind",
-    default="127.0.0.1:8080",
-    show_default=True,
-    metavar="ADDRESS",
-    help="Where to listen: HOST:PORT, or unix:/PATH.",
-)
-@click.option("--socket", type=_PATH, help="The daemon's socket. Default: as whatsappctl.")
-@click.option("--tls-cert", type=_PATH, metavar="FILE", help="Serve HTTPS: the certificate chain.")
-@click.option("--tls-key", type=_PATH, metavar="FILE", help="And its private key.")
-@click.option("--allow-public", is_flag=True, help="Listen without TLS where others can connect.")
-@click.option("--no-auth", is_flag=True, help="No API keys; on loopback and Unix sockets only.")
-@click.option(
-    "--socket-group",
-    metavar="GROUP",
-    help="Who may connect to unix:/PATH, beside its user: the web server's group. Default: the "
-    "gateway's own.",
-)
-@click.option(
-    "--behind-proxy", is_flag=True, help="Believe X-Forwarded-For, which our own proxy sets."
-)
-@click.option(
-    "--allow-private-webhooks",
-    "private_webhooks",
-    is_flag=True,
-    help="Let all webhooks reach addresses that are not on the Internet: this host, your "
-    "network. Default: only those that were made with --allow-private.",
-)
+class _GatewayCommand(_Command):
+    """Its options are what the gateway's own settings declare; they are loaded when needed."""
+
+    def get_params(self, ctx: click.Context) -> list[click.Parameter]:
+        from whatsappd.gateway.options import click_options
+
+        return [*click_options(), *super().get_params(ctx)]
+
+
+@cli.command(cls=_GatewayCommand)
 @_log_level
-def gateway(
-    bind: str,
-    socket: Path | None,
-    tls_cert: Path | None,
-    tls_key: Path | None,
-    allow_public: bool,
-    no_auth: bool,
-    behind_proxy: bool,
-    private_webhooks: bool,
-    socket_group: str | None,
-    log_level: str,
-) -> None:
+def gateway(log_level: str, **options: Any) -> None:
     """REST, WebSocket and server-sent events for programs elsewhere; a client of the daemon.
 
     \b
@@ -361,22 +331,11 @@ def gateway(
             f"the gateway needs {error.name}: install it with pip install 'whatsappd[gateway]'"
         ) from error
     from whatsappd.confinement.process import keep_memory_private
-    from whatsappd.gateway.settings import GatewaySettings, parse_bind
-    from whatsappd.model.paths import socket_to_reach
-    from whatsappd.working_directory import from_start, leave_starting_directory
+    from whatsappd.gateway.options import settings_from
+    from whatsappd.working_directory import leave_starting_directory
 
     configure_logs(log_level)
-    settings = GatewaySettings(
-        bind=parse_bind(bind),
-        socket=(socket or Path(socket_to_reach())).absolute(),
-        tls_cert=tls_cert and from_start(tls_cert),
-        tls_key=tls_key and from_start(tls_key),
-        allow_public=allow_public,
-        no_auth=no_auth,
-        behind_proxy=behind_proxy,
-        private_webhooks=private_webhooks,
-        socket_group=socket_group,
-    )
+    settings = settings_from(options)
     keep_memory_private()
     leave_starting_directory()
     trio.run(partial(run_gateway, settings, guard=guard))

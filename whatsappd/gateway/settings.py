@@ -1,10 +1,15 @@
-"""Where the gateway listens, and the refusal to do that carelessly. Made by `whatsappd gateway`."""
+"""The gateway's settings, each declared once; and the refusal to listen carelessly.
+
+`whatsappd gateway` has an option for each (`gateway.options`).
+"""
 
 from __future__ import annotations
 
 import ipaddress
 from pathlib import Path
-from typing import NamedTuple
+from typing import Annotated, NamedTuple
+
+from msgspec import Meta, Struct
 
 from whatsappd.errors import InvalidParams
 from whatsappd.gateway.tls import Certificates
@@ -56,23 +61,47 @@ def parse_bind(text: str) -> Bind:
     )
 
 
-class GatewaySettings(NamedTuple):
-    """Of one process.
+def option(words: str, *, metavar: str | None = None, name: str | None = None) -> Meta:
+    """The annotation of a setting: what its option's help says.
 
-    `behind_proxy`: believe the last X-Forwarded-For entry, which our own proxy wrote.
-    `socket_group`: the group that may connect to a Unix socket, by name or number.
-    `private_webhooks`: let every webhook reach addresses that are not on the Internet.
+    Args:
+        metavar: what the help calls its value.
+        name: the option's, if it is not the field's.
     """
+    return Meta(description=words, extra={"metavar": metavar, "name": name})
 
-    bind: Bind
-    socket: Path  # the daemon's
-    tls_cert: Path | None = None
-    tls_key: Path | None = None
-    allow_public: bool = False
-    no_auth: bool = False
-    behind_proxy: bool = False
-    private_webhooks: bool = False
-    socket_group: str | None = None
+
+class GatewaySettings(Struct, frozen=True):
+    """Of one process."""
+
+    bind: Annotated[Bind, option("Where to listen: HOST:PORT, or unix:/PATH.", metavar="ADDRESS")]
+    socket: Annotated[Path, option("The daemon's socket. Default: as whatsappctl.")]
+    tls_cert: Annotated[
+        Path | None, option("Serve HTTPS: the certificate chain.", metavar="FILE")
+    ] = None
+    tls_key: Annotated[Path | None, option("And its private key.", metavar="FILE")] = None
+    allow_public: Annotated[bool, option("Listen without TLS where others can connect.")] = False
+    no_auth: Annotated[bool, option("No API keys; on loopback and Unix sockets only.")] = False
+    socket_group: Annotated[
+        str | None,
+        option(
+            "Who may connect to unix:/PATH, beside its user: the web server's group. Default: the "
+            "gateway's own.",
+            metavar="GROUP",
+        ),
+    ] = None
+    #: Believe the last entry of X-Forwarded-For, which our own proxy wrote.
+    behind_proxy: Annotated[bool, option("Believe X-Forwarded-For, which our own proxy sets.")] = (
+        False
+    )
+    private_webhooks: Annotated[
+        bool,
+        option(
+            "Let all webhooks reach addresses that are not on the Internet: this host, your "
+            "network. Default: only those that were made with --allow-private.",
+            name="--allow-private-webhooks",
+        ),
+    ] = False
 
     @property
     def has_tls(self) -> bool:

@@ -164,7 +164,8 @@ def test_commands_in_sentences_and_tables_exist_too(name: str) -> None:
             while isinstance(command, click.Group) and words and re.match("[a-z]", words[0]):
                 command = command.get_command(context, words.pop(0))
             assert command is not None, node.content
-            options = {name for each in command.params for name in each.opts + each.secondary_opts}
+            params = command.get_params(click.Context(command))
+            options = {name for each in params for name in each.opts + each.secondary_opts}
             shown = {word for word in words if word.startswith("--")} - {"--help", "--json"}
             assert shown <= options, node.content
 
