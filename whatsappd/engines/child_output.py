@@ -1,14 +1,9 @@
-"""What child processes print, as log lines.
-
-neonize, Go and Python's warnings print where they like. Of a worker's stdout and stderr one thing
-has a meaning to the daemon: the line with which a Go runtime ends its process.
-"""
+"""What child processes print, as log lines. An engine may know what some of the lines mean."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 
 import structlog
 import trio
@@ -27,32 +22,45 @@ _PAUSE = 0.01
 #: What a line takes in the log beside its own bytes.
 LINE_COSTS = 100
 
-#: Noise that neonize prints at every start, of no use to anybody.
-_NOISE = ("Press Ctrl+C to exit",)
 _LEVEL = re.compile(r"(DEBUG|INFO|WARNING|ERROR|CRITICAL) (\S+) ")
-#: How Go says that it ends the process. What it quotes came from elsewhere, and is left out.
-_CRASHES = (b"panic: ", b"fatal error: ")
-_CRASH = re.compile(r"(panic|fatal error): .+")
-_QUOTED = re.compile(r"""(["'`]).*\1""")
-MAX_CRASH = 200
 #: A phone number or LID inside an address; its last four digits suffice to tell two apart.
 #: Each match takes all digits, dots and colons there are, so a line is gone through once.
 _DIGITS = re.compile(r"[0-9]++(?:[.:][0-9]++)*+@?")
 _LONG = re.compile(r"[0-9]+([0-9]{4})(?![0-9])")
 
 
+class OutputWatch(Protocol):
+    """Knows what some of a process's lines mean."""
+
+    @property
+    def crash(self) -> str | None:
+        """The process's own words for why it ended itself, if it did."""
+        ...
+
+    def sees(self, line: bytes) -> bool:
+        """Take note of a line, also of one that there is no room for in the log; whether it may
+        be of use to anybody."""
+        ...
+
+
+class PlainOutput:
+    """An `OutputWatch` of processes that say nothing that has a meaning."""
+
+    crash: str | None = None
+
+    def sees(self, line: bytes) -> bool:
+        return True
+
+
 async def log_output(
-    descriptor: int, tags: dict[str, Any], *, on_crash: Callable[[str], None] | None = None
+    descriptor: int, tags: dict[str, Any], watch: OutputWatch | None = None
 ) -> None:
     """Log every line read from `descriptor` until it ends, then close it.
 
     A child that prints more than `WORKER_OUTPUT` allows is not listened to for QUIET seconds. What
     it prints meanwhile is read, slowly, and dropped: nothing of it reaches the log but a count.
-
-    Args:
-        on_crash: told Go's own words for why it ends the process.
     """
-    output = _ChildLines(log.bind(**tags), on_crash)
+    output = _ChildLines(log.bind(**tags), watch or PlainOutput())
     async with trio.lowlevel.FdStream(descriptor) as stream:
         while data := await stream.receive_some(_READ):
             output.take(data)
@@ -64,9 +72,9 @@ async def log_output(
 class _ChildLines:
     """Makes lines of what one child prints, and log lines of those that there is room for."""
 
-    def __init__(self, bound: Any, on_crash: Callable[[str], None] | None) -> None:
+    def __init__(self, bound: Any, watch: OutputWatch) -> None:
         self._log = bound
-        self._on_crash = on_crash
+        self._watch = watch
         self._pace = Pace(WORKER_OUTPUT)
         self._pending = b""
         self._quiet_until: float | None = None
@@ -90,10 +98,7 @@ class _ChildLines:
         self._tell_left_out()
 
     def _line(self, line: bytes) -> None:
-        if self._on_crash is not None and line.startswith(_CRASHES):
-            text = _readable(line)
-            if _CRASH.match(text):
-                self._on_crash(_QUOTED.sub("…", text)[:MAX_CRASH])
+        is_of_use = self._watch.sees(line)
         now = trio.current_time()
         if self._quiet_until is not None:
             if now < self._quiet_until:
@@ -101,7 +106,8 @@ class _ChildLines:
                 return
             self._tell_left_out()
         if self._pace.allows("", now, len(line) + LINE_COSTS):
-            _log_line(self._log, _readable(line))
+            if is_of_use:
+                _log_line(self._log, readable(line))
         else:
             self._left_out = 1
             self._quiet_until = now + QUIET
@@ -114,7 +120,8 @@ class _ChildLines:
         self._quiet_until = None
 
 
-def _readable(line: bytes) -> str:
+def readable(line: bytes) -> str:
+    """A line as text, cut to what a log line may have, with addresses shortened."""
     return _DIGITS.sub(_shortened, line[:MAX_LINE].decode(errors="replace").strip())
 
 
@@ -123,7 +130,7 @@ def _shortened(match: re.Match[str]) -> str:
 
 
 def _log_line(bound: Any, text: str) -> None:
-    if not text or text.startswith(_NOISE):
+    if not text:
         return
     match = _LEVEL.match(text)
     if match is None:

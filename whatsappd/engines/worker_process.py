@@ -18,7 +18,7 @@ import trio
 from whatsappd.clock import steady_ms
 from whatsappd.confinement.resolver import resolver_file
 from whatsappd.confinement.seccomp import RefusedCall
-from whatsappd.engines.child_output import log_output
+from whatsappd.engines.child_output import OutputWatch, PlainOutput, log_output
 from whatsappd.engines.child_process import ChildProcess, ExitStatus, ProcessView
 from whatsappd.engines.confined import Confined
 from whatsappd.engines.decode import WorkerEvent, decode_answer, decode_event, reason_in_error
@@ -82,7 +82,7 @@ class SpawnedProcess(NamedTuple):
     """A worker just forked, and the daemon's ends of what it holds.
 
     `view`: what the kernel tells about it; None: nothing. `listener`: of its refused system calls
-    (`confinement.seccomp`); None: they are not counted.
+    (`confinement.seccomp`); None: they are not counted. `watch`: knows what it prints.
     """
 
     process: ChildProcess
@@ -91,6 +91,7 @@ class SpawnedProcess(NamedTuple):
     confined: Confined = Confined()
     view: ProcessView | None = None
     listener: int | None = None
+    watch: OutputWatch = PlainOutput()
 
 
 class WorkerProcess:
@@ -120,6 +121,7 @@ class WorkerProcess:
         self.started_at_ms = steady_ms()
         self._process = spawned.process
         self._output = spawned.output
+        self._watch = spawned.watch
         self._channel = trio.SocketStream(trio.socket.from_stdlib_socket(spawned.channel))
         self._incoming = spawned.channel  # the same one; see `_receive`
         self._send_lock = trio.Lock()
@@ -131,8 +133,6 @@ class WorkerProcess:
         #: Numbers of its inbound events: the last on disk, and the last that it knows to be.
         self._taken = 0
         self._confirmed = 0
-        #: The first words of the Go runtime that ended it, if one did.
-        self.crash: str | None = None
         #: What it said that no worker says, if that is why it was ended.
         self.broken: str | None = None
         #: Whether what it brought is being taken just now: its answers wait behind that, so their
@@ -279,6 +279,10 @@ class WorkerProcess:
                 raise TimedOut(f"the worker did not answer {method} within {patience_s:g} s")
 
     @property
+    def crash(self) -> str | None:
+        return self._watch.crash
+
+    @property
     def is_gone(self) -> bool:
         """Whether its channel has ended; `run` tells how the process did."""
         return self._closed
@@ -342,7 +346,7 @@ class WorkerProcess:
     ) -> None:
         with trio.CancelScope() as scope:
             task_status.started(scope)
-            await log_output(self._output, tags, on_crash=self._note_crash)
+            await log_output(self._output, tags, self._watch)
 
     async def _answer_refused(self) -> None:
         """Refuse the system calls that its filter does not allow, until it has ended."""
@@ -363,9 +367,6 @@ class WorkerProcess:
                 arguments=[each if each < _LARGEST_SHOWN else "…" for each in refused.arguments],
                 count=count,
             )
-
-    def _note_crash(self, words: str) -> None:
-        self.crash = self.crash or words
 
     async def _read_channel(self, on_events: OnEvents) -> None:
         reader = MessagePackReader()

@@ -1,4 +1,4 @@
-"""Notices that somebody set the wall clock, and sees to it that nothing depends on it.
+"""Notices that the wall clock was set, and moves stored times along with it.
 
 Started by `app`. What the daemon waits for goes by clocks that never jump. What is stored for later
 (when a message expires, or may be tried again) is in the wall clock's time: it is moved along.

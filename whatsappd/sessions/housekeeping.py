@@ -1,4 +1,4 @@
-"""What the store needs now and then: messages whose time passed, and history that is old enough.
+"""Expires messages whose time to live has passed, and deletes old events and messages.
 
 Two tasks for all companies, started by `app`.
 """

@@ -1,4 +1,4 @@
-"""The rows of one look through a company's queue, and which of them may go next.
+"""One look through a company's queue: its rows, and which of them may be sent next.
 
 The dispatcher takes one after the other. Order is kept per chat: a row that may not go yet holds
 back the later ones of its chat, and no others.
@@ -26,9 +26,11 @@ class LookUp(Enum):
 
 
 class SendTurn:
-    """`look_up` tells whether a stranger's address is on WhatsApp; it is asked in its turn only.
+    """Gives the rows of one look at the queue, one after the other, as the limits allow.
 
-    `is_overtaken` tells whether others are to go before what is left.
+    Args of the constructor that ask the dispatcher: `look_up` finds out whether a stranger's
+    address is on WhatsApp, when its row is next; `is_overtaken` tells whether other rows than these
+    are to go first now.
     """
 
     def __init__(
@@ -50,10 +52,13 @@ class SendTurn:
         self._is_overtaken = is_overtaken
 
     async def next(self, *, to_known: bool = False) -> Row | None:
-        """The next row that may go, counted by the limits; None: none of these may now.
+        """The next row that may be sent, already counted by the limits.
+
+        Returns None if none of these rows may be sent now.
 
         Args:
-            to_known: none either if it is the turn of a stranger, who must be looked up first.
+            to_known: return None also if the next row goes to a stranger, whose address must be
+                looked up first.
         """
         while self._rows and not self._is_overtaken():
             row = self._rows[0]

@@ -31,6 +31,7 @@ from whatsappd.engines.neonize.fork.messages import (
     parse_forked_worker,
     parse_hello,
 )
+from whatsappd.engines.neonize.library_output import LibraryOutput
 from whatsappd.engines.port import EngineStatus
 from whatsappd.engines.worker_process import SpawnedProcess
 from whatsappd.errors import Malformed, WorkerFailed
@@ -135,7 +136,7 @@ class ForkServer:
         control = trio.socket.from_stdlib_socket(ours)
         try:
             async with trio.open_nursery() as nursery:
-                nursery.start_soon(log_output, output, {"part": "fork_server"})
+                nursery.start_soon(log_output, output, {"part": "fork_server"}, LibraryOutput())
                 nursery.start_soon(self._introduce, control, process)
                 await process.wait()
                 nursery.cancel_scope.cancel()
@@ -267,7 +268,9 @@ class ForkServer:
         self._take_confined(worker.confined)
         view = ProcessView(*answer.descriptors[: len(VIEW)])
         listener = answer.descriptors[-1] if worker.confined.counted else None
-        return SpawnedProcess(process, channel, output, worker.confined, view, listener)
+        return SpawnedProcess(
+            process, channel, output, worker.confined, view, listener, LibraryOutput()
+        )
 
     def give_up(self) -> None:
         """Kill it, for the daemon's end: whoever waits for a worker is told that there is none."""
