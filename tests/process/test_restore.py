@@ -14,9 +14,11 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from older_database import older_database
 
 from whatsappd.check import _foreign_files
 from whatsappd.errors import AlreadyRunning, BadBackup, BadStateDirectory
+from whatsappd.model.content import Text
 from whatsappd.owner_lock import hold_lock
 from whatsappd.restore import finish_restore, is_cut_off, restore
 from whatsappd.state_directory import REAL, StateDirectory
@@ -31,7 +33,10 @@ from whatsappd.store.backup_archive import (
     padding,
 )
 from whatsappd.store.sqlite.connect import connect_writer
+from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.migrations import migrations
+from whatsappd.store.sqlite.outbox import open_outbox
 
 SCHEMA = migrations()[-1].number
 
@@ -133,6 +138,24 @@ def test_a_bare_database_leaves_the_accounts_alone(
     file.write_bytes(files[DATABASE])
     put_back(state, file)
     assert look(state) == (["new"], ["old"], False)
+
+
+async def test_a_backup_of_an_older_version_has_its_messages_as_contents(
+    state: StateDirectory, tmp_path: Path
+) -> None:
+    file = tmp_path / "backup.db"
+    with older_database(file, 17) as conn:
+        conn.execute("INSERT INTO companies (company, wanted, created_ms) VALUES ('new', 1, 1)")
+        conn.execute(
+            "INSERT INTO outbox (id, company, chat, text, state, attempts, not_before_ms,"
+            " on_uncertain, created_ms, updated_ms, lost_attempts)"
+            " VALUES (1, 'new', '15550100@s.whatsapp.net', 'Grüße', 'sent', 1, 0, 'ask', 1, 1, 0)"
+        )
+    put_back(state, file)
+    async with open_database(state.database) as opened:
+        outbox = await open_outbox(opened, await open_event_log(opened))
+        [row] = await outbox.view.list_rows("new")
+        assert row.content == Text("Grüße")
 
 
 def test_it_refuses_while_a_daemon_runs(

@@ -7,6 +7,7 @@ import sqlite3
 from pathlib import Path
 
 import pytest
+from older_database import older_database
 
 from whatsappd.errors import KeyConflict
 from whatsappd.model.content import MAX_TEXT, Text
@@ -14,7 +15,6 @@ from whatsappd.model.message import NewMessage, OutboxState
 from whatsappd.store.sqlite import outbox_rows
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.event_log import open_event_log
-from whatsappd.store.sqlite.migrations import migrations
 from whatsappd.store.sqlite.outbox import open_outbox
 
 CHAT = "15550100@s.whatsapp.net"
@@ -29,13 +29,7 @@ TEXTS = [
 @pytest.fixture
 def older(path: Path) -> Path:
     """A database of an older version, with a queued row for each text, and one that was sent."""
-    path.touch(0o600)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        for name in ("without_keys", "in_todays_shape"):
-            conn.create_function(name, 1, bytes)
-        for migration in migrations()[:OLDER_SCHEMA]:
-            conn.executescript(migration.sql)
-        conn.execute(f"PRAGMA user_version = {OLDER_SCHEMA}")
+    with older_database(path, OLDER_SCHEMA) as conn:
         conn.execute("INSERT INTO companies (company, wanted, created_ms) VALUES ('acme', 1, 1)")
         for number, text in enumerate([*TEXTS, "was sent"], 1):
             state = "sent" if text == "was sent" else "queued"

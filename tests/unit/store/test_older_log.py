@@ -9,12 +9,12 @@ from typing import Any
 
 import pytest
 from message_shapes import MESSAGE, OLDER_MESSAGE
+from older_database import older_database
 
 from whatsappd.store.sqlite.connect import connect_writer
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.integrity import check
-from whatsappd.store.sqlite.migrations import migrations
 from whatsappd.wire.frames import pack
 
 #: The last schema of versions that logged so.
@@ -30,13 +30,8 @@ LOGGED: list[tuple[str, dict[str, Any]]] = [
 @pytest.fixture
 def older(tmp_path: Path) -> Path:
     path = tmp_path / "whatsappd.db"
-    path.touch(0o600)
-    with contextlib.closing(sqlite3.connect(path, isolation_level=None)) as conn:
-        conn.create_function("without_keys", 1, bytes)
+    with older_database(path, OLDER_SCHEMA) as conn:
         conn.execute("PRAGMA journal_mode = WAL")
-        for migration in migrations()[:OLDER_SCHEMA]:
-            conn.executescript(migration.sql)
-        conn.execute(f"PRAGMA user_version = {OLDER_SCHEMA}")
         position = 0
         for seq, (type_, data) in enumerate(LOGGED, 1):
             event = {"seq": seq, "time_ms": seq, "company": "acme", "type": type_, "data": data}
