@@ -184,7 +184,7 @@ class WebhookInfo(Result):
     paused_since_ms: TimeMs | None
     last_error: str | None
     secret: Annotated[
-        str | UnsetType,
+        str | UnsetType | None,
         Meta(description="Only in the answer to making it or to `rotate_secret`."),
     ] = UNSET
 

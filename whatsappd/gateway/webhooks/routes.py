@@ -47,6 +47,13 @@ def _is_own(asked: RoutedRequest[Any, Any], webhook: WebhookInfo) -> bool:
     return mine is None or (its is not None and mine.issuperset(its))
 
 
+def _shown(webhook: WebhookInfo) -> WebhookInfo:
+    """As REST answers it: `secret` is always there, and null unless it is new."""
+    if webhook.secret is UNSET:
+        webhook.secret = None
+    return webhook
+
+
 async def _own(asked: RoutedRequest[Any, Any]) -> WebhookInfo:
     """The webhook, if the key may deal with it; else there is none."""
     identity = asked.path["webhook_id"]
@@ -72,7 +79,7 @@ def _check_private(asked: RoutedRequest[Any, Any]) -> None:
               answers=OwnWebhooks)  # fmt: skip
 async def list_webhooks(asked: Nothing) -> OwnWebhooks:
     found = await asked.call(api.LIST, NoParams())
-    return OwnWebhooks(webhooks=[each for each in found.webhooks if _is_own(asked, each)])
+    return OwnWebhooks(webhooks=[_shown(each) for each in found.webhooks if _is_own(asked, each)])
 
 
 @routes.route(
@@ -95,7 +102,7 @@ async def create_webhook(asked: RoutedRequest[NoParams, CreateWebhook]) -> HttpA
 
 @routes.route("GET", _ONE, "One webhook", scope=ADMIN, answers=WebhookInfo)
 async def get_webhook(asked: Nothing) -> WebhookInfo:
-    return await _own(asked)
+    return _shown(await _own(asked))
 
 
 @routes.route(
@@ -116,7 +123,7 @@ async def update_webhook(asked: RoutedRequest[NoParams, WebhookChanges]) -> Http
         _check_private(asked)
     changes = msgspec.structs.asdict(body)
     updated = await asked.call(api.UPDATE, api.UpdateWebhook(id=found.id, **changes))
-    return as_json(updated, headers=NOT_KEPT)
+    return as_json(_shown(updated), headers=NOT_KEPT)
 
 
 @routes.route(
