@@ -125,8 +125,16 @@ ALLOWED: dict[str, set[str]] = {
         *("supervision", "logs.writer", *ENGINE, "engines.metrics", "setting", "metric"),
         "state_directory",
     },
+    "daemon_run": {
+        "config",
+        "rpc.listener",
+        "shutdown",
+        "state_directory",
+        "supervision",
+        "systemd",
+    },
     "daemon_socket": {
-        *("shutdown", "supervision", "errors", "handlers", "config", "monitoring", "rpc", "rules"),
+        *("daemon_run", "shutdown", "errors", "handlers", "config", "monitoring", "rpc", "rules"),
         "systemd",
     },
     # Who hears the signals, and sees to it that the process ends.

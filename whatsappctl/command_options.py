@@ -31,6 +31,9 @@ class Seconds(click.FloatRange):
     def __init__(self, *, min_open: bool = False) -> None:
         super().__init__(min=0, min_open=min_open, max=10 * 366 * 24 * 3600)
 
+    def _describe_range(self) -> str:
+        return ""  # in --help: nobody needs to be told of ten years
+
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:

@@ -20,6 +20,7 @@ from msgspec import structs
 from whatsappd import __version__
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
+from whatsappd.daemon_run import DaemonRun
 from whatsappd.daemon_socket import serve
 from whatsappd.engines.child_process import become_subreaper, reap_strays
 from whatsappd.engines.neonize.engine import NeonizeEngine
@@ -45,7 +46,7 @@ from whatsappd.monitoring.watched import (
 )
 from whatsappd.owner_lock import hold_lock
 from whatsappd.restore import finish_restore
-from whatsappd.rpc.listener import Listener, check_path, inherited_listener
+from whatsappd.rpc.listener import check_path, inherited_listener
 from whatsappd.sandbox_process import SandboxHandle, own_sandbox, sandbox_at
 from whatsappd.sessions.clock_watch import ClockWatch
 from whatsappd.sessions.housekeeping import Housekeeping
@@ -61,7 +62,7 @@ from whatsappd.store.port import KeyRing, StoreHealth
 from whatsappd.store.sqlite.backup import SqliteBackups
 from whatsappd.store.sqlite.store import open_sqlite_store
 from whatsappd.supervision import Supervision
-from whatsappd.systemd import Launch, keep_alive, show_stopping, take_launch
+from whatsappd.systemd import keep_alive, show_stopping, take_launch
 
 log = structlog.get_logger()
 
@@ -111,34 +112,26 @@ async def run_daemon(live: LiveSettings, guard: ShutdownGuard) -> None:
                 signals.start_soon(supervision.keep, "reload", reload)
                 watch = partial(supervision.keep, "lock", lock.watch, fatal=(OwnershipLost,))
                 signals.start_soon(watch)
-                await _run_parts(
-                    live,
-                    state,
-                    mode,
-                    launch,
-                    listener,
-                    wishes.stopping,
-                    started,
-                    supervision,
-                    guard,
+                run = DaemonRun(
+                    live=live,
+                    state=state,
+                    mode=mode,
+                    launch=launch,
+                    listener=listener,
+                    guard=guard,
+                    supervision=supervision,
+                    stopping=wishes.stopping,
+                    started_s=started,
                 )
+                await _run_parts(run)
                 signals.cancel_scope.cancel()
     log.info("stopped")
 
 
-async def _run_parts(
-    live: LiveSettings,
-    state: StateDirectory,
-    mode: str,
-    launch: Launch,
-    listener: Listener | None,
-    stopping: trio.Event,
-    started: float,
-    supervision: Supervision,
-    guard: ShutdownGuard,
-) -> None:
-    settings = live.settings
-    notify = launch.notify
+async def _run_parts(run: DaemonRun) -> None:
+    """Open all parts, serve the socket until the daemon is to stop, and close them."""
+    live, state, supervision = run.live, run.state, run.supervision
+    settings, notify = live.settings, run.launch.notify
     session_settings = structs.replace(
         settings.sessions, library_log_level=settings.logs.level.upper()
     )
@@ -216,9 +209,9 @@ async def _run_parts(
         access.use(settings.access)
         parts = ApiParts(
             access=access,
-            mode=mode,
+            mode=run.mode,
             state_dir=state.root,
-            socket=Path(listener.path) if listener else settings.socket.path,
+            socket=Path(run.listener.path) if run.listener else settings.socket.path,
             store=store,
             audit=audit,
             webhook_delivery=webhook_delivery,
@@ -227,11 +220,11 @@ async def _run_parts(
             sandbox=sandbox,
             settings=session_settings,
             backups=SqliteBackups(
-                state.database, state.backups, state.accounts, version=__version__, mode=mode
+                state.database, state.backups, state.accounts, version=__version__, mode=run.mode
             ),
             log_level=partial(_log_level, live),
             health=health,
-            scrape=Scrape(watched, health, mode),
+            scrape=Scrape(watched, health, run.mode),
         )
         keep = supervision.keep
         async with trio.open_nursery() as outer:
@@ -239,17 +232,17 @@ async def _run_parts(
             outer.start_soon(keep, "reaper", partial(reap_strays, pool.children))
             clock_watch = ClockWatch(store.outbox.maintenance.shift, pool.shift)
             _keep_house(outer, supervision, housekeeping, clock_watch, store.keys, audit)
-            if launch.watchdog_s is not None:
+            if run.launch.watchdog_s is not None:
                 trouble = partial(_trouble, store.health, health)
                 outer.start_soon(
-                    keep, "watchdog", partial(keep_alive, notify, launch.watchdog_s, trouble)
+                    keep, "watchdog", partial(keep_alive, notify, run.launch.watchdog_s, trouble)
                 )
             async with trio.open_nursery() as sessions:
                 sessions.start_soon(keep, "pool", pool.run)
                 sessions.start_soon(keep, "monitor", health.run)
-                await serve(live, parts, listener, notify, stopping, started, supervision)
-                sessions.start_soon(show_stopping, notify, guard.within_s, pool.count_workers)
-                await _end_sessions(pool, engine, guard)
+                await serve(run, parts)
+                sessions.start_soon(show_stopping, notify, run.guard.within_s, pool.count_workers)
+                await _end_sessions(pool, engine, run.guard)
                 sessions.cancel_scope.cancel()
             outer.cancel_scope.cancel()
 

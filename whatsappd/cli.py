@@ -211,10 +211,10 @@ def run(sources: Sources) -> None:
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def check(ctx: click.Context, sources: Sources, sample: bool, as_json: bool) -> None:
-    """Show the settings in force, and check the state directory and its databases.
+    """Show the settings; check the state directory.
 
-    Takes the options of `whatsappd run`, changes nothing, and may run beside the daemon. Exit
-    codes: 0 all is well, 1 something is not, 2 the configuration is wrong.
+    Looks at its databases too. Takes the options of `whatsappd run`, changes nothing, and may run
+    beside the daemon. Exit codes: 0 all is well, 1 something is not, 2 the configuration is wrong.
     """
     import json
 
@@ -275,10 +275,10 @@ def restore(sources: Sources, file: Path, dry_run: bool, as_json: bool) -> None:
 @_log_level
 @click.pass_context
 def demo(ctx: click.Context, keep: bool, log_level: str) -> None:
-    """Link two companies and send a message from one to the other, without a phone.
+    """Try all of it, without a phone.
 
-    Starts a daemon with a loopback WhatsApp in a directory of its own, and talks to it as any
-    script would.
+    Links two companies and sends a message from one to the other. It starts a daemon with a
+    loopback WhatsApp in a directory of its own, and talks to it as any script would.
     """
     import trio
 
@@ -306,7 +306,7 @@ class _GatewayCommand(_Command):
 @cli.command(cls=_GatewayCommand)
 @_log_level
 def gateway(log_level: str, **options: Any) -> None:
-    """REST, WebSocket and server-sent events for programs elsewhere; a client of the daemon.
+    """REST, WebSocket and a page, for programs elsewhere.
 
     \b
     whatsappctl keys create "web shop" --scope send

@@ -17,21 +17,20 @@ import structlog
 import trio
 
 from whatsappd.config.access import group_id
-from whatsappd.config.live import LiveSettings
 from whatsappd.config.settings import Settings
+from whatsappd.daemon_run import DaemonRun
 from whatsappd.errors import Denied, Revoked
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.table import ApiParts, build_table
 from whatsappd.monitoring.scrape import Served
-from whatsappd.rpc.listener import Listener, close_listener, open_listener
+from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.own_descendants import DescendantCheck
 from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rpc.server import RpcServer, root_and_this_user, serve_rpc
 from whatsappd.rpc.user_shares import Shares, by_user
 from whatsappd.rules.bounds import Holder
 from whatsappd.shutdown import STOP_WITHIN
-from whatsappd.supervision import Supervision
-from whatsappd.systemd import Notify, show_status
+from whatsappd.systemd import show_status
 
 log = structlog.get_logger()
 
@@ -41,19 +40,11 @@ GATEWAY_USER = "whatsappd-gateway"
 ASK_FOR_USER_EVERY = 1.0
 
 
-async def serve(
-    live: LiveSettings,
-    parts: ApiParts,
-    inherited: Listener | None,
-    notify: Notify,
-    stopping: trio.Event,
-    started: float,
-    supervision: Supervision,
-) -> None:
-    """Serve the socket until `stopping`; then answer what is running, and remove the socket."""
-    settings = live.settings
+async def serve(run: DaemonRun, parts: ApiParts) -> None:
+    """Serve the socket until the daemon is to stop; then answer what is running, and remove it."""
+    settings, notify, supervision = run.live.settings, run.launch.notify, run.supervision
     table, daemon_api, events_api, limits_api = build_table(parts)
-    listener = inherited or open_listener(
+    listener = run.listener or open_listener(
         settings.socket.path,
         mode=settings.socket.mode,
         group=group_id(settings.socket.group) if settings.socket.group else None,
@@ -91,12 +82,12 @@ async def serve(
                     supervision=supervision,
                 )
             )
-            live.follow(lambda changed: _use_rules(parts.access, server, changed))
+            run.live.follow(lambda changed: _use_rules(parts.access, server, changed))
             parts.store.keys.follow(lambda identity: _end_key(server, identity))
             parts.store.keys.follow(lambda _identity: parts.store.webhooks.look_again())
             daemon_api.connections = lambda: server.connections
             parts.scrape.served = Served(server, table, events_api.lags, descent)
-            elapsed_ms = round((time.monotonic() - started) * 1000)
+            elapsed_ms = round((time.monotonic() - run.started_s) * 1000)
             log.info(
                 "ready",
                 socket=listener.path,
@@ -113,7 +104,7 @@ async def serve(
                         "status",
                         partial(show_status, notify, parts.pool.describe, changed),
                     )
-                await stopping.wait()
+                await run.stopping.wait()
                 showing.cancel_scope.cancel()
             log.info("stopping", within_s=STOP_WITHIN)
             notify.stopping()

@@ -69,7 +69,7 @@ def command(
 ) -> None:
     """Follow events as they happen: messages, receipts, state changes. Ctrl-C ends it.
 
-    So does the end of whoever reads it (`| head -1`), at once and with exit code 0.
+    It also ends when the reader of its output has gone away (`| head -1`), with exit code 0.
 
     With --json each event is one line (NDJSON), written in one piece. It can be killed at any
     moment and run again without missing an event. With --consumer, whose place the daemon keeps,

@@ -37,7 +37,11 @@ _LIMIT = click.IntRange(min=0)
     help="First messages an hour: to people never written to or heard from.",
 )
 @click.option("--cold-per-day", type=_LIMIT, metavar="N", help="First messages a day.")
-@click.option("--reset", is_flag=True, help="Give all others the daemon's defaults again.")
+@click.option(
+    "--reset",
+    is_flag=True,
+    help="Give the limits that are not named here the daemon's defaults again.",
+)
 def command(company: str | None, reset: bool, **given: int | None) -> None:
     """Show how fast COMPANY may send, or change it. 0 switches a limit off.
 

@@ -59,9 +59,9 @@ def command() -> None:
     default=50,
     show_default=True,
     metavar="N",
-    help="At most so many.",
+    help="Show at most this many.",
 )
-@click.option("--all", "everything", is_flag=True, help="However many there are.")
+@click.option("--all", "everything", is_flag=True, help="Show all of them.")
 @click.option("--before", metavar="ID", help="Only messages accepted before this one.")
 def list_rows(
     company: str | None, states: tuple[str, ...], limit: int, everything: bool, before: str | None
@@ -184,8 +184,9 @@ def _at(at_ms: int | None) -> str | None:
 @common_options
 @click.argument("ids", nargs=-1, required=True, metavar="ID...")
 def cancel(ids: tuple[str, ...]) -> None:
-    """Cancel messages that are still queued. What is being sent cannot be called back.
+    """Cancel messages that are still queued.
 
+    A message that is being sent cannot be called back.
     Ends with exit code 7 if one of them was not queued any more.
 
     \b
@@ -207,8 +208,9 @@ def cancel(ids: tuple[str, ...]) -> None:
     help="sent: the recipient has it. resend: send it (once more). failed: give it up.",
 )
 def resolve(ids: tuple[str, ...], decision: str) -> None:
-    """Decide about messages that are uncertain: nobody knows whether they were sent.
+    """Decide about messages that are uncertain.
 
+    Nobody knows whether they were sent.
     Look at the phone, or ask the recipient. `resend` may send it twice, `sent` and `failed` send
     nothing.
 

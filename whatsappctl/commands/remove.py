@@ -13,7 +13,9 @@ from whatsappctl.output import print_json, say
 @company_argument()
 @click.option("-y", "--yes", is_flag=True, help="Do not ask.")
 @click.option(
-    "--force", is_flag=True, help="Also when WhatsApp cannot be told that the device is gone."
+    "--force",
+    is_flag=True,
+    help="Remove it although WhatsApp cannot be told: the phone goes on listing the device.",
 )
 def command(company: str, yes: bool, force: bool) -> None:
     """Unlink COMPANY, and delete all that is stored for it.

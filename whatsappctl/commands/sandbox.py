@@ -66,7 +66,10 @@ def info() -> None:
 @click.option("--qr", metavar="TEXT", help="Scan this code, instead of the one COMPANY shows.")
 @click.option("--phone", required=True, metavar="NUMBER", help="The virtual phone that scans.")
 def scan(company: str | None, qr: str | None, phone: str) -> None:
-    """Let a virtual phone scan the QR code that COMPANY shows, or will show in a moment."""
+    """Let a virtual phone scan COMPANY's QR code.
+
+    If none is shown yet, it waits a moment for one.
+    """
     if (company is None) == (qr is None):
         raise click.UsageError("give either COMPANY or --qr")
     if qr is None:
@@ -91,7 +94,7 @@ def scan(company: str | None, qr: str | None, phone: str) -> None:
     help="Another number under which a look-up finds it; may be repeated.",
 )
 def register(phone: str, name: str | None, aliases: tuple[str, ...]) -> None:
-    """Let PHONE exist on the sandbox, so that it can be written to."""
+    """Make a virtual PHONE that can be written to."""
     _print(_ask("sandbox.register", phone=phone, name=name, aliases=list(aliases) or None))
 
 
@@ -100,7 +103,10 @@ def register(phone: str, name: str | None, aliases: tuple[str, ...]) -> None:
 @click.argument("phone")
 @click.option("--device", type=int, metavar="N", help="Only this linked device. Default: all.")
 def unlink(phone: str, device: int | None) -> None:
-    """Unlink devices on PHONE, as its owner does in Settings, Linked devices."""
+    """Unlink devices on PHONE.
+
+    Its owner would do that in Settings, Linked devices.
+    """
     _print(_ask("sandbox.unlink", phone=phone, device=device))
 
 
@@ -109,7 +115,9 @@ def unlink(phone: str, device: int | None) -> None:
 @click.argument("kind")
 @click.argument("arguments", nargs=-1, metavar="[NAME=VALUE]...")
 def fault(kind: str, arguments: tuple[str, ...]) -> None:
-    """Make the sandbox misbehave in the way KIND says. A wrong KIND lists the right ones.
+    """Make the sandbox misbehave in the way KIND says.
+
+    The error for an unknown KIND lists those that there are.
 
     \b
     whatsappctl sandbox fault drop phone=+15550100

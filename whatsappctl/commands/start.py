@@ -45,12 +45,13 @@ class View(Protocol):
 @click.option(
     "--take-over",
     is_flag=True,
-    help="Also when another program has opened this account; that program then loses it.",
+    help="Start although another program has this account open, which is then disconnected.",
 )
 @click.option(
     "--new-account",
     is_flag=True,
-    help="The company is linked with another number from now on. Whom it knows is kept by number.",
+    help="Accept that the company is linked with another number from now on. Whom it has written "
+    "with is remembered for each number.",
 )
 @click.option(
     "--queued",
@@ -58,7 +59,8 @@ class View(Protocol):
     default="cancel",
     show_default=True,
     metavar="cancel|send",
-    help="With --new-account: what becomes of messages that wait, written for the number before.",
+    help="With --new-account: what to do with waiting messages, which were written for the "
+    "previous number.",
 )
 def command(
     company: str, no_wait: bool, timeout: float, take_over: bool, new_account: bool, queued: str

@@ -39,7 +39,12 @@ def _letters(made: Any) -> Any:
 @common_options
 @click.argument("url")
 @_filters
-@click.option("--description", default="", metavar="TEXT", help="Whose receiver it is.")
+@click.option(
+    "--description",
+    default="",
+    metavar="TEXT",
+    help="A note for people, such as whose receiver it is.",
+)
 @click.option("--allow-private", is_flag=True,
               help="Let it reach addresses that are not on the Internet: this host, your "
                    "network; and plain http://.")  # fmt: skip
@@ -54,9 +59,10 @@ def create(
     allow_private: bool,
     after: int | None,
 ) -> None:
-    """Deliver events to URL from now on, and print the secret that signs them.
+    """Deliver events to URL, and print the secret.
 
-    It is shown this once. Without --company and --type, all events are delivered.
+    The secret signs what is delivered, and is shown only once. Without --company and --type, all
+    events are delivered.
     """
     with client() as daemon:
         made = daemon.call(
@@ -209,7 +215,7 @@ def remove(webhook_id: str) -> None:
 @click.argument("webhook_id", metavar="ID")
 @click.pass_context
 def test(ctx: click.Context, webhook_id: str) -> None:
-    """Deliver a `webhook.test` event now, and print the receiver's answer.
+    """Deliver a test event, and print the answer.
 
     Exit code 1: it did not take the event.
     """
@@ -228,10 +234,23 @@ def test(ctx: click.Context, webhook_id: str) -> None:
 @command.command("dead")
 @common_options
 @click.argument("webhook_id", metavar="ID")
-@click.option("--limit", type=click.IntRange(1, 500), default=100, show_default=True)
-@click.option("--after", type=click.IntRange(min=0), default=0, metavar="LETTER")
+@click.option(
+    "--limit",
+    type=click.IntRange(1, 500),
+    default=100,
+    show_default=True,
+    metavar="N",
+    help="Show at most this many.",
+)
+@click.option(
+    "--after",
+    type=click.IntRange(min=0),
+    default=0,
+    metavar="LETTER",
+    help="Only dead letters behind this one.",
+)
 def dead(webhook_id: str, limit: int, after: int) -> None:
-    """Show the events that the receiver refused, while it took others."""
+    """Show its dead letters: events that the receiver refused."""
     with client() as daemon:
         found = daemon.call("webhook.dead_letters", id=webhook_id, limit=limit, after=after)
     if options().json:
