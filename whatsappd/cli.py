@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from whatsappd.config.sources import Sources
 
 #: What the extra `gateway` installs.
-_GATEWAY_NEEDS = ("h11", "wsproto", "httpcore")
+_GATEWAY_NEEDS = ("httpcore",)
 _PATH = click.Path(path_type=Path, dir_okay=True)
 
 

@@ -5,11 +5,7 @@ from __future__ import annotations
 import pytest
 import trio
 import trio.testing
-from wire_client import (
-    ACME,
-    LinkClient,
-    NewClient,
-)
+from wire_client import ACME, LinkClient, NewClient
 
 from whatsappd.errors import SandboxFailed
 from whatsappd.sandbox.protocol.xeddsa import XEdDsaSigner

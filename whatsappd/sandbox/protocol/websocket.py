@@ -79,7 +79,10 @@ class ServerWebSocket:
 
 
 class _FrameRules(Extension):
-    """Looks at each header before wsproto waits for the payload; an extension to wsproto alone."""
+    """Refuses frames by their headers, before wsproto takes the payload.
+
+    wsproto calls it as an extension of the WebSocket; it is never offered to the client.
+    """
 
     name = "whatsappd-frame-rules"
 

@@ -28,6 +28,7 @@ class SandboxGroup:
 
     @property
     def jid(self) -> Jid:
+        """Its address: `120363…@g.us`."""
         return Jid(self.id, GROUP_SERVER)
 
 
