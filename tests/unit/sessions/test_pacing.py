@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator
-from pathlib import Path
 from typing import NamedTuple
 
 import pytest
@@ -14,9 +12,8 @@ from whatsappd.limits.settings import SendLimits
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.sessions.pacing import Pacing, PacingParts
+from whatsappd.store.memory.store import memory_store
 from whatsappd.store.port import Outbox
-from whatsappd.store.sqlite.database import open_database
-from whatsappd.store.sqlite.store import store_in
 
 CHAT = "15550200@s.whatsapp.net"
 LIMITS = SendLimits(per_minute=2, per_phone_per_minute=0, cold_per_hour=0, cold_per_day=0)
@@ -42,16 +39,12 @@ class World(NamedTuple):
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
-    async with open_database(tmp_path / "whatsappd.db") as database:
-        store = await store_in(database, tmp_path.joinpath)
-        await store.companies.put_wanted("acme", True)
-        pacing = Pacing(
-            "acme",
-            PacingParts(MemoryLimiter(), store, lambda: LIMITS),
-        )
-        await pacing.load()
-        yield World(store.outbox, pacing)
+async def world() -> World:
+    store = memory_store()
+    await store.companies.put_wanted("acme", True)
+    pacing = Pacing("acme", PacingParts(MemoryLimiter(), store, lambda: LIMITS))
+    await pacing.load()
+    return World(store.outbox, pacing)
 
 
 async def test_what_is_prepaid_is_counted_each_time(world: World) -> None:
