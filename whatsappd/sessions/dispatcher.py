@@ -102,7 +102,7 @@ class SendingSession(Protocol):
 
 
 class Dispatcher:
-    """Runs beside its session, and hands over whenever that is connected."""
+    """Sends what is queued whenever its session is connected. Runs beside it."""
 
     def __init__(
         self, session: SendingSession, outbox: Outbox, pacing: Pacing, settings: SessionSettings
@@ -139,7 +139,7 @@ class Dispatcher:
                 await trio.sleep(self._settings.retry_store_s)
 
     async def _send_what_is_due(self) -> None:
-        """Send a batch of what may go now; wait if nothing may."""
+        """Send some of what may be sent now; wait if nothing may."""
         seen = _Seen(
             self._outbox.handovers.version(self._company), self._pacing.version, settled_ms()
         )
@@ -161,8 +161,11 @@ class Dispatcher:
         await self._wait_for_turn(None if is_idle else seen)
 
     async def _look(self) -> Sequence[Row]:
-        """What may go now, the oldest first; what passed the limits before it was accepted
-        (`no_queue`) goes before what waits for them, and answers before the rest."""
+        """The rows that may be sent now, the oldest first.
+
+        Rows that the limits counted before they were accepted (`no_queue`) come before those that
+        wait for the limits, and answers come before the rest.
+        """
         await self._pacing.forget_ended()
         self._seen_replies = self._outbox.handovers.replies(self._company)
         prepaid = self._pacing.prepaid_chats
@@ -185,7 +188,7 @@ class Dispatcher:
         return rows
 
     def _is_overtaken(self) -> bool:
-        """Whether others than the rows of the last look are to go next."""
+        """Whether other rows than those of the last look are to be sent next."""
         if self._replies_in_a_row:
             return self._replies_in_a_row >= REPLIES_IN_A_ROW
         return self._outbox.handovers.replies(self._company) != self._seen_replies
@@ -266,7 +269,7 @@ class Dispatcher:
         return LookUp.EXISTS if self._session.can_send else LookUp.ENDED
 
     async def _found(self, row: Row, account: str, lid: str | None) -> LookUp:
-        """Take up that the address of `row` means `account`, which has `lid` beside."""
+        """WhatsApp says that the address of `row` means `account`, whose LID is `lid`."""
         if len(self._looked_up) >= LOOKED_UP:
             self._looked_up.clear()
         self._looked_up[account] = trio.current_time()
@@ -327,7 +330,7 @@ class Dispatcher:
             return None
 
     async def _hand_over(self, handover: Handover) -> Settle:
-        """Let the worker send; what to record then."""
+        """Have the worker send a row; returns what to record about it."""
         row, secret, _ = handover
         outbox = self._outbox
         try:

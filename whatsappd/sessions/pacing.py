@@ -1,4 +1,4 @@
-"""When one company's next message may go: rate limits, and the outreach guard.
+"""When one company's next message may be sent: rate limits, and the outreach guard.
 
 The dispatcher asks before each hand-over and waits as told; `message.send` with `no_queue` asks
 before it accepts. The windows are the limiter's, which may be shared with other daemons.
@@ -76,12 +76,12 @@ class Pacing:
 
     @property
     def paused_until_ms(self) -> int | None:
-        """Until when no first message goes out; None while they may."""
+        """Until when first messages to strangers are paused; None if they are not."""
         return self._pause.until_ms if self._pause.is_on(settled_ms()) else None
 
     @property
     def version(self) -> int:
-        """Grows when verdicts may be other ones than before."""
+        """Grows whenever `check` or `admit` may answer otherwise than before."""
         return self._version
 
     async def wait_changed(self, version: int) -> None:
@@ -102,7 +102,7 @@ class Pacing:
             )
 
     def touch(self) -> None:
-        """Something that verdicts depend on has changed."""
+        """Have whoever waits in `wait_changed` ask again."""
         self._version += 1
         self._changed.set()
         self._changed = trio.Event()
@@ -142,17 +142,17 @@ class Pacing:
         return self.limits
 
     async def strangers(self, chats: Collection[str]) -> set[str]:
-        """Those of `chats` whom a first message would be outreach. Groups never are."""
+        """Those of `chats` that the company never exchanged a message with. Groups never count."""
         people = [chat for chat in chats if parse_jid(chat).server in (USER_SERVER, LID_SERVER)]
         return await self._shared.store.acquaintances.strangers(self.company, people)
 
     @property
     def prepaid_chats(self) -> Set[str]:
-        """The chats to which messages may go that were counted before they were accepted."""
+        """Chats with messages that the limits counted before they were accepted (`no_queue`)."""
         return self._prepaid.keys()
 
     async def prepay(self, chat: str) -> PacingVerdict:
-        """Count a message that is yet to be accepted: its row will pass without counting again.
+        """Count a message before it is accepted: its row is not counted again when it is sent.
 
         Say then which row it became (`accepted`), or that it became none (`refund`).
         """
@@ -163,20 +163,20 @@ class Pacing:
         return verdict
 
     def accepted(self, row: Row) -> None:
-        """A message that was prepaid became `row`, and its passage ends with it."""
+        """A message that was prepaid was accepted as `row`."""
         passages = self._prepaid.get(row.chat, [])
         if None in passages:  # else the dispatcher was faster
             passages[passages.index(None)] = row.id
 
     def refund(self, chat: str) -> None:
-        """Take back the passage of `prepay`; what was counted stays counted."""
+        """A message that was prepaid was not accepted. The limits go on counting it."""
         passages = self._prepaid.get(chat, [])
         if None in passages:
             passages.remove(None)
             self._keep_passages(chat, passages)
 
     async def forget_ended(self) -> None:
-        """Drop the passages of rows that will not go any more: they would let others through.
+        """Forget prepaid rows that will not be sent any more: others would be sent in their place.
 
         Raises:
             StoreFailed: they are as before.
@@ -189,7 +189,7 @@ class Pacing:
             self._keep_passages(chat, [row for row in passages if row not in ended])
 
     def check(self, chat: str, *, is_cold: bool) -> PacingVerdict:
-        """What `admit` would say, as far as this process knows; counts nothing."""
+        """What `admit` would answer, as far as this process knows. Counts nothing."""
         if chat in self._prepaid:
             return GO
         now = settled_ms()

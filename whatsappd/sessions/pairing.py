@@ -35,17 +35,17 @@ class PairingCodes:
         return self._count >= QR_CODES
 
     def begin(self) -> None:
-        """A new attempt, with codes of its own."""
+        """A new attempt begins: forget the codes of the one before."""
         self.code = None
         self._count = 0
 
     def show(self, qr: str, now_ms: int) -> ShownCode:
-        """The next code of the attempt takes the place of the last one."""
+        """Show the next code of this attempt instead of the one before."""
         lifetime = LATER_QR_MS if self._count else FIRST_QR_MS
         self._count += 1
         self.code = ShownCode(qr, now_ms, now_ms + lifetime, self._count)
         return self.code
 
     def hide(self) -> None:
-        """There is nothing to scan any more."""
+        """Show no code any more."""
         self.code = None

@@ -19,20 +19,20 @@ class RestartPolicy:
         self._connected_ms: int | None = None
 
     def forgive(self) -> None:
-        """A person starts the session: what was before counts no more."""
+        """A person starts the session: forget the failures before that."""
         self._attempt = 0
         self._crashes.clear()
 
     def connected(self, at_ms: int) -> None:
-        """A connection that lasts makes the next failure the first one again."""
+        """It is connected; if that lasts `stable_ms`, the next pause is a short one again."""
         self._connected_ms = at_ms
 
     def crashed_too_often(self, at_ms: int) -> bool:
-        """Count a crash; whether it is one too many within the window."""
+        """Count a crash. Returns whether there were too many within the window."""
         return self._crashes.exceeded(at_ms)
 
     def broke_off_too_often(self, at_ms: int) -> bool:
-        """Count an event that ended a worker; whether it is one too many to go on at once."""
+        """Count an event that ended a worker. Returns whether there were too many in the window."""
         return self._broken_off.exceeded(at_ms)
 
     def next_delay_ms(self, at_ms: int) -> int:
