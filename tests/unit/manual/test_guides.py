@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 import shlex
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -13,12 +13,18 @@ import pytest
 from documents import ROOT, Block, blocks, documents
 
 from whatsappctl.cli import cli as whatsappctl
+from whatsappd import errors
 from whatsappd.cli import cli as whatsappd
 from whatsappd.config.load import load
 from whatsappd.config.sources import Sources
 from whatsappd.manual.generated import TABLES, renewed
 from whatsappd.manual.parsed import parse, plain, slug
 from whatsappd.manual.topics import TOPICS, path_of, read
+from whatsappd.model.event import EVENT_TYPES
+from whatsappd.model.message import OutboxState
+from whatsappd.model.session import SessionState
+from whatsappd.rules.alerts import AlertRule
+from whatsappd.rules.webhook_alerts import WebhookAlert
 
 PROGRAMS: dict[str, click.Command] = {"whatsappctl": whatsappctl, "whatsappd": whatsappd}
 #: With two columns of margin and four of indentation this fits into 80.
@@ -83,6 +89,35 @@ def test_code_fits_a_terminal(topic: str) -> None:
     for each in blocks():
         if each.document == f"{topic}.md":
             assert max(map(len, each.text.splitlines())) <= WIDEST_CODE, each.text
+
+
+# --- what there is, is named --------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("guide", "names"),
+    [
+        ("linking", SessionState),
+        ("sending", OutboxState),
+        ("events", sorted(EVENT_TYPES)),
+        ("monitoring", [*AlertRule, *WebhookAlert]),
+    ],
+    ids=["states of sessions", "states of messages", "events", "alerts"],
+)
+def test_a_guide_names_all_that_there_are(guide: str, names: Iterable[str]) -> None:
+    shown = {node.content for node in parse(read(guide)).walk() if node.type == "code_inline"}
+    assert set(map(str, names)) <= shown
+
+
+def test_the_guide_to_commands_names_all_of_them_and_all_exit_codes() -> None:
+    text = read("commands")
+    shown = " ".join(node.content for node in parse(text).walk() if node.type == "code_inline")
+    for program in (whatsappctl, whatsappd):
+        assert isinstance(program, click.Group)
+        for verb in program.list_commands(click.Context(program)):
+            assert re.search(rf"\b{verb}\b", shown), verb
+    codes = {value for name, value in vars(errors).items() if name.startswith("EXIT_")}
+    assert codes <= {int(found) for found in re.findall(r"^\| (\d+) \|", text, re.MULTILINE)}
 
 
 # --- the commands that are shown exist ----------------------------------------------------------
