@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import socket
 import threading
-import time
 from pathlib import Path
 
 import msgpack
@@ -75,7 +74,7 @@ def test_the_environment_names_the_socket(monkeypatch: pytest.MonkeyPatch):
     assert Client().path == "/run/elsewhere.sock"
 
 
-def answering(path: str, *replies: bytes, pause: float = 0.0) -> threading.Thread:
+def answering(path: str, *replies: bytes) -> threading.Thread:
     """A peer that answers each read with the next of `replies`, then hangs up."""
     listening = socket.socket(socket.AF_UNIX)
     listening.bind(path)
@@ -85,7 +84,6 @@ def answering(path: str, *replies: bytes, pause: float = 0.0) -> threading.Threa
         with listening, listening.accept()[0] as sock:
             for reply in replies:
                 sock.recv(65536)
-                time.sleep(pause)
                 sock.sendall(reply)
 
     thread = threading.Thread(target=serve)

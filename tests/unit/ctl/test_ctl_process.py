@@ -10,7 +10,6 @@ import signal
 import subprocess
 import sys
 import threading
-import time
 from pathlib import Path
 from typing import Any
 
@@ -146,11 +145,10 @@ def test_the_package_offers_its_client_lazily():
     assert printed.stdout.strip() == "Client"
 
 
-def batch_daemon(daemon: Daemon, *, slow: float = 0.0) -> None:
+def batch_daemon(daemon: Daemon) -> None:
     rows = itertools.count(1)
 
     def accept(params: Any) -> dict[str, Any]:
-        time.sleep(slow)
         return {
             "id": f"{next(rows):016x}", "company": "acme", "state": "queued", "key": params.key,
             "created_ms": 1 << 60,
@@ -199,15 +197,24 @@ def test_a_batch_on_a_terminal_shows_how_far_it_is(daemon: Daemon, tmp_path: Pat
 def test_a_batch_that_is_interrupted_waits_for_its_answers_and_gives_an_account(
     daemon: Daemon, tmp_path: Path, number: signal.Signals
 ):
-    batch_daemon(daemon, slow=0.002)
+    batch_daemon(daemon)
+    accept = daemon.answers["message.send"]
+    begun, signalled = threading.Event(), threading.Event()
+
+    def hold(params: Any) -> Any:
+        begun.set()
+        assert signalled.wait(20)
+        return accept(params)
+
+    daemon.answers["message.send"] = hold
     arguments = ("send", "acme", "--batch", batch_file(tmp_path, 3000), "--socket", daemon.path)
 
     def body():
         with start(*arguments, "--json") as process:
             # Not by reading its first line: `communicate` would miss what was read ahead with it.
-            while not daemon.called("message.send"):
-                time.sleep(0.01)
+            assert begun.wait(20)
             process.send_signal(number)
+            signalled.set()
             out, err = process.communicate(timeout=20)
             return process.returncode, out.count("\n"), json.loads(err)
 
@@ -221,10 +228,11 @@ def test_a_batch_that_is_interrupted_waits_for_its_answers_and_gives_an_account(
 def test_a_second_signal_does_not_wait_and_counts_what_is_in_doubt(daemon: Daemon, tmp_path: Path):
     batch_daemon(daemon)
     accept = daemon.answers["message.send"]
-    release = threading.Event()
+    hangs, release = threading.Event(), threading.Event()
 
     def hang(params: Any) -> Any:
         if len(daemon.called("message.send")) > 50:
+            hangs.set()
             release.wait(30)
         return accept(params)
 
@@ -234,8 +242,7 @@ def test_a_second_signal_does_not_wait_and_counts_what_is_in_doubt(daemon: Daemo
     def body():
         try:
             with start(*arguments) as process:
-                while len(daemon.called("message.send")) <= 50:
-                    time.sleep(0.01)
+                assert hangs.wait(20)
                 # Two of one kind could merge while the first is pending.
                 process.send_signal(signal.SIGINT)
                 process.send_signal(signal.SIGTERM)
