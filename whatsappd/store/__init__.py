@@ -1,1 +1,1 @@
-"""What must survive: one SQLite database with the outbox, the event log and the companies."""
+"""What must survive: contracts (`port`), their implementations, and what these share."""
