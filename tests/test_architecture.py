@@ -311,7 +311,13 @@ def test_every_room_has_a_rule() -> None:
         ("whatsappctl.commands.send", ["trio", "msgspec", "whatsappd.model.content"]),
         (
             "whatsappd.app",
-            ["neonize", "prometheus_client", "whatsappd.engines.neonize.worker", "google.protobuf"],
+            [
+                "whatsappd.store.memory",
+                "neonize",
+                "prometheus_client",
+                "whatsappd.engines.neonize.worker",
+                "google.protobuf",
+            ],
         ),
     ],
 )
