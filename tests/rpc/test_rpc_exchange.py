@@ -244,6 +244,13 @@ def test_a_result_that_cannot_be_packed_ends_its_request_only(opened: Opened) ->
     assert failed[2]["name"] == "internal"
 
 
+def test_a_result_may_hold_structures_anywhere(opened: Opened) -> None:
+    for result in (Value(value=1), [{"within": Value(value=1)}]):
+        opened.receive(request(1, "test.wait"))
+        opened.finish(result)
+    assert [answer[3] for answer in opened.told()] == [{"value": 1}, [{"within": {"value": 1}}]]
+
+
 def test_an_answer_has_a_largest_size() -> None:
     opened = Opened(Limits(max_message=1000))
     opened.receive(request(1, "test.wait"))

@@ -27,6 +27,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
+from msgspec import Struct
+
 from whatsappd.api.declaration import plain
 from whatsappd.errors import (
     Denied,
@@ -421,15 +423,23 @@ class ServerExchange:
 
     def _pack(self, msgid: int, result: Any) -> bytes:
         try:
-            packed = pack_result(msgid, plain(result))
-        except Malformed as error:
-            raise TypeError(f"the handler's result {error}") from error  # ours, not the caller's
+            # What is plain already need not be copied: a fifth of what a short call costs.
+            packed = pack_result(msgid, plain(result) if isinstance(result, Struct) else result)
+        except Malformed:
+            packed = self._pack_plain(msgid, result)
         if len(packed) > self._limits.max_message:
             raise TooLarge(
                 f"the answer exceeds {self._limits.max_message} bytes: ask for less at a time",
                 limit=self._limits.max_message,
             )
         return packed
+
+    def _pack_plain(self, msgid: int, result: Any) -> bytes:
+        """As `pack_result`, for a result that has structures somewhere within."""
+        try:
+            return pack_result(msgid, plain(result))
+        except Malformed as error:
+            raise TypeError(f"the handler's result {error}") from error  # ours, not the caller's
 
 
 def _pack_failed(method: str, error: WhatsappdError) -> bytes:
