@@ -23,7 +23,7 @@ from whatsappd.gateway.connection import HttpConnection, HttpService
 from whatsappd.gateway.daemon_link import DaemonLink
 from whatsappd.gateway.listener import GuardedListener, GuardedStream, open_socket
 from whatsappd.gateway.settings import GatewaySettings
-from whatsappd.gateway.tls import Certificates
+from whatsappd.gateway.tls import Certificates, certificates_of
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
 from whatsappd.shutdown import GATEWAY_WITHIN, ShutdownGuard, Wishes
 from whatsappd.supervision import Supervision
@@ -60,7 +60,7 @@ async def run_gateway(
         guard = ShutdownGuard(within_s=GATEWAY_WITHIN)
         guard.listen()
     _raise_descriptor_limit()
-    certificates = settings.certificates()
+    certificates = certificates_of(settings)
     link = DaemonLink(settings.socket)
     authenticator = NoAuthentication() if settings.no_auth else authenticate(link)
     app = Application(

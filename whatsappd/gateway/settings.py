@@ -12,7 +12,6 @@ from typing import Annotated, NamedTuple
 from msgspec import Meta, Struct
 
 from whatsappd.errors import InvalidParams
-from whatsappd.gateway.tls import Certificates
 
 DEFAULT_BIND = "127.0.0.1:8080"
 
@@ -137,13 +136,3 @@ class GatewaySettings(Struct, frozen=True):
                 "network between is yours",
                 field="bind",
             )
-
-    def certificates(self) -> Certificates | None:
-        """What TLS shows; None without TLS.
-
-        Raises:
-            InvalidParams: the files cannot be used.
-        """
-        if self.tls_cert is None or self.tls_key is None:
-            return None
-        return Certificates(self.tls_cert, self.tls_key)

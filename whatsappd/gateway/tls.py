@@ -16,6 +16,7 @@ import structlog
 import trio
 
 from whatsappd.errors import InvalidParams
+from whatsappd.gateway.settings import GatewaySettings
 
 log = structlog.get_logger()
 
@@ -51,6 +52,17 @@ class Certificates:
 
     def _read(self) -> tuple[ssl.SSLContext, str]:
         return server_context(self._cert, self._key), _subject(self._cert)
+
+
+def certificates_of(settings: GatewaySettings) -> Certificates | None:
+    """What TLS shows; None without TLS.
+
+    Raises:
+        InvalidParams: the files cannot be used.
+    """
+    if settings.tls_cert is None or settings.tls_key is None:
+        return None
+    return Certificates(settings.tls_cert, settings.tls_key)
 
 
 def server_context(cert: Path, key: Path) -> ssl.SSLContext:
