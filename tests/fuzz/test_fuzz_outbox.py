@@ -53,7 +53,7 @@ class Store:
         async with open_database(self._file) as database:
             self.log: SqliteEventLog = await open_event_log(database, clock=self._clock)
             self.outbox = await open_outbox(database, self.log, clock=self._clock)
-            self.intake = intake_of(self.outbox)
+            self.intake = intake_of(database, self.log, self.outbox)
             self._token = trio.lowlevel.current_trio_token()
             self._closing = trio.Event()
             self._up.set()

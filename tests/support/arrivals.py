@@ -7,14 +7,15 @@ from collections.abc import Sequence
 from whatsappd.model.arrival import Arrival, AskedAgain, Receipt
 from whatsappd.store.port import Inbound
 from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
+from whatsappd.store.sqlite.database import Database
+from whatsappd.store.sqlite.event_log import SqliteEventLog
 from whatsappd.store.sqlite.inbound import SqliteInbound
 from whatsappd.store.sqlite.outbox import SqliteOutbox
 
 
-def intake_of(outbox: SqliteOutbox) -> SqliteInbound:
+def intake_of(database: Database, log: SqliteEventLog, outbox: SqliteOutbox) -> SqliteInbound:
     """An intake beside the outbox, in the same database."""
-    database, writes = outbox.submissions._database, outbox.writes
-    return SqliteInbound(database, writes._log, writes, SqliteAcquaintances(database))
+    return SqliteInbound(database, log, outbox.writes, SqliteAcquaintances(database))
 
 
 async def receive(

@@ -187,7 +187,7 @@ class Dispatcher:
             self._replies_in_a_row = 0
         return rows
 
-    def _is_overtaken(self) -> bool:
+    def is_overtaken(self) -> bool:
         """Whether other rows than those of the last look are to be sent next."""
         if self._replies_in_a_row:
             return self._replies_in_a_row >= REPLIES_IN_A_ROW
@@ -197,10 +197,9 @@ class Dispatcher:
         batch = SendTurn(
             rows,
             await self._pacing.strangers({row.chat for row in rows}),
-            pacing=self._pacing,
-            holds=self._holds,
-            look_up=self._look_up,
-            is_overtaken=self._is_overtaken,
+            self._pacing,
+            self._holds,
+            owner=self,
         )
         while self._session.can_send:
             row = await batch.next()
@@ -241,7 +240,7 @@ class Dispatcher:
             self._session.counters.limiter_waits += 1
             self._session.counters.limiter_wait_s += trio.current_time() - began
 
-    async def _look_up(self, row: Row) -> LookUp:
+    async def look_up(self, row: Row) -> LookUp:
         """Whether a stranger's address is on WhatsApp, and which account it means there.
 
         If nobody has it, its row has failed: writing to numbers that do not exist is what gets

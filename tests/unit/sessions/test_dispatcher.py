@@ -348,19 +348,17 @@ async def test_nobody_is_written_to_without_a_look_up_because_a_window_just_free
         async def admit(self, _chat: str, *, is_cold: bool) -> PacingVerdict:
             raise AssertionError("its turn has not come")
 
-    async def look_up(_row: Row) -> LookUp:
-        raise AssertionError("its turn has not come")
+    class Owner:
+        async def look_up(self, _row: Row) -> LookUp:
+            raise AssertionError("its turn has not come")
+
+        def is_overtaken(self) -> bool:
+            return False
 
     row = Row._make([None] * len(Row._fields))._replace(id="1", chat=CHAT)
     holds = RateHolds()
-    batch = SendTurn(
-        [row],
-        [CHAT],
-        pacing=FreedInBetween(),
-        holds=holds,
-        look_up=look_up,  # type: ignore[arg-type]
-    )
-    assert await batch.next() is None
+    turn = SendTurn([row], [CHAT], FreedInBetween(), holds, Owner())
+    assert await turn.next() is None
     assert holds.chats == {CHAT}
 
 

@@ -1,4 +1,4 @@
-"""Which account a company has, in the database: claims, what existing databases hold, contacts."""
+"""Which account a company has, in the database: claims, old databases, whom it knows with which."""
 
 from __future__ import annotations
 
@@ -64,7 +64,7 @@ async def test_either_identity_of_an_account_is_taken(
     assert (claim.standing, claim.owner) == (Standing.TAKEN, "acme")
 
 
-async def remove(database: Database, contacts: SqliteAcquaintances, company: str) -> None:
+async def remove(database: Database, acquaintances: SqliteAcquaintances, company: str) -> None:
     """Remove a company, as the daemon does."""
     store = await store_in(database, lambda company: Path("/nonexistent") / company)
     removals = store.removals
@@ -110,14 +110,14 @@ async def test_what_waits_keeps_another_number_out_also_after_a_logout(
 async def test_whom_a_company_knows_is_kept_by_account(
     companies: SqliteCompanies, database: Database
 ) -> None:
-    contacts = SqliteAcquaintances(database)
-    companies = SqliteCompanies(database, contacts, now_ms)
+    acquaintances = SqliteAcquaintances(database)
+    companies = SqliteCompanies(database, acquaintances, now_ms)
 
     async def knows() -> bool:
-        return not await contacts.strangers("acme", [FRIEND])
+        return not await acquaintances.strangers("acme", [FRIEND])
 
     await companies.claim_account("acme", OWN)
-    await contacts.add("acme", [FRIEND])
+    await acquaintances.add("acme", [FRIEND])
     assert await knows()
     await companies.leave_account("acme")
     assert not await knows()
@@ -128,7 +128,7 @@ async def test_whom_a_company_knows_is_kept_by_account(
     await companies.claim_account("acme", OWN)
     assert await knows()
     # And it is forgotten with the company.
-    await remove(database, contacts, "acme")
+    await remove(database, acquaintances, "acme")
     await companies.put_wanted("acme", True)
     await companies.claim_account("acme", OWN)
     assert not await knows()

@@ -11,12 +11,12 @@ FRIEND = "15550200@s.whatsapp.net"
 async def test_what_is_remembered_follows_the_disk_also_if_the_caller_hangs_up(
     database: Database, hang_up
 ) -> None:
-    contacts = SqliteAcquaintances(database)
+    acquaintances = SqliteAcquaintances(database)
     told: list[str] = []
-    contacts.follow(told.append)
-    await hang_up(contacts.add, "acme", [FRIEND])
+    acquaintances.follow(told.append)
+    await hang_up(acquaintances.add, "acme", [FRIEND])
     assert told == ["acme"]
-    assert await contacts.strangers("acme", [FRIEND]) == set()
+    assert await acquaintances.strangers("acme", [FRIEND]) == set()
     await database.write(lambda conn: conn.execute("DELETE FROM contacts"))
-    contacts.forget("acme")
-    assert await contacts.strangers("acme", [FRIEND]) == {FRIEND}
+    acquaintances.forget("acme")
+    assert await acquaintances.strangers("acme", [FRIEND]) == {FRIEND}

@@ -38,7 +38,7 @@ async def main():
     async with open_database(Path(sys.argv[1])) as database:
         log = await open_event_log(database)
         outbox = await open_outbox(database, log)
-        intake = intake_of(outbox)
+        intake = intake_of(database, log, outbox)
 
         async def send(sender):
             for index in range(10**9):

@@ -6,6 +6,7 @@ import sqlite3
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 import pytest
 import trio
@@ -22,6 +23,7 @@ from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.model.message import OutboxState as S
 from whatsappd.sessions.handover import give_up_orphans
+from whatsappd.store.port import Inbound
 from whatsappd.store.sqlite import outbox_maintenance, outbox_reads
 from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
 from whatsappd.store.sqlite.backup import copy_database
@@ -40,11 +42,23 @@ async def outbox(database: Database, log: SqliteEventLog, clock) -> SqliteOutbox
     return await open_outbox(database, log, clock=clock)
 
 
+@pytest.fixture
+def intake(database: Database, log: SqliteEventLog, outbox: SqliteOutbox) -> Inbound:
+    return intake_of(database, log, outbox)
+
+
+class Opened(NamedTuple):
+    outbox: SqliteOutbox
+    log: SqliteEventLog
+    intake: Inbound
+
+
 @asynccontextmanager
-async def opened(path: Path, clock) -> AsyncIterator[tuple[SqliteOutbox, SqliteEventLog]]:
+async def opened(path: Path, clock) -> AsyncIterator[Opened]:
     async with open_database(path) as database:
         log = await open_event_log(database, clock=clock)
-        yield await open_outbox(database, log, clock=clock), log
+        outbox = await open_outbox(database, log, clock=clock)
+        yield Opened(outbox, log, intake_of(database, log, outbox))
 
 
 def message(text: str = "hello", **changes) -> NewMessage:
@@ -65,16 +79,6 @@ async def uncertain(outbox: SqliteOutbox, **changes) -> Row:
     return await outbox.handovers.mark_uncertain(row.id, "worker died")
 
 
-async def receipt(
-    outbox: SqliteOutbox, company: str, ids: list[str], kind: str, time_ms: int
-) -> list[Row]:
-    """A receipt arrives; the rows that it changed, in the order of their messages."""
-    before = await outbox.view.list_rows(company, limit=10_000)
-    await receive(intake_of(outbox), company, ids, kind, time_ms)
-    now = [await outbox.view.get(row.id) for row in reversed(before)]
-    return [row for row in now if row not in before]
-
-
 async def recover(outbox: SqliteOutbox) -> Sequence[Row]:
     """What the daemon does at its start about companies that are not to be running."""
     return await give_up_orphans(outbox.handovers, wanted=())
@@ -92,10 +96,10 @@ async def states_told(log: SqliteEventLog, row_id: str) -> list[tuple[str, str]]
 
 
 async def test_an_accepted_message_survives_a_restart(path: Path, clock) -> None:
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         row, is_new = await outbox.submissions.accept(message(key="order-1", expires_ms=5), LIMIT)
         assert is_new
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         assert await outbox.view.get(row.id) == row
         assert row.state is S.QUEUED
         assert (row.key, row.expires_ms, row.created_ms) == ("order-1", 5, clock.now_ms)
@@ -103,12 +107,12 @@ async def test_an_accepted_message_survives_a_restart(path: Path, clock) -> None
 
 
 async def test_ids_are_16_hex_digits_in_the_order_of_acceptance(path: Path, clock) -> None:
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         rows = [await accepted(outbox) for _ in range(20)]
         clock.now_ms += 1
         rows.append(await accepted(outbox))
     clock.now_ms -= 3_600_000  # the host's clock went back
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         rows.append(await accepted(outbox))
         ids = [row.id for row in rows]
         assert ids == sorted(set(ids))
@@ -117,7 +121,7 @@ async def test_ids_are_16_hex_digits_in_the_order_of_acceptance(path: Path, cloc
 
 
 async def test_the_same_key_and_content_is_the_same_row(path: Path, clock) -> None:
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         first, is_new = await outbox.submissions.accept(message(key="k"), LIMIT)
         assert is_new
         # How long to wait and what to do in doubt are no content.
@@ -126,7 +130,7 @@ async def test_the_same_key_and_content_is_the_same_row(path: Path, clock) -> No
         other, is_new = await outbox.submissions.accept(message(key="k", company="globex"), LIMIT)
         assert is_new
         assert other.id != first.id
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         await outbox.handovers.begin(first.id)
         row, is_new = await outbox.submissions.accept(message(key="k"), LIMIT)
         assert not is_new
@@ -182,25 +186,25 @@ async def test_an_ack_and_the_next_begin_are_one_transaction(
 
 
 async def test_a_receipt_that_overtakes_the_ack_is_applied_with_it(path: Path, clock) -> None:
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, _, intake):
         row = await sending(outbox)
-        await receipt(outbox, "acme", ["M1"], "read", 5)
-        await receipt(outbox, "acme", ["M1"], "delivered", 4)
-    async with opened(path, clock) as (outbox, log):  # also over a restart
+        await receive(intake, "acme", ["M1"], "read", 5)
+        await receive(intake, "acme", ["M1"], "delivered", 4)
+    async with opened(path, clock) as (outbox, log, _):  # also over a restart
         row = await outbox.handovers.acknowledge(row.id, "M1", 3)
         assert (row.state, row.sent_ms) == (S.READ, 3)
         assert (await states_told(log, row.id))[2:] == [("acknowledged", "sent"), ("read", "read")]
 
 
 async def test_receipts_for_messages_that_never_were_are_bounded(
-    outbox: SqliteOutbox, database: Database, clock
+    outbox: SqliteOutbox, intake: Inbound, database: Database, clock
 ) -> None:
     """A contact can send them without end; the newest stay, and so do those of other companies."""
-    await receipt(outbox, "beta", ["B"], "read", 1)
+    await receive(intake, "beta", ["B"], "read", 1)
     for number in range(0, 2 * MAX_EARLY_RECEIPTS, 1000):
         clock.now_ms += 1
         ids = [f"3EB0{number + each:08}" for each in range(1000)]
-        await receipt(outbox, "acme", ids, "read", 1)
+        await receive(intake, "acme", ids, "read", 1)
 
     def kept(conn: sqlite3.Connection) -> list[tuple[str, int]]:
         return conn.execute("SELECT company, count(*) FROM receipts GROUP BY company").fetchall()
@@ -214,11 +218,11 @@ async def test_receipts_for_messages_that_never_were_are_bounded(
 
 
 async def test_unknown_receipts_are_kept_for_a_bounded_time(
-    outbox: SqliteOutbox, database: Database, clock
+    outbox: SqliteOutbox, intake: Inbound, database: Database, clock
 ) -> None:
-    await receipt(outbox, "acme", ["old"], "read", 1)
+    await receive(intake, "acme", ["old"], "read", 1)
     clock.now_ms += EARLY_RECEIPT_MS + 1
-    await receipt(outbox, "acme", ["new"], "read", 1)
+    await receive(intake, "acme", ["new"], "read", 1)
     await outbox.maintenance.retain(10**12)
     kept = await database.read(
         lambda conn: conn.execute("SELECT message_id FROM receipts").fetchall()
@@ -230,10 +234,10 @@ async def test_unknown_receipts_are_kept_for_a_bounded_time(
 
 
 async def test_a_row_that_was_being_sent_is_uncertain_after_a_crash(path: Path, clock) -> None:
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         row = await sending(outbox)
         waiting = await accepted(outbox)
-    async with opened(path, clock) as (outbox, log):
+    async with opened(path, clock) as (outbox, log, _):
         (recovered,) = await recover(outbox)
         assert (recovered.id, recovered.state, recovered.lost_attempts) == (row.id, S.UNCERTAIN, 1)
         assert "being sent" in str(recovered.reason)
@@ -244,9 +248,9 @@ async def test_a_row_that_was_being_sent_is_uncertain_after_a_crash(path: Path, 
 
 
 async def test_the_sender_can_choose_a_resend_beforehand(path: Path, clock) -> None:
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         row = await sending(outbox, on_uncertain=OnUncertain.RESEND)
-    async with opened(path, clock) as (outbox, log):
+    async with opened(path, clock) as (outbox, log, _):
         (recovered,) = await recover(outbox)
         assert (recovered.state, recovered.lost_attempts) == (S.QUEUED, 1)
         assert (await states_told(log, row.id))[-2:] == [
@@ -261,7 +265,7 @@ async def test_the_sender_can_choose_a_resend_beforehand(path: Path, clock) -> N
 
 
 async def test_interrupted_attempts_are_told_with_their_secret(path: Path, clock) -> None:
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         row = await accepted(outbox)
         first = await outbox.handovers.begin(row.id)
         await outbox.handovers.postpone(row.id, "later", 0)
@@ -270,7 +274,7 @@ async def test_interrupted_attempts_are_told_with_their_secret(path: Path, clock
         other = await uncertain(outbox, company="globex")
         known = await sending(outbox)
         await outbox.handovers.mark_uncertain(known.id, "timeout", message_id="M1")
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         found = await outbox.handovers.interrupted()
         assert [handover.row.id for handover in found] == [row.id, other.id]
         assert found[0] == second
@@ -323,7 +327,7 @@ async def test_what_waits_in_a_backup_is_not_sent_again_unasked(
         copy_database, database.path, tmp_path / "copy.db", trio.from_thread.check_cancelled
     )
     assert (await outbox.view.get(queued.id)).state is S.QUEUED  # here everything goes on
-    async with opened(tmp_path / "copy.db", clock) as (restored, _log):
+    async with opened(tmp_path / "copy.db", clock) as (restored, *_):
         for row in (queued, underway):
             found = await restored.view.get(row.id)
             assert (found.state, found.lost_attempts) == (S.UNCERTAIN, 1)
@@ -435,7 +439,7 @@ async def test_answers_are_found_among_many_rows_without_looking_at_all(
 
 
 async def test_counts_agree_with_the_disk_after_everything(path: Path, clock) -> None:
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, _, intake):
         for index in range(40):
             row = await accepted(outbox, str(index), company=f"company{index % 3}")
             if index % 2:
@@ -443,11 +447,11 @@ async def test_counts_agree_with_the_disk_after_everything(path: Path, clock) ->
             if index % 4 == 1:
                 await outbox.handovers.acknowledge(row.id, f"M{index}", 1)
             if index % 8 == 1:
-                await receipt(outbox, row.company, [f"M{index}"], "read", 1)
+                await receive(intake, row.company, [f"M{index}"], "read", 1)
             if index % 10 == 0:
                 await outbox.submissions.cancel(row.id)
         before = {company: outbox.view.counts(company) for company in outbox.view.companies()}
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         assert {
             company: outbox.view.counts(company) for company in outbox.view.companies()
         } == before
@@ -456,14 +460,14 @@ async def test_counts_agree_with_the_disk_after_everything(path: Path, clock) ->
 
 async def test_hand_overs_are_remembered_for_the_limits(path: Path, clock) -> None:
     begin = clock.now_ms
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         for index in range(4):
             clock.now_ms = begin + index * 1000
             row = await sending(outbox, chat=f"chat{index}")
             if index == 2:
                 await outbox.handovers.mark_uncertain(row.id, "crash")
         await accepted(outbox)
-    async with opened(path, clock) as (outbox, _):
+    async with opened(path, clock) as (outbox, *_):
         assert await outbox.view.sent_times("acme", begin + 1000) == [
             ("chat1", begin + 1000),
             ("chat2", begin + 2000),

@@ -53,7 +53,7 @@ class Opened(NamedTuple):
     root: Path
     outbox: Outbox
     companies: Companies
-    contacts: Acquaintances
+    acquaintances: Acquaintances
     keys: KeyRing
     webhooks: WebhookStore
     removals: Removals
@@ -187,7 +187,7 @@ async def test_nothing_is_left_but_who_did_what(tmp_path: Path) -> None:
         assert await seen(store, "acme") == []
         assert (await store.log.read(0, 9, companies={"acme"})).gap is None
         assert (await store.log.read(0, 9)).gap is not None
-        assert await store.contacts.strangers("acme", ["15550111@s.whatsapp.net"])
+        assert await store.acquaintances.strangers("acme", ["15550111@s.whatsapp.net"])
         await store.companies.put_wanted("acme", True)
         row, is_new = await store.outbox.submissions.accept(
             new("acme", "another order", "order-0"), 99

@@ -76,7 +76,7 @@ class SqliteAcquaintances:
     def stage_wrote(
         self, conn: sqlite3.Connection, company: str, chats: Collection[str], time_ms: int
     ) -> None:
-        """These contacts wrote, in a function given to `Database.write`; then say `wrote`."""
+        """These people wrote, in a function given to `Database.write`; then say `wrote`."""
         conn.executemany(
             "UPDATE contacts SET wrote_ms = ? WHERE company = ? AND chat = ?",
             [(time_ms, company, chat) for chat in chats],
@@ -118,9 +118,9 @@ class SqliteAcquaintances:
 
 
 def put_away(conn: sqlite3.Connection, company: str, account: str) -> None:
-    """The company leaves `account`, whose contacts wait for its return. Then `forget` the company.
+    """The company leaves `account`, whose acquaintances wait for its return. Then `forget` it.
 
-    Nothing is known of the contacts of the next account, unless it was the company's before.
+    Nothing is known of the acquaintances of the next account, unless it was the company's before.
     """
     conn.execute(
         "INSERT OR REPLACE INTO former_contacts (company, account, chat, since_ms, wrote_ms)"
@@ -131,7 +131,7 @@ def put_away(conn: sqlite3.Connection, company: str, account: str) -> None:
 
 
 def bring_back(conn: sqlite3.Connection, company: str, account: str) -> None:
-    """The company has `account` (again): its contacts are those that it had with it."""
+    """The company has `account` (again): its acquaintances are those that it had with it."""
     conn.execute(
         "INSERT OR REPLACE INTO contacts (company, chat, since_ms, wrote_ms)"
         " SELECT company, chat, since_ms, wrote_ms FROM former_contacts"

@@ -1,9 +1,9 @@
 """Removing a company: all that is kept of it goes, and a new one of its name finds nothing.
 
-Messages with their keys, events, receipts, inbound numbers, contacts, open alerts, dead letters,
-and the company's directory go. So do API keys and webhooks that were for it alone; those that were
-for others too lose it from their lists. The numbers of its events are given to no others: the log's
-numbering has no hole, and readers of all companies are told of a gap.
+Messages with their keys, events, receipts, inbound numbers, acquaintances, open alerts, dead
+letters, and the company's directory go. So do API keys and webhooks that were for it alone; those
+that were for others too lose it from their lists. The numbers of its events are given to no others:
+the log's numbering has no hole, and readers of all companies are told of a gap.
 
 The audit trail stays: it tells who did what, and holds no texts, phone numbers or secrets.
 
@@ -20,7 +20,7 @@ import sqlite3
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from whatsappd.clock import now_ms
 from whatsappd.errors import UnknownWebhook
@@ -45,26 +45,24 @@ _NOT_PLAIN = frozenset(
 )
 
 
+class RemovableParts(NamedTuple):
+    """The parts of the store that hold something of a company in memory, too."""
+
+    log: SqliteEventLog
+    outbox: SqliteOutboxMaintenance
+    acquaintances: SqliteAcquaintances
+    keys: SqliteKeyRing
+    webhooks: SqliteWebhooks
+
+
 class SqliteRemovals:
     """`directory(company)` is where the company's files are."""
 
     def __init__(
-        self,
-        database: Database,
-        *,
-        log: SqliteEventLog,
-        outbox: SqliteOutboxMaintenance,
-        acquaintances: SqliteAcquaintances,
-        keys: SqliteKeyRing,
-        webhooks: SqliteWebhooks,
-        directory: Callable[[str], Path],
+        self, database: Database, parts: RemovableParts, directory: Callable[[str], Path]
     ) -> None:
         self._database = database
-        self._log = log
-        self._outbox = outbox
-        self._acquaintances = acquaintances
-        self._keys = keys
-        self._webhooks = webhooks
+        self._parts = parts
         self._directory = directory
 
     async def pending(self) -> list[str]:
@@ -83,8 +81,8 @@ class SqliteRemovals:
             return delete_only_for(conn, company)
 
         def tell(revoked: list[str]) -> None:
-            self._keys.deleted(revoked)
-            self._webhooks.look_again()
+            self._parts.keys.deleted(revoked)
+            self._parts.webhooks.look_again()
 
         await self._database.write(write, tell)
 
@@ -97,12 +95,12 @@ class SqliteRemovals:
         await self._end_webhooks(company)
         for table, columns in (await self._database.read(_plain_tables)).items():
             await in_slices(self._database, _of_table(table, columns, company))
-        await self._outbox.erase(company)
+        await self._parts.outbox.erase(company)
         newest = await self._database.read(partial(_newest_event, company=company))
         # After all that may log something of it.
-        await self._log.erase(company)
+        await self._parts.log.erase(company)
         # Whoever delivers has read some of it, and would go on trying as long as it takes.
-        await self._webhooks.read_anew(newest)
+        await self._parts.webhooks.read_anew(newest)
         # Those that came meanwhile. From now on none comes any more: see `dead_letters.insert`.
         await in_slices(self._database, _dead_letters(company))
 
@@ -110,32 +108,34 @@ class SqliteRemovals:
             conn.execute("DELETE FROM removals WHERE company = ?", (company,))
 
         def forget(_done: None) -> None:
-            self._acquaintances.forget(company)
-            self._outbox.forget(company)
+            self._parts.acquaintances.forget(company)
+            self._parts.outbox.forget(company)
 
         await self._database.write(write, forget)
         await self._database.fold()
 
     async def _narrow_keys(self, company: str) -> None:
-        for key in await self._keys.list_all():
+        for key in await self._parts.keys.list_all():
             if key.companies is None or company not in key.companies:
                 continue
             left = tuple(each for each in key.companies if each != company)
             if left:
-                await self._keys.narrow(key.id, left)
+                await self._parts.keys.narrow(key.id, left)
             else:  # made since `begin`
-                await self._keys.revoke(key.id)
+                await self._parts.keys.revoke(key.id)
 
     async def _end_webhooks(self, company: str) -> None:
-        for webhook in await self._webhooks.all():
+        for webhook in await self._parts.webhooks.all():
             wanted = webhook.wanted.companies
             if wanted is None or company not in wanted:
                 continue
             try:
                 if len(wanted) == 1:
-                    await self._webhooks.remove(webhook.id)
+                    await self._parts.webhooks.remove(webhook.id)
                 else:
-                    await self._webhooks.update(webhook.id, partial(_without, company=company))
+                    await self._parts.webhooks.update(
+                        webhook.id, partial(_without, company=company)
+                    )
             except UnknownWebhook:
                 continue  # somebody else removed it meanwhile
 

@@ -21,7 +21,7 @@ from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.inbound import SqliteInbound
 from whatsappd.store.sqlite.keys import open_keys
 from whatsappd.store.sqlite.outbox import open_outbox
-from whatsappd.store.sqlite.removal import SqliteRemovals
+from whatsappd.store.sqlite.removal import RemovableParts, SqliteRemovals
 from whatsappd.store.sqlite.webhooks import SqliteWebhooks
 
 
@@ -70,11 +70,7 @@ async def store_in(
         webhooks=webhooks,
         removals=SqliteRemovals(
             database,
-            log=events,
-            outbox=outbox.maintenance,
-            acquaintances=acquaintances,
-            keys=keys,
-            webhooks=webhooks,
-            directory=directory,
+            RemovableParts(events, outbox.maintenance, acquaintances, keys, webhooks),
+            directory,
         ),
     )
