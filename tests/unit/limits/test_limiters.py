@@ -14,9 +14,6 @@ from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import Limiter, LimitKey
 from whatsappd.rules.sliding_window import SlidingWindow
 
-# coredis 6.9 leaves in-memory streams unclosed when a connection attempt fails.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
-
 NOW = 1_700_000_000_000
 MINUTE = 60_000
 

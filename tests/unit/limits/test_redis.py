@@ -18,9 +18,6 @@ pytest.importorskip("coredis", reason="the extra `redis` is not installed")
 from whatsappd.limits.redis import RedisLimiter, open_redis_limiter
 from whatsappd.model.redis_address import parse_redis_url
 
-# coredis 6.9 leaves in-memory streams unclosed when a connection attempt fails.
-pytestmark = pytest.mark.filterwarnings("ignore:Unclosed <MemoryObject:ResourceWarning")
-
 NOW = 1_700_000_000_000
 KEY = LimitKey("acme", 10, 60_000)
 
