@@ -52,9 +52,9 @@ from whatsappd.sessions.clock_watch import ClockWatch
 from whatsappd.sessions.housekeeping import Housekeeping
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
-from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.pool import Pool
-from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard, Wishes
+from whatsappd.sessions.session_parts import SessionParts
+from whatsappd.shutdown import CLOSE_WITHIN, ShutdownGuard, SignalRequests
 from whatsappd.signals import reload_whenever_asked
 from whatsappd.state_directory import REAL, SANDBOX, Place, StateDirectory
 from whatsappd.store.audit_trail import AuditTrail
@@ -105,10 +105,10 @@ async def run_daemon(live: LiveSettings, guard: ShutdownGuard) -> None:
         supervision = Supervision()
         with trio.CancelScope() as hurry:
             async with trio.open_nursery() as signals:
-                wishes = Wishes(hurry)
-                listen = partial(guard.signals, wishes.take)
+                requests = SignalRequests(hurry)
+                listen = partial(guard.signals, requests.take)
                 signals.start_soon(supervision.keep, "signals", listen)
-                reload = partial(reload_whenever_asked, wishes, live, launch.notify)
+                reload = partial(reload_whenever_asked, requests, live, launch.notify)
                 signals.start_soon(supervision.keep, "reload", reload)
                 watch = partial(supervision.keep, "lock", lock.watch, fatal=(OwnershipLost,))
                 signals.start_soon(watch)
@@ -120,7 +120,7 @@ async def run_daemon(live: LiveSettings, guard: ShutdownGuard) -> None:
                     listener=listener,
                     guard=guard,
                     supervision=supervision,
-                    stopping=wishes.stopping,
+                    stopping=requests.stopping,
                     started_s=started,
                 )
                 await _run_parts(run)

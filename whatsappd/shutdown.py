@@ -1,8 +1,8 @@
-"""The end of a daemon or gateway: who hears SIGTERM, and who sees to it that it is gone in time.
+"""Receives the signals that stop a daemon or gateway, and kills the process if it is too slow.
 
-A thread of its own takes the signals and counts the seconds, so that neither an event loop that
-stands still nor a disk that hangs keeps a process from being told, or from ending. Made by `cli`
-before anything else; `app` and `gateway.run` act on what it hears.
+A thread of its own receives the signals and counts the seconds, so that the process ends in time
+even if its event loop or its disk hangs. `cli` makes the `ShutdownGuard` before anything else;
+`app` and `gateway.run` act on the signals.
 """
 
 from __future__ import annotations
@@ -43,15 +43,21 @@ HEARD = frozenset({signal.SIGTERM, signal.SIGINT, signal.SIGHUP})
 _END = frozenset({signal.SIGTERM, signal.SIGINT})
 
 
-class Wishes:
-    """What signals asked for so far."""
+class SignalRequests:
+    """What the signals have asked for: to stop, to stop at once, or to reload the settings.
+
+    Args:
+        hurry: is cancelled by a second SIGTERM or SIGINT.
+    """
 
     def __init__(self, hurry: trio.CancelScope) -> None:
+        #: Set by the first SIGTERM or SIGINT.
         self.stopping = trio.Event()
         self._hurry = hurry
         self._reload = trio.Event()
 
     def take(self, number: signal.Signals) -> None:
+        """Note a signal."""
         if number == signal.SIGHUP:
             self._reload.set()
         elif self.stopping.is_set():
@@ -60,8 +66,8 @@ class Wishes:
         else:
             self.stopping.set()
 
-    async def reload(self) -> None:
-        """Wait until a reload is asked for; several that come meanwhile are one."""
+    async def wait_for_reload(self) -> None:
+        """Wait for SIGHUP. Several that arrive before this is called again count as one."""
         await self._reload.wait()
         self._reload = trio.Event()
 

@@ -1,6 +1,6 @@
-"""What SIGHUP means to a running daemon: settings to read again.
+"""Reads the daemon's settings again when it gets SIGHUP.
 
-Called by `app`; `shutdown` hears them.
+Started by `app`; `shutdown` receives the signals.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import trio
 from whatsappd.config.live import LiveSettings
 from whatsappd.config.load import load
 from whatsappd.errors import BadConfiguration
-from whatsappd.shutdown import Wishes
+from whatsappd.shutdown import SignalRequests
 from whatsappd.systemd import Notify
 
 log = structlog.get_logger()
@@ -20,11 +20,17 @@ log = structlog.get_logger()
 RELOAD_WITHIN = 30.0
 
 
-async def reload_whenever_asked(wishes: Wishes, live: LiveSettings, notify: Notify) -> None:
-    """Read the settings again for each SIGHUP, until cancelled."""
+async def reload_whenever_asked(
+    requests: SignalRequests, live: LiveSettings, notify: Notify
+) -> None:
+    """Read the settings again for each SIGHUP, until cancelled.
+
+    If the new settings are wrong or cannot be read in time, the old ones stay in force, and the log
+    says why.
+    """
     while True:
-        await wishes.reload()
-        if wishes.stopping.is_set():
+        await requests.wait_for_reload()
+        if requests.stopping.is_set():
             continue
         notify.reloading()
         try:
@@ -34,7 +40,7 @@ async def reload_whenever_asked(wishes: Wishes, live: LiveSettings, notify: Noti
             reason = f"reading it takes longer than {RELOAD_WITHIN:g} s: what is its directory on?"
             log.error("configuration_not_reloaded", reason=reason)
         except Exception as error:
-            # Whatever is wrong with the file or its way, what is in force stays.
+            # The settings in force stay, whatever went wrong.
             log.error("configuration_not_reloaded", reason=f"{type(error).__name__}: {error}")
             raise
         finally:
@@ -42,7 +48,7 @@ async def reload_whenever_asked(wishes: Wishes, live: LiveSettings, notify: Noti
 
 
 async def _take_settings(live: LiveSettings) -> None:
-    """Read the settings again; wrong ones change nothing."""
+    """Read the settings and use them; if they are wrong, log that and keep the old ones."""
     try:
         # In a thread: looking up users and groups may wait for a directory service.
         configuration = await trio.to_thread.run_sync(load, live.sources, abandon_on_cancel=True)

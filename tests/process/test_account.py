@@ -7,7 +7,7 @@ from session_world import World
 
 from whatsappd.clock import now_ms
 from whatsappd.model.session import SessionState
-from whatsappd.rules.binding import BoundAccount
+from whatsappd.rules.account_binding import BoundAccount
 from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
 from whatsappd.store.sqlite.companies import SqliteCompanies
 from whatsappd.store.sqlite.database import Database

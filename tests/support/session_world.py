@@ -22,8 +22,8 @@ from whatsappd.engines.protocol import WorkerMethod
 from whatsappd.engines.worker_process import SpawnedProcess, WorkerProcess
 from whatsappd.errors import InvalidParams, WhatsappdError, WorkerFailed
 from whatsappd.sessions.inbound import InboundLog
-from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.session import CompanySession
+from whatsappd.sessions.session_parts import SessionParts
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.port import EventLog, Outbox
 from whatsappd.store.sqlite.database import Database

@@ -10,7 +10,7 @@ from whatsappd.api.declaration import Concerns, Declaration, Examples, NoParams,
 from whatsappd.api.types import CompanyId, OneCompany, TimeMs
 from whatsappd.limits.settings import MAX_LIMIT
 from whatsappd.model.session import SessionState
-from whatsappd.rules.binding import QueuedMessages
+from whatsappd.rules.account_binding import QueuedMessages
 
 #: `limits.settings.check_limit` checks it, and words the complaint.
 Limit = Annotated[int, Meta(extra_json_schema={"minimum": 0, "maximum": MAX_LIMIT})]

@@ -25,7 +25,7 @@ from whatsappd.gateway.listener import GuardedListener, GuardedStream, open_sock
 from whatsappd.gateway.settings import GatewaySettings
 from whatsappd.gateway.tls import Certificates, certificates_of
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
-from whatsappd.shutdown import GATEWAY_WITHIN, ShutdownGuard, Wishes
+from whatsappd.shutdown import GATEWAY_WITHIN, ShutdownGuard, SignalRequests
 from whatsappd.supervision import Supervision
 
 log = structlog.get_logger()
@@ -71,11 +71,11 @@ async def run_gateway(
     service = HttpService(app, app.stopping, settings.behind_proxy)
     supervision: Supervision = app.supervision
     hurry = trio.CancelScope()
-    wishes = Wishes(hurry)
+    requests = SignalRequests(hurry)
     async with GuardedListener(listening) as listener, trio.open_nursery() as linking:
         link.report(listener.report)
-        linking.start_soon(guard.signals, wishes.take)
-        linking.start_soon(supervision.keep, "reload", partial(_reload, wishes, certificates))
+        linking.start_soon(guard.signals, requests.take)
+        linking.start_soon(supervision.keep, "reload", partial(_reload, requests, certificates))
         linking.start_soon(supervision.keep, "link", link.run)
         deliver = partial(run_deliverer, settings.socket, allow_private=settings.private_webhooks)
         linking.start_soon(supervision.keep, "deliverer", deliver)
@@ -91,17 +91,17 @@ async def run_gateway(
                 )
                 _settle_memory()
                 task_status.started(port)
-                await wishes.stopping.wait()
+                await requests.stopping.wait()
                 log.info("gateway_stopping", within_s=STOP_WITHIN)
                 app.stopping.set()
         linking.cancel_scope.cancel()
     log.info("gateway_stopped")
 
 
-async def _reload(wishes: Wishes, certificates: Certificates | None) -> None:
+async def _reload(requests: SignalRequests, certificates: Certificates | None) -> None:
     """Read the certificate anew for each SIGHUP, until cancelled."""
     while True:
-        await wishes.reload()
+        await requests.wait_for_reload()
         if certificates is None:
             log.info("nothing_to_reload", reason="there is no certificate")
         else:

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 
 class SessionState(StrEnum):
-    """The states of DESIGN's lifecycle; `rules.lifecycle` has the table of transitions."""
+    """The states of a session; `rules.lifecycle` has the table of transitions."""
 
     STOPPED = "stopped"
     STARTING = "starting"
@@ -25,7 +25,11 @@ class SessionState(StrEnum):
 
 
 class SessionStatus(NamedTuple):
-    """A snapshot of one session, as `session.status` answers it. Times are epoch milliseconds."""
+    """A snapshot of one session, which `session.status` answers. Times are epoch milliseconds.
+
+    `CompanySession.status` fills it in. `api.sessions.SessionInfo` declares the same fields for
+    callers, so a new one has to be added in these three places.
+    """
 
     company: str
     wanted: bool  # whether it should be running: survives restarts

@@ -10,7 +10,7 @@ The outbox asks it before each change of a row. Rules:
    row `sent` or `delivered` even while it is queued for the next one.
 4. Receipts only move forward: delivered, read, played.
 5. Only a message that nobody is known to have goes back from `sent` to `queued`, and once only: a
-   device could not read it, and the library had forgotten it by then (`rules.asked_again`).
+   device could not read it, and the library had forgotten it by then (`rules.retry_receipts`).
 6. `failed`, `expired`, `cancelled` and `played` are final.
 """
 

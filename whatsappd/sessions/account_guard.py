@@ -1,7 +1,7 @@
 """Whose account a session's workers are linked with: only the company's own may be used.
 
 `session` asks before a worker is started and once it is connected, and does what comes of it; the
-rule is `rules.binding`. Workers are told apart by their generation.
+rule is `rules.account_binding`. Workers are told apart by their generation.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from typing import NamedTuple
 from whatsappd.engines.protocol import ClientConnected, DevicePaired
 from whatsappd.errors import Malformed, StoreFailed
 from whatsappd.rules import incidents
-from whatsappd.rules.binding import Standing, bound_account
+from whatsappd.rules.account_binding import Standing, bound_account
 from whatsappd.rules.incidents import Incident, account_refused
 from whatsappd.sessions.identity import SessionIdentity
 from whatsappd.store.port import AccountClaim, Companies

@@ -11,8 +11,8 @@ import trio
 
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.pacing import Pacing
-from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.session import CompanySession
+from whatsappd.sessions.session_parts import SessionParts
 from whatsappd.supervision import Supervision
 
 

@@ -36,7 +36,7 @@ from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.handover import settle_refusal
 from whatsappd.sessions.pacing import Pacing
 from whatsappd.sessions.rate_holds import RateHolds
-from whatsappd.sessions.send_turn import LookUp, SendTurn
+from whatsappd.sessions.sendable_rows import LookUp, SendableRows
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.port import Handover, Outbox
 
@@ -194,12 +194,12 @@ class Dispatcher:
         return self._outbox.handovers.replies(self._company) != self._seen_replies
 
     async def _send_batch(self, rows: Sequence[Row]) -> None:
-        batch = SendTurn(
+        batch = SendableRows(
             rows,
             await self._pacing.strangers({row.chat for row in rows}),
             self._pacing,
             self._holds,
-            owner=self,
+            dispatcher=self,
         )
         while self._session.can_send:
             row = await batch.next()
@@ -280,7 +280,7 @@ class Dispatcher:
             return LookUp.MOVED
         return LookUp.EXISTS if account == row.chat else LookUp.MOVED
 
-    async def _send(self, row: Row, batch: SendTurn) -> None:
+    async def _send(self, row: Row, batch: SendableRows) -> None:
         """Hand `row` over, and behind it those of the batch that may follow at once."""
         async with self._session.handing_over:
             if not self._session.can_send:
@@ -312,7 +312,7 @@ class Dispatcher:
     def _count_replies(self, row: Row) -> None:
         self._replies_in_a_row = self._replies_in_a_row + 1 if row.is_reply else 0
 
-    async def _following(self, batch: SendTurn) -> Row | None:
+    async def _following(self, batch: SendableRows) -> Row | None:
         """The row to begin in the transaction that records an ack.
 
         Returns None if no row may go, or if another task waits for the gap between two messages.

@@ -34,7 +34,7 @@ from whatsappd.model.event import (
 )
 from whatsappd.model.message import Message, Source
 from whatsappd.model.person import Person
-from whatsappd.rules.asked_again import RECEIPT_GRACE_MS
+from whatsappd.rules.retry_receipts import RECEIPT_GRACE_MS
 from whatsappd.store.port import EventLog, Inbound
 
 log = structlog.get_logger()

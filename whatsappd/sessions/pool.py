@@ -14,14 +14,14 @@ from whatsappd.errors import StoreFailed, UnknownCompany, WorkerFailed, WorkerGo
 from whatsappd.model.audit import AuditNote
 from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState, SessionStatus
-from whatsappd.rules.binding import QueuedMessages, Standing, bound_account
+from whatsappd.rules.account_binding import QueuedMessages, Standing, bound_account
 from whatsappd.rules.lifecycle import PARKED, start_refusal
 from whatsappd.sessions.company_tasks import CompanyLocks, CompanyTasks
 from whatsappd.sessions.handover import give_up_orphans
 from whatsappd.sessions.pacing import Pacing, PacingParts
-from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.removed_companies import RemovedCompanies
 from whatsappd.sessions.session import CompanySession
+from whatsappd.sessions.session_parts import SessionParts
 from whatsappd.state_directory import StateDirectory
 from whatsappd.store.port import Removals
 from whatsappd.supervision import Supervision

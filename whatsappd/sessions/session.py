@@ -24,13 +24,13 @@ from whatsappd.rules.lifecycle import ALIVE, WAITING, SessionCause, start_refusa
 from whatsappd.rules.session_health import Judgement, Observation
 from whatsappd.sessions.checkup import Checkups, HealthAnswer, ask
 from whatsappd.sessions.counters import SessionCounters
-from whatsappd.sessions.identity import SessionIdentity, StatusFacts, status_of
-from whatsappd.sessions.machine import SessionMachine, SessionStep
-from whatsappd.sessions.pairing import ShownCode
-from whatsappd.sessions.parts import SessionParts
+from whatsappd.sessions.identity import SessionIdentity
+from whatsappd.sessions.pairing_codes import ShownCode
+from whatsappd.sessions.session_machine import SessionMachine, SessionStep
+from whatsappd.sessions.session_parts import SessionParts
 from whatsappd.sessions.session_record import SessionRecord
+from whatsappd.sessions.worker_event_intake import WorkerEventIntake
 from whatsappd.sessions.worker_life import WorkerLife
-from whatsappd.sessions.worker_news import WorkerNews
 from whatsappd.store.port import StoredCompany
 
 log = structlog.get_logger()
@@ -59,8 +59,8 @@ class CompanySession:
         self._machine = SessionMachine(parts.settings, moment())
         self.checkups = Checkups(company, parts.settings, self._machine.counters)
         self._record = SessionRecord(known, parts.companies, last_inbound_ms)
-        self._news = WorkerNews(self._record, parts, self._machine, self._happened)
-        self._life = WorkerLife(self._record, directory, parts, self._machine, self._news)
+        self._intake = WorkerEventIntake(self._record, parts, self._machine, self._happened)
+        self._life = WorkerLife(self._record, directory, parts, self._machine, self._intake)
         self._lock = trio.Lock()
         self._changed = trio.Event()
         self._log = log.bind(company=company)
@@ -109,13 +109,13 @@ class CompanySession:
 
     @property
     def account(self) -> str | None:
-        """The JID of the account that the company is bound to; see `rules.binding`."""
+        """The JID of the account that the company is bound to; see `rules.account_binding`."""
         return self._record.account
 
     @property
     def shown_code(self) -> ShownCode | None:
         """The QR code that can be scanned now."""
-        return self._news.pairing.code
+        return self._intake.pairing.code
 
     @property
     def can_send(self) -> bool:
@@ -159,20 +159,34 @@ class CompanySession:
     def status(
         self, *, queued: int = 0, outreach_paused_until_ms: int | None = None
     ) -> SessionStatus:
-        facts = StatusFacts(
+        """What `session.status` tells about it.
+
+        Args:
+            queued: how many messages wait in its outbox.
+            outreach_paused_until_ms: until when it writes to no strangers; None: it may.
+        """
+        machine, identity = self._machine, self.identity
+        return SessionStatus(
             company=self.company,
             wanted=self.wanted,
-            identity=self.identity,
-            account=self.account,
+            state=str(machine.state),
+            since_ms=machine.since.wall_ms,
+            cause=machine.cause,
+            next_try_ms=machine.next_try.wall_ms if machine.next_try else None,
+            restarts=machine.restarts,
+            recycled=machine.counters.restarts[SessionCause.RECYCLED],
+            last_recycled=machine.last_recycled,
             worker_pid=self.worker_pid,
+            jid=identity.jid,
+            lid=identity.lid,
+            push_name=identity.push_name,
             qr=self.shown_code.qr if self.shown_code else None,
             last_inbound_ms=self.last_inbound_ms,
-        )
-        return status_of(
-            self._machine,
-            facts,
+            last_error=machine.last_error,
+            last_error_ms=machine.last_error_ms,
             queued=queued,
             outreach_paused_until_ms=outreach_paused_until_ms,
+            account=self.account,
         )
 
     async def wait_changed(self) -> None:
@@ -270,7 +284,7 @@ class CompanySession:
         await self._happened(Incident(SessionCause.LOGGED_OUT, UNLINKED_ON_REQUEST))
 
     async def _unlink_held(self) -> None:
-        machine, guard = self._machine, self._news.guard
+        machine, guard = self._machine, self._intake.guard
         guard.is_unlinking = True
         machine.unlink_words = UNLINKED_ON_REQUEST
         try:
@@ -363,7 +377,7 @@ class CompanySession:
             if taken is None:
                 return
             if taken.state is not SessionState.PAIRING:
-                self._news.pairing.hide()
+                self._intake.pairing.hide()
             self._life.do(taken.action)
             self._log.info(
                 "session_state", state=str(taken.state), before=str(taken.before), cause=taken.words
@@ -374,7 +388,7 @@ class CompanySession:
             with trio.CancelScope(shield=True):
                 if taken.cause is SessionCause.LOGGED_OUT:
                     last = self._machine.generation - 1
-                    self._life.drops_spool = self._news.guard.is_foreign(last)
+                    self._life.drops_spool = self._intake.guard.is_foreign(last)
                     await self._record.identify(SessionIdentity())
                 await self._log_step(taken)
 

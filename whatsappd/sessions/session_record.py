@@ -42,7 +42,7 @@ class SessionRecord:
 
     @property
     def account(self) -> str | None:
-        """The JID of the account that the company is bound to; see `rules.binding`."""
+        """The JID of the account that the company is bound to; see `rules.account_binding`."""
         return self._account
 
     def note_wanted(self) -> None:

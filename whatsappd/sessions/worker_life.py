@@ -2,7 +2,7 @@
 
 `SessionMachine` decides that a worker is to be started, ended or replaced; `do` hands that to the
 task which `run` is, so that a company never has two workers. What happens to a worker goes back to
-the session as incidents; what it brings is taken by `WorkerNews`.
+the session as incidents; what it brings is taken by `WorkerEventIntake`.
 """
 
 from __future__ import annotations
@@ -23,10 +23,10 @@ from whatsappd.rules.incidents import UNLINKED_ON_REQUEST, Incident, plain
 from whatsappd.rules.lifecycle import ALIVE, SessionCause, WorkerAction
 from whatsappd.sessions.checkup import OpenedFiles
 from whatsappd.sessions.handover import settle_cut_off
-from whatsappd.sessions.machine import SessionMachine
-from whatsappd.sessions.parts import SessionParts
+from whatsappd.sessions.session_machine import SessionMachine
+from whatsappd.sessions.session_parts import SessionParts
 from whatsappd.sessions.session_record import SessionRecord
-from whatsappd.sessions.worker_news import WorkerNews
+from whatsappd.sessions.worker_event_intake import WorkerEventIntake
 
 
 class WorkerLife:
@@ -36,7 +36,7 @@ class WorkerLife:
         directory: Path,
         parts: SessionParts,
         machine: SessionMachine,
-        news: WorkerNews,
+        intake: WorkerEventIntake,
     ) -> None:
         self.worker: EngineWorker | None = None
         self.files = OpenedFiles((directory, directory / ACCOUNT))
@@ -49,8 +49,8 @@ class WorkerLife:
         self._parts = parts
         self._settings = parts.settings
         self._machine = machine
-        self._news = news
-        self._happened = news.happened
+        self._intake = intake
+        self._happened = intake.happened
         self._action: WorkerAction | None = None
         self._wake = trio.Event()
         self._settled = trio.Event()
@@ -173,7 +173,7 @@ class WorkerLife:
     async def _work_once(self, generation: int) -> None:
         parts, company = self._parts, self._record.company
         self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unlink_now = await self._news.prepare(generation)
+        unlink_now = await self._intake.prepare(generation)
         if unlink_now is None:
             return
         jid = self._record.identity.jid
@@ -188,7 +188,7 @@ class WorkerLife:
         self.worker = worker
 
         async def on_events(events: list[WorkerEvent]) -> None:
-            on_disk = await self._news.take(events, generation)
+            on_disk = await self._intake.take(events, generation)
             if on_disk is not None:
                 await worker.confirm(on_disk)
 

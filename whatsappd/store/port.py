@@ -33,8 +33,8 @@ from whatsappd.model.webhook import (
     WebhookConfig,
     WebhookProgress,
 )
+from whatsappd.rules.account_binding import BoundAccount, Standing
 from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey
-from whatsappd.rules.binding import BoundAccount, Standing
 
 # --- the outbox -----------------------------------------------------------------------------------
 
@@ -633,7 +633,7 @@ class Companies(Protocol):
 
     async def give_account_up(self, company: str) -> None:
         """Another company may have the account now. What was written for it is still told from
-        what is written for another: see `rules.binding`."""
+        what is written for another: see `rules.account_binding`."""
         ...
 
     async def leave_account(self, company: str) -> StoredCompany:

@@ -37,7 +37,7 @@ from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.dispatcher import Dispatcher
 from whatsappd.sessions.pacing import Pacing, PacingParts, PacingVerdict
 from whatsappd.sessions.rate_holds import RateHolds
-from whatsappd.sessions.send_turn import LookUp, SendTurn
+from whatsappd.sessions.sendable_rows import LookUp, SendableRows
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.port import DaemonStore
 from whatsappd.store.sqlite.database import Database, open_database
@@ -357,7 +357,7 @@ async def test_nobody_is_written_to_without_a_look_up_because_a_window_just_free
 
     row = Row._make([None] * len(Row._fields))._replace(id="1", chat=CHAT)
     holds = RateHolds()
-    turn = SendTurn([row], [CHAT], FreedInBetween(), holds, Owner())
+    turn = SendableRows([row], [CHAT], FreedInBetween(), holds, Owner())
     assert await turn.next() is None
     assert holds.chats == {CHAT}
 

@@ -21,8 +21,8 @@ from whatsappd.limits.settings import SendLimits
 from whatsappd.model.session import SessionState
 from whatsappd.sessions.inbound import InboundLog
 from whatsappd.sessions.pacing import PacingParts
-from whatsappd.sessions.parts import SessionParts
 from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.session_parts import SessionParts
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.state_directory import StateDirectory
 from whatsappd.store.port import Removals

@@ -12,7 +12,7 @@ from whatsappd.model.session import SessionState as S
 from whatsappd.rules import incidents
 from whatsappd.rules.incidents import Incident, plain
 from whatsappd.rules.lifecycle import SessionCause, WorkerAction
-from whatsappd.sessions.machine import SessionMachine
+from whatsappd.sessions.session_machine import SessionMachine
 from whatsappd.sessions.settings import SessionSettings
 
 BEGAN = Moment(1_700_000_000_000, 5_000)

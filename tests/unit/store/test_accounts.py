@@ -11,7 +11,7 @@ import trio
 from whatsappd.clock import now_ms
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
-from whatsappd.rules.binding import BoundAccount, Standing
+from whatsappd.rules.account_binding import BoundAccount, Standing
 from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances
 from whatsappd.store.sqlite.companies import SqliteCompanies
 from whatsappd.store.sqlite.database import Database, open_database

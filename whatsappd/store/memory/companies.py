@@ -11,7 +11,7 @@ from whatsappd.model.event import MESSAGE_TYPES, Draft
 from whatsappd.model.jid import LID_SERVER
 from whatsappd.model.message import OutboxState
 from whatsappd.model.person import with_both_identities
-from whatsappd.rules.binding import BoundAccount, Standing, is_same, standing
+from whatsappd.rules.account_binding import BoundAccount, Standing, is_same, standing
 from whatsappd.store.memory.outbox_changes import MemoryOutboxChanges
 from whatsappd.store.memory.tables import KnownPerson, MemoryTables
 from whatsappd.store.port import AccountClaim, StoredCompany

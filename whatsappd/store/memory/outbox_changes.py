@@ -12,7 +12,6 @@ from typing import Any
 from whatsappd.errors import InvalidParams, unknown_message
 from whatsappd.model.jid import LID_SERVER
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
-from whatsappd.rules.asked_again import answer_asking
 from whatsappd.rules.delivery import (
     KNOWLEDGE,
     OPEN,
@@ -23,6 +22,7 @@ from whatsappd.rules.delivery import (
     next_state,
 )
 from whatsappd.rules.reply_priority import is_reply_to
+from whatsappd.rules.retry_receipts import answer_retry_receipt
 from whatsappd.rules.submission import check_repetition, queue_full
 from whatsappd.store import outbox_ids
 from whatsappd.store.memory.tables import Attempt, EarlyReceipt, MemoryTables
@@ -160,7 +160,7 @@ class MemoryOutboxChanges:
             return
         if row.state in (OutboxState.SENDING, OutboxState.UNCERTAIN):
             row = self.move(row, Cause.ACKNOWLEDGED, sent_ms=row.handed_ms)
-        answer = answer_asking(row, message_id, device, now)
+        answer = answer_retry_receipt(row, message_id, device, now)
         if answer.sends_anew:
             self.move(
                 row,

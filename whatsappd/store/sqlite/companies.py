@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from whatsappd.errors import UnknownCompany
-from whatsappd.rules.binding import BoundAccount, Standing, is_same, standing
+from whatsappd.rules.account_binding import BoundAccount, Standing, is_same, standing
 from whatsappd.store.port import AccountClaim, StoredCompany
 from whatsappd.store.sqlite.acquaintances import SqliteAcquaintances, bring_back, put_away
 from whatsappd.store.sqlite.database import Database

@@ -14,7 +14,6 @@ from typing import Any
 
 from whatsappd.errors import InvalidParams
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
-from whatsappd.rules.asked_again import answer_asking
 from whatsappd.rules.delivery import (
     KNOWLEDGE,
     OPEN,
@@ -25,6 +24,7 @@ from whatsappd.rules.delivery import (
     next_state,
 )
 from whatsappd.rules.reply_priority import is_reply_to
+from whatsappd.rules.retry_receipts import answer_retry_receipt
 from whatsappd.rules.submission import check_repetition, queue_full
 from whatsappd.store import outbox_ids
 from whatsappd.store.outbox_counts import OutboxChange
@@ -292,7 +292,7 @@ class OutboxWrites:
     ) -> None:
         """A device could not read a message, and WhatsApp's library has forgotten it.
 
-        It is sent anew, `wait_ms` from now, if nobody is known to have it: see `rules.asked_again`.
+        If no device is known to have it, it is sent again after `wait_ms`: `rules.retry_receipts`.
         Otherwise the row says who does not. Nothing happens if no row was sent to `chat` under that
         id: anybody may send receipts, and name any id.
         """
@@ -303,7 +303,7 @@ class OutboxWrites:
         if row.state in (OutboxState.SENDING, OutboxState.UNCERTAIN):
             # Who cannot read it has it, so the server took it.
             row = self.move(conn, row, Cause.ACKNOWLEDGED, sent_ms=row.handed_ms)
-        answer = answer_asking(row, message_id, device, now)
+        answer = answer_retry_receipt(row, message_id, device, now)
         if answer.sends_anew:
             self.move(
                 conn,

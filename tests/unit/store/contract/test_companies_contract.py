@@ -10,7 +10,7 @@ import trio
 from whatsappd.errors import UnknownCompany
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
-from whatsappd.rules.binding import BoundAccount, Standing
+from whatsappd.rules.account_binding import BoundAccount, Standing
 from whatsappd.store.port import Companies, StoreParts
 
 OWN = BoundAccount("15550100@s.whatsapp.net", "100@lid")

@@ -32,7 +32,7 @@ CREATE TABLE former_contacts (
     PRIMARY KEY (company, account, chat)
 ) WITHOUT ROWID;
 
--- The account that a company is bound to, without a device: see rules/binding.py. `claimed`: no
+-- The account that a company is bound to, without a device: see rules/account_binding.py. `claimed`: no
 -- other company may use it.
 ALTER TABLE companies ADD COLUMN account TEXT;
 ALTER TABLE companies ADD COLUMN account_lid TEXT;

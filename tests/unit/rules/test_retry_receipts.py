@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from whatsappd.model.message import OutboxState, Row
-from whatsappd.rules.asked_again import answer_asking
+from whatsappd.rules.retry_receipts import answer_retry_receipt
 
 ROW = Row._make([None] * len(Row._fields))._replace(
     chat="15550200@s.whatsapp.net", state=OutboxState.SENT, message_id="M1"
@@ -29,7 +29,7 @@ DEVICE = "200:4@lid"
     ],
 )
 def test_what_follows(changes: dict[str, object], sends_anew: bool, words: str | None) -> None:
-    answer = answer_asking(ROW._replace(**changes), "M1", DEVICE, 1000)
+    answer = answer_retry_receipt(ROW._replace(**changes), "M1", DEVICE, 1000)
     assert answer.sends_anew is sends_anew
     if words is None:
         assert answer.reason is None

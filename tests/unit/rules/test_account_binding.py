@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whatsappd.rules.binding import BoundAccount, Standing, bound_account, is_same, standing
+from whatsappd.rules.account_binding import BoundAccount, Standing, bound_account, is_same, standing
 
 OWN = BoundAccount("15550100@s.whatsapp.net", "100@lid")
 OTHER = BoundAccount("15550300@s.whatsapp.net", "300@lid")

@@ -1,11 +1,11 @@
 """Which account a company may use: the one that it was linked with first.
 
-A company is bound to its account. Linked with another number, it must not send what was written for
-the first one, and who counts as known is another matter: a person is asked. And no two companies
-may share an account: each would receive everything, and answer the other's answers.
+A company is bound to its account. If it is linked with another number, a person has to agree:
+queued messages were written for the first number, and the people known to it may be strangers to
+the other. Two companies may not share an account, because each would receive all messages of both.
 
-Called by the store in the transaction that claims an account, so that of two
-companies that link the same phone at once one is refused.
+The store calls this in the transaction that claims an account. So if two companies link the same
+phone at once, one of them is refused.
 """
 
 from __future__ import annotations
@@ -24,7 +24,11 @@ class BoundAccount(NamedTuple):
 
 
 def bound_account(jid: str | None, lid: str | None) -> BoundAccount:
-    """The account of a device, by the device's identities. Raises ValueError: one is no JID."""
+    """The account that a device belongs to, from the device's identities.
+
+    Raises:
+        ValueError: one of them is not a JID.
+    """
     return BoundAccount(
         None if jid is None else str(parse_jid(jid).account),
         None if lid is None else str(parse_jid(lid).account),
@@ -35,15 +39,15 @@ class Standing(Enum):
     """What a company is to the account that it is linked with."""
 
     OURS = auto()
-    OTHER = auto()  # another number than the company's own: a person must say that it is meant
-    TAKEN = auto()  # another company's
+    OTHER = auto()  # another number than the company's own: a person must confirm it
+    TAKEN = auto()  # it belongs to another company
 
 
 class QueuedMessages(StrEnum):
-    """What becomes of messages that wait, when their company is linked with another number."""
+    """What to do with queued messages when their company is linked with another number."""
 
     CANCEL = "cancel"
-    SEND = "send"  # from the other number
+    SEND = "send"  # from the new number
 
 
 def is_same(one: BoundAccount, other: BoundAccount) -> bool:
@@ -61,17 +65,17 @@ def standing(
     owner: str | None,
     has_waiting: bool,
 ) -> Standing:
-    """What `linked` is to a company.
+    """Whose account `linked` is, as seen from a company that is linked with it.
 
     Args:
-        bound: the account that the company was linked with last; None: none.
-        claimed: whether it still is the company's. `logout` gives it up.
-        owner: another company that has `linked`.
-        has_waiting: whether messages were accepted for `bound` and not sent.
+        bound: the account that the company was linked with last; None if it never was.
+        claimed: whether `bound` is still the company's. `logout` gives it up.
+        owner: another company whose account `linked` is; None if there is none.
+        has_waiting: whether accepted messages still wait to be sent from `bound`.
     """
     if owner is not None:
         return Standing.TAKEN
     if bound is None or is_same(bound, linked):
         return Standing.OURS
-    # Who logged out meant to leave that account. But what waits was written for it.
+    # After a logout another account is welcome, unless messages still wait for the old one.
     return Standing.OTHER if claimed or has_waiting else Standing.OURS

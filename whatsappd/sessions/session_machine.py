@@ -21,11 +21,11 @@ from whatsappd.rules.lifecycle import (
     step,
 )
 from whatsappd.sessions.counters import SessionCounters
-from whatsappd.sessions.restarts import RestartPolicy
+from whatsappd.sessions.restart_policy import RestartPolicy
 from whatsappd.sessions.settings import SessionSettings
 
 #: Causes that begin anew: what was before does not count as time down.
-_WISHES = frozenset({SessionCause.START, SessionCause.TAKE_OVER})
+_STARTS = frozenset({SessionCause.START, SessionCause.TAKE_OVER})
 #: Causes that are no trouble.
 _NO_ERRORS = frozenset(
     {
@@ -103,7 +103,7 @@ class SessionMachine:
         self.state, self.cause = following.state, words
         if self.state is SessionState.CONNECTED:
             self.down_since_ms = None
-        elif self.down_since_ms is None or (before not in ALIVE and cause in _WISHES):
+        elif self.down_since_ms is None or (before not in ALIVE and cause in _STARTS):
             self.down_since_ms = now.steady_ms
         if before is not self.state:
             self.since = now

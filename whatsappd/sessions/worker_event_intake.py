@@ -28,22 +28,22 @@ from whatsappd.rules.incidents import Incident
 from whatsappd.sessions.account_guard import AccountGuard
 from whatsappd.sessions.identity import SessionIdentity
 from whatsappd.sessions.inbound import is_own
-from whatsappd.sessions.machine import SessionMachine
-from whatsappd.sessions.pairing import PairingCodes
-from whatsappd.sessions.parts import SessionParts
+from whatsappd.sessions.pairing_codes import PairingCodes
+from whatsappd.sessions.session_machine import SessionMachine
+from whatsappd.sessions.session_parts import SessionParts
 from whatsappd.sessions.session_record import SessionRecord
 from whatsappd.sessions.worker_event_causes import meaning_of
 
 log = structlog.get_logger()
 
 
-class Happened(Protocol):
+class IncidentHandler(Protocol):
     """Takes an incident, of the worker of this generation; None: of whichever there is."""
 
     def __call__(self, incident: Incident, generation: int | None = None) -> Awaitable[None]: ...
 
 
-class WorkerNews:
+class WorkerEventIntake:
     """One session's."""
 
     def __init__(
@@ -51,7 +51,7 @@ class WorkerNews:
         record: SessionRecord,
         parts: SessionParts,
         machine: SessionMachine,
-        happened: Happened,
+        happened: IncidentHandler,
     ) -> None:
         self.pairing = PairingCodes()
         self.guard = AccountGuard(record.company, parts.companies)
@@ -116,17 +116,17 @@ class WorkerNews:
             )
 
     async def _act_on(self, event: ClientEvent, generation: int) -> None:
-        news = meaning_of(event, codes_ran_out=self.pairing.ran_out)
-        if news.error is not None:
-            self._machine.note_error(news.error, moment())
+        meaning = meaning_of(event, codes_ran_out=self.pairing.ran_out)
+        if meaning.error is not None:
+            self._machine.note_error(meaning.error, moment())
         match event:
             case DevicePaired():
                 self.guard.paired(event, generation)
             case ClientConnected():
                 if not await self._admit(event, generation):
                     return
-        if news.incident is not None:
-            await self.happened(news.incident, generation)
+        if meaning.incident is not None:
+            await self.happened(meaning.incident, generation)
         if isinstance(event, QrShown):
             await self._show_qr(event.code, generation)
 

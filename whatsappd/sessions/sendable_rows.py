@@ -26,27 +26,27 @@ class LookUp(Enum):
     MOVED = auto()  # it means another account, or somebody known: rows are to be looked at anew
 
 
-class TurnPacing(Protocol):
-    """What a turn asks of the company's limits: see `sessions.pacing.Pacing`."""
+class PacingPort(Protocol):
+    """What `SendableRows` asks of the company's limits: see `sessions.pacing.Pacing`."""
 
     def check(self, chat: str, *, is_cold: bool) -> PacingVerdict: ...
 
     async def admit(self, chat: str, *, is_cold: bool) -> PacingVerdict: ...
 
 
-class TurnOwner(Protocol):
-    """What a turn asks of whoever takes it: the dispatcher."""
+class DispatcherPort(Protocol):
+    """What `SendableRows` asks of its dispatcher."""
 
     async def look_up(self, row: Row) -> LookUp:
         """Finds out whether a stranger's address is on WhatsApp; its row is next."""
         ...
 
     def is_overtaken(self) -> bool:
-        """Whether other rows than those of this turn are to go first now."""
+        """Whether other rows than these are to go first now."""
         ...
 
 
-class SendTurn:
+class SendableRows:
     """Gives the rows of one look at the queue, one after the other, as the limits allow.
 
     Rows that are rate-limited are added to `holds`.
@@ -56,16 +56,16 @@ class SendTurn:
         self,
         rows: Sequence[Row],
         strangers: Collection[str],
-        pacing: TurnPacing,
+        pacing: PacingPort,
         holds: RateHolds,
-        owner: TurnOwner,
+        dispatcher: DispatcherPort,
     ) -> None:
         self._rows = deque(rows)
         self._strangers = set(strangers)
         self._stopped: set[str] = set()  # chats whose order forbids their next row
         self._pacing = pacing
         self._holds = holds
-        self._owner = owner
+        self._dispatcher = dispatcher
 
     async def next(self, *, to_known: bool = False) -> Row | None:
         """The next row that may be sent, already counted by the limits.
@@ -76,7 +76,7 @@ class SendTurn:
             to_known: return None also if the next row goes to a stranger, whose address must be
                 looked up first.
         """
-        while self._rows and not self._owner.is_overtaken():
+        while self._rows and not self._dispatcher.is_overtaken():
             row = self._rows[0]
             is_cold = row.chat in self._strangers
             if is_cold and to_known:
@@ -87,7 +87,7 @@ class SendTurn:
             # Nobody's number is looked up before its turn has come, or written to without.
             verdict = self._pacing.check(row.chat, is_cold=True) if is_cold else GO
             if verdict.wait_ms == 0:
-                found = await self._owner.look_up(row) if is_cold else LookUp.EXISTS
+                found = await self._dispatcher.look_up(row) if is_cold else LookUp.EXISTS
                 if found is LookUp.ENDED:
                     self.stop(row.chat)
                     continue
