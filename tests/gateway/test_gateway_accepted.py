@@ -25,7 +25,8 @@ from whatsappd.gateway.daemon_link import DaemonLink
 
 ROW = {
     "id": "019ab0c4d2e10001", "company": "acme", "chat": "15550200@s.whatsapp.net",
-    "text": "Hello", "key": None, "state": "queued", "reason": None, "attempts": 0,
+    "content": {"kind": "text", "text": "Hello"}, "text": "Hello", "key": None,
+    "state": "queued", "reason": None, "attempts": 0,
     "not_before_ms": 0, "on_uncertain": "ask", "message_id": None, "expires_ms": None,
     "created_ms": 1, "updated_ms": 1, "sent_ms": None,
 }  # fmt: skip

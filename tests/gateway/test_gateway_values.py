@@ -9,6 +9,7 @@ from typing import Any
 import httpx
 
 from whatsappctl.output import json_text as command_text
+from whatsappd.api.events import LoggedEvent
 from whatsappd.gateway.app import Application
 from whatsappd.gateway.auth import NoAuthentication
 from whatsappd.gateway.daemon_link import DaemonLink
@@ -59,7 +60,7 @@ async def test_an_event_reads_the_same_at_each_door() -> None:
         "rest": page.text,
         "sse": lines[2].removeprefix("data: "),
         "websocket": sent[1],
-        "webhook": body_of(EVENT).decode(),
+        "webhook": body_of(LoggedEvent(**EVENT)).decode(),
         "--json": command_text(EVENT),
     }
     read = {

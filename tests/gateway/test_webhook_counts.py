@@ -10,10 +10,12 @@ import pytest
 import trio
 from receivers import running_receiver
 
+from whatsappd.api.webhooks import WebhookWork
 from whatsappd.errors import StoreFailed
 from whatsappd.gateway.webhooks import delivery
 from whatsappd.gateway.webhooks.deliverer import DEFAULT_POLICY, ConfirmedTurn, LogFeed
-from whatsappd.gateway.webhooks.delivery import Delivering, Delivery, Recoveries
+from whatsappd.gateway.webhooks.delivery import Delivering, Delivery
+from whatsappd.gateway.webhooks.receivers import Receivers
 from whatsappd.rules.webhook_policy import Policy
 from whatsappd.store.sqlite.webhooks import new_secret
 
@@ -31,7 +33,10 @@ class ScriptedDaemon:
         self.refuses_first = False
         self.was_told = trio.Event()
 
-    async def call(self, method: str, /, **arguments: Any) -> dict[str, Any]:
+    async def request(
+        self, method: str, arguments: dict[str, Any], *, actor: str | None = None
+    ) -> dict[str, Any]:
+        assert actor is None  # in its own name
         if method == "events.read":
             left = [event for event in EVENTS if event["seq"] > arguments["after"]]
             return {"events": left, "next": len(EVENTS), "last_seq": len(EVENTS), "gap": None}
@@ -42,19 +47,22 @@ class ScriptedDaemon:
             self.was_told.set()
             await trio.sleep_forever()  # it took the report; its answer does not come any more
         self.was_told.set()
-        return {}
+        return {"cursor": arguments["cursor"]}
 
     def counted(self) -> int:
         taken = self.reports[1:] if self.refuses_first else self.reports
         return sum(report["delivered"] for report in taken)
 
 
-def a_webhook(url: str) -> dict[str, Any]:
-    return {
-        **{"id": "5pk2wczu", "revision": 1, "url": url, "secret": new_secret()},
-        **{"companies": None, "types": None, "allow_private": True, "cursor": 0},
+def a_webhook(url: str) -> WebhookWork:
+    return WebhookWork(
+        **{"id": "5pk2wczu", "revision": 1, "url": url, "secret": new_secret(), "owner": None},
+        **{"companies": None, "types": ["alert"], "description": "", "allow_private": True},
+        **{"enabled": True, "state": "ok", "created_ms": 1, "updated_ms": 1, "last_error": None},
+        **{"cursor": 0, "behind": 5, "delivered": 0, "failures": 0, "gone": 0},
+        **{"dead_letters": 0, "dead_bytes": 0, "last_success_ms": None},
         **{"failing_since_ms": None, "paused_since_ms": None},
-    }
+    )
 
 
 def a_process(daemon: ScriptedDaemon, policy: Policy = DEFAULT_POLICY) -> Delivering:
@@ -65,10 +73,7 @@ def a_process(daemon: ScriptedDaemon, policy: Policy = DEFAULT_POLICY) -> Delive
         daemon,  # type: ignore[arg-type]
         LogFeed(),
         turn,
-        Recoveries(),
-        policy,
-        ssl.create_default_context(),
-        allow_private=False,
+        Receivers(policy, ssl.create_default_context(), allow_private=False),
     )
 
 

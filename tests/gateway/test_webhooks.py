@@ -281,7 +281,7 @@ async def test_the_daemon_may_restart(daemon: Daemon, receiver: Receiver) -> Non
 async def test_what_waits_of_a_company_that_is_removed_is_never_delivered(
     daemon: Daemon, receiver: Receiver
 ) -> None:
-    await create(daemon, receiver)
+    made = await create(daemon, receiver)
     is_mended = False
     receiver.answer = lambda _event: 200 if is_mended else 503
     async with delivering(daemon):
@@ -292,6 +292,9 @@ async def test_what_waits_of_a_company_that_is_removed_is_never_delivered(
         )
         async with daemon.client() as client:
             await client.call("session.remove", company="acme", force=True)
+        # The gateway is told of the removal, and an attempt may be on its way until it has heard.
+        # It begins a test delivery only after it has ended what was removed before.
+        assert (await call(daemon, "test", id=made["id"]))["status"] == 503
         is_mended = True
         wanted = {event["seq"] for event in await logged(daemon)}
         await receiver.until(lambda: {each["seq"] for each in receiver.accepted} >= wanted)

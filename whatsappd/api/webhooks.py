@@ -280,6 +280,9 @@ DISCARD = Declaration(
 class WebhookWork(WebhookInfo):
     """A webhook as whoever delivers needs it: `types` are named, and the secret is there."""
 
+    types: Annotated[list[str], Meta(description="Named, also if it is for all.")]
+    secret: str
+
 
 class AskedTest(Result):
     """A test that somebody waits for."""

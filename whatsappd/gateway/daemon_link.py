@@ -32,6 +32,7 @@ log = structlog.get_logger()
 
 P = TypeVar("P", bound=Params)
 R = TypeVar("R", bound=Result)
+T = TypeVar("T")
 
 #: Calls in flight on the shared connection: below the daemon's own limit for one (128).
 MAX_IN_FLIGHT = 100
@@ -173,7 +174,7 @@ class DaemonLink:
     async def ask(self, method: Declaration[P, R], params: P, *, actor: str | None = None) -> R:
         """As `request`, with typed arguments and result."""
         received = await self.request(method.name, method.arguments(params), actor=actor)
-        return result_of(method, received)
+        return _result_of(method, received)
 
     async def request(self, method: str, arguments: dict[str, Any], *, actor: str | None) -> Any:
         """Call the daemon; `actor`: in whose name.
@@ -240,11 +241,25 @@ class DaemonLink:
                 self._own.discard(client)
 
 
-def result_of(method: Declaration[P, R], received: Any) -> R:
-    """The result that a daemon answered.
+async def ask(
+    client: RpcClient, method: Declaration[P, R], params: P, *, actor: str | None = None
+) -> R:
+    """As `DaemonLink.ask`, over a connection of the caller's own, and without a deadline.
 
     Raises:
-        Unreachable: it is none: the daemon is of another version.
+        WhatsappdError: what the daemon answered.
+        Unreachable: the connection is lost, or the daemon is of another version.
+    """
+    received = await client.request(method.name, method.arguments(params), actor=actor)
+    return _result_of(method, received)
+
+
+def _result_of(method: Declaration[P, R], received: Any) -> R:
+    """The daemon's answer as a typed result. Fields that are not declared are left out.
+
+    Raises:
+        Unreachable: a declared field is missing or of another type: the daemon is of another
+            version.
     """
     try:
         return method.answer(received)
@@ -255,7 +270,7 @@ def result_of(method: Declaration[P, R], received: Any) -> R:
         ) from error
 
 
-async def within(seconds: float, asking: Awaitable[Any]) -> Any:
+async def within(seconds: float, asking: Awaitable[T]) -> T:
     """The answer. Raises TimedOut if there is none in time."""
     with trio.move_on_after(seconds):
         return await asking

@@ -21,7 +21,7 @@ from whatsappd.api.events import Subscribe, Subscribed
 from whatsappd.api.types import CompanyId, Seq
 from whatsappd.errors import Revoked, WhatsappdError
 from whatsappd.gateway.auth import ADMIN, ANYBODY, Authenticator, Identity
-from whatsappd.gateway.daemon_link import ANSWER_WITHIN, DaemonLink, result_of, within
+from whatsappd.gateway.daemon_link import ANSWER_WITHIN, DaemonLink, ask, within
 from whatsappd.gateway.problem_details import HttpError
 from whatsappd.rpc.client import RpcClient
 from whatsappd.rules.bounds import COMPANY_STREAMS, STREAMS, Holder, Places
@@ -139,12 +139,8 @@ class Streams:
         """
         with self._places(identity):
             async with link.connection() as client:
-                asked = client.request(
-                    events.SUBSCRIBE.name,
-                    events.SUBSCRIBE.arguments(wanted),
-                    actor=identity.actor,
-                )
-                yield client, result_of(events.SUBSCRIBE, await within(ANSWER_WITHIN, asked))
+                asking = ask(client, events.SUBSCRIBE, wanted, actor=identity.actor)
+                yield client, await within(ANSWER_WITHIN, asking)
 
     async def follow(
         self,

@@ -17,7 +17,7 @@ from whatsappd.api.types import MAX_SEQ
 from whatsappd.errors import InvalidParams, WhatsappdError
 from whatsappd.gateway.answers import Receive, Send, json_text
 from whatsappd.gateway.auth import READ, SUBPROTOCOL
-from whatsappd.gateway.daemon_link import ANSWER_WITHIN, result_of, within
+from whatsappd.gateway.daemon_link import ANSWER_WITHIN, ask, within
 from whatsappd.gateway.event_streams import (
     BAD_MESSAGE,
     CONSUMER_PATTERN,
@@ -229,9 +229,8 @@ async def _take_acks(
         if consumer is None:
             raise Ended(BAD_MESSAGE, "acks are for named consumers: connect with ?consumer=NAME")
         try:
-            moved = api.ACK.arguments(api.Acknowledge(consumer=consumer, seq=seq))
-            asking = client.request(api.ACK.name, moved, actor=actor)
-            answer = result_of(api.ACK, await within(ANSWER_WITHIN, asking))
+            moved = api.Acknowledge(consumer=consumer, seq=seq)
+            answer = await within(ANSWER_WITHIN, ask(client, api.ACK, moved, actor=actor))
         except WhatsappdError as error:
             if error.http_status >= 500:
                 raise

@@ -16,7 +16,7 @@ from whatsappd.api.messages import MAX_KEY, MAX_LIST, MessageToSend, OutboxMessa
 from whatsappd.errors import SendFailed, WhatsappdError
 from whatsappd.gateway.answers import HttpAnswer, as_json
 from whatsappd.gateway.auth import READ, SEND
-from whatsappd.gateway.daemon_link import result_of
+from whatsappd.gateway.daemon_link import ask
 from whatsappd.gateway.requests import RoutedRequest
 from whatsappd.gateway.routing import Possible, Routes, headers_of
 from whatsappd.model.message import OutboxState
@@ -127,10 +127,7 @@ async def _awaited(
         # and the daemon stops waiting when it closes.
         with trio.move_on_after(asked.query.timeout):
             async with asked.shared.link.connection() as client:
-                waited = await client.request(
-                    api.WAIT.name, api.WAIT.arguments(waiting), actor=asked.identity.actor
-                )
-                return result_of(api.WAIT, waited)
+                return await ask(client, api.WAIT, waiting, actor=asked.identity.actor)
     except WhatsappdError as error:
         _check_accepted(row, error)
     try:

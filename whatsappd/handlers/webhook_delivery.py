@@ -156,6 +156,9 @@ class WebhookDelivery:
 
     async def _work(self, call: Call, _params: NoParams) -> api.DeliveryWork:
         self._only_deliverer(call)
+        # First: so each test comes with its webhook as it was configured when somebody asked for
+        # the test, or later.
+        tests = [api.AskedTest(token=token, id=test.webhook) for token, test in self._tests.items()]
         found = await self._webhooks.all()
         last_seq = self._events.last_seq
         return api.DeliveryWork(
@@ -166,9 +169,7 @@ class WebhookDelivery:
                 for each in found
             ],
             resend=await self._webhooks.with_resends(),
-            tests=[
-                api.AskedTest(token=token, id=test.webhook) for token, test in self._tests.items()
-            ],
+            tests=tests,
         )
 
     async def _progress(self, call: Call, params: api.ReportProgress) -> api.WebhookCursor:

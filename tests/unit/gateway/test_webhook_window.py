@@ -12,13 +12,14 @@ from hypothesis import strategies as st
 
 pytest.importorskip("httpcore", reason="the extra `gateway` is not installed")
 
+from whatsappd.api.events import LoggedEvent
 from whatsappd.gateway.webhooks.signing import body_of, headers_for, id_of, signature
 from whatsappd.gateway.webhooks.window import Window
 from whatsappd.store.sqlite.webhooks import new_secret
 
 
-def event(seq: int, company: str) -> dict[str, Any]:
-    return {"seq": seq, "time_ms": 5, "company": company, "type": "x", "data": {}}
+def event(seq: int, company: str) -> LoggedEvent:
+    return LoggedEvent(seq=seq, time_ms=5, company=company, type="x", data={})
 
 
 def test_an_empty_window_moves_with_what_was_read() -> None:
@@ -50,7 +51,7 @@ def test_every_event_ends_once_and_in_the_order_of_its_company(
     window = Window(0)
     events = [event(seq, company) for seq, company in enumerate(companies, 1)]
     running = set(window.add(events, len(events)))
-    ended: list[dict[str, Any]] = []
+    ended: list[LoggedEvent] = []
     while running:
         company = data.draw(st.sampled_from(sorted(running)))
         head = window.head(company)
@@ -59,11 +60,11 @@ def test_every_event_ends_once_and_in_the_order_of_its_company(
             continue
         window.end(company)
         ended.append(head)
-        unfinished = {each["seq"] for each in events} - {each["seq"] for each in ended}
+        unfinished = {each.seq for each in events} - {each.seq for each in ended}
         assert window.cursor == min(unfinished, default=len(events) + 1) - 1
-    assert sorted(each["seq"] for each in ended) == [each["seq"] for each in events]
+    assert sorted(each.seq for each in ended) == [each.seq for each in events]
     for company in "abc":
-        mine = [each["seq"] for each in ended if each["company"] == company]
+        mine = [each.seq for each in ended if each.company == company]
         assert mine == sorted(mine)
 
 

@@ -7,6 +7,7 @@ goes on at the cursor, and a few events are delivered twice rather than one neve
     deliverer   the connection to the daemon; one `delivery` for each webhook that is enabled
     delivery    one webhook: reads ahead, keeps the order of each company, retries, pauses
     window      PURE: which events are in flight, and how far the cursor may move
+    receivers   how the receivers are reached, and which have just recovered
     post        one HTTP request to a receiver, bounded in every way
     network     connections to checked addresses only
     signing     PURE: the headers that prove where an event comes from (Standard Webhooks)

@@ -11,21 +11,19 @@ from __future__ import annotations
 import ssl
 from math import inf
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import structlog
 import trio
 
+from whatsappd.api import webhooks as api
+from whatsappd.api.declaration import NoParams
+from whatsappd.api.webhooks import WebhookWork
 from whatsappd.errors import InvalidParams, Unreachable, WhatsappdError
-from whatsappd.gateway.webhooks.delivery import (
-    Delivering,
-    Delivery,
-    Recoveries,
-    disable,
-    made_up,
-    open_shared_receiver,
-)
+from whatsappd.gateway.daemon_link import ask
+from whatsappd.gateway.webhooks.delivery import Delivering, Delivery, disable, made_up
 from whatsappd.gateway.webhooks.post import Outcome
+from whatsappd.gateway.webhooks.receivers import Receivers
 from whatsappd.gateway.webhooks.signing import body_of, id_of
 from whatsappd.rpc.client import RpcClient, open_client
 from whatsappd.rules.webhook_policy import TURN_S, Policy, parse_url
@@ -118,6 +116,7 @@ async def run_deliverer(
     """
     # In a thread: reading the system's certificates takes 30 ms.
     tls = await trio.to_thread.run_sync(ssl.create_default_context)
+    receivers = Receivers(policy, tls, allow_private=allow_private)
     stopping, told = _Stopping(), None
     async with trio.open_nursery() as outer:
         # The connection outlives the deliveries, which have something to say at their end.
@@ -132,7 +131,7 @@ async def run_deliverer(
 
             outer.start_soon(watch)
             while not stopping.is_set:
-                reason = await _connected(socket, policy, tls, allow_private, stopping)
+                reason = await _connected(socket, receivers, stopping)
                 if reason != told and not stopping.is_set:
                     log.info("webhooks_wait", reason=reason)
                 told = reason
@@ -141,9 +140,7 @@ async def run_deliverer(
         outer.cancel_scope.cancel()
 
 
-async def _connected(
-    socket: Path, policy: Policy, tls: ssl.SSLContext, allow_private: bool, stopping: _Stopping
-) -> str:
+async def _connected(socket: Path, receivers: Receivers, stopping: _Stopping) -> str:
     """One connection; why it is over."""
     try:
         async with open_client(socket) as client:
@@ -151,12 +148,11 @@ async def _connected(
                 turn = ConfirmedTurn()
                 await _confirm(client, turn)
                 log.info("webhooks_delivering")
-                shared = Delivering(
-                    client, LogFeed(), turn, Recoveries(), policy, tls, allow_private
-                )
+                feed = LogFeed()
+                deliverer = _Deliverer(Delivering(client, feed, turn, receivers), feed)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_keep_turn, client, turn)
-                    await _Deliverer(shared).run()
+                    await deliverer.run()
     except WhatsappdError as error:
         return error.message
     except Exception as error:
@@ -175,7 +171,7 @@ async def _confirm(client: RpcClient, turn: ConfirmedTurn) -> None:
     """
     asked_at = trio.current_time()
     with trio.move_on_after(TURN_S):
-        await client.call("webhook.deliver")
+        await ask(client, api.DELIVER, NoParams())
         turn.confirm(asked_at)
         return
     raise Unreachable(f"whatsappd did not answer within {TURN_S:g} s")
@@ -190,8 +186,9 @@ async def _keep_turn(client: RpcClient, turn: ConfirmedTurn) -> None:
 class _Deliverer:
     """What one connection's time needs."""
 
-    def __init__(self, shared: Delivering) -> None:
+    def __init__(self, shared: Delivering, feed: LogFeed) -> None:
         self._shared = shared
+        self._feed = feed
         self._client: RpcClient = shared.client
         self._running: dict[str, _Running] = {}
         self._resending: dict[str, _Running] = {}
@@ -199,13 +196,11 @@ class _Deliverer:
         self._changed = trio.Event()
 
     async def run(self) -> None:
-        feed = self._shared.feed
-        assert isinstance(feed, LogFeed)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._supervise, nursery)
             async for notice in self._client.notifications:
                 if notice.method == "webhook.due":
-                    feed.publish(notice.arguments["last_seq"])
+                    self._feed.publish(notice.arguments["last_seq"])
                 elif notice.method == "webhook.changed":
                     self._changed.set()
             raise Unreachable("the connection to whatsappd is lost")
@@ -213,33 +208,33 @@ class _Deliverer:
     async def _supervise(self, nursery: trio.Nursery) -> None:
         while True:
             self._changed = trio.Event()
-            work = await self._client.call("webhook.work")
-            webhooks = {each["id"]: each for each in work["webhooks"]}
+            work = await ask(self._client, api.WORK, NoParams())
+            webhooks = {each.id: each for each in work.webhooks}
             await self._stop_others(webhooks)
             if self._changed.is_set():
                 continue  # while the others ended; the cursors above are old now
             for webhook in webhooks.values():
-                if webhook["enabled"] and webhook["id"] not in self._running:
+                if webhook.enabled and webhook.id not in self._running:
                     running = _begin(webhook, self._running)
                     nursery.start_soon(self._run_one, webhook, running)
-            for test in work["tests"]:
-                if test["token"] not in self._testing and test["id"] in webhooks:
-                    self._testing.add(test["token"])
-                    nursery.start_soon(self._test, test["token"], webhooks[test["id"]])
-            for identity in work["resend"]:
+            for test in work.tests:
+                if test.token not in self._testing and test.id in webhooks:
+                    self._testing.add(test.token)
+                    nursery.start_soon(self._test, test.token, webhooks[test.id])
+            for identity in work.resend:
                 if identity not in self._resending and identity in webhooks:
                     webhook = webhooks[identity]
                     nursery.start_soon(self._resend, webhook, _begin(webhook, self._resending))
             await self._changed.wait()
 
-    async def _stop_others(self, webhooks: dict[str, dict[str, Any]]) -> None:
+    async def _stop_others(self, webhooks: dict[str, WebhookWork]) -> None:
         """End those that were removed, disabled or configured anew; they say how far they came.
 
         What is sent again goes on by the new configuration, and a disabled webhook's does too: the
         daemon has the marks.
         """
-        revisions = {identity: webhook["revision"] for identity, webhook in webhooks.items()}
-        enabled = {identity for identity, webhook in webhooks.items() if webhook["enabled"]}
+        revisions = {identity: webhook.revision for identity, webhook in webhooks.items()}
+        enabled = {identity for identity, webhook in webhooks.items() if webhook.enabled}
         over = [
             running
             for identity, running in self._running.items()
@@ -255,8 +250,8 @@ class _Deliverer:
             await running.ended.wait()
             self._changed.set()
 
-    async def _run_one(self, webhook: dict[str, Any], running: _Running) -> None:
-        log.info("webhook_begun", webhook=webhook["id"], cursor=webhook["cursor"])
+    async def _run_one(self, webhook: WebhookWork, running: _Running) -> None:
+        log.info("webhook_begun", webhook=webhook.id, cursor=webhook.cursor)
         try:
             with running.scope:
                 try:
@@ -264,31 +259,29 @@ class _Deliverer:
                     if unreadable is None:
                         await Delivery(webhook, self._shared).run()
                     else:
-                        log.error(
-                            "webhook_disabled", webhook=webhook["id"], reason=unreadable.error
-                        )
+                        log.error("webhook_disabled", webhook=webhook.id, reason=unreadable.error)
                         await disable(self._client, webhook, unreadable)
                 except* Unreachable:
                     raise
                 except* Exception as group:
                     # A defect, or an answer nobody foresaw: it must not hold up other webhooks.
-                    log.error("webhook_failed", webhook=webhook["id"], exc_info=group)
+                    log.error("webhook_failed", webhook=webhook.id, exc_info=group)
                     await trio.sleep(DEFECT_PAUSE)
         finally:
-            del self._running[webhook["id"]]
+            del self._running[webhook.id]
             running.ended.set()
             self._changed.set()
 
-    async def _test(self, token: str, webhook: dict[str, Any]) -> None:
+    async def _test(self, token: str, webhook: WebhookWork) -> None:
         outcome = _unreadable(webhook)
         if outcome is None:
-            async with open_shared_receiver(webhook, self._shared) as receiver:
+            async with self._shared.receivers.open(webhook) as receiver:
                 outcome = await receiver.post(*made_up("webhook.test"))
-        await self._client.call("webhook.tested", token=token, result=outcome.as_wire())
+        await ask(self._client, api.TESTED, api.TellTest(token=token, result=outcome.told()))
         self._testing.discard(token)
 
-    async def _resend(self, webhook: dict[str, Any], resending: _Running) -> None:
-        identity = webhook["id"]
+    async def _resend(self, webhook: WebhookWork, resending: _Running) -> None:
+        identity = webhook.id
         try:
             with resending.scope:
                 await self._resend_all(webhook)
@@ -301,33 +294,32 @@ class _Deliverer:
             resending.ended.set()
             self._changed.set()  # somebody may have asked again meanwhile
 
-    async def _resend_all(self, webhook: dict[str, Any]) -> None:
-        identity = webhook["id"]
-        async with open_shared_receiver(webhook, self._shared) as receiver:
+    async def _resend_all(self, webhook: WebhookWork) -> None:
+        identity = webhook.id
+        async with self._shared.receivers.open(webhook) as receiver:
             while True:
-                due = await self._client.call("webhook.next_resend", id=identity)
-                if due["letter"] is None:
+                due = await ask(self._client, api.NEXT_RESEND, api.OneWebhook(id=identity))
+                letter, event = due.letter, due.event
+                if letter is None or event is None:
                     break
-                event = due["event"]
                 outcome = await receiver.post(id_of(event), body_of(event))
-                log.info("webhook_resent", webhook=identity, seq=event["seq"], reason=outcome.error)
-                await self._client.call(
-                    "webhook.resent", id=identity, letter=due["letter"], refusal=outcome.error
-                )
+                log.info("webhook_resent", webhook=identity, seq=event.seq, reason=outcome.error)
+                told = api.TellResend(id=identity, letter=letter, refusal=outcome.error)
+                await ask(self._client, api.RESENT, told)
                 if outcome.is_gone:
                     await disable(self._client, webhook, outcome)
                     await trio.sleep_forever()  # the new configuration ends it
 
 
-def _unreadable(webhook: dict[str, Any]) -> Outcome | None:
+def _unreadable(webhook: WebhookWork) -> Outcome | None:
     """What becomes of all attempts if the URL is one that only an older version took."""
     try:
-        parse_url(webhook["url"])
+        parse_url(webhook.url)
     except InvalidParams as error:
         return Outcome(None, f"{error.message}; give the webhook another URL", 0)
     return None
 
 
-def _begin(webhook: dict[str, Any], among: dict[str, _Running]) -> _Running:
-    begun = among[webhook["id"]] = _Running(webhook["revision"], trio.CancelScope(), trio.Event())
+def _begin(webhook: WebhookWork, among: dict[str, _Running]) -> _Running:
+    begun = among[webhook.id] = _Running(webhook.revision, trio.CancelScope(), trio.Event())
     return begun

@@ -9,20 +9,24 @@ from __future__ import annotations
 
 import random
 import secrets
-import ssl
 import time
-from collections.abc import Hashable
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import structlog
 import trio
 
+from whatsappd.api import events
+from whatsappd.api import webhooks as api
+from whatsappd.api.events import LoggedEvent
+from whatsappd.api.webhooks import WebhookWork
 from whatsappd.errors import QueueFull, StoreFailed, Unreachable, WhatsappdError
-from whatsappd.gateway.webhooks.post import CONNECTIONS, Outcome, Receiver, open_receiver
+from whatsappd.gateway.daemon_link import ask
+from whatsappd.gateway.webhooks.post import CONNECTIONS, Outcome, Receiver
+from whatsappd.gateway.webhooks.receivers import Receivers
 from whatsappd.gateway.webhooks.signing import body_of, id_of
-from whatsappd.gateway.webhooks.window import Event, Window
+from whatsappd.gateway.webhooks.window import Window
 from whatsappd.rpc.client import RpcClient
-from whatsappd.rules.webhook_policy import OVERLOADED, Policy
+from whatsappd.rules.webhook_policy import OVERLOADED
 
 log = structlog.get_logger()
 
@@ -54,59 +58,36 @@ class Turn(Protocol):
         ...
 
 
-class Recoveries:
-    """Receivers that took an event after they had failed: whoever waits for one tries at once."""
-
-    def __init__(self) -> None:
-        self._waited_for: dict[Hashable, trio.Event] = {}
-
-    def happened(self, origin: Hashable) -> None:
-        """Wake all that wait for that receiver."""
-        event = self._waited_for.pop(origin, None)
-        if event is not None:
-            event.set()
-
-    async def wait(self, origin: Hashable, until: float) -> bool:
-        """Whether it recovers before `until`, by trio's clock."""
-        event = self._waited_for.setdefault(origin, trio.Event())
-        with trio.move_on_at(until):
-            await event.wait()
-            return True
-        return False
-
-
 class Delivering(NamedTuple):
-    """What all deliveries of a process share."""
+    """What all deliveries over one connection to the daemon share."""
 
     client: RpcClient
     feed: Feed
     turn: Turn
-    recoveries: Recoveries
-    policy: Policy
-    tls: ssl.SSLContext
-    allow_private: bool  # for all webhooks
+    receivers: Receivers
 
 
 class Delivery:
     """`run` it once. `webhook` is as the daemon's `webhook.work` has it."""
 
-    def __init__(self, webhook: dict[str, Any], shared: Delivering) -> None:
+    def __init__(self, webhook: WebhookWork, shared: Delivering) -> None:
         self._webhook = webhook
         self._client = shared.client
         self._feed = shared.feed
-        self._policy = shared.policy
-        self._shared = shared
-        self._log = log.bind(webhook=webhook["id"])
-        self._window = Window(webhook["cursor"])
+        self._turn = shared.turn
+        self._receivers = shared.receivers
+        self._policy = shared.receivers.policy
+        self._log = log.bind(webhook=webhook.id)
+        self._window = Window(webhook.cursor)
         self._gap_told = 0
         self._room = trio.Event()
         self._attempts = trio.CapacityLimiter(CONNECTIONS)
         self._not_before = 0.0  # what the receiver asked for, by trio's clock
         # how the receiver is
-        self._failing_since_ms: int | None = webhook["failing_since_ms"]  # for people
+        self._failing_since_ms: int | None = webhook.failing_since_ms  # for people
         # By trio's clock, which nobody sets: a delivery that begins anew counts from then on.
         self._failing_since = trio.current_time()
-        self._paused_since_ms: int | None = webhook["paused_since_ms"]
+        self._paused_since_ms: int | None = webhook.paused_since_ms
         self._resumed = trio.Event()
         self._last_success_ms: int | None = None
         self._last_error: str | None = None
@@ -124,7 +105,7 @@ class Delivery:
         Raises:
             Unreachable: the daemon is gone.
         """
-        async with open_shared_receiver(self._webhook, self._shared) as receiver:
+        async with self._receivers.open(self._webhook) as receiver:
             try:
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(self._tell)
@@ -141,21 +122,18 @@ class Delivery:
             while len(window) >= READ_AHEAD:
                 self._room = trio.Event()
                 await self._room.wait()
-            page = await self._client.call(
-                "events.read",
-                after=window.read,
-                limit=PAGE,
-                companies=webhook["companies"],
-                types=webhook["types"],
+            wanted = events.ReadEvents(
+                after=window.read, limit=PAGE, companies=webhook.companies, types=webhook.types
             )
+            page = await ask(self._client, events.READ, wanted)
             # The pages before the number that it names have it, too.
-            if page["gap"] is not None and page["gap"] > self._gap_told:
+            if page.gap is not None and page.gap > self._gap_told:
                 if window.read > 0:
-                    await self._tell_gap(max(window.read, self._gap_told), page["gap"])
-                self._gap_told = page["gap"]
-            for company in window.add(page["events"], page["next"]):
+                    await self._tell_gap(max(window.read, self._gap_told), page.gap)
+                self._gap_told = page.gap
+            for company in window.add(page.events, page.next):
                 nursery.start_soon(self._deliver_company, receiver, company)
-            if page["next"] >= page["last_seq"]:
+            if page.next >= page.last_seq:
                 await self._until_more()
             elif window.cursor - self._reported >= SKIPPED_MANY:
                 self._news.set()
@@ -176,7 +154,7 @@ class Delivery:
     async def _tell_gap(self, after: int, first: int) -> None:
         """The log's retention was faster than the receiver: nobody may overlook that."""
         self._log.error("webhook_events_gone", after=after, first=first)
-        await self._report(gone={"after": after, "first": first})
+        await self._report(gone=api.GoneEvents(after=after, first=first))
 
     # --- to the receiver ----------------------------------------------------------------------
 
@@ -187,7 +165,7 @@ class Delivery:
             self._room.set()
             self._news.set()
 
-    async def _deliver(self, receiver: Receiver, event: Event) -> None:
+    async def _deliver(self, receiver: Receiver, event: LoggedEvent) -> None:
         """Return when the receiver took it, or when it is a dead letter.
 
         Between two attempts there is a pause, which ends early, once, when the receiver takes
@@ -215,13 +193,13 @@ class Delivery:
                 return
 
     async def _pause(
-        self, receiver: Receiver, event: Event, outcome: Outcome, failures: int, body: bytes
+        self, receiver: Receiver, event: LoggedEvent, outcome: Outcome, failures: int, body: bytes
     ) -> bool:
         """Wait for the next attempt; whether the receiver took the event meanwhile."""
-        is_probe = outcome.is_receivers and event["seq"] == self._window.oldest
+        is_probe = outcome.is_receivers and event.seq == self._window.oldest
         wait_ms = self._policy.wait_ms(failures, random.random(), is_probe=is_probe)
         until = trio.current_time() + wait_ms / 1000
-        if await self._shared.recoveries.wait(receiver.origin, until):
+        if await self._receivers.recoveries.wait(receiver.origin, until):
             outcome = await self._attempt(receiver, event, id_of(event), body)
             if outcome.ok:
                 self._delivered += 1
@@ -232,7 +210,7 @@ class Delivery:
         return False
 
     async def _attempt(
-        self, receiver: Receiver, event: Event | None, identity: str, body: bytes
+        self, receiver: Receiver, event: LoggedEvent | None, identity: str, body: bytes
     ) -> Outcome:
         """One attempt, when it is this event's turn (None: a ping, which has none to wait for) and
         the receiver may be asked."""
@@ -244,14 +222,14 @@ class Delivery:
                 if trio.current_time() < self._not_before:
                     continue  # another event was told to wait meanwhile
                 # What was frozen for a while must not go on with what another gateway does by now.
-                await self._shared.turn.held()
+                await self._turn.held()
                 outcome = await receiver.post(identity, body)
             if not outcome.ok and outcome.retry_after_ms is not None:
                 self._not_before = trio.current_time() + outcome.retry_after_ms / 1000
             return outcome
 
-    def _has_to_wait(self, event: Event) -> bool:
-        return self._paused_since_ms is not None and event["seq"] != self._window.oldest
+    def _has_to_wait(self, event: LoggedEvent) -> bool:
+        return self._paused_since_ms is not None and event.seq != self._window.oldest
 
     async def _accepts_ping(self, receiver: Receiver) -> bool:
         """Whether the receiver is well, and it is the event that it cannot take."""
@@ -260,17 +238,18 @@ class Delivery:
             self._succeeded(receiver)
         return outcome.ok
 
-    async def _bury(self, event: Event, failures: int, outcome: Outcome) -> bool:
-        refused = {"event": event, "attempts": failures, "reason": outcome.error}
+    async def _bury(self, event: LoggedEvent, failures: int, outcome: Outcome) -> bool:
+        assert outcome.error is not None
+        refused = api.RefusedEvent(event=event, attempts=failures, reason=outcome.error)
         try:
             await self._report([refused])
         except (QueueFull, StoreFailed) as error:
             # Then it stays where it is: nothing is thrown away.
-            self._log.error("webhook_dead_letter_not_kept", seq=event["seq"], reason=error.message)
+            self._log.error("webhook_dead_letter_not_kept", seq=event.seq, reason=error.message)
             self._last_error = error.message
             return False
         self._log.warning(
-            "webhook_dead_letter", seq=event["seq"], attempts=failures, reason=outcome.error
+            "webhook_dead_letter", seq=event.seq, attempts=failures, reason=outcome.error
         )
         return True
 
@@ -279,7 +258,7 @@ class Delivery:
         self._attempts.total_tokens = CONNECTIONS
         if self._failing_since_ms is not None:
             self._failing_since_ms = None
-            self._shared.recoveries.happened(receiver.origin)
+            self._receivers.recoveries.happened(receiver.origin)
         if self._paused_since_ms is not None:
             self._paused_since_ms = None
             self._log.info("webhook_resumed")
@@ -287,14 +266,14 @@ class Delivery:
             self._tell_at_once()
         self._news.set()
 
-    async def _failed(self, event: Event, outcome: Outcome, failures: int) -> None:
+    async def _failed(self, event: LoggedEvent, outcome: Outcome, failures: int) -> None:
         now = _now_ms()
         self._failures += 1
         self._last_error = outcome.error
         if self._failing_since_ms is None:
             self._failing_since_ms, self._failing_since = now, trio.current_time()
         self._log.info(
-            "webhook_attempt_failed", seq=event["seq"], attempt=failures, reason=outcome.error
+            "webhook_attempt_failed", seq=event.seq, attempt=failures, reason=outcome.error
         )
         if outcome.is_gone:
             await self._end_for_good(outcome)
@@ -338,7 +317,7 @@ class Delivery:
                 self._news.set()
 
     async def _report(
-        self, dead: list[dict[str, Any]] | None = None, gone: dict[str, int] | None = None
+        self, dead: list[api.RefusedEvent] | None = None, gone: api.GoneEvents | None = None
     ) -> None:
         async with self._reporting:
             await trio.lowlevel.checkpoint_if_cancelled()
@@ -346,21 +325,21 @@ class Delivery:
             # Told once they are on their way: cancelled while it waits for the answer, the daemon
             # counts them all the same, and the last report must not bring them again.
             self._delivered = self._failures = 0
+            report = api.ReportProgress(
+                id=self._webhook.id,
+                revision=self._webhook.revision,
+                cursor=cursor,
+                delivered=delivered,
+                failures=failures,
+                last_success_ms=self._last_success_ms,
+                failing_since_ms=self._failing_since_ms,
+                paused_since_ms=self._paused_since_ms,
+                last_error=self._last_error,
+                dead=dead or [],
+                gone=gone,
+            )
             try:
-                await self._client.call(
-                    "webhook.progress",
-                    id=self._webhook["id"],
-                    revision=self._webhook["revision"],
-                    cursor=cursor,
-                    delivered=delivered,
-                    failures=failures,
-                    last_success_ms=self._last_success_ms,
-                    failing_since_ms=self._failing_since_ms,
-                    paused_since_ms=self._paused_since_ms,
-                    last_error=self._last_error,
-                    dead=dead or [],
-                    gone=gone,
-                )
+                await ask(self._client, api.PROGRESS, report)
             except WhatsappdError:
                 self._delivered += delivered
                 self._failures += failures
@@ -375,31 +354,17 @@ class Delivery:
                 self._log.debug("webhook_progress_not_kept", reason=error.message)
 
 
-async def disable(client: RpcClient, webhook: dict[str, Any], outcome: Outcome) -> None:
+async def disable(client: RpcClient, webhook: WebhookWork, outcome: Outcome) -> None:
     """Tell the daemon that the receiver answered that it wants no more events."""
-    await client.call(
-        "webhook.refused_for_good",
-        id=webhook["id"],
-        revision=webhook["revision"],
-        reason=outcome.error,
-    )
-
-
-def open_shared_receiver(webhook: dict[str, Any], shared: Delivering) -> Any:
-    """The receiver of a webhook, by the process's settings and its own."""
-    return open_receiver(
-        webhook["url"],
-        webhook["secret"],
-        allow_private=shared.allow_private or webhook["allow_private"],
-        timeout_s=shared.policy.timeout_ms / 1000,
-        tls=shared.tls,
-    )
+    assert outcome.error is not None
+    refused = api.RefuseForGood(id=webhook.id, revision=webhook.revision, reason=outcome.error)
+    await ask(client, api.REFUSED_FOR_GOOD, refused)
 
 
 def made_up(kind: str) -> tuple[str, bytes]:
     """Identity and body of an event that is not in the log."""
     token = secrets.token_hex(8)
-    event = {"seq": 0, "time_ms": _now_ms(), "company": "", "type": kind, "data": {}}
+    event = LoggedEvent(seq=0, time_ms=_now_ms(), company="", type=kind, data={})
     return f"{kind.partition('.')[2]}_{token}", body_of(event)
 
 

@@ -12,11 +12,12 @@ import ssl
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import httpcore
 import trio
 
+from whatsappd.api.webhooks import DeliveryOutcome
 from whatsappd.gateway.webhooks.network import AddressRefused, CheckedBackend
 from whatsappd.gateway.webhooks.signing import headers_for
 from whatsappd.rules.webhook_policy import (
@@ -63,10 +64,11 @@ class Outcome(NamedTuple):
         """Whether the receiver is in trouble, and any event would have fared so."""
         return self.status in OVERLOADED or (self.status is None and not self.ok)
 
-    def as_wire(self) -> dict[str, Any]:
-        return {
-            "ok": self.ok, "status": self.status, "error": self.error, "took_ms": self.took_ms
-        }  # fmt: skip
+    def told(self) -> DeliveryOutcome:
+        """What the daemon is told of it."""
+        return DeliveryOutcome(
+            ok=self.ok, status=self.status, error=self.error, took_ms=self.took_ms
+        )
 
 
 class _Answer:

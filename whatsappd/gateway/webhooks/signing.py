@@ -10,23 +10,23 @@ from __future__ import annotations
 import base64
 import hashlib
 import hmac
-from typing import Any
 
 from whatsappd import __version__
+from whatsappd.api.events import LoggedEvent
 from whatsappd.gateway.answers import json_text
 
 
-def body_of(event: dict[str, Any]) -> bytes:
+def body_of(event: LoggedEvent) -> bytes:
     """The event as JSON; the same bytes at every attempt. Binary values are base64."""
     return json_text(event).encode()
 
 
-def id_of(event: dict[str, Any]) -> str:
+def id_of(event: LoggedEvent) -> str:
     """The same for every attempt to deliver an event, and for no other event.
 
     Its number alone could come again, if a daemon began anew with an empty database.
     """
-    return f"evt_{event['seq']}_{event['time_ms']}"
+    return f"evt_{event.seq}_{event.time_ms}"
 
 
 def headers_for(secret: str, identity: str, timestamp_s: int, body: bytes) -> dict[str, str]:

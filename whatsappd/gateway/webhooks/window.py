@@ -8,9 +8,8 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Iterable
-from typing import Any
 
-Event = dict[str, Any]
+from whatsappd.api.events import LoggedEvent
 
 
 class Window:
@@ -18,8 +17,8 @@ class Window:
 
     def __init__(self, cursor: int) -> None:
         self._read = cursor  # up to here everything was read
-        self._pending: dict[int, Event] = {}  # by seq, in the log's order
-        self._lanes: dict[str, deque[Event]] = {}
+        self._pending: dict[int, LoggedEvent] = {}  # by seq, in the log's order
+        self._lanes: dict[str, deque[LoggedEvent]] = {}
 
     def __len__(self) -> int:
         """Events that have not ended."""
@@ -40,21 +39,21 @@ class Window:
         """The seq of the oldest event that has not ended. Only while there is one."""
         return next(iter(self._pending))
 
-    def add(self, events: Iterable[Event], read: int) -> list[str]:
+    def add(self, events: Iterable[LoggedEvent], read: int) -> list[str]:
         """Take a page of the log that was read up to `read`; the companies that had nothing
         pending, and have now: each wants somebody to deliver it."""
         begun = []
         for event in events:
-            company = event["company"]
+            company = event.company
             if company not in self._lanes:
                 self._lanes[company] = deque()
                 begun.append(company)
             self._lanes[company].append(event)
-            self._pending[event["seq"]] = event
+            self._pending[event.seq] = event
         self._read = read
         return begun
 
-    def head(self, company: str) -> Event | None:
+    def head(self, company: str) -> LoggedEvent | None:
         """The event that this company is at; None if it has no more (and is forgotten then)."""
         lane = self._lanes[company]
         if lane:
@@ -65,4 +64,4 @@ class Window:
     def end(self, company: str) -> None:
         """The head of that company is delivered, or given up."""
         event = self._lanes[company].popleft()
-        del self._pending[event["seq"]]
+        del self._pending[event.seq]
