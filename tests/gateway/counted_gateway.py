@@ -74,7 +74,7 @@ async def served_gateway(
 ) -> AsyncIterator[Served]:
     """One that asks the daemon at that socket; `service` as HttpService has it."""
     link = DaemonLink(daemon)
-    app = Application(link, ApiKeys(link), local_only=False, behind_proxy=False)
+    app = Application(link, ApiKeys(link))
     opened = open_socket(parse_bind("127.0.0.1:0"))
     port = opened.getsockname()[1]
     certificates = None if certificate is None else Certificates(*certificate)

@@ -62,7 +62,7 @@ class Link(DaemonLink):
 
 
 async def send(link: Link) -> httpx.Response:
-    app = Application(link, NoAuthentication(), local_only=False, behind_proxy=False)
+    app = Application(link, NoAuthentication())
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://localhost"
     ) as http:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Any, NamedTuple
 
 import pytest
@@ -14,6 +14,7 @@ from whatsappd.gateway.admission import MAX_BODY, MAX_OF_ONE, MAX_REQUESTS, Requ
 from whatsappd.gateway.answers import HttpAnswer, Receive
 from whatsappd.gateway.auth import ADMIN, Identity
 from whatsappd.gateway.requests import HttpRequest
+from whatsappd.gateway.settings import Exposure
 from whatsappd.gateway.websocket import AcceptedWebSocket
 
 Message = dict[str, Any]
@@ -44,8 +45,14 @@ async def body_length(request: HttpRequest) -> HttpAnswer:
     return HttpAnswer(str(len(request.body)).encode())
 
 
-async def no_websocket(_request: HttpRequest, _websocket: AcceptedWebSocket) -> None:
-    raise AssertionError
+class OnlyAnswers:
+    """Requests that were let in, answered by a function of the test."""
+
+    def __init__(self, answer: Callable[[HttpRequest], Awaitable[HttpAnswer]]) -> None:
+        self.answer = answer
+
+    async def upgrade(self, _request: HttpRequest, _websocket: AcceptedWebSocket) -> None:
+        raise AssertionError
 
 
 class WaitsForEver:
@@ -63,10 +70,12 @@ class WaitsForEver:
         raise AssertionError
 
 
-def admission(routes: Any = body_length, *, behind_proxy: bool = False) -> RequestAdmission:
-    return RequestAdmission(
-        routes, no_websocket, ByName(), local_only=False, behind_proxy=behind_proxy
-    )
+def admission(
+    routes: Callable[[HttpRequest], Awaitable[HttpAnswer]] = body_length,
+    *,
+    behind_proxy: bool = False,
+) -> RequestAdmission:
+    return RequestAdmission(OnlyAnswers(routes), ByName(), Exposure(behind_proxy=behind_proxy))
 
 
 async def ask(

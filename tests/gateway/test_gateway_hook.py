@@ -11,6 +11,7 @@ from gateways import Stack
 
 from whatsappd.gateway.app import Application
 from whatsappd.gateway.daemon_link import DaemonLink
+from whatsappd.gateway.settings import Exposure
 
 
 def example() -> dict[str, Any]:
@@ -27,7 +28,8 @@ async def test_the_guides_scheme_lets_in_is_held_to_its_scope_and_is_audited(
         await client.call("session.stop", company="hooked")
     link = DaemonLink(stack.daemon.socket)
     nursery.start_soon(link.run)
-    app = Application(link, example()["ByHeaderOrKey"](link), local_only=False, behind_proxy=True)
+    behind_proxy = Exposure(behind_proxy=True)
+    app = Application(link, example()["ByHeaderOrKey"](link), behind_proxy)
     path = "/v1/sessions/hooked/messages"
     body = {"to": "+15550200", "text": "Hello"}
     async with httpx.AsyncClient(

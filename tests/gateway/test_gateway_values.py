@@ -41,7 +41,7 @@ class Link(DaemonLink):
 
 
 async def test_an_event_reads_the_same_at_each_door() -> None:
-    app = Application(Link(), NoAuthentication(), local_only=False, behind_proxy=False)
+    app = Application(Link(), NoAuthentication())
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://localhost"
     ) as http:

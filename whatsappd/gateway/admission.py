@@ -13,8 +13,7 @@ from __future__ import annotations
 import ipaddress
 import re
 import secrets
-from collections.abc import Awaitable, Callable
-from typing import Any
+from typing import Any, Protocol
 from urllib.parse import urlsplit
 
 import trio
@@ -25,6 +24,7 @@ from whatsappd.gateway.auth import Authenticator, presented_key
 from whatsappd.gateway.limited_log import LimitedLog
 from whatsappd.gateway.problem_details import HttpError, problem
 from whatsappd.gateway.requests import HttpRequest, RequestHeaders, Scope, StreamedAnswer
+from whatsappd.gateway.settings import Exposure
 from whatsappd.gateway.websocket import AcceptedWebSocket
 from whatsappd.rules.bounds import HTTP_REQUESTS, Holder, Places
 from whatsappd.rules.client_address import address_of, forwarded_for
@@ -50,38 +50,23 @@ _PREFIX = re.compile(r"(/[A-Za-z0-9._~-]{1,64}){1,8}")
 EVENTS = "/v1/events"
 
 
-#: Whoever finds the route of a request and runs it, or serves a WebSocket.
-Answering = Callable[[HttpRequest], Awaitable[HttpAnswer | StreamedAnswer]]
-Upgrading = Callable[[HttpRequest, AcceptedWebSocket], Awaitable[None]]
+class AdmittedRequests(Protocol):
+    """What is done with requests that were let in. `routing.RouteTable` implements it."""
+
+    async def answer(self, request: HttpRequest, /) -> HttpAnswer | StreamedAnswer: ...
+    async def upgrade(self, request: HttpRequest, websocket: AcceptedWebSocket, /) -> None: ...
 
 
 class RequestAdmission:
-    """The ASGI application: lets requests in, and has them answered.
-
-    Args:
-        answer: see `Answering`; `upgrade`: see `Upgrading`.
-        requests: those under way, by caller; kept here.
-        local_only: no authentication: so refuse what a web page of elsewhere sends through the
-            browser of somebody on this host.
-        behind_proxy: see `GatewaySettings`.
-    """
+    """An ASGI application: lets requests in, hands them to `admitted`, and sends its answers."""
 
     def __init__(
-        self,
-        answer: Answering,
-        upgrade: Upgrading,
-        authenticator: Authenticator,
-        *,
-        requests: Places | None = None,
-        local_only: bool,
-        behind_proxy: bool,
+        self, admitted: AdmittedRequests, authenticator: Authenticator, exposure: Exposure
     ) -> None:
-        self._answering = answer
-        self._upgrading = upgrade
+        self._admitted = admitted
         self._authenticator = authenticator
-        self._local_only = local_only
-        self._behind_proxy = behind_proxy
-        self._requests = requests or Places(HTTP_REQUESTS)
+        self._exposure = exposure
+        self.requests = Places(HTTP_REQUESTS)  # under way, by caller
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] not in ("http", "websocket"):
@@ -126,7 +111,7 @@ class RequestAdmission:
             await _refuse(request, receive, send, told)
 
     async def _admit(self, request: HttpRequest, receive: Receive, send: Send) -> None:
-        if self._local_only:
+        if self._exposure.local_only:
             _check_own_page(request)
         caller = STRANGERS
         if is_guarded := request.path.startswith(GUARDED):
@@ -142,20 +127,20 @@ class RequestAdmission:
             )
         if request.is_websocket:
             offered = request.scope.get("subprotocols") or []
-            await self._upgrading(request, AcceptedWebSocket(offered, receive, send))
+            await self._admitted.upgrade(request, AcceptedWebSocket(offered, receive, send))
             return
         if _is_stream(request):
-            await (await self._answering(request))(receive, send)
+            await (await self._admitted.answer(request))(receive, send)
             return
-        with self._requests.place(caller):
+        with self.requests.place(caller):
             # A stranger's body is not waited for: nothing that is public wants one.
             if is_guarded:
                 request.body = await _body(request.headers, receive)
-            await (await self._answering(request))(receive, send)
+            await (await self._admitted.answer(request))(receive, send)
 
     def _address(self, scope: Scope, headers: RequestHeaders) -> str:
         """Where it comes from: an address, or `local` for a Unix socket without one."""
-        if self._behind_proxy:
+        if self._exposure.behind_proxy:
             found = forwarded_for(headers.all("x-forwarded-for"), headers.all("forwarded"))
             if found is not None:
                 return str(found)
@@ -165,7 +150,9 @@ class RequestAdmission:
 
     def _prefix(self, headers: RequestHeaders) -> str:
         """Below which path of our proxy all of this is: `/wa`, or nothing."""
-        told = headers.get("x-forwarded-prefix", "").rstrip("/") if self._behind_proxy else ""
+        told = (
+            headers.get("x-forwarded-prefix", "").rstrip("/") if self._exposure.behind_proxy else ""
+        )
         return told if _PREFIX.fullmatch(told) else ""
 
 

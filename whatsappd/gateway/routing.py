@@ -139,9 +139,14 @@ class Routes:
 
 
 class RouteTable:
-    """All routes of a gateway."""
+    """All routes of a gateway: finds the one that is asked for, checks what it is given, runs it.
 
-    def __init__(self, subjects: Iterable[Routes]) -> None:
+    Args:
+        shared: what each route may use.
+    """
+
+    def __init__(self, subjects: Iterable[Routes], shared: Shared) -> None:
+        self._shared = shared
         self.routes: list[Route] = []
         self._websockets: dict[str, tuple[str, Upgrading]] = {}
         self._fixed: dict[str, dict[str, Route]] = {}
@@ -174,7 +179,7 @@ class RouteTable:
                 return methods, found.groupdict()
         raise HttpError(404, "no_such_path", "there is nothing at this path: see /docs")
 
-    async def answer(self, request: HttpRequest, shared: Shared) -> HttpAnswer | StreamedAnswer:
+    async def answer(self, request: HttpRequest) -> HttpAnswer | StreamedAnswer:
         """Find the route, check what it is given, and run it.
 
         Raises:
@@ -194,16 +199,18 @@ class RouteTable:
         if route.scope is not None:
             _check_rights(request, route.scope, parts)
         asked = RoutedRequest(
-            request, shared, parts, from_text(request.query, route.query), _body(request, route)
+            request,
+            self._shared,
+            parts,
+            from_text(request.query, route.query),
+            _body(request, route),
         )
         answered = await route.answer(asked)
         if isinstance(answered, HttpAnswer | StreamedAnswer):
             return answered
         return as_json(answered, status=route.status)
 
-    async def upgrade(
-        self, request: HttpRequest, shared: Shared, websocket: AcceptedWebSocket
-    ) -> None:
+    async def upgrade(self, request: HttpRequest, websocket: AcceptedWebSocket) -> None:
         """Serve a WebSocket.
 
         Raises:
@@ -214,7 +221,8 @@ class RouteTable:
             raise HttpError(404, "no_such_path", "there is no WebSocket here: it is /v1/events")
         scope, upgrading = found
         _check_rights(request, scope, {})
-        await upgrading(RoutedRequest(request, shared, {}, NoParams(), NoParams()), websocket)
+        asked = RoutedRequest(request, self._shared, {}, NoParams(), NoParams())
+        await upgrading(asked, websocket)
 
 
 def headers_of(headers: RequestHeaders, wanted: type[Params]) -> Any:

@@ -63,9 +63,7 @@ async def run_gateway(
     certificates = certificates_of(settings)
     link = DaemonLink(settings.socket)
     authenticator = NoAuthentication() if settings.no_auth else authenticate(link)
-    app = Application(
-        link, authenticator, local_only=settings.no_auth, behind_proxy=settings.behind_proxy
-    )
+    app = Application(link, authenticator, settings.exposure)
     listening = open_socket(settings.bind, settings.socket_group)
     port: int = listening.getsockname()[1] if settings.bind.path is None else 0
     service = HttpService(app, app.stopping, settings.behind_proxy)

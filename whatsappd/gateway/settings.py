@@ -70,6 +70,20 @@ def option(words: str, *, metavar: str | None = None, name: str | None = None) -
     return Meta(description=words, extra={"metavar": metavar, "name": name})
 
 
+class Exposure(NamedTuple):
+    """Who can send requests to a gateway, and through what.
+
+    Args:
+        local_only: nobody has to say who they are, so only programs of this host may ask: what a
+            web page of elsewhere sends through the browser of somebody on this host is refused.
+        behind_proxy: believe what our own proxy wrote: the last entry of X-Forwarded-For, the
+            prefix and the scheme.
+    """
+
+    local_only: bool = False
+    behind_proxy: bool = False
+
+
 class GatewaySettings(Struct, frozen=True):
     """Of one process."""
 
@@ -105,6 +119,10 @@ class GatewaySettings(Struct, frozen=True):
     @property
     def has_tls(self) -> bool:
         return self.tls_cert is not None
+
+    @property
+    def exposure(self) -> Exposure:
+        return Exposure(local_only=self.no_auth, behind_proxy=self.behind_proxy)
 
     def check(self) -> None:
         """Refuse what would let strangers in, or let others read along.
