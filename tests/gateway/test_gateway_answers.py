@@ -50,6 +50,12 @@ async def test_what_is_wrong_with_a_request_is_said_in_one_format(stack: Stack) 
             ("POST", MESSAGES, {"content": "[" * 99_999, "headers": as_json}, 400, "malformed",
              None),
             ("POST", MESSAGES, {"content": b"\xff", "headers": as_json}, 400, "malformed", None),
+            ("POST", MESSAGES,
+             {"content": b'{"to": "+15550200", "text": "\xff"}', "headers": as_json}, 400,
+             "malformed", None),
+            ("POST", MESSAGES, {}, 422, "invalid_params", "body"),
+            ("PATCH", "/v1/sessions/acme", {}, 422, "invalid_params", "body"),
+            ("PATCH", "/v1/webhooks/abcdefgh", {}, 422, "invalid_params", "body"),
             ("POST", MESSAGES, {"json": {"to": "+15550200"}}, 422, "invalid_params", "text"),
             ("POST", MESSAGES, {"json": {**good, "more": 1}}, 422, "invalid_params", "more"),
             ("POST", MESSAGES, {"json": {**good, "text": ""}}, 422, "invalid_params", "text"),
@@ -97,6 +103,17 @@ async def test_what_is_wrong_with_a_request_is_said_in_one_format(stack: Stack) 
             if field is not None:
                 assert told["errors"][0]["field"] == field, case
         assert answer.json()["data"]["state"] != "connected"
+
+
+async def test_a_byte_order_mark_before_a_body_is_no_part_of_it(stack: Stack) -> None:
+    async with stack.daemon.client() as client:
+        await client.call("session.start", company="acme")
+    body = json.dumps({"to": "+15550200", "text": "Hello"}).encode("utf-8-sig")
+    async with stack.http(await stack.key()) as http:
+        answer = await http.post(
+            MESSAGES, content=body, headers={"Content-Type": "application/json"}
+        )
+    assert answer.status_code == 202, answer.text
 
 
 async def test_what_a_client_may_make_us_hold_is_bounded(stack: Stack) -> None:

@@ -92,6 +92,14 @@ async def test_an_answer_without_a_body_leaves_too() -> None:
         assert (await until(client, b"\r\n\r\n")).startswith(b"HTTP/1.1 204")
 
 
+async def test_head_of_what_is_refused_is_answered_without_a_body() -> None:
+    async with served(hello) as (client, _, _, _):
+        await client.send_all(b"HEAD /a%2Fb HTTP/1.1\r\nHost: x\r\n\r\n")
+        answer = await until(client, b"\r\n\r\n")
+    assert answer.startswith(b"HTTP/1.1 400")
+    assert int(answer.lower().partition(b"content-length: ")[2].split()[0]) > 0
+
+
 async def test_each_part_of_a_stream_leaves_when_it_is_there() -> None:
     go_on = trio.Event()
 

@@ -5,6 +5,7 @@ The arguments of every method come through here, whatever door they came in by.
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 from functools import cache
 from types import UnionType
@@ -16,6 +17,8 @@ from whatsappd.errors import InvalidParams
 
 #: msgspec ends its complaints with the place: "Expected `str`, got `int` - at `$.company`".
 _PLACE = " - at `$"
+#: The place of an item of a list, behind the list's own.
+_ITEM = re.compile(r"\[(\d+|\.\.\.)\]")
 #: Characters of a complaint that are answered: it may quote a megabyte of what was given.
 _MAX_REASON = 300
 
@@ -68,7 +71,7 @@ def _complain(
     top = path.partition(".")[0].partition("[")[0]
     tag_field, *tags = _tagged(wanted).get(top, ("",))
     choices = tags if path == f"{top}.{tag_field}" else []
-    if path in (top, f"{top}[...]"):
+    if path == top or _ITEM.fullmatch(path.removeprefix(top)):
         choices = _choices(wanted, top)
     if choices:
         reason += f" (accepted: {', '.join(choices)})"

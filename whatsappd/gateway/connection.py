@@ -203,8 +203,8 @@ class HttpConnection:
                 self._is_pausing = False
         return None
 
-    async def _refuse(self, error: HttpError) -> None:
-        """Answer what is no request."""
+    async def _refuse(self, error: HttpError, request: h11.Request | None = None) -> None:
+        """Answer what is no request, or (`request`) one that no application is to see."""
         log.info(
             "request_refused",
             status=error.status,
@@ -215,9 +215,10 @@ class HttpConnection:
         if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
             return
         answer = problem(error)
+        body = b"" if request is not None and request.method == b"HEAD" else answer.body
         await self._write(
             self._head(answer.status, answer.raw_headers, None, is_last=True)
-            + self._packed(h11.Data(data=answer.body))
+            + self._packed(h11.Data(data=body))
             + self._packed(h11.EndOfMessage())
         )
 
@@ -225,7 +226,7 @@ class HttpConnection:
         self._is_body_read = False
         refusal = _refusal(exchange.request)
         if refusal is not None:
-            await self._refuse(refusal)
+            await self._refuse(refusal, exchange.request)
             return
         wants_websocket = _wants_websocket(exchange.request)
         with trio.CancelScope(deadline=self._ends_at) as self._request:

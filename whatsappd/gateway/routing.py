@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import codecs
 import json
 import re
 from collections.abc import Awaitable, Callable, Iterable, Mapping
@@ -247,6 +248,8 @@ def _check_rights(request: HttpRequest, scope: str, parts: Mapping[str, str]) ->
 def _body(request: HttpRequest, route: Route) -> Any:
     if route.body is None:
         return NoParams()
+    if route.body_required and not request.body:
+        raise InvalidParams("body: is missing: send a JSON object", field="body")
     arguments = _json(request.body) if request.body else {}
     if not isinstance(arguments, dict):
         raise InvalidParams("body: must be a JSON object", field="body")
@@ -260,9 +263,10 @@ def _json(text: bytes) -> Any:
         HttpError: 400: it is no JSON.
         InvalidParams: a text in it is no Unicode.
     """
+    text = text.removeprefix(codecs.BOM_UTF8)  # some programs put it before all that they write
     try:
         return msgspec.json.decode(text)
-    except (msgspec.DecodeError, RecursionError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         # JSON can write halves of surrogate pairs, which are no text.
         malformed = HttpError(400, "malformed", "the body is no JSON")
         try:

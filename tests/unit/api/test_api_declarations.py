@@ -12,9 +12,11 @@ import pytest
 from whatsappd import __version__
 from whatsappd.api.checking import checked
 from whatsappd.api.declaration import Declaration
+from whatsappd.api.messages import ListMessages
 from whatsappd.api.methods import METHODS
 from whatsappd.api.reference import reference
 from whatsappd.api.schemas import schemas_of
+from whatsappd.errors import InvalidParams
 
 HANDLERS = Path(__file__).parents[3] / "whatsappd" / "handlers"
 
@@ -76,3 +78,11 @@ def test_the_version_stands_in_one_place() -> None:
         if f'"{__version__}"' in path.read_text()
     ]
     assert stated == [root / "whatsappd" / "__init__.py"]
+
+
+def test_a_choice_that_is_wrong_within_a_list_is_complained_of_with_all_choices() -> None:
+    with pytest.raises(
+        InvalidParams, match=r"^states\[1\]: .*\(accepted: queued, sending, "
+    ) as told:
+        checked({"states": ["sent", "nope"]}, ListMessages)
+    assert told.value.data["field"] == "states"
