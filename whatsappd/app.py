@@ -36,7 +36,6 @@ from whatsappd.limits.port import Limiter, LimiterHealth
 from whatsappd.logs.setup import configure_logs, log_writer, report_crashes
 from whatsappd.monitoring.event_loop_clock import LoopClock
 from whatsappd.monitoring.health_rounds import HealthRounds
-from whatsappd.monitoring.scrape import Scrape
 from whatsappd.monitoring.watched import (
     Watched,
     WatchedHost,
@@ -224,7 +223,7 @@ async def _run_parts(run: DaemonRun) -> None:
             ),
             log_level=partial(_log_level, live),
             health=health,
-            scrape=Scrape(watched, health, run.mode),
+            watched=watched,
         )
         keep = supervision.keep
         async with trio.open_nursery() as outer:

@@ -1,6 +1,6 @@
-"""Serving the socket, once the parts are up: from the first caller to the last answer.
+"""Serves the daemon's Unix socket, from the first connection to the last answer.
 
-Called by `app`, whose parts it is given.
+`app` calls it when all parts are up, and gives it these parts.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ from whatsappd.daemon_run import DaemonRun
 from whatsappd.errors import Denied, Revoked
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.table import ApiParts, build_table
-from whatsappd.monitoring.scrape import Served
 from whatsappd.rpc.listener import close_listener, open_listener
 from whatsappd.rpc.own_descendants import DescendantCheck
 from whatsappd.rpc.peer_credentials import Peer
@@ -41,9 +40,13 @@ ASK_FOR_USER_EVERY = 1.0
 
 
 async def serve(run: DaemonRun, parts: ApiParts) -> None:
-    """Serve the socket until the daemon is to stop; then answer what is running, and remove it."""
+    """Serve the socket until the daemon is to stop; then answer requests in flight and remove it.
+
+    Raises:
+        AlreadyRunning: another daemon serves the socket.
+        BadStateDirectory: the socket cannot be made, or is gone.
+    """
     settings, notify, supervision = run.live.settings, run.launch.notify, run.supervision
-    table, daemon_api, events_api, limits_api = build_table(parts)
     listener = run.listener or open_listener(
         settings.socket.path,
         mode=settings.socket.mode,
@@ -55,10 +58,10 @@ async def serve(run: DaemonRun, parts: ApiParts) -> None:
 
     may_speak = _GatewayTrust()
 
-    descent = DescendantCheck(parts.pool.children, lambda: parts.engine.status.filters_calls)
+    descendants = DescendantCheck(parts.pool.children, lambda: parts.engine.status.filters_calls)
 
     def admit(peer: Peer) -> None:
-        descent.admit(peer)
+        descendants.admit(peer)
         parts.access.admit(peer)
 
     def holder_of(peer: Peer) -> Holder:
@@ -67,7 +70,7 @@ async def serve(run: DaemonRun, parts: ApiParts) -> None:
         return holder._replace(is_capped=False) if may_speak(peer) else holder
 
     shares = Shares(holder_of=holder_of)
-    limits_api.reporters.append(shares.report)
+    table = build_table(parts, shares, descendants)
     try:
         async with trio.open_nursery() as serving:
             server: RpcServer = await serving.start(
@@ -85,8 +88,6 @@ async def serve(run: DaemonRun, parts: ApiParts) -> None:
             run.live.follow(lambda changed: _use_rules(parts.access, server, changed))
             parts.store.keys.follow(lambda identity: _end_key(server, identity))
             parts.store.keys.follow(lambda _identity: parts.store.webhooks.look_again())
-            daemon_api.connections = lambda: server.connections
-            parts.scrape.served = Served(server, table, events_api.lags, descent)
             elapsed_ms = round((time.monotonic() - run.started_s) * 1000)
             log.info(
                 "ready",
@@ -128,9 +129,9 @@ def _use_rules(access: AccessControl, server: RpcServer, settings: Settings) -> 
 
 
 class _GatewayTrust:
-    """Who may say for whom they call: root, our own user, and the gateway's, if there is one.
+    """Whether a peer may call in the name of somebody else: root, our own user, and the gateway's.
 
-    The gateway may be installed while the daemon runs, so its user is looked up until there is one.
+    The gateway may be installed while the daemon runs, so its user is looked up until it exists.
     """
 
     def __init__(self) -> None:
@@ -148,10 +149,10 @@ class _GatewayTrust:
 
 
 def _settle_memory() -> None:
-    """Spare the collector what lives as long as the daemon, and let it run less often.
+    """Keep the garbage collector from objects as old as the daemon, and run it less often.
 
-    By default it runs every 700 allocations, and takes up to a third of the time of a daemon with
-    a thousand connections.
+    By default it runs after every 700 allocations, which takes up to a third of the time of a
+    daemon with a thousand connections.
     """
     gc.collect()
     gc.freeze()

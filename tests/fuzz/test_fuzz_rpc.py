@@ -126,7 +126,7 @@ class RpcMachine(RuleBasedStateMachine):
                 client.sock.close()
             self.the_steady_one_is_answered()
             server = self.server.server
-            self.server.until(lambda: server.connections == 1)
+            self.server.until(lambda: server.counts.open == 1)
             [left] = self.server.see(lambda: list(server._connections))
             assert left._exchange._in_flight == 0
             assert self.server.behaviour.waiting == 0

@@ -23,4 +23,4 @@ async def test_a_foreign_client_calls_fails_and_subscribes(served):
     assert seen["error"]["message"].startswith("to: is missing")
     assert seen["subscribed"] == "subscribed"
     assert seen["events"] == [{"number": 0}, {"number": 1}, {"number": 2}]
-    await served.until(lambda: served.server.connections == 0)
+    await served.until(lambda: served.server.counts.open == 0)

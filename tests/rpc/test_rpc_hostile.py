@@ -98,14 +98,14 @@ async def test_idle_connections_disturb_nobody(served):
 
         for _ in range(1000):
             nursery.start_soon(connect)
-    await served.until(lambda: served.server.connections == 1000)
+    await served.until(lambda: served.server.counts.open == 1000)
     worker = await served.raw()
     for number in range(100):
         assert (await worker.call("test.echo", value=number))[3] == number
     for peer in idle:
         assert (await peer.call("test.echo", value=1))[3] == 1
         peer.close()
-    await served.until(lambda: served.server.connections == 1)
+    await served.until(lambda: served.server.counts.open == 1)
 
 
 async def test_connections_are_limited_with_a_clear_error(serve):
@@ -115,10 +115,10 @@ async def test_connections_are_limited_with_a_clear_error(serve):
         assert (kind, method, error["name"]) == (2, "error", "too_many_requests")
         assert "2 connections" in error["message"]
         assert await peers[2].receive() is None
-        assert served.server.refused == 1
+        assert served.server.counts.refused == 1
         assert (await peers[0].call("test.echo", value=1))[3] == 1
         peers[1].close()
-        await served.until(lambda: served.server.connections == 1)
+        await served.until(lambda: served.server.counts.open == 1)
         late = await served.raw()
         assert (await late.call("test.echo", value=1))[3] == 1
 
@@ -134,7 +134,7 @@ async def test_a_peer_that_never_reads_is_bounded_and_then_dropped(serve):
             with suppress(BrokenPipeError, ConnectionResetError):
                 await peer.send(requests * 100)
         assert not patience.cancelled_caught
-        await served.until(lambda: served.server.connections == 1)
+        await served.until(lambda: served.server.counts.open == 1)
         assert (await other.call("test.echo", value=1))[3] == 1
 
 
@@ -153,7 +153,7 @@ async def test_a_subscriber_that_never_reads_is_dropped(serve):
     async with serve(Limits(max_unsent=10_000, send_stalled_after=0.2)) as served:
         peer = await served.raw()
         await peer.request(1, "test.subscribe", size=10_000_000)
-        await served.until(lambda: served.server.connections == 0)
+        await served.until(lambda: served.server.counts.open == 0)
         assert served.behaviour.subscribed == 0
         peer.close()
 
@@ -198,7 +198,7 @@ async def test_a_peer_that_leaves_ends_its_waiting_requests(served):
     peer.close()
     with trio.fail_after(5):
         await served.behaviour.cancelled.wait()
-    await served.until(lambda: served.server.connections == 0)
+    await served.until(lambda: served.server.counts.open == 0)
 
 
 async def test_a_peer_that_leaves_in_the_middle_of_a_message(served):
@@ -206,7 +206,7 @@ async def test_a_peer_that_leaves_in_the_middle_of_a_message(served):
         peer = await served.raw()
         await peer.send(msgpack.packb([0, 1, "test.echo", [{"value": "hello"}]])[:length])
         peer.close()
-    await served.until(lambda: served.server.connections == 0)
+    await served.until(lambda: served.server.counts.open == 0)
 
 
 async def test_a_peer_that_leaves_before_its_answers_were_read(served):
@@ -214,7 +214,7 @@ async def test_a_peer_that_leaves_before_its_answers_were_read(served):
     await peer.send(msgpack.packb([0, 1, "test.big", [{"size": 60_000}]]) * 100)
     await trio.testing.wait_all_tasks_blocked()
     peer.close()
-    await served.until(lambda: served.server.connections == 0)
+    await served.until(lambda: served.server.counts.open == 0)
 
 
 async def test_a_failing_subscription_ends_its_connection_with_an_error(served):
@@ -263,4 +263,4 @@ async def test_no_bytes_harm_the_server(served):
             await peer.send(data)
         peer.close()
         assert (await steady.call("test.echo", value="up"))[3] == "up"
-    await served.until(lambda: served.server.connections == 1)
+    await served.until(lambda: served.server.counts.open == 1)

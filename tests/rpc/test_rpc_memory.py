@@ -73,9 +73,9 @@ async def test_an_ended_connection_is_freed_at_once(
     before = connections()
     for _ in range(5):
         peer = await served.raw()
-        await served.until(lambda: served.server.connections == 1)
+        await served.until(lambda: served.server.counts.open == 1)
         await end(served, peer)
-        await served.until(lambda: served.server.connections == 0)
+        await served.until(lambda: served.server.counts.open == 0)
     assert connections() == before
 
 

@@ -34,7 +34,7 @@ async def test_stopping_lets_running_requests_finish_and_refuses_new_ones(served
             await client.call("test.echo")
         served.behaviour.gate.set()
     assert answers == ["finished"]
-    await served.until(lambda: served.server.connections == 0)
+    await served.until(lambda: served.server.counts.open == 0)
 
 
 async def test_stopping_has_a_deadline(serve):
@@ -53,7 +53,7 @@ async def test_stopping_has_a_deadline(serve):
 
 async def test_idle_connections_end_when_the_server_stops(served):
     peers = [await served.raw() for _ in range(5)]
-    await served.until(lambda: served.server.connections == 5)
+    await served.until(lambda: served.server.counts.open == 5)
     served.server.stop()
     for peer in peers:
         kind, method, [error] = await peer.receive()

@@ -57,8 +57,8 @@ async def test_whom_no_rule_names_is_told_so_and_takes_no_place(serve: Any) -> N
             assert (error["name"], error["message"]) == (
                 "denied", "no access rule names user 1001",
             )  # fmt: skip
-        assert served.server.connections == 0
-        assert served.server.refused == 10
+        assert served.server.counts.open == 0
+        assert served.server.counts.refused == 10
 
 
 async def test_one_user_cannot_take_the_connections_of_others(serve: Any) -> None:
@@ -246,7 +246,7 @@ async def test_what_was_taken_away_ends_with_all_that_waits_to_be_sent(serve: An
         await served.until(lambda: connection._writer.full)
         assert served.server.end(lambda _peer: True, Denied("taken away")) == 1
         assert connection._writer.unsent == 0
-        await served.until(lambda: served.server.connections == 0)
+        await served.until(lambda: served.server.counts.open == 0)
         assert (served.behaviour.waiting, served.behaviour.subscribed) == (0, 0)
         received = 0
         with trio.fail_after(5):

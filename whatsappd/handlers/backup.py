@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from itertools import count
+from typing import Any
 
 from whatsappd.api import daemon as api
 from whatsappd.rpc.method import Call, Method
@@ -15,7 +16,11 @@ class BackupApi:
     def __init__(self, backups: BackupMaker) -> None:
         self._backups = backups
         self._ids = count(1)
-        self.places = Places(BACKUPS)
+        self._places = Places(BACKUPS)
+
+    def report(self) -> list[dict[str, Any]]:
+        """For `daemon.limits`."""
+        return [self._places.report()]
 
     def methods(self) -> list[Method]:
         return [
@@ -28,7 +33,7 @@ class BackupApi:
         StoreFailed: there is no room for the copies.
         """
         number = next(self._ids)
-        with self.places.place(by_user(call.peer)):
+        with self._places.place(by_user(call.peer)):
             async with self._backups.taken(with_accounts=params.accounts) as backup:
                 async for chunk in backup.chunks():
                     await call.connection.notify("backup.data", {"backup": number, "data": chunk})

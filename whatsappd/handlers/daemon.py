@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import NamedTuple
 
 from whatsappd import __version__
 from whatsappd.api import daemon as api
@@ -15,41 +16,52 @@ from whatsappd.engines.port import Engine
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.sessions import shown_session
 from whatsappd.model.event import EVENT_FORMAT
-from whatsappd.rpc.method import Call, Method
+from whatsappd.rpc.method import Call, Method, MethodTable
+from whatsappd.rpc.user_shares import ConnectionCounts
 from whatsappd.sessions.pool import Pool
 from whatsappd.store.port import EventLog
 
 
+class DaemonFacts(NamedTuple):
+    """How this daemon runs, which stays as it is until its end.
+
+    Attributes:
+        mode: `real` or `sandbox`.
+        sandbox: tells where the sandbox is; None in real mode.
+        log_level: sets the log level, unless it is given None, and returns the one in force.
+    """
+
+    mode: str
+    state_dir: Path
+    socket: Path
+    sandbox: Callable[[], api.SandboxPlace | None]
+    log_level: Callable[[str | None], str]
+
+
 class DaemonApi:
-    """`mode` is "real" or "sandbox"; `sandbox()` tells of the sandbox, in sandbox mode.
-    `log_level(level)` sets the log level, unless that is None, and gives the one in force."""
+    """
+    Args:
+        table: of all methods, whose names `daemon.hello` tells.
+    """
 
     def __init__(
         self,
-        *,
+        facts: DaemonFacts,
         access: AccessControl,
-        mode: str,
-        state_dir: Path,
-        socket: Path,
         pool: Pool,
-        events: EventLog,
         engine: Engine,
-        sandbox: Callable[[], api.SandboxPlace | None],
-        log_level: Callable[[str | None], str],
+        events: EventLog,
+        table: MethodTable,
+        connections: ConnectionCounts,
     ) -> None:
+        self._facts = facts
         self._access = access
-        self._mode = mode
-        self._state_dir = state_dir
-        self._socket = socket
         self._pool = pool
-        self._events = events
         self._engine = engine
-        self._sandbox = sandbox
-        self._log_level = log_level
+        self._events = events
+        self._table = table
+        self._connections = connections
         self._started_ms = now_ms()
-        #: Set by the composition root once the server and its table exist.
-        self.connections: Callable[[], int] = lambda: 0
-        self.method_names: list[str] = []
 
     def methods(self) -> list[Method]:
         return [
@@ -65,13 +77,13 @@ class DaemonApi:
             protocol=api.PROTOCOL,
             events=EVENT_FORMAT,
             pid=os.getpid(),
-            mode=self._mode,
-            methods=self.method_names,
+            mode=self._facts.mode,
+            methods=list(self._table),
             started_ms=self._started_ms,
         )
 
     def _configure(self, _call: Call, params: api.ConfigureDaemon) -> api.DaemonSettings:
-        return api.DaemonSettings(log_level=self._log_level(params.log_level))
+        return api.DaemonSettings(log_level=self._facts.log_level(params.log_level))
 
     def _confinement(self) -> api.ConfinementInfo:
         """What restricts workers: in full, or what is lacking. Unknown before the first."""
@@ -91,15 +103,15 @@ class DaemonApi:
         return api.DaemonStatus(
             version=__version__,
             pid=os.getpid(),
-            mode=self._mode,
-            state_dir=str(self._state_dir) if sees_all else None,
-            socket=str(self._socket),
+            mode=self._facts.mode,
+            state_dir=str(self._facts.state_dir) if sees_all else None,
+            socket=str(self._facts.socket),
             started_ms=self._started_ms,
-            connections=self.connections() if sees_all else None,
+            connections=self._connections.open if sees_all else None,
             last_seq=self._events.last_seq,
             fork_server=self._fork_server_info() if sees_all else None,
             confinement=self._confinement() if sees_all else None,
-            sandbox=self._sandbox() if sees_all else None,
+            sandbox=self._facts.sandbox() if sees_all else None,
             companies=[
                 shown_session(status, codes=self._access.may_link(call, status.company))
                 for status in self._pool.statuses(readable)

@@ -7,7 +7,7 @@ what they hold themselves.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from whatsappd.api import limits as api
@@ -32,12 +32,17 @@ Reporter = Callable[[], list[dict[str, Any]]]
 
 
 class LimitsApi:
-    """`reporters` grows as parts come to be that hold something."""
+    """
+    Args:
+        reporters: each reports some of the bounds.
+    """
 
-    def __init__(self, access: AccessControl, store: DaemonStore) -> None:
+    def __init__(
+        self, access: AccessControl, store: DaemonStore, reporters: Sequence[Reporter]
+    ) -> None:
         self._access = access
         self._store = store
-        self.reporters: list[Reporter] = []
+        self._reporters = reporters
         self._reported: tuple[Notifier, dict[str, dict[str, Any]]] | None = None
 
     def methods(self) -> list[Method]:
@@ -55,7 +60,7 @@ class LimitsApi:
         found: dict[str, dict[str, Any]] = {}
         if self._reported is not None and not self._reported[0].closed:
             found.update(self._reported[1])
-        found |= {each["name"]: each for reporter in self.reporters for each in reporter()}
+        found |= {each["name"]: each for reporter in self._reporters for each in reporter()}
         letters = await self._store.webhooks.count_dead_letters()
         counted = {
             CONSUMERS: await self._store.consumers.count_by_owner(),

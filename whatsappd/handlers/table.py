@@ -11,7 +11,7 @@ from whatsappd.engines.port import Engine
 from whatsappd.handlers.access import AccessControl
 from whatsappd.handlers.auditing import audited
 from whatsappd.handlers.backup import BackupApi
-from whatsappd.handlers.daemon import DaemonApi
+from whatsappd.handlers.daemon import DaemonApi, DaemonFacts
 from whatsappd.handlers.events import EventsApi
 from whatsappd.handlers.keys import KeysApi
 from whatsappd.handlers.limits import LimitsApi
@@ -22,8 +22,11 @@ from whatsappd.handlers.sessions import SessionsApi
 from whatsappd.handlers.webhook_delivery import WebhookDelivery
 from whatsappd.handlers.webhooks import WebhooksApi
 from whatsappd.monitoring.health_rounds import HealthRounds
-from whatsappd.monitoring.scrape import Scrape
+from whatsappd.monitoring.scrape import Scrape, SocketFigures
+from whatsappd.monitoring.watched import Watched
 from whatsappd.rpc.method import MethodTable
+from whatsappd.rpc.own_descendants import DescendantCheck
+from whatsappd.rpc.user_shares import Shares
 from whatsappd.sessions.pool import Pool
 from whatsappd.sessions.settings import SessionSettings
 from whatsappd.store.audit_trail import AuditTrail
@@ -50,45 +53,47 @@ class ApiParts(NamedTuple):
     backups: BackupMaker
     log_level: Callable[[str | None], str]
     health: HealthRounds
-    scrape: Scrape
+    watched: Watched
 
 
-def build_table(parts: ApiParts) -> tuple[MethodTable, DaemonApi, EventsApi, LimitsApi]:
-    """The table, and those parts of it that know or learn about the server once that runs."""
-    limits = LimitsApi(parts.access, parts.store)
-    backup = BackupApi(parts.backups)
-    limits.reporters.append(lambda: [backup.places.report()])
-    events = EventsApi(
-        parts.store.events, parts.store.consumers, parts.access, parts.audit.record_repeatable
-    )
-    sandbox = parts.sandbox
-    daemon = DaemonApi(
-        access=parts.access,
+def build_table(parts: ApiParts, shares: Shares, descendants: DescendantCheck) -> MethodTable:
+    """Make all handlers, and the table of their methods.
+
+    Args:
+        shares: what the socket's users have of it.
+        descendants: refuses the daemon's own descendants.
+    """
+    table = MethodTable()
+    access, store, sandbox = parts.access, parts.store, parts.sandbox
+    facts = DaemonFacts(
         mode=parts.mode,
         state_dir=parts.state_dir,
         socket=parts.socket,
-        pool=parts.pool,
-        events=parts.store.events,
-        engine=parts.engine,
         sandbox=lambda: SandboxPlace(**sandbox.info.as_wire()) if sandbox else None,
         log_level=parts.log_level,
+    )
+    daemon = DaemonApi(facts, access, parts.pool, parts.engine, store.events, table, shares.counts)
+    backup = BackupApi(parts.backups)
+    events = EventsApi(store.events, store.consumers, access, parts.audit.record_repeatable)
+    socket = SocketFigures(shares.counts, table, events.lags, descendants)
+    scrape = Scrape(parts.watched, parts.health, socket, parts.mode)
+    limits = LimitsApi(
+        access,
+        store,
+        [backup.report, events.report, store.outbox.view.report_bytes, shares.report],
     )
     methods = [
         *daemon.methods(),
         *limits.methods(),
         *backup.methods(),
-        *MonitoringApi(parts.health, parts.scrape, parts.access).methods(),
-        *SessionsApi(parts.pool, events, parts.access).methods(),
-        *MessagesApi(parts.pool, parts.store.outbox, parts.settings, parts.access).methods(),
+        *MonitoringApi(parts.health, scrape, access).methods(),
+        *SessionsApi(parts.pool, events, access).methods(),
+        *MessagesApi(parts.pool, store.outbox, parts.settings, access).methods(),
         *events.methods(),
-        *KeysApi(parts.store.keys, parts.audit).methods(),
-        *WebhooksApi(
-            parts.store.webhooks, parts.store.events, parts.webhook_delivery, parts.access
-        ).methods(),
+        *KeysApi(store.keys, parts.audit).methods(),
+        *WebhooksApi(store.webhooks, store.events, parts.webhook_delivery, access).methods(),
     ]
     if sandbox is not None:
         methods += forwarded_methods(lambda: sandbox.control)
-    table = MethodTable(audited(methods, parts.audit))
-    daemon.method_names = list(table)
-    limits.reporters += [events.report, parts.store.outbox.view.report_bytes]
-    return table, daemon, events, limits
+    table.add(audited(methods, parts.audit))
+    return table

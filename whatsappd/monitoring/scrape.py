@@ -1,7 +1,7 @@
-"""Reading all figures when somebody asks for metrics; nothing is done in between.
+"""Makes the text of all metrics whenever somebody asks for them.
 
-The objects' own figures are read in trio, without a wait between two figures of one company; the
-kernel is asked, and the text made, in a thread.
+The figures of the daemon's parts are read in trio, without a wait between two figures of one
+company. A thread then asks the kernel and makes the text.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ from whatsappd.monitoring.watched import Watched
 from whatsappd.rpc import metrics as rpc
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.own_descendants import DescendantCheck
-from whatsappd.rpc.server import RpcServer
+from whatsappd.rpc.user_shares import ConnectionCounts
 from whatsappd.rules.webhook_alerts import WebhookAlert
 from whatsappd.sessions import metrics as sessions
 from whatsappd.sessions.session import CompanySession
@@ -38,17 +38,22 @@ from whatsappd.store.metrics import OutboxFigures, WebhookFigures, age_ms
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
 
-class Served(NamedTuple):
-    """What exists only once the socket is served."""
+class SocketFigures(NamedTuple):
+    """What is read of the socket and its callers.
 
-    server: RpcServer
+    Attributes:
+        subscriber_lags: how many events each subscription has not been given yet.
+        descendants: counts the daemon's own descendants that were refused.
+    """
+
+    connections: ConnectionCounts
     table: MethodTable
     subscriber_lags: Callable[[], Sequence[int]]
-    descent: DescendantCheck
+    descendants: DescendantCheck
 
 
 class _Stored(NamedTuple):
-    """What only the disk knows. Empty while it does not answer: the other figures say so."""
+    """Figures that only the store has; empty while its disk fails, which another figure tells."""
 
     oldest_queued_ms: Mapping[str, int] = {}  # by company, in epoch milliseconds
     consumer_lags: Mapping[str, int] = {}
@@ -56,24 +61,32 @@ class _Stored(NamedTuple):
 
 
 class Scrape:
-    """Makes metrics. `served` is set by the composition root."""
+    """Makes the text of all metrics.
 
-    def __init__(self, watched: Watched, health: HealthRounds, mode: str) -> None:
+    Args:
+        mode: `real` or `sandbox`.
+    """
+
+    def __init__(
+        self, watched: Watched, health: HealthRounds, socket: SocketFigures, mode: str
+    ) -> None:
         self._watched = watched
         self._store = watched.store
         self._health = health
+        self._socket = socket
         self._mode = mode
         # One at a time: a second scraper waits instead of taking another thread's time.
         self._one = trio.CapacityLimiter(1)
         self._memory = kernel.MemoryReader()
-        self.served: Served | None = None
 
     async def text(self, companies: frozenset[str] | None = None) -> str:
         """All metrics as Prometheus text.
 
+        Figures that the store does not give, because its disk fails, are left out.
+
         Args:
-            companies: those to tell about, and the webhooks of those alone; no consumers then, as
-                their names tell whose they are. None: all.
+            companies: only their figures and those of their webhooks are told, and no consumers',
+                because a consumer's name tells whose it is. None: everything is told.
         """
         stored = await self._ask_store(companies)
         report = await self._health.report(companies)
@@ -159,12 +172,11 @@ class Scrape:
             readings.read(store.WEBHOOK, figures)
 
     def _read_socket(self, readings: Readings) -> None:
-        served = self.served
-        if served is not None:
-            readings.read(rpc.CONNECTIONS, served.server)
-            readings.read(rpc.DESCENDANTS, served.descent.refused)
-            readings.read(rpc.METHODS, served.table)
-            readings.read(store.SUBSCRIBERS, served.subscriber_lags())
+        socket = self._socket
+        readings.read(rpc.CONNECTIONS, socket.connections)
+        readings.read(rpc.DESCENDANTS, socket.descendants.refused)
+        readings.read(rpc.METHODS, socket.table)
+        readings.read(store.SUBSCRIBERS, socket.subscriber_lags())
 
     def _read_company(self, readings: Readings, session: CompanySession, stored: _Stored) -> None:
         """Raises UnknownCompany, before anything was read."""

@@ -124,12 +124,9 @@ class Method:
 class MethodTable(Mapping[str, Method]):
     """Methods by name, in the order they were given."""
 
-    def __init__(self, methods: Iterable[Method]) -> None:
+    def __init__(self, methods: Iterable[Method] = ()) -> None:
         self._methods: dict[str, Method] = {}
-        for method in methods:
-            if method.name in self._methods:
-                raise ValueError(f"{method.name} is in the table twice")
-            self._methods[method.name] = method
+        self.add(methods)
         #: The method of that name, or None. An attribute, because every request asks.
         self.find = self._methods.get
         #: Calls of what is not in the table.
@@ -143,6 +140,17 @@ class MethodTable(Mapping[str, Method]):
 
     def __len__(self) -> int:
         return len(self._methods)
+
+    def add(self, methods: Iterable[Method]) -> None:
+        """Add methods, for handlers that are made with the table itself.
+
+        Raises:
+            ValueError: one of that name is in the table already.
+        """
+        for method in methods:
+            if method.name in self._methods:
+                raise ValueError(f"{method.name} is in the table twice")
+            self._methods[method.name] = method
 
     def tally(self, name: str) -> Tally:
         """Where calls of `name` are counted."""

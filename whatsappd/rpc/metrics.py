@@ -4,22 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import accumulate
-from typing import Protocol
 
 from whatsappd.metric import COUNTER, GAUGE, HISTOGRAM, Histogram, Metric, Metrics, Sample, one
 from whatsappd.rpc.method import MethodTable
 from whatsappd.rpc.method_stats import BOUNDS, Tally
-
-
-class MeasuredServer(Protocol):
-    """What is read of an `rpc.server.RpcServer`."""
-
-    @property
-    def connections(self) -> int: ...
-    @property
-    def accepted(self) -> int: ...
-    @property
-    def refused(self) -> int: ...
+from whatsappd.rpc.user_shares import ConnectionCounts
 
 
 def called(table: MethodTable) -> Iterator[tuple[str, Tally]]:
@@ -44,19 +33,19 @@ def _errors(table: MethodTable) -> Iterator[Sample]:
             yield Sample((method, name), count)
 
 
-CONNECTIONS: Metrics[MeasuredServer] = (
+CONNECTIONS: Metrics[ConnectionCounts] = (
     Metric(
         "whatsappd_rpc_connections", GAUGE, "Connections to the socket that are open.", (),
-        one(lambda server: server.connections),
+        one(lambda counts: counts.open),
     ),
     Metric(
         "whatsappd_rpc_connections_accepted_total", COUNTER, "Connections accepted.", (),
-        one(lambda server: server.accepted),
+        one(lambda counts: counts.accepted),
     ),
     Metric(
         "whatsappd_rpc_connections_refused_total", COUNTER,
         "Connections refused because too many were open.", (),
-        one(lambda server: server.refused),
+        one(lambda counts: counts.refused),
     ),
 )  # fmt: skip
 

@@ -1,8 +1,8 @@
-"""Accepting connections and serving a table of methods on each.
+"""The server of the RPC: accepts connections and serves a table of methods on each.
 
-The composition root starts `serve_rpc` in a nursery of its own and keeps the `RpcServer` that it
-is given, to stop it in order. Nothing a peer does can end it: a handler's error ends its request,
-a connection's error its connection.
+`daemon_socket` starts `serve_rpc` in a nursery of its own and keeps the `RpcServer` that it gets,
+to stop it in order. No peer can end the server: an error in a handler ends one request, an error of
+a connection ends that connection.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from whatsappd.rpc.limits import DEFAULT_LIMITS, Limits
 from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.peer_credentials import Peer, peer_of
 from whatsappd.rpc.server_connection import ServerConnection
-from whatsappd.rpc.user_shares import Share, Shares
+from whatsappd.rpc.user_shares import ConnectionCounts, Share, Shares
 from whatsappd.supervision import Supervision
 from whatsappd.wire.frames import READ_SIZE
 from whatsappd.wire.rpc import pack_last_word
@@ -66,15 +66,10 @@ class _Service(NamedTuple):
 class RpcServer:
     """A running server, as its owner sees it."""
 
-    def __init__(self, stop: trio.Event) -> None:
+    def __init__(self, stop: trio.Event, counts: ConnectionCounts) -> None:
+        self.counts = counts
         self._stop = stop
         self._connections: set[ServerConnection] = set()
-        #: Connections that are open.
-        self.connections = 0
-        #: Connections accepted since the start, and those refused: there were too many, or their
-        #: user may not connect.
-        self.accepted = 0
-        self.refused = 0
 
     def end(self, whose: Callable[[Peer], bool], error: WhatsappdError) -> int:
         """End the connections of those peers at once; how many there were.
@@ -136,7 +131,7 @@ async def serve_rpc(
     stop = trio.Event()
     shares = shares or Shares(limits)
     service = _Service(ExchangeRules(table, allow, limits, may_speak), admit, shares)
-    server = RpcServer(stop)
+    server = RpcServer(stop, shares.counts)
     async with trio.open_nursery() as nursery:
         accepting = trio.CancelScope()
 
@@ -188,7 +183,7 @@ async def _accept(
             if short:
                 log.info("rpc_accept_again")
             short = False
-            server.accepted += 1
+            server.counts.accepted += 1
             sock.setblocking(False)
             try:
                 peer = peer_of(sock)
@@ -198,10 +193,10 @@ async def _accept(
                 log.debug("rpc_peer_lost", reason=error.strerror)
                 sock.close()
             except WhatsappdError as error:
-                server.refused += 1
+                server.counts.refused += 1
                 _refuse(sock, error)
             else:
-                server.connections += 1
+                server.counts.open += 1
                 nursery.start_soon(_serve_one, sock, peer, share, server, service)
 
 
@@ -249,7 +244,7 @@ async def _serve_one(
         if connection is not None:
             connection.release()
         service.shares.leave(share)
-        server.connections -= 1
+        server.counts.open -= 1
         trio.lowlevel.notify_closing(sock)
         _hang_up(sock)
         sock.close()

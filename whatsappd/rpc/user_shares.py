@@ -1,14 +1,15 @@
-"""What the connections of one user share: places, and turns of the event loop.
+"""How the connections of a server share its memory and its event loop, fairly among users.
 
-One `Shares` per server. Each connection has the `Share` of its peer's user, so that a user with
-fifty connections gets no more than one with a single connection: neither more memory, nor more of
-the loop's time. What each bound is stands in `rules.bounds`.
+A server has one `Shares`. Each connection has the `Share` of its peer's user, so a user with fifty
+connections gets no more memory and no more of the loop's time than a user with one. `rules.bounds`
+has the bounds.
 """
 
 from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import trio
@@ -29,6 +30,21 @@ from whatsappd.rules.bounds import (
 #: Seconds that a user's connections work before others have their turn. Short calls take some 20
 #: microseconds each, so this is about fifty of them.
 SLICE_S = 0.001
+
+
+@dataclass
+class ConnectionCounts:
+    """How many connections a server has, and had.
+
+    Attributes:
+        open: those that are open now.
+        accepted: all since the start, including those refused afterwards.
+        refused: those refused since the start: there were too many, or their user may not connect.
+    """
+
+    open: int = 0
+    accepted: int = 0
+    refused: int = 0
 
 
 def by_user(peer: Peer) -> Holder:
@@ -103,6 +119,7 @@ class Shares:
     ) -> None:
         self._holder_of = holder_of
         self._shares: dict[str, Share] = {}
+        self.counts = ConnectionCounts()
         most = limits.max_connections
         kept = CONNECTIONS.kept if most >= CONNECTIONS.all else 0
         self.connections = Places(CONNECTIONS._replace(all=most, kept=kept))

@@ -27,6 +27,7 @@ from whatsappd.monitoring.prometheus_text import render
 from whatsappd.rpc import metrics as rpc
 from whatsappd.rpc.method import Call, Method, MethodTable
 from whatsappd.rpc.method_stats import BOUNDS, Tally
+from whatsappd.rpc.user_shares import ConnectionCounts
 from whatsappd.rules.alerts import AlertRule
 from whatsappd.rules.lifecycle import SessionCause
 from whatsappd.rules.session_health import Judgement
@@ -78,12 +79,6 @@ class EventLog(NamedTuple):
     last_seq: int = 100
     tail_events: int = 100
     tail_bytes: int = 5000
-
-
-class Server(NamedTuple):
-    connections: int = 1
-    accepted: int = 2
-    refused: int = 0
 
 
 WEBHOOK = StoredWebhook(
@@ -180,7 +175,7 @@ def readings() -> Readings:
     made.read(store.WEBHOOK, WebhookFigures(WEBHOOK, lag_events=12, oldest_age_ms=60_000))
     made.read(store.DATABASE, None)
     made.read(store.DATABASE_SIZE, 1)
-    made.read(rpc.CONNECTIONS, Server())
+    made.read(rpc.CONNECTIONS, ConnectionCounts(open=1, accepted=2, refused=0))
     made.read(rpc.DESCENDANTS, 3)
     made.read(rpc.METHODS, table())
     return made
