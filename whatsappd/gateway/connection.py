@@ -1,11 +1,18 @@
-"""One client's connection: HTTP/1.1 (h11), or the WebSocket that a request turned it into.
+"""One client's HTTP connection: reads requests, has the application answer them, ends in time.
 
-h11 knows the protocol; here are the turns, the deadlines and the bounds around it. One task reads
-for as long as the connection lasts, so that a client that leaves is noticed at once, whatever its
-request waits for: the request is then cancelled. Another serves the requests, one after the other.
-HTTP/2 is not spoken: not by upgrade (h2c), not by prior knowledge, and TLS offers `http/1.1` only.
+h11 parses and writes HTTP/1.1. This file adds what h11 does not have: deadlines, limits, and who
+may read or write at which moment. `gateway.run` makes one `HttpConnection` for each client that the
+listener accepted.
 
-`run` makes one for each client that the listener accepted.
+Two tasks share a connection. One reads all the time, so that a client that leaves is noticed at
+once; its request is then cancelled, whatever it waits for. The other serves the requests, one after
+the other. If a request asks for a WebSocket, `websocket` has the connection from then on.
+
+On failure: a request that breaks the protocol is answered with an error, and the connection is
+closed. An error in the application is logged, and answered 500 if no answer has begun. Neither
+reaches another connection.
+
+HTTP/2 is not spoken, neither by upgrade (h2c) nor by prior knowledge; TLS offers `http/1.1` only.
 """
 
 from __future__ import annotations
@@ -56,7 +63,14 @@ Stream = GuardedStream | trio.SSLStream[GuardedStream]
 
 
 class HttpService(NamedTuple):
-    """What all connections of a gateway share. When it stops, no further requests are taken."""
+    """What all connections of a gateway share.
+
+    Args:
+        app: the ASGI application that answers the requests.
+        stopping: once it is set, no connection takes another request.
+        behind_proxy: believe X-Forwarded-Proto, which our own proxy sets.
+        idle_for: seconds; see `IDLE_FOR`.
+    """
 
     app: Application
     stopping: trio.Event
@@ -65,7 +79,7 @@ class HttpService(NamedTuple):
 
 
 class HttpConnection:
-    """Call `serve`; the stream is the caller's to close for good."""
+    """Serves one client: call `serve` once. Whoever opened the stream closes it afterwards."""
 
     def __init__(self, service: HttpService, stream: Stream) -> None:
         self._service = service
@@ -76,7 +90,7 @@ class HttpConnection:
         self._websocket: WebSocketExchange | None = None
         self._sending = trio.Lock()
         self._unread = 0  # bytes that h11 holds, at the most
-        self._is_body_read = True  # what comes now is ahead of the answer
+        self._is_body_read = True  # what comes now belongs to the client's next request
         self._is_discarding = False
         self._is_gone = False  # it sends nothing more
         self._ends_at = math.inf  # for the requests that it still has
@@ -89,7 +103,11 @@ class HttpConnection:
         self._server = _address(self._guarded, "getsockname")
 
     async def serve(self) -> None:
-        """Until the client or the gateway has had enough. Errors of the client's end it quietly."""
+        """Serve requests until the client leaves, breaks the protocol or is idle for too long.
+
+        Returns also if the TLS handshake fails or takes too long. Raises nothing for what a client
+        does; other errors are the caller's to log.
+        """
         if isinstance(self._stream, trio.SSLStream):
             with trio.move_on_after(HANDSHAKE_WITHIN) as late:
                 try:
@@ -105,7 +123,7 @@ class HttpConnection:
             nursery.cancel_scope.cancel()
 
     def end_if_idle(self) -> None:
-        """The gateway stops: nothing is waited for any more. A request that runs goes on."""
+        """Close the connection if no request is running: the gateway stops."""
         if self._is_pausing:
             self._pause.cancel()
 
@@ -137,7 +155,8 @@ class HttpConnection:
             self._arrived.set()
 
     def _lose(self, *, at_once: bool) -> None:
-        """The client is gone, or (not `at_once`) sends no more: its request ends."""
+        """End the client's request: now (`at_once`: the client is gone), or after
+        HALF_CLOSED_FOR seconds (it has only closed its sending side)."""
         self._is_gone = True
         self._arrived.set()
         grace = -math.inf if at_once else HALF_CLOSED_FOR
@@ -148,7 +167,7 @@ class HttpConnection:
         self._request.deadline = min(self._request.deadline, self._ends_at)
 
     async def _more(self) -> bool:
-        """Wait for bytes; False if there will be none."""
+        """Wait for more bytes from the client. Returns False if it sends no more."""
         if self._is_gone:
             return False
         self._note_consumed(0)
@@ -181,11 +200,12 @@ class HttpConnection:
             self._http.start_next_cycle()
 
     async def _next_request(self) -> h11.Request | None:
-        """The next one's head; None if there is none, or an answer told what is wrong with it."""
+        """Wait for the next request. Returns None if there will be none: the client left or was
+        idle for too long, the gateway stops, or the request was malformed (and answered so)."""
         if self._service.stopping.is_set():
             return None
-        # Not ahead of anything: what arrives may be a head with much of its body, before it is
-        # this task's turn to look at it.
+        # What arrives now may be a head and much of its body, before this task has looked at it.
+        # So the bound on what is sent ahead of an answer does not apply yet.
         self._is_body_read = False
         self._is_pausing = True
         with trio.CancelScope(deadline=trio.current_time() + self._service.idle_for) as self._pause:
@@ -204,7 +224,8 @@ class HttpConnection:
         return None
 
     async def _refuse(self, error: HttpError, request: h11.Request | None = None) -> None:
-        """Answer what is no request, or (`request`) one that no application is to see."""
+        """Answer bytes that are no request, or (`request`) one that the application is not to see.
+        The connection is closed after it."""
         log.info(
             "request_refused",
             status=error.status,
@@ -244,8 +265,12 @@ class HttpConnection:
     # --- writing ------------------------------------------------------------------------------
 
     async def _write(self, data: bytes) -> None:
-        """Send it whole: a piece of it would spoil all that follows. Ends when the listener's
-        guard has waited for long enough, or the client is gone, which cancels its request."""
+        """Send all of it, also if the request is cancelled meanwhile: half an answer would spoil
+        all that follows.
+
+        If the client does not read, `GuardedStream` gives up after a while. If it is gone, its
+        request is cancelled; nothing is raised here.
+        """
         try:
             if not self._has_tls and not self._sending.locked():
                 data = data[self._guarded.send_now(data) :]
@@ -271,7 +296,8 @@ class HttpConnection:
         return self._packed(h11.Response(status_code=status, headers=given))
 
     async def _leave(self) -> None:
-        """Say goodbye, and let the client read what it was told."""
+        """Close our sending side, and wait a moment, so that the client can read the last
+        answer. See LINGER_FOR."""
         if trio.current_time() >= self._ends_at:
             return
         self._is_discarding = True
@@ -293,7 +319,7 @@ class HttpConnection:
 
 
 class _Exchange:
-    """One request and its answer, as ASGI has them."""
+    """One request and its answer, translated from h11's events to ASGI's messages and back."""
 
     def __init__(self, connection: HttpConnection, request: h11.Request, *, is_last: bool) -> None:
         self._connection = connection
@@ -306,7 +332,7 @@ class _Exchange:
         self.is_complete = False
 
     def look_at_body(self) -> None:
-        """Find out whether there is one: most have none, and the next request may follow."""
+        """Note at once if the request has no body, as most: the next one may follow it then."""
         try:
             event = self._http.next_event()
         except h11.RemoteProtocolError:
@@ -342,6 +368,7 @@ class _Exchange:
         }
 
     async def run(self, app: Application) -> None:
+        """Have `app` answer. If it fails before it began to, the answer is 500."""
         try:
             await app(self.scope("http"), self._receive, self.send)
         except Exception as error:  # ends its connection only
@@ -350,7 +377,8 @@ class _Exchange:
             await self._connection._refuse(HttpError(500, "internal", "a defect of the gateway"))
 
     async def _receive(self) -> dict[str, Any]:
-        """The body, piece by piece. Then nothing more: whose client leaves is cancelled.
+        """ASGI's `receive`: the next piece of the body. After its end this waits for ever, as the
+        task is cancelled when the client leaves.
 
         Raises:
             HttpError: the client breaks the protocol.
@@ -385,7 +413,8 @@ class _Exchange:
             raise _protocol_error(error) from error
 
     async def send(self, message: dict[str, Any]) -> None:
-        """ASGI's: an answer leaves with the first of its body."""
+        """ASGI's `send`. The head is kept back until the first piece of the body is there, so that
+        both leave together."""
         if message["type"] == "http.response.start":
             self._start = message
             return
@@ -408,7 +437,8 @@ class _Exchange:
         return self._connection._head(status, headers, self.request, is_last=is_last)
 
     def _has_ended(self) -> bool:
-        """Whether all of the request is here: else its rest would be taken for the next one."""
+        """Whether the whole request has arrived. If not, the connection has to be closed after the
+        answer: the rest of the request would be taken for the next one."""
         try:
             while self._http.their_state is h11.SEND_BODY:
                 if self._http.next_event() is h11.NEED_DATA:
@@ -426,7 +456,8 @@ class _Exchange:
         await self._connection._write(data)
 
     def switched(self, headers: list[Header]) -> tuple[bytes, bytes]:
-        """The answer to an upgrade, and what the client sent ahead of it."""
+        """Switch to the WebSocket. Returns the answer to send (101), and what the client sent
+        before it got that."""
         self._began = True
         answer = self._connection._packed(h11.InformationalResponse(
             status_code=101, headers=[(b"upgrade", b"websocket"), (b"connection", b"upgrade"),
@@ -448,12 +479,13 @@ class _Exchange:
         )
 
     def cancel_within(self, seconds: float) -> None:
+        """Give the application at most so many seconds from now."""
         scope = self._connection._request
         scope.deadline = min(scope.deadline, trio.current_time() + seconds)
 
 
 def _refusal(request: h11.Request) -> HttpError | None:
-    """What is wrong with a request, whoever sends it."""
+    """Why a request is refused, whoever sends it; None: it is fine."""
     if request.http_version not in (b"1.1", b"1.0"):
         return HttpError(505, "http_version", "this server speaks HTTP/1.1")
     if request.method == b"CONNECT":
@@ -497,7 +529,8 @@ def _websocket_refusal(request: h11.Request, names: list[bytes]) -> HttpError | 
 
 
 def _wants_websocket(request: h11.Request) -> bool:
-    """Other upgrades (h2c, for one) are ignored, as RFC 9110, section 7.8, allows."""
+    """Whether the request asks for a WebSocket. Other upgrades, such as h2c, are ignored, as RFC
+    9110, section 7.8, allows."""
     return (
         request.method == b"GET"
         and request.http_version == b"1.1"

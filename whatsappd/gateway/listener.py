@@ -1,8 +1,11 @@
-"""TCP and Unix listeners that bound what their clients can make us hold.
+"""The gateway's listening socket (TCP or Unix), and the limits on those who connect to it.
 
-A client that stops reading would block a stream, and the end of the process, for ever: an answer is
-not cut in the middle. So every accepted stream gives its sends a deadline here, and the kernel is
-told to give up peers that vanished. Used by `run`.
+`gateway.run` opens one, and accepts streams from it. Limited are the number of connections, that of
+one address, the bytes that the kernel holds for each, and the time for which a client may not read:
+it would otherwise block its task, and the end of the process, for ever.
+
+On failure: too many connections are closed at once, and counted. A client that does not read is cut
+off. If the socket itself is gone, `accept` raises, and the gateway ends.
 """
 
 from __future__ import annotations
@@ -44,7 +47,10 @@ BACKLOG = 1024
 
 
 class GuardedStream(trio.abc.HalfCloseableStream):
-    """A socket's stream whose sends end."""
+    """A client's stream. Sending gives up when the client takes nothing for a while.
+
+    `address`: the other host's, as connections are counted; None for this host.
+    """
 
     def __init__(self, stream: trio.SocketStream, address: str | None) -> None:
         self._stream = stream
@@ -52,8 +58,10 @@ class GuardedStream(trio.abc.HalfCloseableStream):
         self.address = address
 
     def send_now(self, data: bytes | bytearray | memoryview) -> int:
-        """How many bytes the kernel took without waiting: mostly all. No checkpoint, so that a
-        thousand streams get twice as much done; whoever sends for long waits for what it sends.
+        """Hand bytes to the kernel without waiting. Returns how many it took, which is mostly all.
+
+        This is no checkpoint: a thousand streams get twice as much done that way. Whoever sends
+        for long comes to a checkpoint anyway, where it waits for what to send.
 
         Raises:
             trio.BrokenResourceError: the client is gone.
@@ -66,6 +74,12 @@ class GuardedStream(trio.abc.HalfCloseableStream):
             raise trio.BrokenResourceError("the client is gone") from error
 
     async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+        """Send all of it.
+
+        Raises:
+            trio.BrokenResourceError: the client is gone, or took nothing for SEND_STALLED_AFTER
+                seconds; the stream is closed then.
+        """
         view = memoryview(data)
         view = view[self.send_now(view) :]
         for start in range(0, len(view), _SLICE):
@@ -90,9 +104,10 @@ class GuardedStream(trio.abc.HalfCloseableStream):
 
 
 class GuardedListener(trio.abc.Listener[GuardedStream]):
-    """Accepts while there is room; else a client is hung up on at once.
+    """Accepts clients while there is room, and closes the connections of others at once.
 
-    Owns its socket, and a Unix socket's file: closing removes it, unless it is another's by now.
+    It owns the listening socket. Closing it removes a Unix socket's file, unless another gateway
+    has put its own in that place.
     """
 
     def __init__(self, listening: socket.socket) -> None:
@@ -109,6 +124,13 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
         return len(self._open)
 
     async def accept(self) -> GuardedStream:
+        """Wait for a client that there is room for. `release` its stream when it is served.
+
+        Raises:
+            BadStateDirectory: the listening socket is gone.
+            OSError: accepting failed, for want of file descriptors for example; it may be tried
+                again.
+        """
         while True:
             try:
                 stream = await self._listener.accept()
@@ -136,7 +158,7 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
         return guarded
 
     def release(self, stream: GuardedStream) -> None:
-        """Whoever served the stream is done with it."""
+        """The stream is served and closed: its place is free again."""
         del self._open[stream]
         if stream.address is not None:
             self._by_address[stream.address] -= 1
@@ -146,17 +168,18 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
             self._empty.set()
 
     async def wait_empty(self) -> None:
-        """Wait until nothing is open."""
+        """Wait until all streams are released."""
         while self._open:
             self._empty = trio.Event()
             await self._empty.wait()
 
     async def cut_all(self) -> None:
-        """Close what is still open, also under sends that do not end."""
+        """Close all streams that are still open, also those that are in the middle of sending."""
         for stream in list(self._open):
             await trio.aclose_forcefully(stream)
 
     async def aclose(self) -> None:
+        """Stop listening. Streams that are open stay so."""
         # In this order: nobody takes the path of one that listens, and as long as our socket is
         # open no other file has its inode's number.
         if self._file is not None:
@@ -165,7 +188,7 @@ class GuardedListener(trio.abc.Listener[GuardedStream]):
         await self._listener.aclose()
 
     def report(self) -> list[dict[str, Any]]:
-        """For `daemon.limits`; by the addresses of other hosts."""
+        """How many connections other hosts' addresses hold, for `daemon.limits`."""
         held = [(f"address:{name}", count) for name, count in self._by_address.most_common()]
         return [report(HTTP_CONNECTIONS, len(self._open), held, self.refused)]
 
@@ -231,7 +254,7 @@ def _gid(group: str) -> int:
 
 
 class _SocketFile(NamedTuple):
-    """A Unix socket's file, by what tells it from another one at the same path."""
+    """A Unix socket's file, and what tells it from another file at the same path."""
 
     path: Path
     device: int
@@ -239,7 +262,7 @@ class _SocketFile(NamedTuple):
 
     @classmethod
     def of(cls, listening: socket.socket) -> _SocketFile | None:
-        """None: it has none."""
+        """The file of a listening socket. None: it is a TCP socket, or its file is gone."""
         if listening.family != socket.AF_UNIX:
             return None
         return cls._found(Path(listening.getsockname()))
@@ -253,6 +276,6 @@ class _SocketFile(NamedTuple):
         return cls(path, found.st_dev, found.st_ino)
 
     def remove(self) -> None:
-        """Unless it is gone, or another gateway's by now."""
+        """Delete the file, unless it is gone or another gateway's by now."""
         if self._found(self.path) == self:
             self.path.unlink(missing_ok=True)

@@ -1,8 +1,14 @@
-"""A request that becomes a WebSocket: wsproto's frames, as ASGI's messages.
+"""A WebSocket: translates between its frames (wsproto) and the application's messages (ASGI).
 
-Compression is not offered: clients send acks of a few bytes, and the memory of a compressor for
-each of a thousand streams would be half a gigabyte. `connection` makes one, reads for it, and
-cancels the request when its client is gone.
+`connection` makes a `WebSocketExchange` when a request asks for a WebSocket. It goes on reading
+from the client, hands the bytes on with `feed`, and calls `lose` when the client is gone. Routes
+speak to the client by `AcceptedWebSocket`.
+
+On failure: a client that sends too large a message gets close code 1009. If the application fails,
+the client gets 1011. Whichever end closes, the other one has CLOSE_WITHIN seconds to follow.
+
+Compression is not offered: clients send acks of a few bytes, and the compressors of a thousand
+streams would need half a gigabyte.
 """
 
 from __future__ import annotations
@@ -31,7 +37,7 @@ Header = tuple[bytes, bytes]
 
 
 class Upgrade(Protocol):
-    """The request, and the way to the client."""
+    """The request that asks for a WebSocket, and how to answer it. `connection` implements it."""
 
     async def write(self, data: bytes) -> None: ...
     def switched(self, headers: list[Header]) -> tuple[bytes, bytes]: ...
@@ -40,7 +46,10 @@ class Upgrade(Protocol):
 
 
 class WebSocketExchange:
-    """`run` it with the application; whoever reads calls `feed`, and `lose` at the end."""
+    """One WebSocket: `run` has the application serve it.
+
+    Whoever reads from the client calls `feed` with what arrives, and `lose` at its end.
+    """
 
     def __init__(self, key: bytes, exchange: Upgrade) -> None:
         self._key = key
@@ -61,11 +70,11 @@ class WebSocketExchange:
 
     @property
     def grace(self) -> float:
-        """Seconds that the application has, now that the client is gone."""
+        """Seconds that the application still has when the client is gone."""
         return CLOSE_WITHIN if self.is_open else -math.inf
 
     async def run(self, app: Callable[..., Awaitable[None]], scope: dict[str, Any]) -> None:
-        """Until both ends have closed, or had their time."""
+        """Have `app` serve it, until both ends have closed or used up their time."""
         offered = [value for name, value in scope["headers"] if name == b"sec-websocket-protocol"]
         scope["subprotocols"] = [
             part.strip() for part in b",".join(offered).decode("latin-1").split(",") if part.strip()
@@ -92,7 +101,8 @@ class WebSocketExchange:
     # --- from the client ----------------------------------------------------------------------
 
     async def feed(self, data: bytes) -> None:
-        """What arrived. Waits while the application is behind."""
+        """Take bytes from the client. Waits while the application has MAX_WAITING messages to
+        read, so that no more is read from the client."""
         async with self._feeding:
             data, self._ahead = self._ahead + data, b""
             await self._feed(data)
@@ -144,7 +154,8 @@ class WebSocketExchange:
                 return
 
     def lose(self, code: int | None = None) -> None:
-        """Nothing more comes: the application is told, behind what it has not read yet."""
+        """The client is gone, or closed the WebSocket with `code`: the application is told after
+        it has read what came before, and has CLOSE_WITHIN seconds to end."""
         if code is not None:
             self._code = int(code)
         self._inbox.close()
@@ -214,7 +225,10 @@ class WebSocketExchange:
 
 
 class AcceptedWebSocket:
-    """What a route speaks to the client by: ASGI's messages as methods."""
+    """A WebSocket as routes use it: ASGI's messages as methods.
+
+    Sending to a client that is gone does nothing; `receive` tells that it is gone.
+    """
 
     def __init__(self, subprotocols: list[str], receive: Receive, send: Send) -> None:
         self.subprotocols = subprotocols  # that the client offered
@@ -229,7 +243,7 @@ class AcceptedWebSocket:
         await self._send({"type": "websocket.send", "text": text})
 
     async def receive(self) -> dict[str, Any] | None:
-        """The next message, as ASGI has it; None: the client is gone."""
+        """Wait for the next message, as ASGI has it. Returns None when the client is gone."""
         message = await self._receive()
         return None if message["type"] == "websocket.disconnect" else message
 

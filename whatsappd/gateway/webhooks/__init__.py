@@ -1,8 +1,8 @@
-"""Delivering events to the URLs that somebody configured, from the daemon's log.
+"""Webhooks: the gateway posts events from the daemon's log to the URLs that were configured.
 
-Nothing is kept here: what is configured, how far each webhook is, and what a receiver refused are
-the daemon's (`store.port.WebhookStore`). So this process may be killed at any moment; the next one
-goes on at the cursor, and a few events are delivered twice rather than one never.
+The gateway stores nothing. The daemon has the configuration, each webhook's cursor (how far it is),
+and the dead letters (`store.port.WebhookStore`). So the gateway may be killed at any moment: the
+next one goes on at the cursors. A few events are then delivered twice; none is lost.
 
     deliverer   the connection to the daemon; one `delivery` for each webhook that is enabled
     delivery    one webhook: reads ahead, keeps the order of each company, retries, pauses

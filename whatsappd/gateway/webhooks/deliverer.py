@@ -1,9 +1,16 @@
-"""All webhooks: keeps a connection to the daemon, and a `Delivery` for each webhook behind it.
+"""Delivers all webhooks: keeps a connection to the daemon, and runs a `Delivery` for each webhook.
 
-`gateway.run` starts it beside the routes. There is one deliverer at a time: while another gateway
-delivers, this one waits for its end, or for its standing still: whoever delivers confirms every few
-seconds that it does, and loses its turn if it cannot. When the connection ends everything here
-does, and the next connection goes on at the cursors that the daemon has.
+`gateway.run` starts `run_deliverer` beside the routes. The daemon says what there is to do
+(`webhook.work`) and notifies when that changes; this file starts and ends deliveries accordingly,
+and makes test deliveries and resends of dead letters.
+
+Only one gateway delivers at a time. It confirms its turn with the daemon every few seconds, and
+loses it if it does not, for example because it is frozen. Another gateway asks every second for the
+turn, and waits.
+
+On failure: when the connection to the daemon ends, all deliveries end, and the next connection goes
+on at the cursors that the daemon has. An unforeseen error in one delivery is logged, and that
+delivery begins anew after DEFECT_PAUSE seconds; other webhooks go on.
 """
 
 from __future__ import annotations
@@ -41,16 +48,19 @@ DEFAULT_POLICY = Policy()
 
 
 class _Running(NamedTuple):
+    """A delivery, or a resending, that runs: for which revision of the webhook; cancel `scope` and
+    wait for `ended`."""
+
     revision: int
     scope: trio.CancelScope
     ended: trio.Event
 
 
 class ConfirmedTurn:
-    """This process's turn to deliver, as the daemon confirmed it. Implements `delivery.Turn`.
+    """Until when this process may deliver, as the daemon confirmed. Implements `delivery.Turn`.
 
-    The clock of a process goes on while it is frozen (SIGSTOP, a suspended machine): what wakes up
-    with an old confirmation waits for a new one before it delivers anything.
+    A process that was frozen (SIGSTOP, a suspended machine) wakes up with an old confirmation. It
+    waits for a new one before it delivers anything, as another gateway may deliver by now.
     """
 
     def __init__(self) -> None:
@@ -69,7 +79,7 @@ class ConfirmedTurn:
 
 
 class LogFeed:
-    """How far the log is, as the daemon notifies."""
+    """The newest event of the log, as the daemon notifies. Implements `delivery.Feed`."""
 
     def __init__(self) -> None:
         self._last_seq = 0
@@ -87,7 +97,7 @@ class LogFeed:
 
 
 class _Stopping:
-    """That the deliverer is told to end; what runs under `until` is cancelled then."""
+    """Tells the deliverer to end: what runs under `until` is then cancelled."""
 
     def __init__(self) -> None:
         self.is_set = False
@@ -107,11 +117,14 @@ class _Stopping:
 async def run_deliverer(
     socket: Path, policy: Policy = DEFAULT_POLICY, *, allow_private: bool = False
 ) -> None:
-    """Deliver webhooks until cancelled, whenever the daemon at `socket` is there.
+    """Deliver webhooks until cancelled. While the daemon is away, try to reach it every second.
 
-    Cancelled, it tells the daemon first how far it came, within STOP_WITHIN seconds.
+    When it is cancelled, it first reports to the daemon how far it is, for at most STOP_WITHIN
+    seconds.
 
     Args:
+        socket: the daemon's.
+        policy: how receivers are treated.
         allow_private: let every webhook reach addresses that are not on the Internet.
     """
     # In a thread: reading the system's certificates takes 30 ms.
@@ -141,7 +154,7 @@ async def run_deliverer(
 
 
 async def _connected(socket: Path, receivers: Receivers, stopping: _Stopping) -> str:
-    """One connection; why it is over."""
+    """Deliver over one connection to the daemon, until it ends. Returns why it ended."""
     try:
         async with open_client(socket) as client:
             with stopping.until():
@@ -163,7 +176,7 @@ async def _connected(socket: Path, receivers: Receivers, stopping: _Stopping) ->
 
 
 async def _confirm(client: RpcClient, turn: ConfirmedTurn) -> None:
-    """Take the turn, or keep it.
+    """Ask the daemon for the turn to deliver, or confirm it.
 
     Raises:
         WrongState: another process has it.
@@ -184,7 +197,7 @@ async def _keep_turn(client: RpcClient, turn: ConfirmedTurn) -> None:
 
 
 class _Deliverer:
-    """What one connection's time needs."""
+    """All deliveries, resends and tests over one connection to the daemon."""
 
     def __init__(self, shared: Delivering, feed: LogFeed) -> None:
         self._shared = shared
@@ -228,10 +241,11 @@ class _Deliverer:
             await self._changed.wait()
 
     async def _stop_others(self, webhooks: dict[str, WebhookWork]) -> None:
-        """End those that were removed, disabled or configured anew; they say how far they came.
+        """End what runs for webhooks that were removed, disabled or configured anew, and wait until
+        it has reported how far it is.
 
-        What is sent again goes on by the new configuration, and a disabled webhook's does too: the
-        daemon has the marks.
+        Resending dead letters goes on with the new configuration, also for a disabled webhook: the
+        daemon has marked which letters are due.
         """
         revisions = {identity: webhook.revision for identity, webhook in webhooks.items()}
         enabled = {identity for identity, webhook in webhooks.items() if webhook.enabled}
@@ -251,6 +265,11 @@ class _Deliverer:
             self._changed.set()
 
     async def _run_one(self, webhook: WebhookWork, running: _Running) -> None:
+        """Deliver one webhook until `running.scope` is cancelled or an error was waited out.
+
+        Raises:
+            Unreachable: the daemon is gone.
+        """
         log.info("webhook_begun", webhook=webhook.id, cursor=webhook.cursor)
         try:
             with running.scope:
@@ -264,7 +283,7 @@ class _Deliverer:
                 except* Unreachable:
                     raise
                 except* Exception as group:
-                    # A defect, or an answer nobody foresaw: it must not hold up other webhooks.
+                    # A defect, or an unforeseen answer: it must not hold up other webhooks.
                     log.error("webhook_failed", webhook=webhook.id, exc_info=group)
                     await trio.sleep(DEFECT_PAUSE)
         finally:
@@ -273,6 +292,7 @@ class _Deliverer:
             self._changed.set()
 
     async def _test(self, token: str, webhook: WebhookWork) -> None:
+        """Deliver one test event, and tell the daemon what became of it."""
         outcome = _unreadable(webhook)
         if outcome is None:
             async with self._shared.receivers.open(webhook) as receiver:
@@ -281,6 +301,12 @@ class _Deliverer:
         self._testing.discard(token)
 
     async def _resend(self, webhook: WebhookWork, resending: _Running) -> None:
+        """Post a webhook's dead letters that are due once more, whatever else is being delivered.
+        If the daemon refuses a report of that, it is logged, and the rest is tried later.
+
+        Raises:
+            Unreachable: the daemon is gone.
+        """
         identity = webhook.id
         try:
             with resending.scope:
@@ -312,7 +338,8 @@ class _Deliverer:
 
 
 def _unreadable(webhook: WebhookWork) -> Outcome | None:
-    """What becomes of all attempts if the URL is one that only an older version took."""
+    """The outcome of every attempt if the webhook's URL is not allowed (any more: an older version
+    took it); None: it is allowed."""
     try:
         parse_url(webhook.url)
     except InvalidParams as error:

@@ -1,8 +1,14 @@
-"""One webhook: from the log to its receiver, in the order of each company, at least once.
+"""Delivers one webhook: reads events from the log, posts them, retries, and reports progress.
 
-Started by `deliverer`, once for each webhook that is enabled, and again when it is configured anew.
-What it learns about the receiver it tells the daemon (`webhook.progress`), now and then, at once
-when it pauses or resumes, and when it ends.
+Each event arrives at least once, and those of one company in their order. `deliverer` starts a
+`Delivery` for each webhook that is enabled, and a new one when it is configured anew.
+
+It reports to the daemon (`webhook.progress`) how far it is and how the receiver fares: every half
+second while there is news, at once when the webhook pauses or resumes, and when it ends.
+
+On failure: an attempt that fails is tried again, with growing pauses. If the receiver takes a ping
+but not this event, the event becomes a dead letter. If the receiver fails for long, the webhook
+pauses: only its oldest event is tried. If a report fails, its counts go into the next one.
 """
 
 from __future__ import annotations
@@ -47,11 +53,13 @@ GATHER = 0.01
 class Feed(Protocol):
     """Tells when the log has grown."""
 
-    async def wait_beyond(self, seq: int) -> None: ...
+    async def wait_beyond(self, seq: int) -> None:
+        """Wait until there is an event behind `seq`."""
+        ...
 
 
 class Turn(Protocol):
-    """That this process, and no other gateway, delivers."""
+    """This process's right to deliver, which only one gateway has at a time."""
 
     async def held(self) -> None:
         """Wait until the daemon has confirmed it lately."""
@@ -100,7 +108,7 @@ class Delivery:
         self._urgent = trio.Event()
 
     async def run(self) -> None:
-        """Deliver until cancelled.
+        """Deliver until cancelled; then report once more, for at most REPORT_WITHIN seconds.
 
         Raises:
             Unreachable: the daemon is gone.
@@ -117,6 +125,8 @@ class Delivery:
     # --- from the log -------------------------------------------------------------------------
 
     async def _read(self, receiver: Receiver, nursery: trio.Nursery) -> None:
+        """Read the log for ever, at most READ_AHEAD events ahead of the receiver, and start a task
+        for each company that has events."""
         window, webhook = self._window, self._webhook
         while True:
             while len(window) >= READ_AHEAD:
@@ -126,7 +136,7 @@ class Delivery:
                 after=window.read, limit=PAGE, companies=webhook.companies, types=webhook.types
             )
             page = await ask(self._client, events.READ, wanted)
-            # The pages before the number that it names have it, too.
+            # Several pages name the same gap: all that begin before its end.
             if page.gap is not None and page.gap > self._gap_told:
                 if window.read > 0:
                     await self._tell_gap(max(window.read, self._gap_told), page.gap)
@@ -139,6 +149,7 @@ class Delivery:
                 self._news.set()
 
     async def _until_more(self) -> None:
+        """Wait for new events. Have it reported if many others were passed over, or long ago."""
         window = self._window
         if window.cursor - self._reported >= SKIPPED_MANY:
             self._news.set()
@@ -152,13 +163,15 @@ class Delivery:
         await self._feed.wait_beyond(window.read)
 
     async def _tell_gap(self, after: int, first: int) -> None:
-        """The log's retention was faster than the receiver: nobody may overlook that."""
+        """Report that retention deleted events before they were delivered; the daemon counts them
+        and raises an alert."""
         self._log.error("webhook_events_gone", after=after, first=first)
         await self._report(gone=api.GoneEvents(after=after, first=first))
 
     # --- to the receiver ----------------------------------------------------------------------
 
     async def _deliver_company(self, receiver: Receiver, company: str) -> None:
+        """Deliver a company's events one after the other, until none is left in the window."""
         while (event := self._window.head(company)) is not None:
             await self._deliver(receiver, event)
             self._window.end(company)
@@ -166,10 +179,9 @@ class Delivery:
             self._news.set()
 
     async def _deliver(self, receiver: Receiver, event: LoggedEvent) -> None:
-        """Return when the receiver took it, or when it is a dead letter.
+        """Post an event until the receiver takes it, or it becomes a dead letter.
 
-        Between two attempts there is a pause, which ends early, once, when the receiver takes
-        another event after it had failed. What such an extra attempt brings does not count.
+        Between two attempts there is a pause (`_pause`).
         """
         body, failures, is_receiver_well = body_of(event), 0, False
         while True:
@@ -180,7 +192,8 @@ class Delivery:
                 return
             failures += 1
             await self._failed(event, outcome, failures)
-            # Refused right after a ping was accepted: so it was not the receiver's coming back.
+            # The receiver took a ping just now and refused the event again: the event is to blame,
+            # not the receiver.
             if is_receiver_well and await self._bury(event, failures, outcome):
                 return
             if self._policy.is_hopeless(failures) and not is_receiver_well:
@@ -195,7 +208,12 @@ class Delivery:
     async def _pause(
         self, receiver: Receiver, event: LoggedEvent, outcome: Outcome, failures: int, body: bytes
     ) -> bool:
-        """Wait for the next attempt; whether the receiver took the event meanwhile."""
+        """Wait until the next attempt is due. Returns True if the receiver took the event
+        meanwhile.
+
+        When the receiver recovers during the pause, as another event shows, there is one extra
+        attempt at once. If that fails, it does not count as one of the event's failures.
+        """
         is_probe = outcome.is_receivers and event.seq == self._window.oldest
         wait_ms = self._policy.wait_ms(failures, random.random(), is_probe=is_probe)
         until = trio.current_time() + wait_ms / 1000
@@ -212,8 +230,14 @@ class Delivery:
     async def _attempt(
         self, receiver: Receiver, event: LoggedEvent | None, identity: str, body: bytes
     ) -> Outcome:
-        """One attempt, when it is this event's turn (None: a ping, which has none to wait for) and
-        the receiver may be asked."""
+        """Post once, as soon as that is allowed.
+
+        It waits while the webhook is paused (unless this is the oldest event), while the receiver
+        asked to be left alone, for one of its connections, and for this process's turn.
+
+        Args:
+            event: the one that is delivered; None: a ping, which a pause does not hold up.
+        """
         while True:
             while event is not None and self._has_to_wait(event):
                 await self._resumed.wait()
@@ -221,7 +245,7 @@ class Delivery:
             async with self._attempts:
                 if trio.current_time() < self._not_before:
                     continue  # another event was told to wait meanwhile
-                # What was frozen for a while must not go on with what another gateway does by now.
+                # If this process was frozen, another gateway may deliver by now.
                 await self._turn.held()
                 outcome = await receiver.post(identity, body)
             if not outcome.ok and outcome.retry_after_ms is not None:
@@ -232,19 +256,22 @@ class Delivery:
         return self._paused_since_ms is not None and event.seq != self._window.oldest
 
     async def _accepts_ping(self, receiver: Receiver) -> bool:
-        """Whether the receiver is well, and it is the event that it cannot take."""
+        """Post a ping. Returns whether the receiver took it: then it is well, and it is the event
+        that it cannot take."""
         outcome = await self._attempt(receiver, None, *made_up("webhook.ping"))
         if outcome.ok:
             self._succeeded(receiver)
         return outcome.ok
 
     async def _bury(self, event: LoggedEvent, failures: int, outcome: Outcome) -> bool:
+        """Make the event a dead letter. Returns False if the daemon cannot keep it: then the event
+        is tried again."""
         assert outcome.error is not None
         refused = api.RefusedEvent(event=event, attempts=failures, reason=outcome.error)
         try:
             await self._report([refused])
         except (QueueFull, StoreFailed) as error:
-            # Then it stays where it is: nothing is thrown away.
+            # Nothing is thrown away: it is tried again.
             self._log.error("webhook_dead_letter_not_kept", seq=event.seq, reason=error.message)
             self._last_error = error.message
             return False
@@ -289,7 +316,7 @@ class Delivery:
         self._news.set()
 
     async def _end_for_good(self, outcome: Outcome) -> None:
-        """The receiver wants nothing more: have the webhook disabled, and wait to be ended."""
+        """The receiver answered 410: have the webhook disabled, and wait to be cancelled."""
         self._log.warning("webhook_disabled", reason=outcome.error)
         await disable(self._client, self._webhook, outcome)
         await trio.sleep_forever()
@@ -301,6 +328,11 @@ class Delivery:
         self._urgent.set()
 
     async def _tell(self) -> None:
+        """Report to the daemon for ever, whenever there is news.
+
+        Raises:
+            Unreachable: the daemon is gone.
+        """
         while True:
             await self._news.wait()
             with trio.move_on_after(REPORT_EVERY):
@@ -322,8 +354,8 @@ class Delivery:
         async with self._reporting:
             await trio.lowlevel.checkpoint_if_cancelled()
             delivered, failures, cursor = self._delivered, self._failures, self._window.cursor
-            # Told once they are on their way: cancelled while it waits for the answer, the daemon
-            # counts them all the same, and the last report must not bring them again.
+            # They count as told once they are sent. If this is cancelled while it waits for the
+            # answer, the daemon counts them all the same: the last report must not repeat them.
             self._delivered = self._failures = 0
             report = api.ReportProgress(
                 id=self._webhook.id,
@@ -355,14 +387,14 @@ class Delivery:
 
 
 async def disable(client: RpcClient, webhook: WebhookWork, outcome: Outcome) -> None:
-    """Tell the daemon that the receiver answered that it wants no more events."""
+    """Have the daemon disable the webhook, because its receiver wants no more events."""
     assert outcome.error is not None
     refused = api.RefuseForGood(id=webhook.id, revision=webhook.revision, reason=outcome.error)
     await ask(client, api.REFUSED_FOR_GOOD, refused)
 
 
 def made_up(kind: str) -> tuple[str, bytes]:
-    """Identity and body of an event that is not in the log."""
+    """The identity and the body of an event that is not in the log: a ping or a test."""
     token = secrets.token_hex(8)
     event = LoggedEvent(seq=0, time_ms=_now_ms(), company="", type=kind, data={})
     return f"{kind.partition('.')[2]}_{token}", body_of(event)

@@ -1,10 +1,12 @@
-"""Connections to addresses that were checked, for `post`.
+"""Opens connections to webhooks' receivers, and refuses addresses that are not on the Internet.
 
-The name is looked up once, and the connection goes to an address of that answer: what is checked is
-what is connected to, however often the name changes its mind (DNS rebinding). TLS and the Host
-header still use the name.
+A receiver's name is looked up once for each connection. The addresses found are checked, and the
+connection goes to one of them: a name that is answered differently a moment later (DNS rebinding)
+leads nowhere else. TLS and the Host header still use the name. Used by `post`.
 
-A public address that is this host's own counts as private: what listens there listens here.
+An address of this host counts as private, also if it is a public one.
+
+On failure: `AddressRefused` if no address is allowed, else httpcore's own errors.
 """
 
 from __future__ import annotations
@@ -31,7 +33,12 @@ class AddressRefused(Exception):
 
 
 class CheckedBackend(httpcore.AsyncNetworkBackend):
-    """httpcore's way to the network, on trio, for one webhook."""
+    """Opens the connections of httpcore, on trio, for one webhook.
+
+    Args:
+        allow_private: connect to addresses that are not on the Internet, too.
+        is_own, resolve: for tests; by default `is_own_address` and `addresses_of`.
+    """
 
     def __init__(
         self,
@@ -64,7 +71,7 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
         failed: Exception | None = None
         for address in addresses[:MAX_ADDRESSES]:
             try:
-                # An address in numbers: nothing looks up anything any more.
+                # An address in numbers, so that no name is looked up a second time.
                 return await self._inner.connect_tcp(
                     address, port, timeout, local_address, socket_options
                 )
@@ -75,7 +82,8 @@ class CheckedBackend(httpcore.AsyncNetworkBackend):
 
     async def _addresses(self, host: str, port: int) -> list[str]:
         try:
-            # Abandoned when the delivery's time is over. The thread still counts until it returns.
+            # When the delivery's time is over, the thread is left behind. It counts as one of
+            # LOOKUPS until it returns.
             addresses = await trio.to_thread.run_sync(
                 self._resolve, host, port, limiter=self._lookups, abandon_on_cancel=True
             )

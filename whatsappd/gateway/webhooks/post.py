@@ -1,9 +1,11 @@
-"""One delivery attempt: a POST that ends, whatever the receiver does.
+"""Makes one HTTP POST to a webhook's receiver, which ends in time whatever the receiver does.
 
-The status decides (Standard Webhooks): 2xx took the event, whatever becomes of the body behind it.
+`Receiver.post` returns an `Outcome`: the receiver took the event, or why not. The answer's status
+decides, as Standard Webhooks says: with 2xx it is taken, whatever becomes of the body behind it. No
+failure of the receiver, its name or its TLS raises anything. Used by `delivery` and `deliverer`.
 
-httpcore rather than httpx or aiohttp: it runs on trio, lets us open the connections ourselves, and
-follows no redirects, reads no proxy from the environment and keeps no cookies, since it cannot.
+Why httpcore and not httpx or aiohttp: it runs on trio and lets us open the connections ourselves.
+It also knows no redirects, no proxies from the environment and no cookies.
 """
 
 from __future__ import annotations
@@ -40,9 +42,13 @@ CONNECT_TRIES = 3
 
 
 class Outcome(NamedTuple):
-    """What became of an attempt. `error` None: the receiver took it.
+    """What became of an attempt.
 
-    `retry_after_ms`: what the receiver asked for; None: nothing.
+    Args:
+        status: what the receiver answered; None: nothing.
+        error: why it did not take the event, in words; None: it took it.
+        took_ms: milliseconds until that was clear.
+        retry_after_ms: how long the receiver asked to be left alone; None: it did not.
     """
 
     status: int | None
@@ -61,7 +67,7 @@ class Outcome(NamedTuple):
 
     @property
     def is_receivers(self) -> bool:
-        """Whether the receiver is in trouble, and any event would have fared so."""
+        """Whether the receiver is in trouble: any other event would have failed as well."""
         return self.status in OVERLOADED or (self.status is None and not self.ok)
 
     def told(self) -> DeliveryOutcome:
@@ -81,7 +87,7 @@ class _Answer:
 
 
 class Receiver:
-    """Where one webhook's events go. Made by `open_receiver`."""
+    """The server that one webhook's events go to. Made by `open_receiver`."""
 
     def __init__(
         self,
@@ -104,7 +110,11 @@ class Receiver:
         return self._target.origin
 
     async def post(self, identity: str, body: bytes) -> Outcome:
-        """Deliver once. Every failure is an outcome."""
+        """Post one event, once, within the receiver's timeout. Failures are outcomes too.
+
+        Args:
+            identity: see `signing.id_of`.
+        """
         began = trio.current_time()
         answer, error = _Answer(), None
         with trio.move_on_after(self._timeout_s) as scope:
@@ -157,7 +167,8 @@ def _retry_after(headers: list[tuple[bytes, bytes]]) -> int | None:
 
 
 class _Body:
-    """Bytes to send. httpcore's own wrapper is a generator, which a cancellation leaves open."""
+    """A request's body, for httpcore. Its own wrapper is a generator, and a cancellation would
+    leave that open."""
 
     def __init__(self, body: bytes) -> None:
         self._body: bytes | None = body

@@ -1,7 +1,8 @@
-"""`/v1/webhooks`: configure them, see how they fare, and what to do about dead letters.
+"""The routes below `/v1/webhooks`: make, list, change, test and remove webhooks; dead letters.
 
-All of it takes the scope `admin`. A key that is bound to companies deals with the webhooks of those
-companies only, and cannot let one reach addresses of ours: that is for keys for all companies.
+All of them need the scope `admin`. A key that is bound to companies sees only webhooks that are for
+those companies alone; others do not exist for it (404). It cannot set `allow_private`: letting a
+webhook reach addresses that are not on the Internet takes a key for all companies.
 """
 
 from __future__ import annotations

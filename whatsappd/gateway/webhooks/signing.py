@@ -1,4 +1,4 @@
-"""What a receiver gets beside the event, to know it and to believe it.
+"""PURE. The body and the headers of a delivery; the signature that proves where it comes from.
 
 The form is that of Standard Webhooks (https://www.standardwebhooks.com), for which there are
 libraries in most languages: `webhook-id`, `webhook-timestamp` and `webhook-signature`, where the
@@ -41,7 +41,7 @@ def headers_for(secret: str, identity: str, timestamp_s: int, body: bytes) -> di
 
 
 def signature(secret: str, identity: str, timestamp_s: int, body: bytes) -> str:
-    """In base64."""
+    """The signature of a delivery, in base64. `secret`: as the webhook has it, `whsec_…`."""
     key = base64.b64decode(secret.removeprefix("whsec_"))
     signed = f"{identity}.{timestamp_s}.".encode() + body
     return base64.b64encode(hmac.digest(key, signed, hashlib.sha256)).decode()

@@ -1,7 +1,8 @@
-"""Which events of a webhook are read and not yet delivered, and how far its cursor may move.
+"""The events of a webhook that are read and not yet delivered, and how far its cursor may move.
 
-Events of one company leave in their order; companies do not wait for each other. So events end
-out of the log's order, and the cursor is held by the oldest that has not ended.
+Events of one company are delivered in their order; companies do not wait for each other. So events
+end out of the log's order, and the cursor stays before the oldest one that has not ended. An event
+has ended when it is delivered or a dead letter. Used by `delivery`.
 """
 
 from __future__ import annotations
@@ -13,7 +14,11 @@ from whatsappd.api.events import LoggedEvent
 
 
 class Window:
-    """PURE. `cursor` begins as the daemon has it."""
+    """PURE.
+
+    Args:
+        cursor: how far the webhook is, as the daemon has it.
+    """
 
     def __init__(self, cursor: int) -> None:
         self._read = cursor  # up to here everything was read
@@ -40,8 +45,10 @@ class Window:
         return next(iter(self._pending))
 
     def add(self, events: Iterable[LoggedEvent], read: int) -> list[str]:
-        """Take a page of the log that was read up to `read`; the companies that had nothing
-        pending, and have now: each wants somebody to deliver it."""
+        """Take the events of a page, which was read up to `read`.
+
+        Returns the companies that had no events here before: a task has to be started for each.
+        """
         begun = []
         for event in events:
             company = event.company
@@ -54,7 +61,8 @@ class Window:
         return begun
 
     def head(self, company: str) -> LoggedEvent | None:
-        """The event that this company is at; None if it has no more (and is forgotten then)."""
+        """The event that is to be delivered next for this company. Returns None if there is none:
+        the company is then forgotten, and its task ends."""
         lane = self._lanes[company]
         if lane:
             return lane[0]
@@ -62,6 +70,6 @@ class Window:
         return None
 
     def end(self, company: str) -> None:
-        """The head of that company is delivered, or given up."""
+        """Note that the company's next event is delivered, or is a dead letter."""
         event = self._lanes[company].popleft()
         del self._pending[event.seq]
