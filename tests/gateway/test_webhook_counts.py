@@ -17,7 +17,7 @@ from whatsappd.gateway.webhooks.deliverer import DEFAULT_POLICY, ConfirmedTurn, 
 from whatsappd.gateway.webhooks.delivery import Delivering, Delivery
 from whatsappd.gateway.webhooks.receivers import Receivers
 from whatsappd.rules.webhook_policy import Policy
-from whatsappd.store.sqlite.webhooks import new_secret
+from whatsappd.store.webhook_rows import new_secret
 
 EVENTS = [
     {"seq": seq, "time_ms": 5, "company": "acme", "type": "alert", "data": {}}

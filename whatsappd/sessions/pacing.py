@@ -23,7 +23,7 @@ from whatsappd.model.jid import LID_SERVER, USER_SERVER, parse_jid
 from whatsappd.model.message import Row
 from whatsappd.rules.outreach_pause import OutreachPause
 from whatsappd.sessions.rate_holds import HoldScope
-from whatsappd.store.port import StoreParts
+from whatsappd.store.port import DaemonStore
 
 log = structlog.get_logger()
 
@@ -52,7 +52,7 @@ class PacingParts(NamedTuple):
     """What all companies' pacing works with."""
 
     limiter: Limiter
-    store: StoreParts
+    store: DaemonStore
     defaults: Callable[[], SendLimits]  # they may change while the daemon runs
 
 

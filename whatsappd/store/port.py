@@ -976,28 +976,6 @@ class BackupMaker(Protocol):
         ...
 
 
-class StoreParts(Protocol):
-    """What a twin for tests has of a `DaemonStore`, too."""
-
-    @property
-    def events(self) -> EventLog: ...
-
-    @property
-    def consumers(self) -> Consumers: ...
-
-    @property
-    def outbox(self) -> Outbox: ...
-
-    @property
-    def inbound(self) -> Inbound: ...
-
-    @property
-    def companies(self) -> Companies: ...
-
-    @property
-    def acquaintances(self) -> Acquaintances: ...
-
-
 class DaemonStore(NamedTuple):
     """All of it, as it is opened at the daemon's start."""
 

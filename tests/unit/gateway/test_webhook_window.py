@@ -15,7 +15,7 @@ pytest.importorskip("httpcore", reason="the extra `gateway` is not installed")
 from whatsappd.api.events import LoggedEvent
 from whatsappd.gateway.webhooks.signing import body_of, headers_for, id_of, signature
 from whatsappd.gateway.webhooks.window import Window
-from whatsappd.store.sqlite.webhooks import new_secret
+from whatsappd.store.webhook_rows import new_secret
 
 
 def event(seq: int, company: str) -> LoggedEvent:

@@ -12,7 +12,8 @@ from whatsappd.limits.settings import SendLimits
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.sessions.pacing import Pacing, PacingParts
-from whatsappd.store.memory.store import memory_store
+from whatsappd.store.memory.store import store_in_memory
+from whatsappd.store.memory.tables import MemoryTables
 from whatsappd.store.port import Outbox
 
 CHAT = "15550200@s.whatsapp.net"
@@ -40,7 +41,7 @@ class World(NamedTuple):
 
 @pytest.fixture
 async def world() -> World:
-    store = memory_store()
+    store = store_in_memory(MemoryTables())
     await store.companies.put_wanted("acme", True)
     pacing = Pacing("acme", PacingParts(MemoryLimiter(), store, lambda: LIMITS))
     await pacing.load()

@@ -9,10 +9,10 @@ import pytest
 from whatsappd.errors import QueueFull
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
+from whatsappd.store.outbox_bytes import OVERHEAD
 from whatsappd.store.sqlite.database import open_database
 from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.outbox import SqliteOutbox, open_outbox
-from whatsappd.store.sqlite.outbox_bytes import OVERHEAD
 
 LIMIT = 100_000
 TEXT = "x" * 9000

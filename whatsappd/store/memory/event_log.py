@@ -16,6 +16,9 @@ from whatsappd.store.memory.tables import MemoryTables
 from whatsappd.store.outbox_counts import OutboxChange
 from whatsappd.store.recent_events import MAX_READ_BYTES
 
+#: Whose the deleted events of companies are that were removed; no company has that name.
+_REMOVED = "*"
+
 
 class MemoryEventLog:
     """See `store.port.EventLog`. All of it is in memory, so that `read_tail` always answers."""
@@ -160,6 +163,19 @@ class MemoryEventLog:
             del self._tables.event_times[seq]
             self._tables.forgotten[company] = max(seq, self._tables.forgotten.get(company, 0))
             self.deletions += 1
+
+    def erase(self, company: str) -> int:
+        """In a transaction: deletes a removed company's events; returns the newest one's number.
+
+        For those who read all companies it is a gap; a new company of that name begins with none.
+        """
+        gone = [seq for seq, each in self._tables.events.items() if each.company == company]
+        self.delete(gone)
+        newest = self._tables.forgotten.pop(company, 0)
+        if newest:
+            forgotten = self._tables.forgotten
+            forgotten[_REMOVED] = max(newest, forgotten.get(_REMOVED, 0))
+        return max(gone, default=0)
 
 
 class MemoryConsumers:

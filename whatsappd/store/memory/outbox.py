@@ -14,6 +14,7 @@ from whatsappd.rules.outreach_pause import LONGEST_PAUSE_MS
 from whatsappd.store import outbox_ids
 from whatsappd.store.memory.outbox_changes import MemoryOutboxChanges
 from whatsappd.store.memory.tables import Attempt, MemoryTables
+from whatsappd.store.outbox_bytes import OutboxBytes
 from whatsappd.store.outbox_counts import OutboxCounts
 from whatsappd.store.port import Handover
 
@@ -26,16 +27,21 @@ class MemoryOutbox(NamedTuple):
     handovers: MemoryHandovers
     view: MemoryOutboxView
     maintenance: MemoryOutboxMaintenance
+    bytes: OutboxBytes
 
 
-def make_outbox(tables: MemoryTables, changes: MemoryOutboxChanges) -> MemoryOutbox:
+def make_outbox(
+    tables: MemoryTables, changes: MemoryOutboxChanges, held: OutboxBytes
+) -> MemoryOutbox:
     counts = OutboxCounts({})
     tables.published.append(lambda changed, _logged: counts.publish(changed))
+    tables.published.append(lambda changed, _logged: held.follow(changed))
     return MemoryOutbox(
         MemorySubmissions(tables, changes),
         MemoryHandovers(tables, changes, counts),
-        MemoryOutboxView(tables, changes, counts),
-        MemoryOutboxMaintenance(tables, changes),
+        MemoryOutboxView(tables, changes, counts, held),
+        MemoryOutboxMaintenance(tables, changes, counts),
+        held,
     )
 
 
@@ -231,11 +237,16 @@ def _is_unknown(row: Row) -> bool:
 
 class MemoryOutboxView:
     def __init__(
-        self, tables: MemoryTables, changes: MemoryOutboxChanges, counts: OutboxCounts
+        self,
+        tables: MemoryTables,
+        changes: MemoryOutboxChanges,
+        counts: OutboxCounts,
+        held: OutboxBytes,
     ) -> None:
         self._tables = tables
         self._changes = changes
         self._counts = counts
+        self._held = held
 
     async def get(self, row_id: str) -> Row:
         async with self._tables.reading("get"):
@@ -334,14 +345,16 @@ class MemoryOutboxView:
         return person is None or person.since_ms >= (row.handed_ms or 0)
 
     def report_bytes(self) -> list[dict[str, Any]]:
-        """The twin bounds no bytes."""
-        return []
+        return self._held.report()
 
 
 class MemoryOutboxMaintenance:
-    def __init__(self, tables: MemoryTables, changes: MemoryOutboxChanges) -> None:
+    def __init__(
+        self, tables: MemoryTables, changes: MemoryOutboxChanges, counts: OutboxCounts
+    ) -> None:
         self._tables = tables
         self._changes = changes
+        self._counts = counts
 
     async def expire(self, now_ms: int) -> int:
         async with self._tables.writing("expire"):
@@ -386,3 +399,12 @@ class MemoryOutboxMaintenance:
                 if receipt.received_ms < now - EARLY_RECEIPT_MS:
                     del self._tables.receipts[which]
             return len(gone)
+
+    def erase(self, company: str) -> None:
+        """In a transaction: deletes all rows of a company that is being removed."""
+        for row in [row for row in self._tables.rows.values() if row.company == company]:
+            self._changes.erase(row)
+
+    def forget(self, company: str) -> None:
+        """The company was removed, and its rows are erased: its figures begin anew."""
+        self._counts.forget(company)

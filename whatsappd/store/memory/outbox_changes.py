@@ -26,6 +26,7 @@ from whatsappd.rules.retry_receipts import answer_retry_receipt
 from whatsappd.rules.submission import check_repetition, queue_full
 from whatsappd.store import outbox_ids
 from whatsappd.store.memory.tables import Attempt, EarlyReceipt, MemoryTables
+from whatsappd.store.outbox_bytes import OutboxBytes
 from whatsappd.store.outbox_counts import OutboxChange
 from whatsappd.store.outbox_events import outbox_event
 
@@ -36,8 +37,9 @@ _FRESH_MS = 30 * 24 * 3600 * 1000
 
 
 class MemoryOutboxChanges:
-    def __init__(self, tables: MemoryTables) -> None:
+    def __init__(self, tables: MemoryTables, held: OutboxBytes) -> None:
         self._tables = tables
+        self._held = held
 
     def get(self, row_id: str) -> Row:
         outbox_ids.id_as_number(row_id)
@@ -84,6 +86,7 @@ class MemoryOutboxChanges:
             asked=None if chat == new.chat else new.chat,
             is_reply=is_reply_to(self._wrote_ms(new.company, chat), now),
         )
+        self._held.check(row)
         self._put(row, None, "accepted")
         return row, True
 

@@ -1,51 +1,51 @@
-"""The memory twin, for tests: the parts of `store.port` that sessions and their tests use.
-
-API keys, webhooks and removals have no twin: what they promise is tested on the real store.
-"""
+"""The memory twin, for tests: all of `store.port` without a file. Nothing outlives it."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, NamedTuple
+from pathlib import Path
 
-from whatsappd.clock import now_ms
+from whatsappd.store.key_book import KeyBook
+from whatsappd.store.memory.access import MemoryAuditRecords, MemoryKeyRing
 from whatsappd.store.memory.companies import MemoryAcquaintances, MemoryCompanies, MemoryInbound
 from whatsappd.store.memory.event_log import MemoryConsumers, MemoryEventLog
-from whatsappd.store.memory.outbox import MemoryOutbox, make_outbox
+from whatsappd.store.memory.health import MemoryAlerts, MemoryHealth
+from whatsappd.store.memory.outbox import make_outbox
 from whatsappd.store.memory.outbox_changes import MemoryOutboxChanges
+from whatsappd.store.memory.removals import ErasedParts, MemoryRemovals
 from whatsappd.store.memory.tables import MemoryTables
-from whatsappd.store.port import StoreParts
+from whatsappd.store.memory.webhooks import MemoryWebhooks
+from whatsappd.store.outbox_bytes import OutboxBytes
+from whatsappd.store.port import DaemonStore
 
 
-class MemoryStore(NamedTuple):
-    """`tables.refuse` lets an operation fail."""
+def store_in_memory(
+    tables: MemoryTables, directory: Callable[[str], Path] | None = None
+) -> DaemonStore:
+    """The store in `tables`, which are empty; once for each.
 
-    tables: MemoryTables
-    events: MemoryEventLog
-    consumers: MemoryConsumers
-    outbox: MemoryOutbox
-    inbound: MemoryInbound
-    companies: MemoryCompanies
-    acquaintances: MemoryAcquaintances
-
-
-def memory_store(clock: Callable[[], int] = now_ms) -> MemoryStore:
-    """An empty store."""
-    tables = MemoryTables(clock)
+    Args:
+        tables: its `refuse` lets operations fail, as a full disk does.
+        directory: where a company's files are, which go when it is removed; None: it has none.
+    """
     events = MemoryEventLog(tables)
-    changes = MemoryOutboxChanges(tables)
-    outbox = make_outbox(tables, changes)
+    held = OutboxBytes()
+    changes = MemoryOutboxChanges(tables, held)
+    outbox = make_outbox(tables, changes, held)
     people = MemoryAcquaintances(tables)
-    return MemoryStore(
-        tables,
-        events,
-        MemoryConsumers(tables, events),
-        outbox,
-        MemoryInbound(tables, changes, people),
-        MemoryCompanies(tables, people),
-        people,
+    book = KeyBook({}, tables.clock)
+    webhooks = MemoryWebhooks(tables, events)
+    return DaemonStore(
+        health=MemoryHealth(tables),
+        events=events,
+        consumers=MemoryConsumers(tables, events),
+        outbox=outbox,
+        inbound=MemoryInbound(tables, changes, people),
+        companies=MemoryCompanies(tables, people),
+        acquaintances=people,
+        keys=MemoryKeyRing(tables, book),
+        audit=MemoryAuditRecords(tables),
+        alerts=MemoryAlerts(tables),
+        webhooks=webhooks,
+        removals=MemoryRemovals(tables, ErasedParts(events, outbox, webhooks, book), directory),
     )
-
-
-if TYPE_CHECKING:
-    _TWIN: StoreParts = memory_store()

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import trio
 
+from whatsappd.clock import now_ms
 from whatsappd.errors import StoreFailed, TooLarge
+from whatsappd.model.audit import AuditNote, AuditRecord
 from whatsappd.model.consumer import Consumer
 from whatsappd.model.event import MAX_EVENT_BYTES, Draft, Event
 from whatsappd.model.message import Row
 from whatsappd.model.stored_event import StoredEvent
+from whatsappd.model.webhook import StoredDeadLetter, StoredWebhook
 from whatsappd.rules.alerts import AlertFinding, AlertKey
 from whatsappd.store.outbox_counts import OutboxChange
 from whatsappd.store.port import StoredCompany
@@ -43,10 +46,18 @@ class KnownPerson(NamedTuple):
     wrote_ms: int = 0
 
 
+class KeptLetter(NamedTuple):
+    """A dead letter with its event, which has `size` bytes."""
+
+    letter: StoredDeadLetter
+    event: dict[str, Any]
+    size: int
+
+
 class MemoryTables:
     """The tables, by name. Values are never changed in place: a transaction copies the tables."""
 
-    def __init__(self, clock: Callable[[], int]) -> None:
+    def __init__(self, clock: Callable[[], int] = now_ms) -> None:
         self.clock = clock
         self.rows: dict[str, Row] = {}
         self.attempts: dict[str, Attempt] = {}
@@ -61,8 +72,13 @@ class MemoryTables:
         self.former_people: dict[tuple[str, str, str], KnownPerson] = {}
         self.taken: dict[str, tuple[int, int]] = {}
         self.alerts: dict[AlertKey, AlertFinding] = {}
-        self.audit: dict[int, dict[str, object]] = {}
+        self.webhooks: dict[str, StoredWebhook] = {}
+        self.letters: dict[int, KeptLetter] = {}
+        self.removals: dict[str, int] = {}
+        self.audit: dict[int, AuditRecord] = {}
         self.last_id = 0
+        self.last_letter = 0
+        self.last_line = 0
         self.last_seq = 0
         self.end = 0
         #: Why the last write was refused, in words; None once writes are taken again.
@@ -115,6 +131,16 @@ class MemoryTables:
         logged, self._logged = self._logged, []
         for publish in self.published:
             publish(changes, logged)
+
+    def note_change(self, note: AuditNote | None, subject: str | None) -> None:
+        """In a transaction: the audit trail's line of what it does; nothing without a note."""
+        if note is not None:
+            self.add_audit_line(note(subject))
+
+    def add_audit_line(self, line: AuditRecord) -> None:
+        """In a transaction."""
+        self.last_line += 1
+        self.audit[self.last_line] = line
 
     def note(self, change: OutboxChange) -> None:
         """In a transaction: a row has changed."""

@@ -11,11 +11,9 @@ from typing import Any
 
 import msgspec
 
-from whatsappd.errors import UnknownDeadLetter
 from whatsappd.model.webhook import NewDeadLetter, StoredDeadLetter
+from whatsappd.store.webhook_rows import MAX_REASON, unknown_letter
 from whatsappd.wire.frames import pack
-
-MAX_REASON = 500
 
 _DECODER = msgspec.msgpack.Decoder(dict[str, Any])
 _COLUMNS = "id, webhook, seq, time_ms, company, type, dead_ms, attempts, reason, resend"
@@ -89,12 +87,7 @@ def _each(conn: sqlite3.Connection, sql: str, webhook: str, letters: Collection[
         return conn.execute(sql, (webhook,)).rowcount
     for letter in letters:
         if not conn.execute(f"{sql} AND id = ?", (webhook, letter)).rowcount:
-            raise UnknownDeadLetter(
-                f"the webhook {webhook} has no dead letter {letter}: "
-                f"`whatsappctl webhooks dead {webhook}` shows them",
-                id=webhook,
-                letter=letter,
-            )
+            raise unknown_letter(webhook, letter)
     return len(letters)
 
 

@@ -10,11 +10,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from whatsappd.clock import boot_id, now_ms, settled_ms
+from whatsappd.store.outbox_bytes import OutboxBytes
 from whatsappd.store.outbox_counts import OutboxCounts
 from whatsappd.store.sqlite import outbox_reads
 from whatsappd.store.sqlite.database import Database
 from whatsappd.store.sqlite.event_log import SqliteEventLog
-from whatsappd.store.sqlite.outbox_bytes import OutboxBytes
 from whatsappd.store.sqlite.outbox_handovers import SqliteHandovers
 from whatsappd.store.sqlite.outbox_maintenance import SqliteOutboxMaintenance
 from whatsappd.store.sqlite.outbox_submissions import SqliteSubmissions
@@ -49,7 +49,7 @@ async def open_outbox(
     """
     loaded = await database.read(outbox_reads.load)
     held = OutboxBytes()
-    await database.read(lambda conn: held.load(conn, loaded.counts))
+    await database.read(lambda conn: outbox_reads.load_bytes(conn, loaded.counts, held))
     counts = OutboxCounts(loaded.counts)
     writes = OutboxWrites(log, loaded, held, clock=clock or now_ms, publish=counts.publish)
     database.attach(writes)

@@ -17,6 +17,7 @@ from whatsappd.model.jid import LID_SERVER, USER_SERVER
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.outreach_pause import LONGEST_PAUSE_MS
 from whatsappd.store import outbox_ids
+from whatsappd.store.outbox_bytes import COUNTED, OVERHEAD, OutboxBytes
 from whatsappd.store.sqlite import outbox_rows
 
 #: No row is postponed for longer; one that seems to be, a clock did that was ahead, and it may go.
@@ -218,3 +219,15 @@ def interrupted(
         () if company is None else (company,),
     )
     return [(outbox_rows.as_row(columns[:-2]), *columns[-2:]) for columns in found]
+
+
+def load_bytes(conn: sqlite3.Connection, companies: Iterable[str], held: OutboxBytes) -> None:
+    """Counts what is on disk of messages that never left."""
+    states = ", ".join(f"'{state}'" for state in sorted(COUNTED))
+    sql = (
+        "SELECT owner, sum(length(CAST(content AS BLOB))), count(*) FROM outbox"  # noqa: S608 - ours
+        f" WHERE company = ? AND state IN ({states}) GROUP BY owner"
+    )
+    for company in companies:
+        for owner, size, count in conn.execute(sql, (company,)):
+            held.add(company, owner, size + count * OVERHEAD)

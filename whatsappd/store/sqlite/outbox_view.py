@@ -10,10 +10,10 @@ from typing import Any
 
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.store import outbox_ids
+from whatsappd.store.outbox_bytes import OutboxBytes
 from whatsappd.store.outbox_counts import OutboxCounts
 from whatsappd.store.sqlite import outbox_reads, outbox_rows
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.outbox_bytes import OutboxBytes
 
 
 class SqliteOutboxView:

@@ -27,11 +27,11 @@ from whatsappd.rules.reply_priority import is_reply_to
 from whatsappd.rules.retry_receipts import answer_retry_receipt
 from whatsappd.rules.submission import check_repetition, queue_full
 from whatsappd.store import outbox_ids
+from whatsappd.store.outbox_bytes import OutboxBytes
 from whatsappd.store.outbox_counts import OutboxChange
 from whatsappd.store.outbox_events import outbox_event
 from whatsappd.store.sqlite import aliases, outbox_rows
 from whatsappd.store.sqlite.event_log import SqliteEventLog
-from whatsappd.store.sqlite.outbox_bytes import COUNTED, OutboxBytes
 from whatsappd.store.sqlite.outbox_reads import Loaded
 
 #: Receipts of one company that wait for their row: the newest. An ack is some messages away.
@@ -90,10 +90,7 @@ class OutboxWrites:
             self._waiting[change.row.company] -= sign
         if change.row.state in _WAITING and not change.is_gone:
             self._waiting[change.row.company] += sign
-        counted = int(change.row.state in COUNTED and not change.is_gone)
-        counted -= int(change.before in COUNTED)
-        if counted:
-            self._held.change(change.row, counted * sign)
+        self._held.count(change, sign)
 
     # --- changes ------------------------------------------------------------------------------
 
@@ -135,8 +132,8 @@ class OutboxWrites:
             assert known is not None
             return known, False
         self._log.stage([outbox_event(None, "accepted", row)])
-        self._note(OutboxChange(None, row))
         self._held.check(row)
+        self._note(OutboxChange(None, row))
         return row, True
 
     def find(self, conn: sqlite3.Connection, new: NewMessage) -> Row | None:

@@ -5,11 +5,8 @@ Delivering is the gateway's business (`gateway.webhooks`); all that must survive
 
 from __future__ import annotations
 
-import base64
 import json
-import secrets
 import sqlite3
-import string
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
@@ -17,13 +14,11 @@ import trio
 
 from whatsappd.errors import InvalidParams, unknown_webhook
 from whatsappd.model.audit import AuditNote
-from whatsappd.model.consumer import WEBHOOK
 from whatsappd.model.event import Draft
 from whatsappd.model.webhook import StoredDeadLetter, StoredWebhook, WebhookConfig, WebhookProgress
 from whatsappd.rules.bounds import (
     DEAD_LETTER_BYTES,
     DEAD_LETTERS,
-    WEBHOOKS,
     Bound,
     Holder,
     check_room,
@@ -33,13 +28,15 @@ from whatsappd.rules.webhook_policy import without_codes
 from whatsappd.store.sqlite import consumers, dead_letters
 from whatsappd.store.sqlite.audit import insert_note
 from whatsappd.store.sqlite.database import Database
-from whatsappd.store.sqlite.dead_letters import MAX_REASON
 from whatsappd.store.sqlite.event_log import SqliteEventLog
+from whatsappd.store.webhook_rows import (
+    MAX_REASON,
+    check_webhooks,
+    consumer_name,
+    new_id,
+    new_secret,
+)
 
-#: Secrets begin with it (Standard Webhooks); behind it 32 random bytes in base64.
-SECRET_PREFIX = "whsec_"  # noqa: S105 - a secret's mark, not one
-
-_ALPHABET = string.ascii_lowercase + string.digits
 _COLUMNS = (
     "id, revision, url, companies, types, description, allow_private, enabled, secret, created_ms,"
     " updated_ms, delivered, failures, last_success_ms, failing_since_ms, paused_since_ms,"
@@ -91,8 +88,7 @@ class SqliteWebhooks:
         if after is not None and after > last:
             raise InvalidParams(f"after: the log ends at {last}", field="after", last=last)
         start = last if after is None else after
-        identity = "".join(secrets.choice(_ALPHABET) for _ in range(8))
-        secret, now = new_secret(), self._clock()
+        identity, secret, now = new_id(), new_secret(), self._clock()
 
         def write(conn: sqlite3.Connection) -> StoredWebhook:
             _check_room(conn, owner)
@@ -320,20 +316,10 @@ def stop_only_for(conn: sqlite3.Connection, company: str) -> None:
 
 
 def _check_room(conn: sqlite3.Connection, owner: str | None) -> None:
-    is_ours = owner is None
-    holder = Holder(owner or "uid:0", is_capped=not is_ours, may_use_kept=is_ours)
     held, total = conn.execute(
         "SELECT coalesce(sum(owner IS ?), 0), count(*) FROM webhooks", (owner,)
     ).fetchone()
-    check_room(WEBHOOKS, holder, held, total)
-
-
-def consumer_name(identity: str) -> str:
-    return WEBHOOK + identity
-
-
-def new_secret() -> str:
-    return SECRET_PREFIX + base64.b64encode(secrets.token_bytes(32)).decode()
+    check_webhooks(owner, held, total)
 
 
 def _all(

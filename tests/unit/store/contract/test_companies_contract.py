@@ -11,7 +11,7 @@ from whatsappd.errors import UnknownCompany
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
 from whatsappd.rules.account_binding import BoundAccount, Standing
-from whatsappd.store.port import Companies, StoreParts
+from whatsappd.store.port import Companies, DaemonStore
 
 OWN = BoundAccount("15550100@s.whatsapp.net", "100@lid")
 OTHER = BoundAccount("15550300@s.whatsapp.net", "300@lid")
@@ -19,7 +19,7 @@ FRIEND = "15550200@s.whatsapp.net"
 
 
 @pytest.fixture
-async def companies(store: StoreParts) -> Companies:
+async def companies(store: DaemonStore) -> Companies:
     await store.companies.put_wanted("acme", True)
     await store.companies.put_wanted("globex", False)
     return store.companies
@@ -74,7 +74,7 @@ async def test_of_two_that_claim_one_account_at_once_one_gets_it(companies: Comp
 
 
 async def test_what_waits_for_one_account_does_not_go_to_another(
-    store: StoreParts, companies: Companies
+    store: DaemonStore, companies: Companies
 ) -> None:
     await companies.claim_account("acme", OWN)
     await companies.give_account_up("acme")
@@ -87,7 +87,7 @@ async def test_what_waits_for_one_account_does_not_go_to_another(
 
 
 async def test_whom_a_company_knows_is_kept_by_account(
-    store: StoreParts, companies: Companies
+    store: DaemonStore, companies: Companies
 ) -> None:
     told: list[str] = []
     store.acquaintances.follow(told.append)

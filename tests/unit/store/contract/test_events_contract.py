@@ -8,20 +8,22 @@ import trio
 from whatsappd.errors import InvalidParams, TooLarge, UnknownConsumer
 from whatsappd.model.event import ALERT, SESSION_QR, SESSION_STATE, Draft
 from whatsappd.model.stored_event import EventBounds
-from whatsappd.store.port import StoreParts
+from whatsappd.store.port import DaemonStore
 
 
-async def fill(store: StoreParts, count: int, company: str = "acme", size: int = 0) -> None:
+async def fill(store: DaemonStore, count: int, company: str = "acme", size: int = 0) -> None:
     for number in range(count):
         await store.events.append(Draft(company, ALERT, {"number": number, "text": "x" * size}))
 
 
-async def seqs(store: StoreParts, after: int = 0, limit: int = 1000, **chosen: object) -> list[int]:
+async def seqs(
+    store: DaemonStore, after: int = 0, limit: int = 1000, **chosen: object
+) -> list[int]:
     batch = await store.events.read(after, limit, **chosen)  # type: ignore[arg-type]
     return [stored.seq for stored in batch.events]
 
 
-async def test_numbers_have_no_hole_whoever_writes_at_once(store: StoreParts) -> None:
+async def test_numbers_have_no_hole_whoever_writes_at_once(store: DaemonStore) -> None:
     async with trio.open_nursery() as nursery:
         for number in range(10):
             nursery.start_soon(fill, store, 5, f"company{number}")
@@ -29,7 +31,7 @@ async def test_numbers_have_no_hole_whoever_writes_at_once(store: StoreParts) ->
     assert await seqs(store) == list(range(1, 51))
 
 
-async def test_all_drafts_of_an_append_are_logged_or_none(store: StoreParts) -> None:
+async def test_all_drafts_of_an_append_are_logged_or_none(store: DaemonStore) -> None:
     with pytest.raises(TooLarge):
         await store.events.append(
             Draft("acme", ALERT, {}), Draft("acme", ALERT, {"text": "x" * (1 << 20)})
@@ -39,7 +41,7 @@ async def test_all_drafts_of_an_append_are_logged_or_none(store: StoreParts) -> 
     assert await seqs(store) == [1]
 
 
-async def test_a_reader_goes_on_where_the_last_batch_ended(store: StoreParts) -> None:
+async def test_a_reader_goes_on_where_the_last_batch_ended(store: DaemonStore) -> None:
     await fill(store, 5)
     first = await store.events.read(0, 2)
     assert ([each.seq for each in first.events], first.last, first.gap) == ([1, 2], 2, None)
@@ -50,7 +52,7 @@ async def test_a_reader_goes_on_where_the_last_batch_ended(store: StoreParts) ->
         await store.events.read(6, 1)
 
 
-async def test_a_filter_leaves_out_companies_types_and_codes(store: StoreParts) -> None:
+async def test_a_filter_leaves_out_companies_types_and_codes(store: DaemonStore) -> None:
     await store.events.append(
         Draft("acme", ALERT, {}), Draft("acme", SESSION_QR, {}), Draft("globex", SESSION_QR, {}),
         Draft("globex", SESSION_STATE, {}),
@@ -61,7 +63,7 @@ async def test_a_filter_leaves_out_companies_types_and_codes(store: StoreParts) 
     assert await seqs(store, companies=["globex"], types=[SESSION_QR], codes=[]) == []
 
 
-async def test_whoever_waits_is_woken_by_what_is_logged(store: StoreParts) -> None:
+async def test_whoever_waits_is_woken_by_what_is_logged(store: DaemonStore) -> None:
     seen: list[int] = []
 
     async def follow() -> None:
@@ -75,7 +77,7 @@ async def test_whoever_waits_is_woken_by_what_is_logged(store: StoreParts) -> No
 
 
 async def test_what_is_too_old_is_deleted_and_its_readers_are_told(
-    store: StoreParts, clock
+    store: DaemonStore, clock
 ) -> None:
     await fill(store, 3)
     clock.now_ms += 1000
@@ -90,7 +92,7 @@ async def test_what_is_too_old_is_deleted_and_its_readers_are_told(
     assert store.events.last_seq == 6  # deleted numbers are given to nobody
 
 
-async def test_what_a_company_logs_deletes_nothing_of_a_smaller_one(store: StoreParts) -> None:
+async def test_what_a_company_logs_deletes_nothing_of_a_smaller_one(store: DaemonStore) -> None:
     await fill(store, 2, "small", size=1000)
     store.events.keep(EventBounds(max_company_bytes=5000))
     await fill(store, 30, "large", size=1000)
@@ -98,7 +100,7 @@ async def test_what_a_company_logs_deletes_nothing_of_a_smaller_one(store: Store
     assert 0 < len(await seqs(store, companies=["large"])) < 5
 
 
-async def test_a_consumer_keeps_its_place(store: StoreParts) -> None:
+async def test_a_consumer_keeps_its_place(store: DaemonStore) -> None:
     await fill(store, 10)
     consumers = store.consumers
     assert await consumers.place("billing") == 10

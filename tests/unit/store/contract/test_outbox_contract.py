@@ -14,13 +14,13 @@ from whatsappd.model.content import Text
 from whatsappd.model.event import OUTBOX_STATE
 from whatsappd.model.message import NewMessage, OnUncertain, Row
 from whatsappd.model.message import OutboxState as S
-from whatsappd.store.port import EventLog, Outbox, StoreParts
+from whatsappd.store.port import DaemonStore, EventLog, Outbox
 
 LIMIT = 1000
 
 
 @pytest.fixture
-def log(store: StoreParts) -> EventLog:
+def log(store: DaemonStore) -> EventLog:
     return store.events
 
 
@@ -51,7 +51,7 @@ async def states_told(log: EventLog, row_id: str) -> list[tuple[str, str]]:
 
 
 async def receipt(
-    store: StoreParts, company: str, ids: list[str], kind: str, time_ms: int
+    store: DaemonStore, company: str, ids: list[str], kind: str, time_ms: int
 ) -> list[Row]:
     """A receipt arrives; the rows that it changed, in the order of their messages."""
     before = await store.outbox.view.list_rows(company, limit=10_000)
@@ -136,7 +136,7 @@ async def test_the_queue_limit_holds_for_concurrent_callers(outbox: Outbox) -> N
     assert outbox.view.counts("acme") == {S.QUEUED: 30}
 
 
-async def test_the_whole_way(store: StoreParts, outbox: Outbox, log: EventLog, clock) -> None:
+async def test_the_whole_way(store: DaemonStore, outbox: Outbox, log: EventLog, clock) -> None:
     row = await accepted(outbox)
     clock.now_ms += 10
     handover = await outbox.handovers.begin(row.id)
@@ -262,7 +262,7 @@ async def test_many_rows_expire_in_steps(outbox: Outbox, clock) -> None:
     assert outbox.view.counts("acme") == {S.EXPIRED: 1100}
 
 
-async def test_receipts_never_move_back(store: StoreParts, outbox: Outbox) -> None:
+async def test_receipts_never_move_back(store: DaemonStore, outbox: Outbox) -> None:
     row = await sending(outbox)
     await outbox.handovers.acknowledge(row.id, "M1", 1)
     await receipt(store, "acme", ["M1"], "read", 2)
@@ -271,7 +271,7 @@ async def test_receipts_never_move_back(store: StoreParts, outbox: Outbox) -> No
     assert (await outbox.view.get(row.id)).state is S.READ
 
 
-async def test_one_receipt_for_several_messages(store: StoreParts, outbox: Outbox) -> None:
+async def test_one_receipt_for_several_messages(store: DaemonStore, outbox: Outbox) -> None:
     for index in range(3):
         row = await sending(outbox, text=str(index))
         await outbox.handovers.acknowledge(row.id, f"M{index}", 1)
@@ -280,19 +280,19 @@ async def test_one_receipt_for_several_messages(store: StoreParts, outbox: Outbo
 
 
 async def test_an_early_receipt_of_another_company_is_not_taken(
-    store: StoreParts, outbox: Outbox
+    store: DaemonStore, outbox: Outbox
 ) -> None:
     await receipt(store, "globex", ["M1"], "read", 5)
     row = await sending(outbox)
     assert (await outbox.handovers.acknowledge(row.id, "M1", 3)).state is S.SENT
 
 
-async def test_another_kind_of_receipt_is_an_error(store: StoreParts, outbox: Outbox) -> None:
+async def test_another_kind_of_receipt_is_an_error(store: DaemonStore, outbox: Outbox) -> None:
     with pytest.raises(InvalidParams, match="kind"):
         await receipt(store, "acme", ["M1"], "retry", 1)
 
 
-async def test_an_ack_twice_changes_nothing(store: StoreParts, outbox: Outbox) -> None:
+async def test_an_ack_twice_changes_nothing(store: DaemonStore, outbox: Outbox) -> None:
     row = await sending(outbox)
     sent = await outbox.handovers.acknowledge(row.id, "M1", 1)
     await receipt(store, "acme", ["M1"], "delivered", 2)
@@ -320,7 +320,7 @@ async def test_resolving_needs_a_known_decision_and_an_uncertain_row(outbox: Out
 
 
 async def test_a_receipt_resolves_an_attempt_whose_id_is_known(
-    store: StoreParts, outbox: Outbox
+    store: DaemonStore, outbox: Outbox
 ) -> None:
     row = await sending(outbox)
     row = await outbox.handovers.mark_uncertain(row.id, "worker died", message_id="M1")
@@ -330,7 +330,7 @@ async def test_a_receipt_resolves_an_attempt_whose_id_is_known(
 
 
 async def test_an_id_found_later_takes_the_receipt_that_came_before(
-    store: StoreParts, outbox: Outbox
+    store: DaemonStore, outbox: Outbox
 ) -> None:
     row = await uncertain(outbox)
     await receipt(store, "acme", ["M1"], "delivered", 5)
@@ -339,7 +339,7 @@ async def test_an_id_found_later_takes_the_receipt_that_came_before(
 
 
 async def test_a_receipt_for_an_unknown_id_in_the_same_chat_proves_nothing(
-    store: StoreParts,
+    store: DaemonStore,
     outbox: Outbox,
 ) -> None:
     row = await uncertain(outbox)
@@ -435,7 +435,7 @@ async def test_an_attempt_that_cannot_be_traced_is_uncertain_for_good(outbox: Ou
     ).state is S.QUEUED
 
 
-async def test_waiting_for_a_state(store: StoreParts, outbox: Outbox) -> None:
+async def test_waiting_for_a_state(store: DaemonStore, outbox: Outbox) -> None:
     row = await accepted(outbox)
     results: list[S] = []
 
@@ -568,7 +568,7 @@ async def test_the_age_of_the_queue(outbox: Outbox, clock) -> None:
 
 
 async def test_retention_deletes_what_is_finished_and_old(
-    store: StoreParts, outbox: Outbox, clock
+    store: DaemonStore, outbox: Outbox, clock
 ) -> None:
     old = await sending(outbox, key="k")
     await outbox.handovers.acknowledge(old.id, "M1", 1)

@@ -2,19 +2,20 @@
 
 A message that WhatsApp took was paced by the limits. One that waits, or was cancelled, refused or
 too late, cost its sender nothing: without a bound, sending and cancelling in turn fills the disk.
-`store.sqlite.outbox_writes` counts with it in the writer thread.
+The stores count with it.
 """
 
 from __future__ import annotations
 
-import sqlite3
 from collections import Counter
 from collections.abc import Iterable
 from typing import Any
 
+import msgspec
+
 from whatsappd.model.message import OutboxState, Row
 from whatsappd.rules.bounds import CALLER_BYTES, COMPANY_BYTES, Bound, Holder, check_room, report
-from whatsappd.store.sqlite import outbox_rows
+from whatsappd.store.outbox_counts import OutboxChange
 
 #: The states of rows that count.
 COUNTED = frozenset(
@@ -34,11 +35,12 @@ _OURS = "uid:0"
 
 
 def size_of(row: Row) -> int:
-    return OVERHEAD + len(outbox_rows.packed(row.content))
+    """Bytes that the row takes, about; its content as it is stored, which is JSON."""
+    return OVERHEAD + len(msgspec.json.encode(row.content))
 
 
 class OutboxBytes:
-    """The counts. `change` follows rows, `check` is asked for each new one."""
+    """The counts: told of each change of a row, and asked before each new one."""
 
     def __init__(self) -> None:
         self.company_bound: Bound = COMPANY_BYTES
@@ -47,39 +49,36 @@ class OutboxBytes:
         self._by_owner: Counter[str] = Counter()
         self._total = 0
 
-    def change(self, row: Row, sign: int) -> None:
-        """A row counts from now on (+1), or does not any more (-1)."""
-        self._add(row.company, row.owner, sign * size_of(row))
+    def count(self, change: OutboxChange, sign: int = +1) -> None:
+        """Counts a change; with -1, takes it back."""
+        counted = int(change.row.state in COUNTED and not change.is_gone)
+        counted -= int(change.before in COUNTED)
+        if counted:
+            row = change.row
+            self.add(row.company, row.owner, counted * sign * size_of(row))
 
-    def _add(self, company: str, owner: str | None, size: int) -> None:
+    def follow(self, changes: Iterable[OutboxChange]) -> None:
+        for change in changes:
+            self.count(change)
+
+    def add(self, company: str, owner: str | None, size: int) -> None:
+        """So many bytes more."""
         self._by_company[company] += size
         self._by_owner[owner or _OURS] += size
         self._total += size
 
     def check(self, row: Row) -> None:
-        """Whether there is room for a new row, which is counted already.
+        """Whether there is room for a new row, which is not counted yet.
 
         Raises:
             QueueFull: its company, its sender, or all together have too much.
         """
         size = size_of(row)
-        total = self._total - size
-        company = Holder(f"company:{row.company}")
-        check_room(self.company_bound, company, self._by_company[row.company] - size, total, size)
+        held = self._by_company[row.company]
+        check_room(self.company_bound, Holder(f"company:{row.company}"), held, self._total, size)
         is_ours = row.owner is None
         sender = Holder(row.owner or _OURS, is_capped=not is_ours, may_use_kept=is_ours)
-        check_room(self.caller_bound, sender, self._by_owner[sender.name] - size, total, size)
-
-    def load(self, conn: sqlite3.Connection, companies: Iterable[str]) -> None:
-        """Count what is on disk."""
-        states = ", ".join(f"'{state}'" for state in sorted(COUNTED))
-        sql = (
-            "SELECT owner, sum(length(CAST(content AS BLOB))), count(*) FROM outbox"  # noqa: S608 - ours
-            f" WHERE company = ? AND state IN ({states}) GROUP BY owner"
-        )
-        for company in companies:
-            for owner, size, count in conn.execute(sql, (company,)):
-                self._add(company, owner, size + count * OVERHEAD)
+        check_room(self.caller_bound, sender, self._by_owner[sender.name], self._total, size)
 
     def report(self) -> list[dict[str, Any]]:
         """For `daemon.limits`. May be called in any thread."""
