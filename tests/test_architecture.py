@@ -143,7 +143,7 @@ ALLOWED: dict[str, set[str]] = {
     "signals": {"shutdown", "supervision", "errors", "config", "systemd"},
     "gateway": {
         *("api", "supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"),
-        *("rpc.listener", "shutdown"),  # it makes the gateway's own Unix socket, too
+        *("rpc.listener", "shutdown", "logs.setup"),  # it makes the gateway's own Unix socket, too
         "manual",  # the guides, which it serves
         "working_directory",
     },

@@ -187,7 +187,7 @@ def run(sources: Sources) -> None:
     """
     from whatsappd.shutdown import ShutdownGuard
 
-    guard = ShutdownGuard()
+    guard = ShutdownGuard(close_logs)
     guard.listen()
 
     import trio
@@ -317,7 +317,7 @@ def gateway(log_level: str, **options: Any) -> None:
     """
     from whatsappd.shutdown import GATEWAY_WITHIN, ShutdownGuard
 
-    guard = ShutdownGuard(within_s=GATEWAY_WITHIN)
+    guard = ShutdownGuard(close_logs, within_s=GATEWAY_WITHIN)
     guard.listen()
 
     import trio

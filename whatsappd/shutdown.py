@@ -34,7 +34,7 @@ CLOSE_WITHIN = 4.0
 #: Seconds that a second signal leaves.
 HURRY_WITHIN = 5.0
 #: Seconds for saying what hung. The output may be what hangs.
-_SAY_WITHIN = 0.5
+_SAY_WITHIN = 2.0
 #: Seconds for the kernel to bury what was killed.
 _BURY_WITHIN = 1.0
 
@@ -73,10 +73,15 @@ class SignalRequests:
 
 
 class ShutdownGuard:
-    """Call `listen` once, in the main thread, before there are others."""
+    """Call `listen` once, in the main thread, before there are others.
 
-    def __init__(self, *, within_s: float = STOP_WITHIN) -> None:
+    Args:
+        write_log: returns when all that was logged is written, or cannot be.
+    """
+
+    def __init__(self, write_log: Callable[[], object], *, within_s: float = STOP_WITHIN) -> None:
         self.within_s = within_s
+        self._write_log = write_log
         self._begun = False  # whether there is anything to end in order
         self._until: float | None = None  # when all must be over, by time.monotonic
         self._heard: list[signal.Signals] = []  # what nobody has taken yet
@@ -164,6 +169,7 @@ class ShutdownGuard:
             reason="something hangs; the threads and where they are follow",
         )
         faulthandler.dump_traceback(file=sys.stderr)
+        self._write_log()
 
 
 def _die_of(number: signal.Signals) -> None:

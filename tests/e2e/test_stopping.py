@@ -168,7 +168,7 @@ async def test_whatever_hangs_all_is_gone_in_time(what: str) -> None:
 async def test_a_signal_before_there_is_anything_to_end_ends_it() -> None:
     program = (
         "import time, whatsappd.shutdown as shutdown\n"
-        "guard = shutdown.ShutdownGuard(); guard.listen()\n"
+        "guard = shutdown.ShutdownGuard(bool); guard.listen()\n"
         "print('listening', flush=True)\n"
         "time.sleep(3600)"
     )

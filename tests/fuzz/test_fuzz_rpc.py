@@ -80,6 +80,7 @@ class Client:
         self.is_bad = False
         self.has_ended = False  # its sending side
         self._msgid = 0
+        self._high_msgid = 2**32  # those near the largest are as good as any
         self._unpacker = msgpack.Unpacker(max_buffer_size=1 << 25)
 
     def send(self, data: bytes) -> None:
@@ -90,6 +91,12 @@ class Client:
         self._msgid += 1
         self.owed[self._msgid] = expected
         return msgpack.packb([0, self._msgid, method, [arguments]])
+
+    def ask(self, method: str, expected: Any) -> bytes:
+        """A request without arguments, with one of the largest ids."""
+        self._high_msgid -= 1
+        self.owed[self._high_msgid] = expected
+        return msgpack.packb([0, self._high_msgid, method, []])
 
     def read(self) -> None:
         """Take all that is owed; a client that broke the rules takes what comes."""
@@ -132,7 +139,8 @@ class RpcMachine(RuleBasedStateMachine):
             assert self.server.behaviour.waiting == 0
             assert self.server.behaviour.subscribed == 0
         finally:
-            self.steady.sock.close()
+            for client in [*self.all, self.steady]:
+                client.sock.close()
             self.server.stop()
 
     # --- what clients do ----------------------------------------------------------------------
@@ -169,8 +177,7 @@ class RpcMachine(RuleBasedStateMachine):
     def ask_what_fails(self, client: Client, method: str) -> None:
         if self._may_send(client):
             name = "unknown_method" if method == "test.none" else "internal"
-            client.send(msgpack.packb([0, 2**32 - 1, method, []]))
-            client.owed[2**32 - 1] = name
+            client.send(client.ask(method, name))
             if not client.is_bad and not self._waits(client):
                 client.read()
 

@@ -25,6 +25,7 @@ from whatsappd.gateway.listener import GuardedListener, GuardedStream, open_sock
 from whatsappd.gateway.settings import GatewaySettings
 from whatsappd.gateway.tls import Certificates, certificates_of
 from whatsappd.gateway.webhooks.deliverer import run_deliverer
+from whatsappd.logs.setup import close_logs
 from whatsappd.shutdown import GATEWAY_WITHIN, ShutdownGuard, SignalRequests
 from whatsappd.supervision import Supervision
 
@@ -57,7 +58,7 @@ async def run_gateway(
     """
     settings.check()
     if guard is None:
-        guard = ShutdownGuard(within_s=GATEWAY_WITHIN)
+        guard = ShutdownGuard(close_logs, within_s=GATEWAY_WITHIN)
         guard.listen()
     _raise_descriptor_limit()
     certificates = certificates_of(settings)
