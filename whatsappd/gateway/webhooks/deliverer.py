@@ -41,7 +41,8 @@ log = structlog.get_logger()
 RETRY_EVERY = 1.0
 #: Seconds between confirmations of the turn.
 CONFIRM_EVERY = TURN_S / 3
-#: Seconds before a delivery that failed for a defect of ours begins anew.
+#: Seconds before a delivery that failed for a defect of ours, or resending that could not be
+#: reported, begins anew.
 DEFECT_PAUSE = 5.0
 STOP_WITHIN = 3.0
 DEFAULT_POLICY = Policy()
@@ -162,7 +163,7 @@ async def _connected(socket: Path, receivers: Receivers, stopping: _Stopping) ->
                 await _confirm(client, turn)
                 log.info("webhooks_delivering")
                 feed = LogFeed()
-                deliverer = _Deliverer(Delivering(client, feed, turn, receivers), feed)
+                deliverer = Deliverer(Delivering(client, feed, turn, receivers), feed)
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(_keep_turn, client, turn)
                     await deliverer.run()
@@ -196,7 +197,7 @@ async def _keep_turn(client: RpcClient, turn: ConfirmedTurn) -> None:
         await _confirm(client, turn)
 
 
-class _Deliverer:
+class Deliverer:
     """All deliveries, resends and tests over one connection to the daemon."""
 
     def __init__(self, shared: Delivering, feed: LogFeed) -> None:
@@ -302,7 +303,7 @@ class _Deliverer:
 
     async def _resend(self, webhook: WebhookWork, resending: _Running) -> None:
         """Post a webhook's dead letters that are due once more, whatever else is being delivered.
-        If the daemon refuses a report of that, it is logged, and the rest is tried later.
+        If that cannot be done or reported, it is logged and tried again after DEFECT_PAUSE seconds.
 
         Raises:
             Unreachable: the daemon is gone.
@@ -310,11 +311,14 @@ class _Deliverer:
         identity = webhook.id
         try:
             with resending.scope:
-                await self._resend_all(webhook)
-        except Unreachable:
-            raise
-        except WhatsappdError as error:
-            log.warning("webhook_not_resent", webhook=identity, reason=error.message)
+                try:
+                    await self._resend_all(webhook)
+                except Unreachable:
+                    raise
+                except WhatsappdError as error:
+                    # What is due stays due: not at once, or the receiver gets it again and again.
+                    log.warning("webhook_not_resent", webhook=identity, reason=error.message)
+                    await trio.sleep(DEFECT_PAUSE)
         finally:
             del self._resending[identity]
             resending.ended.set()
