@@ -1,4 +1,4 @@
-"""The dispatcher's decisions: real store, real limits, and a worker whose answers the test writes.
+"""The dispatcher's decisions: real limits, and a store and a worker that do what the test says.
 
 What WhatsApp and its client library do is for the end-to-end tests. Here answers come, disks fail
 and receipts arrive in moments that no real worker could be made to meet.
@@ -6,10 +6,8 @@ and receipts arrive in moments that no real worker could be made to meet.
 
 from __future__ import annotations
 
-import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Any
 
 import msgspec.structs as structs
@@ -19,9 +17,10 @@ import trio.testing
 from arrivals import ask_again, receive
 from fake_engine import PASSING, PERMANENT, UNKNOWN, FakeWorker, Script, acknowledge_all
 
-from whatsappd.clock import now_ms
+from whatsappd import clock
+from whatsappd.clock import now_ms, settled_ms
 from whatsappd.engines.protocol import SendRefusal
-from whatsappd.errors import StoreFailed, WorkerGone, WrongState
+from whatsappd.errors import StoreFailed, WhatsappdError, WorkerGone, WrongState
 from whatsappd.limits.memory import MemoryLimiter
 from whatsappd.limits.port import LimitKey
 from whatsappd.limits.settings import SendLimits
@@ -39,9 +38,9 @@ from whatsappd.sessions.pacing import Pacing, PacingParts, PacingVerdict
 from whatsappd.sessions.rate_holds import RateHolds
 from whatsappd.sessions.sendable_rows import LookUp, SendableRows
 from whatsappd.sessions.settings import SessionSettings
+from whatsappd.store.memory.store import store_in_memory
+from whatsappd.store.memory.tables import MemoryTables
 from whatsappd.store.port import DaemonStore
-from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.store import store_in
 
 CHAT = "15550200@s.whatsapp.net"
 FRIEND, OTHERS = "15550300@s.whatsapp.net", "15550400@s.whatsapp.net"
@@ -97,13 +96,9 @@ class World:
     limiter: MemoryLimiter
 
     def __init__(
-        self,
-        database: Database,
-        store: DaemonStore,
-        pacing: Pacing,
-        script: Script,
+        self, tables: MemoryTables, store: DaemonStore, pacing: Pacing, script: Script
     ) -> None:
-        self.database = database
+        self.tables = tables
         self.outbox = store.outbox
         self.intake = store.inbound
         self.worker = FakeWorker(script)
@@ -137,16 +132,16 @@ class World:
 
 @asynccontextmanager
 async def world(
-    path: Path, script: Script = acknowledge_all, limits: SendLimits = NO_LIMITS
+    script: Script = acknowledge_all, limits: SendLimits = NO_LIMITS
 ) -> AsyncIterator[World]:
-    async with open_database(path / "whatsappd.db") as database:
-        store = await store_in(database, path.joinpath)
-        limiter = MemoryLimiter()
-        await store.acquaintances.add("acme", [CHAT, FRIEND, OTHERS])
-        shared = PacingParts(limiter, store, lambda: limits)
-        made = World(database, store, Pacing("acme", shared), script)
-        made.limiter = limiter
-        yield made
+    tables = MemoryTables(settled_ms)
+    store = store_in_memory(tables)
+    limiter = MemoryLimiter()
+    await store.acquaintances.add("acme", [CHAT, FRIEND, OTHERS])
+    shared = PacingParts(limiter, store, lambda: limits)
+    made = World(tables, store, Pacing("acme", shared), script)
+    made.limiter = limiter
+    yield made
 
 
 def chance(monkeypatch: pytest.MonkeyPatch, delay_ms: float) -> None:
@@ -164,76 +159,71 @@ def first_refused(refusal: SendRefusal) -> Script:
 # --- order ----------------------------------------------------------------------------------------
 
 
-async def test_what_is_resent_goes_before_the_later_ones_of_its_chat(tmp_path: Path) -> None:
-    async with world(tmp_path, first_refused(UNKNOWN)) as here:
+async def test_what_is_resent_goes_before_the_later_ones_of_its_chat() -> None:
+    async with world(first_refused(UNKNOWN)) as here:
         rows = await here.accept("A", "B", "C", on_uncertain=OnUncertain.RESEND)
         await here.run_until(rows[-1], OutboxState.SENT)
         assert here.worker.sent == ["A", "A", "B", "C"]
 
 
 async def test_a_retry_that_is_due_at_once_goes_before_the_later_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     chance(monkeypatch, 0)
-    async with world(tmp_path, first_refused(PASSING)) as here:
+    async with world(first_refused(PASSING)) as here:
         rows = await here.accept("A", "B", "C")
         await here.run_until(rows[-1], OutboxState.SENT)
         assert here.worker.sent == ["A", "A", "B", "C"]
 
 
-async def test_what_a_blip_put_back_goes_before_the_later_ones(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    async with world(tmp_path) as here:
+async def test_what_a_blip_put_back_goes_before_the_later_ones() -> None:
+    async with world() as here:
         rows = await here.accept("A", "B", "C")
-        begin, passing = here.outbox.handovers.begin, here.outbox.handovers.postpone
-
-        async def begin_in_a_blip(row_id: str) -> Any:
-            handover = await begin(row_id)
-            if handover.row.text == "A" and handover.row.attempts == 1:
-                here.session.become(SessionState.RECONNECTING)
-            return handover
-
-        async def back_meanwhile(*arguments: Any) -> Row:
-            row = await passing(*arguments)
-            here.session.become(SessionState.CONNECTED)
-            return row
-
-        monkeypatch.setattr(here.outbox.handovers, "begin", begin_in_a_blip)
-        monkeypatch.setattr(here.outbox.handovers, "postpone", back_meanwhile)
+        here.tables.meanwhile("begin", lambda: here.session.become(SessionState.RECONNECTING))
+        here.tables.meanwhile("postpone", lambda: here.session.become(SessionState.CONNECTED))
         await here.run_until(rows[-1], OutboxState.SENT)
         assert here.worker.sent == ["A", "B", "C"]
+        assert (await here.outbox.view.get(rows[0].id)).attempts == 2
 
 
 # --- retries --------------------------------------------------------------------------------------
 
 
 async def test_a_retry_that_falls_due_while_it_is_looked_for_is_not_forgotten(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    chance(monkeypatch, 20)
-    async with world(tmp_path, first_refused(PASSING)) as here:
-        pending = here.outbox.handovers.pending
+    chance(monkeypatch, 3000)
+    passed_ms = 0
 
-        async def slow(*arguments: Any, **keywords: Any) -> Any:
-            found = await pending(*arguments, **keywords)
-            await trio.sleep(0.04)  # as a long queue may take
-            return found
+    def time_passes() -> None:
+        nonlocal passed_ms
+        passed_ms = 10_000
+        clock.follow(passed_ms)
 
-        monkeypatch.setattr(here.outbox.handovers, "pending", slow)
+    async with world() as here:
+
+        async def script(number: int) -> SendRefusal | None:
+            if number == 1:
+                # As a look through a long queue may take.
+                here.tables.meanwhile("pending", time_passes)
+            return PASSING if number == 1 else None
+
+        here.worker.script = script
         [row] = await here.accept("A")
-        assert (await here.run_until(row, OutboxState.SENT)).attempts == 2
+        try:
+            assert (await here.run_until(row, OutboxState.SENT)).attempts == 2
+        finally:
+            clock.follow(-passed_ms)
+        assert passed_ms
 
 
 # --- outcomes -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("refusal", [PASSING, UNKNOWN, PERMANENT], ids=lambda each: str(each.fate))
-async def test_a_receipt_that_is_faster_than_a_refusal_counts(
-    tmp_path: Path, refusal: SendRefusal
-) -> None:
+async def test_a_receipt_that_is_faster_than_a_refusal_counts(refusal: SendRefusal) -> None:
     """The first attempt arrived, though nobody knew when it was resent."""
-    async with world(tmp_path, acknowledge_all) as here:
+    async with world(acknowledge_all) as here:
 
         async def script(number: int) -> SendRefusal | None:
             if number == 1:
@@ -252,75 +242,39 @@ async def test_a_receipt_that_is_faster_than_a_refusal_counts(
         assert here.worker.sent == ["A", "A", "B"]
 
 
-async def test_while_the_disk_refuses_an_ack_nothing_is_begun(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+async def test_while_the_disk_refuses_an_ack_nothing_is_begun() -> None:
     """The daemon ends while the ack is recorded at last: nothing is `sending` then."""
-    async with world(tmp_path) as here:
+    async with world() as here:
         first, second = await here.accept("A", "B")
-        both = here.outbox.handovers.acknowledge_and_begin
-        alone = here.outbox.handovers.acknowledge
-        writing, gate = trio.Event(), threading.Event()
-
-        async def slowly(write: Callable[..., Awaitable[Any]], *arguments: Any) -> Any:
-            entered = threading.Event()
-
-            def hold(_conn: object) -> None:
-                entered.set()
-                gate.wait(PATIENCE)
-
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(here.database.write, hold)
-                await trio.to_thread.run_sync(entered.wait)
-                writing.set()
-                return await write(*arguments)
-
-        refused = False
-
-        async def refuse_once(*arguments: Any) -> Any:
-            nonlocal refused
-            if not refused:
-                refused = True
-                raise StoreFailed("the disk is full")
-            return await slowly(both, *arguments)
-
-        monkeypatch.setattr(here.outbox.handovers, "acknowledge_and_begin", refuse_once)
-        monkeypatch.setattr(here.outbox.handovers, "acknowledge", lambda *a: slowly(alone, *a))
+        here.tables.refuse("acknowledge_and_begin", times=1)
         with trio.fail_after(PATIENCE):
             async with trio.open_nursery() as nursery:
+                for operation in ("acknowledge", "acknowledge_and_begin"):
+                    here.tables.meanwhile(operation, nursery.cancel_scope.cancel)
                 nursery.start_soon(here.dispatcher.run)
-                await writing.wait()
-                await trio.testing.wait_all_tasks_blocked()  # the write waits behind the gate
-                nursery.cancel_scope.cancel()
-                gate.set()
-        await here.database.write(lambda _conn: None)
         assert (await here.outbox.view.get(first.id)).state is OutboxState.SENT
         assert (await here.outbox.view.get(second.id)).state is OutboxState.QUEUED
 
 
 @pytest.mark.parametrize("error", [StoreFailed("the disk is full"), WrongState("it was faster")])
 async def test_one_that_could_not_be_begun_is_not_overtaken_in_its_chat(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception
+    error: WhatsappdError,
 ) -> None:
-    async with world(tmp_path) as here:
-        *_, last = await here.accept("A", "B", "C")
-        both = here.outbox.handovers.acknowledge_and_begin
-        refusals = [error]
+    async with world() as here:
+        first, *_, last = await here.accept("A", "B", "C")
 
-        async def refuse_once(*arguments: Any) -> Any:
-            if refusals:
-                if isinstance(error, WrongState):
-                    await here.outbox.handovers.acknowledge(*arguments[:3])
-                raise refusals.pop()
-            return await both(*arguments)
+        async def script(number: int) -> None:
+            if number == 1 and isinstance(error, WrongState):
+                await here.outbox.handovers.acknowledge(first.id, "M1", 1)
 
-        monkeypatch.setattr(here.outbox.handovers, "acknowledge_and_begin", refuse_once)
+        here.worker.script = script
+        here.tables.refuse("acknowledge_and_begin", error, times=1)
         await here.run_until(last, OutboxState.SENT)
         assert here.worker.sent == ["A", "B", "C"]
 
 
-async def test_a_worker_that_went_is_given_nothing_more(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_worker_that_went_is_given_nothing_more() -> None:
+    async with world() as here:
 
         async def script(_number: int) -> None:
             here.worker.is_gone = True
@@ -329,8 +283,10 @@ async def test_a_worker_that_went_is_given_nothing_more(tmp_path: Path) -> None:
         here.worker.script = script
         (first,) = await here.accept("A")
         (other,) = await here.accept("B", chat="15550300@s.whatsapp.net")
-        with trio.move_on_after(0.3):
-            await here.dispatcher.run()
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(here.dispatcher.run)
+            await trio.testing.wait_all_tasks_blocked()
+            nursery.cancel_scope.cancel()
         assert here.worker.sent == ["A"]
         assert (await here.outbox.view.get(first.id)).state is OutboxState.SENDING
         assert await here.outbox.view.get(other.id) == other
@@ -376,8 +332,8 @@ async def wrote(here: World, *people: str) -> None:
     )
 
 
-async def test_an_answer_leaves_before_a_batch_that_was_queued_first(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_an_answer_leaves_before_a_batch_that_was_queued_first() -> None:
+    async with world() as here:
         gate = trio.Event()
 
         async def script(number: int) -> None:
@@ -396,9 +352,9 @@ async def test_an_answer_leaves_before_a_batch_that_was_queued_first(tmp_path: P
         assert bulk == [f"bulk {n}" for n in range(60)]
 
 
-async def test_the_next_place_within_a_full_limit_is_the_answers(tmp_path: Path) -> None:
+async def test_the_next_place_within_a_full_limit_is_the_answers() -> None:
     """30 a minute were sent, a hundred more wait, and then somebody is answered."""
-    async with world(tmp_path, limits=structs.replace(NO_LIMITS, per_minute=30)) as here:
+    async with world(limits=structs.replace(NO_LIMITS, per_minute=30)) as here:
         batch = await here.accept(*(f"bulk {n}" for n in range(100)))
         # A minute's worth went a minute ago, but for half a second and five.
         key = LimitKey("acme", 30, MINUTE_MS)
@@ -417,8 +373,8 @@ async def test_the_next_place_within_a_full_limit_is_the_answers(tmp_path: Path)
         assert (await here.outbox.view.get(batch[0].id)).state is OutboxState.QUEUED
 
 
-async def test_what_was_queued_before_the_question_is_an_answer_too(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_what_was_queued_before_the_question_is_an_answer_too() -> None:
+    async with world() as here:
         await here.accept("bulk 1", "bulk 2")
         early, late = await here.accept("early", "late", chat=FRIEND)
         await wrote(here, FRIEND)
@@ -431,8 +387,8 @@ async def test_what_was_queued_before_the_question_is_an_answer_too(tmp_path: Pa
         assert here.worker.sent[:2] == ["early", "late"]
 
 
-async def test_answers_leave_every_fifth_message_to_the_others(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_answers_leave_every_fifth_message_to_the_others() -> None:
+    async with world() as here:
         await wrote(here, FRIEND)
         bulk = await here.accept(*(f"bulk {n}" for n in range(3)))
         answers = await here.accept(*(f"answer {n}" for n in range(12)), chat=FRIEND)
@@ -445,16 +401,11 @@ async def test_answers_leave_every_fifth_message_to_the_others(tmp_path: Path) -
         ]
 
 
-async def test_who_wrote_long_ago_waits_like_everybody(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_who_wrote_long_ago_waits_like_everybody() -> None:
+    async with world() as here:
+        here.tables.clock = lambda: settled_ms() - REPLY_WINDOW_MS - 1000
         await wrote(here, FRIEND)
-        await here.database.write(
-            lambda conn: (
-                conn.execute(
-                    "UPDATE contacts SET wrote_ms = wrote_ms - ?", (REPLY_WINDOW_MS + 1000,)
-                ).rowcount
-            )
-        )
+        here.tables.clock = settled_ms
         await here.accept("bulk")
         (row,) = await here.accept("no answer", chat=FRIEND)
         assert not row.is_reply
@@ -462,8 +413,8 @@ async def test_who_wrote_long_ago_waits_like_everybody(tmp_path: Path) -> None:
         assert here.worker.sent == ["bulk", "no answer"]
 
 
-async def test_two_spellings_of_a_person_are_one_chat_in_one_order(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_two_spellings_of_a_person_are_one_chat_in_one_order() -> None:
+    async with world() as here:
         (first,) = await here.accept("one", chat=OTHERS)
         (second,) = await here.accept("two", chat=FRIEND)
         (third,) = await here.accept("three", chat=OTHERS, key="k")
@@ -491,8 +442,8 @@ async def test_two_spellings_of_a_person_are_one_chat_in_one_order(tmp_path: Pat
 # --- a missing ack --------------------------------------------------------------------------------
 
 
-async def test_a_receipt_settles_a_message_whose_ack_does_not_come(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_receipt_settles_a_message_whose_ack_does_not_come() -> None:
+    async with world() as here:
 
         async def script(number: int) -> None:
             if number == 1:
@@ -509,8 +460,8 @@ async def test_a_receipt_settles_a_message_whose_ack_does_not_come(tmp_path: Pat
         assert (row.attempts, here.worker.sent) == (1, ["A", "B"])
 
 
-async def test_an_ack_that_is_only_late_replaces_nothing(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_an_ack_that_is_only_late_replaces_nothing() -> None:
+    async with world() as here:
         moved = trio.Event()
 
         async def script(number: int) -> None:
@@ -535,8 +486,8 @@ async def test_an_ack_that_is_only_late_replaces_nothing(tmp_path: Path) -> None
 # --- a message that a device could not read -------------------------------------------------------
 
 
-async def test_what_nobody_could_read_is_sent_anew_once(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_what_nobody_could_read_is_sent_anew_once() -> None:
+    async with world() as here:
         (row,) = await here.accept("A")
         await here.run_until(row, OutboxState.SENT)
         device = "100200300:4@lid"
@@ -567,8 +518,8 @@ async def test_what_nobody_could_read_is_sent_anew_once(tmp_path: Path) -> None:
         assert "another device" in (late.reason or "")
 
 
-async def test_a_group_never_gets_a_message_twice(tmp_path: Path) -> None:
-    async with world(tmp_path) as here:
+async def test_a_group_never_gets_a_message_twice() -> None:
+    async with world() as here:
         group = "120363000000000001@g.us"
         (row,) = await here.accept("A", chat=group)
         await here.run_until(row, OutboxState.SENT)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from whatsappd.errors import StoreFailed
+from whatsappd.errors import StoreFailed, WrongState
 from whatsappd.model.content import Text
 from whatsappd.model.event import Draft
 from whatsappd.model.message import NewMessage, OutboxState
@@ -34,6 +34,27 @@ async def test_a_look_can_be_refused() -> None:
     tables = MemoryTables()
     store = store_in_memory(tables)
     await store.events.append(Draft("acme", "alert", {}))
-    tables.refuse("read", "the disk failed to read")
+    tables.refuse("read", StoreFailed("the disk failed to read"))
     with pytest.raises(StoreFailed, match="failed to read"):
         await store.events.read(0, 1)
+
+
+async def test_a_refusal_can_be_counted_and_of_any_kind() -> None:
+    tables = MemoryTables()
+    store = store_in_memory(tables)
+    tables.refuse("find", WrongState("it was faster"), times=2)
+    for _ in range(2):
+        with pytest.raises(WrongState):
+            await store.outbox.submissions.find(NEW)
+    assert tables.trouble is None
+    assert await store.outbox.submissions.find(NEW) is None
+
+
+async def test_something_happens_once_before_a_caller_has_its_answer() -> None:
+    tables = MemoryTables()
+    store = store_in_memory(tables)
+    told: list[int] = []
+    tables.meanwhile("append", lambda: told.append(store.events.last_seq))
+    for _ in range(2):
+        await store.events.append(Draft("acme", "alert", {}))
+    assert told == [1]

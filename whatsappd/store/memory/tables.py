@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 import trio
 
 from whatsappd.clock import now_ms
-from whatsappd.errors import StoreFailed, TooLarge
+from whatsappd.errors import StoreFailed, TooLarge, WhatsappdError
 from whatsappd.model.audit import AuditNote, AuditRecord
 from whatsappd.model.consumer import Consumer
 from whatsappd.model.event import MAX_EVENT_BYTES, Draft, Event
@@ -54,6 +54,11 @@ class KeptLetter(NamedTuple):
     size: int
 
 
+class Refusal(NamedTuple):
+    error: WhatsappdError
+    times: int | None
+
+
 class MemoryTables:
     """The tables, by name. Values are never changed in place: a transaction copies the tables."""
 
@@ -87,11 +92,24 @@ class MemoryTables:
         self.published: list[Callable[[list[OutboxChange], list[StoredEvent]], None]] = []
         self._changes: list[OutboxChange] = []
         self._logged: list[StoredEvent] = []
-        self._refused: dict[str, str] = {}
+        self._refused: dict[str, Refusal] = {}
+        self._meanwhile: dict[str, Callable[[], object]] = {}
 
-    def refuse(self, operation: str, reason: str = "the disk is full") -> None:
-        """Lets `operation`, such as `accept`, fail with StoreFailed until `take` is called."""
-        self._refused[operation] = reason
+    def refuse(
+        self, operation: str, error: WhatsappdError | None = None, *, times: int | None = None
+    ) -> None:
+        """Lets `operation`, such as `accept`, fail until `take` is called.
+
+        Args:
+            error: what is raised; None: StoreFailed, because the disk is full.
+            times: how often it fails; None: until `take`.
+        """
+        self._refused[operation] = Refusal(error or StoreFailed("the disk is full"), times)
+
+    def meanwhile(self, operation: str, happen: Callable[[], object]) -> None:
+        """Calls `happen` once: when the next `operation` is done, and its caller does not have the
+        answer yet."""
+        self._meanwhile[operation] = happen
 
     def take(self, operation: str) -> None:
         """Lets `operation` succeed again."""
@@ -101,9 +119,11 @@ class MemoryTables:
     async def reading(self, operation: str) -> AsyncIterator[None]:
         """A look at the tables. Raises StoreFailed if the operation is to fail."""
         await trio.lowlevel.checkpoint()
-        if operation in self._refused:
-            raise StoreFailed(self._refused[operation])
+        refusal = self._next_refusal(operation)
+        if refusal is not None:
+            raise refusal
         yield
+        self._done(operation)
 
     @asynccontextmanager
     async def writing(self, operation: str) -> AsyncIterator[None]:
@@ -112,9 +132,11 @@ class MemoryTables:
         The block must not await. Raises StoreFailed if the operation is to fail.
         """
         await trio.lowlevel.checkpoint()
-        if operation in self._refused:
-            self.trouble = self._refused[operation]
-            raise StoreFailed(self.trouble)
+        refusal = self._next_refusal(operation)
+        if isinstance(refusal, StoreFailed):
+            self.trouble = refusal.message
+        if refusal is not None:
+            raise refusal
         before = {
             name: dict(value) if isinstance(value, dict) else value
             for name, value in vars(self).items()
@@ -131,6 +153,23 @@ class MemoryTables:
         logged, self._logged = self._logged, []
         for publish in self.published:
             publish(changes, logged)
+        self._done(operation)
+
+    def _next_refusal(self, operation: str) -> WhatsappdError | None:
+        refusal = self._refused.get(operation)
+        if refusal is None:
+            return None
+        if refusal.times is not None:
+            left = refusal.times - 1
+            self._refused[operation] = refusal._replace(times=left)
+            if left == 0:
+                self.take(operation)
+        return refusal.error
+
+    def _done(self, operation: str) -> None:
+        happen = self._meanwhile.pop(operation, None)
+        if happen is not None:
+            happen()
 
     def note_change(self, note: AuditNote | None, subject: str | None) -> None:
         """In a transaction: the audit trail's line of what it does; nothing without a note."""
