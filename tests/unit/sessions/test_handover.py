@@ -5,17 +5,16 @@ from __future__ import annotations
 
 import re
 import sqlite3
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection
 from contextlib import closing
 from pathlib import Path
 from typing import NamedTuple
 
 import pytest
 import trio
-from full_disk import fill_up, make_room
 from structlog.testing import capture_logs
 
-from whatsappd.clock import BOOT_ID_VARIABLE, boot_id, now_ms
+from whatsappd.clock import BOOT_ID_VARIABLE, boot_id
 from whatsappd.engines.neonize.send_evidence import find_attempts
 from whatsappd.engines.port import AttemptEvidence
 from whatsappd.errors import StoreFailed
@@ -23,18 +22,15 @@ from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage, OnUncertain
 from whatsappd.model.message import OutboxState as S
 from whatsappd.sessions.handover import settle_cut_off
+from whatsappd.store.memory.store import store_in_memory
+from whatsappd.store.memory.tables import MemoryTables
 from whatsappd.store.port import Handover, Outbox
-from whatsappd.store.sqlite.database import Database, open_database
-from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
-from whatsappd.store.sqlite.outbox import open_outbox
 
 JID = "15550100:1@s.whatsapp.net"
-YEAR_MS = 365 * 86_400_000
 
 
 class World(NamedTuple):
-    database: Database
-    events: SqliteEventLog
+    tables: MemoryTables
     outbox: Outbox
     account: Path
     meanwhile: list[Callable[[], Awaitable[None]]]  # happens each time that the account was asked
@@ -61,29 +57,15 @@ class World(NamedTuple):
 
 
 @pytest.fixture
-async def world(tmp_path: Path) -> AsyncIterator[World]:
+def world(tmp_path: Path) -> World:
     account = tmp_path / "session.db"
     with closing(sqlite3.connect(account)) as conn:  # what whatsmeow has of a linked account
         conn.execute("CREATE TABLE whatsmeow_device (jid)")
         conn.execute("CREATE TABLE whatsmeow_message_secrets (message_id, key)")
         conn.execute("INSERT INTO whatsmeow_device VALUES (?)", (JID,))
         conn.commit()
-    async with open_database(tmp_path / "whatsappd.db") as database:
-        events = await open_event_log(database)
-        yield World(database, events, await open_outbox(database, events), account, [])
-
-
-@pytest.fixture
-def boot(world: World) -> Callable[[str, int], Awaitable[World]]:
-    """Open the same files on a host of that boot, whose clock is ahead by so many milliseconds."""
-
-    async def opened(boot_id: str, ahead_ms: int) -> World:
-        outbox = await open_outbox(
-            world.database, world.events, clock=lambda: now_ms() + ahead_ms, boot=boot_id
-        )
-        return world._replace(outbox=outbox)
-
-    return opened
+    tables = MemoryTables()
+    return World(tables, store_in_memory(tables).outbox, account, [])
 
 
 async def test_one_that_somebody_decided_about_leaves_the_others_to_be_settled(
@@ -120,9 +102,9 @@ async def test_what_the_disk_refuses_is_settled_when_it_takes_it(world: World) -
         nonlocal asked
         asked += 1
         if asked == 1:
-            await fill_up(world.database, world.events)
+            world.tables.refuse("postpone")
         elif asked == 4:
-            await make_room(world.database)
+            world.tables.take("postpone")
 
     world.meanwhile.append(refuse_at_first)
     with capture_logs() as logs:
@@ -152,24 +134,12 @@ async def test_what_was_settled_meanwhile_is_not_settled_again(world: World) -> 
     assert len(await world.outbox.handovers.interrupted("acme")) == 1
 
 
-@pytest.mark.parametrize("ahead_ms", [0, YEAR_MS, -YEAR_MS])
-@pytest.mark.parametrize(
-    ("boot_now", "settled"), [("before", S.QUEUED), ("after", S.UNCERTAIN)], ids=["same", "other"]
-)
-async def test_absence_proves_nothing_once_the_host_went_down_whatever_its_clock_said(
-    boot: Callable[[str, int], Awaitable[World]], boot_now: str, settled: S, ahead_ms: int
-) -> None:
-    attempt = await (await boot("before", ahead_ms)).sending("1")
-    now = await boot(boot_now, 0)
-    await now.settle(await now.outbox.handovers.interrupted("acme"))
-    assert await now.states([attempt]) == [settled]
-
-
-async def test_an_attempt_of_an_older_version_counts_as_one_of_another_boot(world: World) -> None:
-    attempt = await world.sending("1")
-    await world.database.write(lambda conn: conn.execute("UPDATE outbox SET boot_id = NULL"))
+async def test_absence_proves_nothing_once_the_host_went_down(world: World) -> None:
+    before, meanwhile = [await world.sending(text) for text in ("1", "2")]
+    attempts = world.tables.attempts
+    attempts[before.row.id] = attempts[before.row.id]._replace(of_this_boot=False)
     await world.settle(await world.outbox.handovers.interrupted("acme"))
-    assert await world.states([attempt]) == [S.UNCERTAIN]
+    assert await world.states([before, meanwhile]) == [S.UNCERTAIN, S.QUEUED]
 
 
 def test_the_kernel_and_the_systemd_unit_name_the_boot_alike(monkeypatch: pytest.MonkeyPatch):

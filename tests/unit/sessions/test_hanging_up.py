@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from busy_writer import busy_writer, hang_up
 from fake_engine import FakeEngine, FakeWorker
 
 from whatsappd.engines.protocol import ClientConnected
@@ -40,36 +39,6 @@ class World:
         self.database = database
         self.companies = companies
         self.pool = pool
-
-    @asynccontextmanager
-    async def busy_writer(self) -> AsyncIterator[trio.Nursery]:
-        """While inside, the writer is in the middle of a transaction. What the nursery starts waits
-        for it, and is done at the end."""
-        entered, gate = threading.Event(), threading.Event()
-
-        def hold(_conn: object) -> None:
-            entered.set()
-            assert gate.wait(10)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(self.database.write, hold)
-            await trio.to_thread.run_sync(entered.wait)
-            yield nursery
-            gate.set()
-
-    async def hang_up(self, call: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
-        """Cancel the call while it waits for the writer; returns when all is written."""
-        async with self.busy_writer() as nursery:
-            scope = trio.CancelScope()
-
-            async def caller() -> None:
-                with scope:
-                    await call(*arguments)
-
-            nursery.start_soon(caller)
-            await trio.testing.wait_all_tasks_blocked()
-            scope.cancel()
-        await self.database.write(lambda _conn: None)
 
 
 @asynccontextmanager
@@ -105,7 +74,7 @@ async def test_limits_that_were_stored_are_in_force(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         pacing = here.pool.pacing("acme")
         version = pacing.version
-        await here.hang_up(pacing.configure, {"per_minute": 7})
+        await hang_up(here.database, pacing.configure, {"per_minute": 7})
         assert (await here.companies.settings("acme"))["per_minute"] == 7
         assert pacing.limits.per_minute == 7
         assert pacing.version > version  # what waits is looked at again
@@ -114,7 +83,7 @@ async def test_limits_that_were_stored_are_in_force(tmp_path: Path) -> None:
 async def test_limits_leave_a_pause_alone_that_began_meanwhile(tmp_path: Path) -> None:
     async with world(tmp_path) as here:
         pacing = here.pool.pacing("acme")
-        async with here.busy_writer() as nursery:
+        async with busy_writer(here.database) as nursery:
             nursery.start_soon(pacing.configure, {"per_minute": 7})
             await trio.testing.wait_all_tasks_blocked()
             nursery.start_soon(pacing.struck)
@@ -130,7 +99,7 @@ async def test_a_removal_is_brought_to_its_end(tmp_path: Path) -> None:
         async def remove() -> None:
             await here.pool.remove("acme", force=False)
 
-        await here.hang_up(remove)
+        await hang_up(here.database, remove)
         with pytest.raises(UnknownCompany):
             here.pool.get("acme")
         assert await here.companies.all() == []
@@ -149,7 +118,7 @@ async def test_a_session_that_was_unlinked_is_not_wanted_any_more(tmp_path: Path
             while session.state is not SessionState.CONNECTED:
                 await session.wait_changed()
         assert session.wanted
-        await here.hang_up(here.pool.logout, "acme")
+        await hang_up(here.database, here.pool.logout, "acme")
         assert session.state in (SessionState.LOGGED_OUT, SessionState.STOPPED)
         assert not (await here.companies.get("acme")).wanted
         assert not session.wanted

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
-from contextlib import AbstractAsyncContextManager, asynccontextmanager
+from contextlib import AbstractAsyncContextManager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
+import busy_writer as writer
 import pytest
 import trio
-import trio.testing
 
 from whatsappd.store.sqlite.database import Database, open_database
 from whatsappd.store.sqlite.event_log import SqliteEventLog, open_event_log
@@ -55,42 +55,18 @@ def busy_writer(database: Database) -> BusyWriter:
     """`async with busy_writer() as nursery`: while inside, the writer is in the middle of a
     transaction. What the nursery starts gathers for the next one, which begins at the end."""
 
-    @asynccontextmanager
-    async def busy() -> AsyncIterator[trio.Nursery]:
-        entered, gate = threading.Event(), threading.Event()
-
-        def hold(_conn: object) -> None:
-            entered.set()
-            assert gate.wait(10)
-
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(database.write, hold)
-            await trio.to_thread.run_sync(entered.wait)
-            try:
-                yield nursery
-                await trio.testing.wait_all_tasks_blocked()
-            finally:
-                gate.set()
-
-    return busy
+    return partial(writer.busy_writer, database)
 
 
 HangUp = Callable[..., Awaitable[None]]
 
 
 @pytest.fixture
-def hang_up(database: Database, busy_writer: BusyWriter) -> HangUp:
+def hang_up(database: Database) -> HangUp:
     """`await hang_up(call, *arguments)`: cancel the call while its write waits for the writer;
     returns when that write is committed."""
 
     async def hang_up(call: Callable[..., Awaitable[Any]], *arguments: Any) -> None:
-        async with busy_writer():
-            with trio.CancelScope() as scope:
-                async with trio.open_nursery() as nursery:
-                    nursery.start_soon(call, *arguments)
-                    await trio.testing.wait_all_tasks_blocked()
-                    scope.cancel()
-            assert scope.cancelled_caught
-        await database.write(lambda _conn: None)
+        assert await writer.hang_up(database, call, *arguments)
 
     return hang_up
