@@ -9,7 +9,17 @@ import re
 from enum import Enum
 from functools import cache
 from types import UnionType
-from typing import Any, Literal, NoReturn, TypeVar, Union, get_args, get_origin, get_type_hints
+from typing import (
+    Any,
+    Literal,
+    NamedTuple,
+    NoReturn,
+    TypeVar,
+    Union,
+    get_args,
+    get_origin,
+    get_type_hints,
+)
 
 import msgspec
 
@@ -22,8 +32,17 @@ _ITEM = re.compile(r"\[(\d+|\.\.\.)\]")
 #: Characters of a complaint that are answered: it may quote a megabyte of what was given.
 _MAX_REASON = 300
 
-
 S = TypeVar("S", bound=msgspec.Struct)
+
+
+class _Tags(NamedTuple):
+    """What tells the structures apart that a field takes."""
+
+    field: str
+    accepted: tuple[str, ...]
+
+    def with_one(self, tag: str) -> _Tags:
+        return self._replace(accepted=(*self.accepted, tag))
 
 
 def checked(arguments: dict[str, Any], wanted: type[S], *, strict: bool = True) -> S:
@@ -36,18 +55,23 @@ def checked(arguments: dict[str, Any], wanted: type[S], *, strict: bool = True) 
         InvalidParams: the message begins with the field's name and says what is accepted;
             `data.field` is that name alone.
     """
-    for name, (tag_field, *tags) in _tagged(wanted).items():
-        # msgspec takes a structure without its tag where there is no other to choose from.
-        value = arguments.get(name)
-        if isinstance(value, dict) and tag_field not in value:
-            accepted = ", ".join(tags)
-            raise InvalidParams(
-                f"{name}.{tag_field}: is missing (accepted: {accepted})", field=name
-            )
+    if tagged := _tagged(wanted):
+        _check_tags(arguments, tagged)
     try:
         return msgspec.convert(arguments, wanted, strict=strict)
     except msgspec.ValidationError as error:
         _complain(arguments, wanted, error)
+
+
+def _check_tags(arguments: dict[str, Any], tagged: dict[str, _Tags]) -> None:
+    """msgspec takes a structure without its tag where there is no other to choose from."""
+    for name, tags in tagged.items():
+        value = arguments.get(name)
+        if isinstance(value, dict) and tags.field not in value:
+            raise InvalidParams(
+                f"{name}.{tags.field}: is missing (accepted: {', '.join(tags.accepted)})",
+                field=name,
+            )
 
 
 def _complain(
@@ -69,8 +93,8 @@ def _complain(
             ) from error
     reason, path = _reason_and_path(str(error))
     top = path.partition(".")[0].partition("[")[0]
-    tag_field, *tags = _tagged(wanted).get(top, ("",))
-    choices = tags if path == f"{top}.{tag_field}" else []
+    tags = _tagged(wanted).get(top)
+    choices = list(tags.accepted) if tags and path == f"{top}.{tags.field}" else []
     if path == top or _ITEM.fullmatch(path.removeprefix(top)):
         choices = _choices(wanted, top)
     if choices:
@@ -89,16 +113,16 @@ def _reason_and_path(complaint: str) -> tuple[str, str]:
 
 
 @cache
-def _tagged(wanted: type[msgspec.Struct]) -> dict[str, tuple[str, ...]]:
-    """The fields that take tagged structures: the name of the tag's field, and the tags."""
-    found: dict[str, tuple[str, ...]] = {}
+def _tagged(wanted: type[msgspec.Struct]) -> dict[str, _Tags]:
+    """The fields that take tagged structures."""
+    found: dict[str, _Tags] = {}
     for field in msgspec.structs.fields(wanted):
         for hint in _alternatives(wanted, field.encode_name):
             if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
                 config = hint.__struct_config__
                 if config.tag_field is not None:
-                    known = found.get(field.encode_name, (config.tag_field,))
-                    found[field.encode_name] = (*known, str(config.tag))
+                    known = found.get(field.encode_name, _Tags(config.tag_field, ()))
+                    found[field.encode_name] = known.with_one(str(config.tag))
     return found
 
 

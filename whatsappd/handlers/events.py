@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import msgspec
 import trio
 
 from whatsappd.api import events as api
@@ -36,6 +37,8 @@ SHARED = 8
 MAX_SUBSCRIPTIONS = 64
 #: Packed events in one page; leaves room in an answer (1 MiB) for the frame around them.
 _PAGE_BYTES = 900_000
+
+_DECODER = msgspec.msgpack.Decoder(LoggedEvent)
 
 #: Subscription, what is chosen, the stretch of the log, and `EventLog.deletions`: what makes a
 #: batch's bytes.
@@ -161,7 +164,7 @@ class EventsApi:
             if events and size > _PAGE_BYTES:
                 following = events[-1].seq
                 break
-            events.append(LoggedEvent(**stored.event._asdict()))
+            events.append(_DECODER.decode(stored.packed))
         return EventsPage(events=events, next=following, last_seq=self._log.last_seq, gap=batch.gap)
 
     def _unsubscribe(self, call: Call, params: api.Unsubscribe) -> api.Unsubscribed:

@@ -27,9 +27,8 @@ from collections.abc import Callable
 from time import perf_counter
 from typing import Any, NamedTuple, Protocol
 
-from msgspec import Struct
+import msgspec
 
-from whatsappd.api.declaration import plain
 from whatsappd.errors import (
     Denied,
     Malformed,
@@ -49,18 +48,20 @@ from whatsappd.wire.rpc import (
     ERROR,
     MAX_MSGID,
     REQUEST,
+    RESPONSE,
     Notification,
     Request,
     actor_named,
     pack_error,
     pack_last_word,
     pack_notification,
-    pack_result,
     parse_message,
 )
 
 #: Messages handled before what they produced is sent: a read can bring thousands.
 SLICE = 256
+
+_ENCODER = msgspec.msgpack.Encoder()
 
 #: `(call, method, parsed parameters)`; raises Denied when the caller may not do that.
 Allow = Callable[[Call, Method, Any], None]
@@ -422,24 +423,14 @@ class ServerExchange:
         return told
 
     def _pack(self, msgid: int, result: Any) -> bytes:
-        try:
-            # What is plain already need not be copied: a fifth of what a short call costs.
-            packed = pack_result(msgid, plain(result) if isinstance(result, Struct) else result)
-        except Malformed:
-            packed = self._pack_plain(msgid, result)
+        # Structures go into the bytes as they are: made maps first, a page took twice as long.
+        packed = _ENCODER.encode((RESPONSE, msgid, None, result))
         if len(packed) > self._limits.max_message:
             raise TooLarge(
                 f"the answer exceeds {self._limits.max_message} bytes: ask for less at a time",
                 limit=self._limits.max_message,
             )
         return packed
-
-    def _pack_plain(self, msgid: int, result: Any) -> bytes:
-        """As `pack_result`, for a result that has structures somewhere within."""
-        try:
-            return pack_result(msgid, plain(result))
-        except Malformed as error:
-            raise TypeError(f"the handler's result {error}") from error  # ours, not the caller's
 
 
 def _pack_failed(method: str, error: WhatsappdError) -> bytes:
