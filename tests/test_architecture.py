@@ -135,17 +135,18 @@ ALLOWED: dict[str, set[str]] = {
     },
     "daemon_socket": {
         *("daemon_run", "shutdown", "errors", "handlers", "config", "monitoring", "rpc", "rules"),
-        "systemd",
+        *("garbage_collection", "systemd"),
     },
     # Who hears the signals, and sees to it that the process ends.
     "shutdown": {"errors", "process_table"},
     "process_table": set(),
+    "garbage_collection": set(),
     "signals": {"shutdown", "supervision", "errors", "config", "systemd"},
     "gateway": {
         *("api", "supervision", "", "errors", "model", "wire", "rules", "rpc.client", "config"),
         *("rpc.listener", "shutdown", "logs.setup"),  # it makes the gateway's own Unix socket, too
         "manual",  # the guides, which it serves
-        "working_directory",
+        *("garbage_collection", "working_directory"),
     },
     "ctl": {
         *("", "errors", "model", "wire", "files", "stdio", "command_runner"),

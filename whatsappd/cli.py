@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import click
 
-from whatsappd import __version__, stdio
+from whatsappd import __version__, garbage_collection, stdio
 from whatsappd.command_runner import run as run_command
 from whatsappd.errors import EXIT_FAILED, WhatsappdError
 from whatsappd.logs.setup import LAST_WORDS, LEVELS, close_logs, configure_logs
@@ -190,13 +190,14 @@ def run(sources: Sources) -> None:
     guard = ShutdownGuard(close_logs)
     guard.listen()
 
-    import trio
+    with garbage_collection.paused():
+        import trio
 
-    from whatsappd.app import run_daemon
-    from whatsappd.config.live import LiveSettings
-    from whatsappd.config.load import load
-    from whatsappd.confinement.process import keep_memory_private
-    from whatsappd.working_directory import leave_starting_directory
+        from whatsappd.app import run_daemon
+        from whatsappd.config.live import LiveSettings
+        from whatsappd.config.load import load
+        from whatsappd.confinement.process import keep_memory_private
+        from whatsappd.working_directory import leave_starting_directory
 
     configuration = load(sources)
     keep_memory_private()
@@ -320,10 +321,11 @@ def gateway(log_level: str, **options: Any) -> None:
     guard = ShutdownGuard(close_logs, within_s=GATEWAY_WITHIN)
     guard.listen()
 
-    import trio
-
     try:
-        from whatsappd.gateway.run import run_gateway
+        with garbage_collection.paused():
+            import trio
+
+            from whatsappd.gateway.run import run_gateway
     except ModuleNotFoundError as error:
         if (error.name or "").partition(".")[0] not in _GATEWAY_NEEDS:
             raise

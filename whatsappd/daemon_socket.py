@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import gc
 import math
 import os
 import pwd
@@ -16,6 +15,7 @@ from functools import partial
 import structlog
 import trio
 
+from whatsappd import garbage_collection
 from whatsappd.config.access import group_id
 from whatsappd.config.settings import Settings
 from whatsappd.daemon_run import DaemonRun
@@ -97,7 +97,7 @@ async def serve(run: DaemonRun, parts: ApiParts) -> None:
                 elapsed_ms=elapsed_ms,
             )
             notify.ready(parts.pool.describe())
-            _settle_memory()
+            garbage_collection.settle()
             async with trio.open_nursery() as showing:
                 if notify.is_heard:
                     showing.start_soon(
@@ -146,14 +146,3 @@ class _GatewayTrust:
                 self._uid = pwd.getpwnam(GATEWAY_USER).pw_uid
             self._asked = time.monotonic()
         return peer.uid == self._uid
-
-
-def _settle_memory() -> None:
-    """Keep the garbage collector from objects as old as the daemon, and run it less often.
-
-    By default it runs after every 700 allocations, which takes up to a third of the time of a
-    daemon with a thousand connections.
-    """
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 50, 50)

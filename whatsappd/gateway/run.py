@@ -8,7 +8,6 @@ whatever hangs, it is gone within GATEWAY_WITHIN seconds of the first.
 from __future__ import annotations
 
 import errno
-import gc
 import resource
 from collections.abc import Awaitable, Callable
 from functools import partial
@@ -16,6 +15,7 @@ from functools import partial
 import structlog
 import trio
 
+from whatsappd import garbage_collection
 from whatsappd.errors import BadStateDirectory
 from whatsappd.gateway.app import Application
 from whatsappd.gateway.auth import ApiKeys, Authenticator, NoAuthentication
@@ -88,7 +88,7 @@ async def run_gateway(
                     authentication=not settings.no_auth,
                     daemon=str(settings.socket),
                 )
-                _settle_memory()
+                garbage_collection.settle()
                 task_status.started(port)
                 await requests.stopping.wait()
                 log.info("gateway_stopping", within_s=STOP_WITHIN)
@@ -173,13 +173,6 @@ async def _accept(
             await trio.sleep(ACCEPT_PAUSE)
         else:
             connections.start_soon(handle, stream)
-
-
-def _settle_memory() -> None:
-    """Spare the collector what lives as long as the process, and let it run less often."""
-    gc.collect()
-    gc.freeze()
-    gc.set_threshold(10_000, 50, 50)
 
 
 def _raise_descriptor_limit() -> None:
