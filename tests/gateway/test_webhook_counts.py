@@ -13,9 +13,11 @@ from receivers import running_receiver
 from whatsappd.api.webhooks import WebhookWork
 from whatsappd.errors import StoreFailed
 from whatsappd.gateway.webhooks import delivery
-from whatsappd.gateway.webhooks.deliverer import DEFAULT_POLICY, ConfirmedTurn, LogFeed
+from whatsappd.gateway.webhooks.deliverer import DEFAULT_POLICY
 from whatsappd.gateway.webhooks.delivery import Delivering, Delivery
+from whatsappd.gateway.webhooks.log_feed import LogFeed
 from whatsappd.gateway.webhooks.receivers import Receivers
+from whatsappd.gateway.webhooks.turn import ConfirmedTurn
 from whatsappd.rules.webhook_policy import Policy
 from whatsappd.store.webhook_rows import new_secret
 
@@ -67,7 +69,7 @@ def a_webhook(url: str) -> WebhookWork:
 
 def a_process(daemon: ScriptedDaemon, policy: Policy = DEFAULT_POLICY) -> Delivering:
     """What a process that delivers has, and that it has the turn."""
-    turn = ConfirmedTurn()
+    turn = ConfirmedTurn(daemon)  # type: ignore[arg-type]
     turn.confirm(trio.current_time())
     return Delivering(
         daemon,  # type: ignore[arg-type]

@@ -16,12 +16,12 @@ from whatsappd.errors import StoreFailed
 from whatsappd.gateway.webhooks.deliverer import (
     DEFAULT_POLICY,
     DEFECT_PAUSE,
-    ConfirmedTurn,
     Deliverer,
-    LogFeed,
 )
 from whatsappd.gateway.webhooks.delivery import Delivering
+from whatsappd.gateway.webhooks.log_feed import LogFeed
 from whatsappd.gateway.webhooks.receivers import Receivers
+from whatsappd.gateway.webhooks.turn import ConfirmedTurn
 from whatsappd.store.sqlite.webhooks import new_secret
 
 WEBHOOK = {
@@ -61,11 +61,11 @@ class FailingDaemon:
 async def test_resending_that_fails_begins_anew_after_a_pause(
     autojump_clock: trio.testing.MockClock,
 ) -> None:
-    daemon, feed = FailingDaemon(), LogFeed()
+    daemon: Any = FailingDaemon()
     receivers = Receivers(DEFAULT_POLICY, ssl.create_default_context(), allow_private=False)
-    shared = Delivering(daemon, feed, ConfirmedTurn(), receivers)  # type: ignore[arg-type]
+    shared = Delivering(daemon, LogFeed(), ConfirmedTurn(daemon), receivers)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Deliverer(shared, feed).run)
+        nursery.start_soon(Deliverer(shared).run)
         await trio.sleep(2.5 * DEFECT_PAUSE)
         nursery.cancel_scope.cancel()
     assert daemon.asked_at == pytest.approx([0, DEFECT_PAUSE, 2 * DEFECT_PAUSE])

@@ -10,7 +10,7 @@ from trio.testing import MockClock, wait_all_tasks_blocked
 
 from whatsappd.api.declaration import NoParams
 from whatsappd.errors import Denied, WrongState
-from whatsappd.gateway.webhooks.deliverer import CONFIRM_EVERY, ConfirmedTurn
+from whatsappd.gateway.webhooks.turn import CONFIRM_EVERY, ConfirmedTurn
 from whatsappd.handlers.webhook_delivery import WebhookDelivery
 from whatsappd.rpc.method import Call
 from whatsappd.rules.webhook_policy import TURN_S
@@ -75,7 +75,7 @@ async def test_who_confirms_keeps_the_turn_and_who_does_not_loses_it(
 
 
 async def test_what_was_frozen_waits_for_a_new_confirmation(mock_clock: MockClock) -> None:
-    turn = ConfirmedTurn()
+    turn = ConfirmedTurn(Quiet())  # type: ignore[arg-type]
     turn.confirm(trio.current_time())
     await turn.held()
     mock_clock.jump(TURN_S + 1)  # as after a SIGSTOP

@@ -16,7 +16,6 @@ delivery begins anew after DEFECT_PAUSE seconds; other webhooks go on.
 from __future__ import annotations
 
 import ssl
-from math import inf
 from pathlib import Path
 from typing import NamedTuple
 
@@ -29,18 +28,18 @@ from whatsappd.api.webhooks import WebhookWork
 from whatsappd.errors import InvalidParams, Unreachable, WhatsappdError
 from whatsappd.gateway.daemon_link import ask
 from whatsappd.gateway.webhooks.delivery import Delivering, Delivery, disable, made_up
+from whatsappd.gateway.webhooks.log_feed import LogFeed
 from whatsappd.gateway.webhooks.post import Outcome
 from whatsappd.gateway.webhooks.receivers import Receivers
 from whatsappd.gateway.webhooks.signing import body_of, id_of
+from whatsappd.gateway.webhooks.turn import ConfirmedTurn
 from whatsappd.rpc.client import RpcClient, open_client
-from whatsappd.rules.webhook_policy import TURN_S, Policy, parse_url
+from whatsappd.rules.webhook_policy import Policy, parse_url
 
 log = structlog.get_logger()
 
 #: Seconds between attempts to become the deliverer.
 RETRY_EVERY = 1.0
-#: Seconds between confirmations of the turn.
-CONFIRM_EVERY = TURN_S / 3
 #: Seconds before a delivery that failed for a defect of ours, or resending that could not be
 #: reported, begins anew.
 DEFECT_PAUSE = 5.0
@@ -55,46 +54,6 @@ class _Running(NamedTuple):
     revision: int
     scope: trio.CancelScope
     ended: trio.Event
-
-
-class ConfirmedTurn:
-    """Until when this process may deliver, as the daemon confirmed. Implements `delivery.Turn`.
-
-    A process that was frozen (SIGSTOP, a suspended machine) wakes up with an old confirmation. It
-    waits for a new one before it delivers anything, as another gateway may deliver by now.
-    """
-
-    def __init__(self) -> None:
-        self._until = -inf
-        self._confirmed = trio.Event()
-
-    def confirm(self, asked_at: float) -> None:
-        """The daemon confirmed what it was asked for at `asked_at`, by trio's clock."""
-        self._until = asked_at + TURN_S
-        self._confirmed.set()
-        self._confirmed = trio.Event()
-
-    async def held(self) -> None:
-        while trio.current_time() >= self._until:
-            await self._confirmed.wait()
-
-
-class LogFeed:
-    """The newest event of the log, as the daemon notifies. Implements `delivery.Feed`."""
-
-    def __init__(self) -> None:
-        self._last_seq = 0
-        self._grown = trio.Event()
-
-    def publish(self, last_seq: int) -> None:
-        self._last_seq = max(last_seq, self._last_seq)
-        self._grown.set()
-        self._grown = trio.Event()
-
-    async def wait_beyond(self, seq: int) -> None:
-        await trio.lowlevel.checkpoint()
-        while self._last_seq <= seq:
-            await self._grown.wait()
 
 
 class _Stopping:
@@ -159,13 +118,12 @@ async def _connected(socket: Path, receivers: Receivers, stopping: _Stopping) ->
     try:
         async with open_client(socket) as client:
             with stopping.until():
-                turn = ConfirmedTurn()
-                await _confirm(client, turn)
+                turn = ConfirmedTurn(client)
+                await turn.take()
                 log.info("webhooks_delivering")
-                feed = LogFeed()
-                deliverer = Deliverer(Delivering(client, feed, turn, receivers), feed)
+                deliverer = Deliverer(Delivering(client, LogFeed(), turn, receivers))
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(_keep_turn, client, turn)
+                    nursery.start_soon(turn.keep)
                     await deliverer.run()
     except WhatsappdError as error:
         return error.message
@@ -176,33 +134,11 @@ async def _connected(socket: Path, receivers: Receivers, stopping: _Stopping) ->
     return "the connection to whatsappd is lost"
 
 
-async def _confirm(client: RpcClient, turn: ConfirmedTurn) -> None:
-    """Ask the daemon for the turn to deliver, or confirm it.
-
-    Raises:
-        WrongState: another process has it.
-        Unreachable: the daemon does not answer in time.
-    """
-    asked_at = trio.current_time()
-    with trio.move_on_after(TURN_S):
-        await ask(client, api.DELIVER, NoParams())
-        turn.confirm(asked_at)
-        return
-    raise Unreachable(f"whatsappd did not answer within {TURN_S:g} s")
-
-
-async def _keep_turn(client: RpcClient, turn: ConfirmedTurn) -> None:
-    while True:
-        await trio.sleep(CONFIRM_EVERY)
-        await _confirm(client, turn)
-
-
 class Deliverer:
     """All deliveries, resends and tests over one connection to the daemon."""
 
-    def __init__(self, shared: Delivering, feed: LogFeed) -> None:
+    def __init__(self, shared: Delivering) -> None:
         self._shared = shared
-        self._feed = feed
         self._client: RpcClient = shared.client
         self._running: dict[str, _Running] = {}
         self._resending: dict[str, _Running] = {}
@@ -214,7 +150,7 @@ class Deliverer:
             nursery.start_soon(self._supervise, nursery)
             async for notice in self._client.notifications:
                 if notice.method == "webhook.due":
-                    self._feed.publish(notice.arguments["last_seq"])
+                    self._shared.feed.publish(notice.arguments["last_seq"])
                 elif notice.method == "webhook.changed":
                     self._changed.set()
             raise Unreachable("the connection to whatsappd is lost")

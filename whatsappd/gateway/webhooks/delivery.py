@@ -3,12 +3,12 @@
 Each event arrives at least once, and those of one company in their order. `deliverer` starts a
 `Delivery` for each webhook that is enabled, and a new one when it is configured anew.
 
-It reports to the daemon (`webhook.progress`) how far it is and how the receiver fares: every half
-second while there is news, at once when the webhook pauses or resumes, and when it ends.
+`progress` reports how far it is and how the receiver fares: soon after there is news, at once when
+the webhook pauses or resumes, and when it ends.
 
 On failure: an attempt that fails is tried again, with growing pauses. If the receiver takes a ping
 but not this event, the event becomes a dead letter. If the receiver fails for long, the webhook
-pauses: only its oldest event is tried. If a report fails, its counts go into the next one.
+pauses: only its oldest event is tried.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from __future__ import annotations
 import random
 import secrets
 import time
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import structlog
 import trio
@@ -25,11 +25,14 @@ from whatsappd.api import events
 from whatsappd.api import webhooks as api
 from whatsappd.api.events import LoggedEvent
 from whatsappd.api.webhooks import WebhookWork
-from whatsappd.errors import QueueFull, StoreFailed, Unreachable, WhatsappdError
+from whatsappd.errors import QueueFull, StoreFailed
 from whatsappd.gateway.daemon_link import ask
+from whatsappd.gateway.webhooks.log_feed import LogFeed
 from whatsappd.gateway.webhooks.post import CONNECTIONS, Outcome, Receiver
+from whatsappd.gateway.webhooks.progress import ProgressReports
 from whatsappd.gateway.webhooks.receivers import Receivers
 from whatsappd.gateway.webhooks.signing import body_of, id_of
+from whatsappd.gateway.webhooks.turn import ConfirmedTurn
 from whatsappd.gateway.webhooks.window import Window
 from whatsappd.rpc.client import RpcClient
 from whatsappd.rules.webhook_policy import OVERLOADED
@@ -39,9 +42,6 @@ log = structlog.get_logger()
 #: Events that are read and have not ended; one company's troubles may hold up the others after it.
 READ_AHEAD = 300
 PAGE = 100
-#: Seconds between reports to the daemon. What was delivered since the last one is delivered again
-#: if this process is killed.
-REPORT_EVERY = 0.5
 #: Events that were none of ours, and seconds, after which their passing is reported too.
 SKIPPED_MANY = 1000
 SKIPPED_LONG = 5.0
@@ -50,28 +50,12 @@ REPORT_WITHIN = 1.0
 GATHER = 0.01
 
 
-class Feed(Protocol):
-    """Tells when the log has grown."""
-
-    async def wait_beyond(self, seq: int) -> None:
-        """Wait until there is an event behind `seq`."""
-        ...
-
-
-class Turn(Protocol):
-    """This process's right to deliver, which only one gateway has at a time."""
-
-    async def held(self) -> None:
-        """Wait until the daemon has confirmed it lately."""
-        ...
-
-
 class Delivering(NamedTuple):
     """What all deliveries over one connection to the daemon share."""
 
     client: RpcClient
-    feed: Feed
-    turn: Turn
+    feed: LogFeed
+    turn: ConfirmedTurn
     receivers: Receivers
 
 
@@ -87,25 +71,14 @@ class Delivery:
         self._policy = shared.receivers.policy
         self._log = log.bind(webhook=webhook.id)
         self._window = Window(webhook.cursor)
+        self._progress = ProgressReports(shared.client, webhook, self._window)
         self._gap_told = 0
         self._room = trio.Event()
         self._attempts = trio.CapacityLimiter(CONNECTIONS)
         self._not_before = 0.0  # what the receiver asked for, by trio's clock
-        # how the receiver is
-        self._failing_since_ms: int | None = webhook.failing_since_ms  # for people
         # By trio's clock, which nobody sets: a delivery that begins anew counts from then on.
         self._failing_since = trio.current_time()
-        self._paused_since_ms: int | None = webhook.paused_since_ms
         self._resumed = trio.Event()
-        self._last_success_ms: int | None = None
-        self._last_error: str | None = None
-        # what the daemon does not know yet
-        self._reported = self._window.cursor
-        self._delivered = 0
-        self._failures = 0
-        self._reporting = trio.Lock()
-        self._news = trio.Event()
-        self._urgent = trio.Event()
 
     async def run(self) -> None:
         """Deliver until cancelled; then report once more, for at most REPORT_WITHIN seconds.
@@ -116,11 +89,11 @@ class Delivery:
         async with self._receivers.open(self._webhook) as receiver:
             try:
                 async with trio.open_nursery() as nursery:
-                    nursery.start_soon(self._tell)
+                    nursery.start_soon(self._progress.run)
                     await self._read(receiver, nursery)
             finally:
                 with trio.move_on_after(REPORT_WITHIN, shield=True):
-                    await self._report_last()
+                    await self._progress.report_last()
 
     # --- from the log -------------------------------------------------------------------------
 
@@ -145,28 +118,28 @@ class Delivery:
                 nursery.start_soon(self._deliver_company, receiver, company)
             if page.next >= page.last_seq:
                 await self._until_more()
-            elif window.cursor - self._reported >= SKIPPED_MANY:
-                self._news.set()
+            elif self._progress.unreported >= SKIPPED_MANY:
+                self._progress.tell_soon()
 
     async def _until_more(self) -> None:
         """Wait for new events. Have it reported if many others were passed over, or long ago."""
         window = self._window
-        if window.cursor - self._reported >= SKIPPED_MANY:
-            self._news.set()
+        if self._progress.unreported >= SKIPPED_MANY:
+            self._progress.tell_soon()
         with trio.move_on_after(SKIPPED_LONG):
             await self._feed.wait_beyond(window.read)
             # A page for what comes in this time, rather than one for each event and webhook.
             await trio.sleep(GATHER)
             return
-        if window.cursor > self._reported:
-            self._news.set()
+        if self._progress.unreported > 0:
+            self._progress.tell_soon()
         await self._feed.wait_beyond(window.read)
 
     async def _tell_gap(self, after: int, first: int) -> None:
         """Report that retention deleted events before they were delivered; the daemon counts them
         and raises an alert."""
         self._log.error("webhook_events_gone", after=after, first=first)
-        await self._report(gone=api.GoneEvents(after=after, first=first))
+        await self._progress.report(gone=api.GoneEvents(after=after, first=first))
 
     # --- to the receiver ----------------------------------------------------------------------
 
@@ -176,7 +149,7 @@ class Delivery:
             await self._deliver(receiver, event)
             self._window.end(company)
             self._room.set()
-            self._news.set()
+            self._progress.tell_soon()
 
     async def _deliver(self, receiver: Receiver, event: LoggedEvent) -> None:
         """Post an event until the receiver takes it, or it becomes a dead letter.
@@ -187,7 +160,7 @@ class Delivery:
         while True:
             outcome = await self._attempt(receiver, event, id_of(event), body)
             if outcome.ok:
-                self._delivered += 1
+                self._progress.delivered += 1
                 self._succeeded(receiver)
                 return
             failures += 1
@@ -220,7 +193,7 @@ class Delivery:
         if await self._receivers.recoveries.wait(receiver.origin, until):
             outcome = await self._attempt(receiver, event, id_of(event), body)
             if outcome.ok:
-                self._delivered += 1
+                self._progress.delivered += 1
                 self._succeeded(receiver)
                 return True
             await self._failed(event, outcome, failures)
@@ -253,7 +226,7 @@ class Delivery:
             return outcome
 
     def _has_to_wait(self, event: LoggedEvent) -> bool:
-        return self._paused_since_ms is not None and event.seq != self._window.oldest
+        return self._progress.paused_since_ms is not None and event.seq != self._window.oldest
 
     async def _accepts_ping(self, receiver: Receiver) -> bool:
         """Post a ping. Returns whether the receiver took it: then it is well, and it is the event
@@ -269,11 +242,11 @@ class Delivery:
         assert outcome.error is not None
         refused = api.RefusedEvent(event=event, attempts=failures, reason=outcome.error)
         try:
-            await self._report([refused])
+            await self._progress.report([refused])
         except (QueueFull, StoreFailed) as error:
             # Nothing is thrown away: it is tried again.
             self._log.error("webhook_dead_letter_not_kept", seq=event.seq, reason=error.message)
-            self._last_error = error.message
+            self._progress.last_error = error.message
             return False
         self._log.warning(
             "webhook_dead_letter", seq=event.seq, attempts=failures, reason=outcome.error
@@ -281,24 +254,24 @@ class Delivery:
         return True
 
     def _succeeded(self, receiver: Receiver) -> None:
-        self._last_success_ms = _now_ms()
+        self._progress.last_success_ms = _now_ms()
         self._attempts.total_tokens = CONNECTIONS
-        if self._failing_since_ms is not None:
-            self._failing_since_ms = None
+        if self._progress.failing_since_ms is not None:
+            self._progress.failing_since_ms = None
             self._receivers.recoveries.happened(receiver.origin)
-        if self._paused_since_ms is not None:
-            self._paused_since_ms = None
+        if self._progress.paused_since_ms is not None:
+            self._progress.paused_since_ms = None
             self._log.info("webhook_resumed")
             self._resumed.set()
-            self._tell_at_once()
-        self._news.set()
+            self._progress.tell_now()
+        self._progress.tell_soon()
 
     async def _failed(self, event: LoggedEvent, outcome: Outcome, failures: int) -> None:
         now = _now_ms()
-        self._failures += 1
-        self._last_error = outcome.error
-        if self._failing_since_ms is None:
-            self._failing_since_ms, self._failing_since = now, trio.current_time()
+        self._progress.failures += 1
+        self._progress.last_error = outcome.error
+        if self._progress.failing_since_ms is None:
+            self._progress.failing_since_ms, self._failing_since = now, trio.current_time()
         self._log.info(
             "webhook_attempt_failed", seq=event.seq, attempt=failures, reason=outcome.error
         )
@@ -308,82 +281,18 @@ class Delivery:
             # It said that it has too much to do: one request at a time until it takes one.
             self._attempts.total_tokens = 1
         failing_for = trio.current_time() - self._failing_since
-        if self._paused_since_ms is None and self._policy.should_pause(failing_for):
-            self._paused_since_ms = now
+        if self._progress.paused_since_ms is None and self._policy.should_pause(failing_for):
+            self._progress.paused_since_ms = now
             self._resumed = trio.Event()
             self._log.warning("webhook_paused", reason=outcome.error)
-            self._tell_at_once()
-        self._news.set()
+            self._progress.tell_now()
+        self._progress.tell_soon()
 
     async def _end_for_good(self, outcome: Outcome) -> None:
         """The receiver answered 410: have the webhook disabled, and wait to be cancelled."""
         self._log.warning("webhook_disabled", reason=outcome.error)
         await disable(self._client, self._webhook, outcome)
         await trio.sleep_forever()
-
-    # --- to the daemon ------------------------------------------------------------------------
-
-    def _tell_at_once(self) -> None:
-        self._news.set()
-        self._urgent.set()
-
-    async def _tell(self) -> None:
-        """Report to the daemon for ever, whenever there is news.
-
-        Raises:
-            Unreachable: the daemon is gone.
-        """
-        while True:
-            await self._news.wait()
-            with trio.move_on_after(REPORT_EVERY):
-                await self._urgent.wait()
-            self._news, self._urgent = trio.Event(), trio.Event()
-            try:
-                await self._report()
-            except Unreachable:
-                raise
-            except WhatsappdError as error:
-                # Removed meanwhile, or the disk is full: what counts is still here.
-                self._log.warning("webhook_progress_not_kept", reason=error.message)
-                await trio.sleep(REPORT_EVERY)
-                self._news.set()
-
-    async def _report(
-        self, dead: list[api.RefusedEvent] | None = None, gone: api.GoneEvents | None = None
-    ) -> None:
-        async with self._reporting:
-            await trio.lowlevel.checkpoint_if_cancelled()
-            delivered, failures, cursor = self._delivered, self._failures, self._window.cursor
-            # They count as told once they are sent. If this is cancelled while it waits for the
-            # answer, the daemon counts them all the same: the last report must not repeat them.
-            self._delivered = self._failures = 0
-            report = api.ReportProgress(
-                id=self._webhook.id,
-                revision=self._webhook.revision,
-                cursor=cursor,
-                delivered=delivered,
-                failures=failures,
-                last_success_ms=self._last_success_ms,
-                failing_since_ms=self._failing_since_ms,
-                paused_since_ms=self._paused_since_ms,
-                last_error=self._last_error,
-                dead=dead or [],
-                gone=gone,
-            )
-            try:
-                await ask(self._client, api.PROGRESS, report)
-            except WhatsappdError:
-                self._delivered += delivered
-                self._failures += failures
-                raise
-            self._reported = cursor
-
-    async def _report_last(self) -> None:
-        if self._news.is_set() or self._window.cursor > self._reported:
-            try:
-                await self._report()
-            except WhatsappdError as error:
-                self._log.debug("webhook_progress_not_kept", reason=error.message)
 
 
 async def disable(client: RpcClient, webhook: WebhookWork, outcome: Outcome) -> None:
