@@ -1,7 +1,7 @@
-"""The composition root: opens everything in order, closes it in reverse; where the parts meet.
+"""The composition root: makes all parts of the daemon, opens them in order, closes them in reverse.
 
-Order: lock, mode, database, sandbox, fork server, sessions, socket. A part is started only when
-all it relies on is up, and outlives all that relies on it.
+Order: lock, mode, database, sandbox, fork server, sessions, socket. A part starts when everything
+that it relies on is up, and ends after everything that relies on it.
 """
 
 from __future__ import annotations
@@ -67,10 +67,11 @@ log = structlog.get_logger()
 
 
 async def run_daemon(live: LiveSettings, guard: ShutdownGuard) -> None:
-    """Be the daemon until SIGTERM or SIGINT; a second one hurries. SIGHUP reloads the settings.
+    """Run the daemon until SIGTERM or SIGINT; a second one stops it at once. SIGHUP reloads the
+    settings.
 
     Args:
-        guard: hears the signals, and ends the process should it not end in time.
+        guard: receives the signals, and kills the process if it does not end in time.
 
     Raises:
         AlreadyRunning: another daemon holds the state directory or the socket.
@@ -254,7 +255,7 @@ def _keep_house(
     keys: KeyRing,
     audit: AuditTrail,
 ) -> None:
-    """Start what the store needs now and then."""
+    """Start the tasks that maintain the store."""
     keep = supervision.keep
     nursery.start_soon(keep, "expiry", housekeeping.expire)
     nursery.start_soon(keep, "retention", housekeeping.retain)
@@ -273,10 +274,10 @@ async def _end_sessions(pool: Pool, engine: Engine, guard: ShutdownGuard) -> Non
 
 
 async def _trouble(store: StoreHealth, health: HealthRounds) -> str | None:
-    """What is wrong with the daemon as a whole, for the watchdog; None if nothing is.
+    """What is wrong with the daemon as a whole, for systemd's watchdog; None if nothing is.
 
-    That this runs says that the event loop turns. A disk that refuses writes is no reason to be
-    killed: a new daemon would find the same disk.
+    The event loop works, or this would not run. A disk that refuses writes is not reported, because
+    a restarted daemon would find the same disk.
     """
     with suppress(StoreFailed):
         await store.answer()

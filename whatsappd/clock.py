@@ -1,13 +1,11 @@
-"""The three clocks, all in integer milliseconds.
+"""The daemon's three clocks, all in integer milliseconds.
 
-`now_ms` is the wall clock: for people, and for what is stored and sent. It may jump by years, when
-somebody or NTP sets it. `steady_ms` never jumps: whatever this process waits for, or measures
-between two moments of its own life, goes by it.
-
-`settled_ms` is for what is stored and decided about later: when a message expires, until when first
-messages are paused, how old history is. It gives epoch milliseconds too, and goes on evenly when
-the wall clock jumps. `sessions.clock_watch` lets it follow, and moves what is stored along: nothing
-expires, and nothing is put off, because somebody set the clock.
+- `now_ms` is the wall clock, for times that people read. It jumps when somebody or NTP sets it.
+- `steady_ms` never jumps. It is for waiting, and for measuring durations in this process.
+- `settled_ms` is for stored times that decide something later: when a message expires, until when
+  first messages are paused, how old history is. It gives epoch milliseconds and does not jump with
+  the wall clock. `sessions.clock_watch` moves it and the stored times together, so that no message
+  expires or is delayed because somebody set the clock.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What one run of the daemon has from its beginning to its end, made by `app`."""
+"""The parts that one run of the daemon has from its beginning to its end; made by `app`."""
 
 from __future__ import annotations
 
@@ -16,15 +16,15 @@ from whatsappd.systemd import Launch
 
 @dataclass(frozen=True)
 class DaemonRun:
-    """The daemon owns its state directory as long as this is in use.
+    """One run of the daemon, which owns its state directory meanwhile.
 
     Attributes:
         mode: `real` or `sandbox`.
-        launch: how it was started, and how systemd is told of it.
-        listener: the socket that it was started with; None: it makes its own.
-        guard: hears the signals, and ends the process should it not end in time.
-        stopping: set when it is to end.
-        started_s: when it was started, by `time.monotonic`.
+        launch: how systemd started the daemon, and the way to notify systemd.
+        listener: the socket that systemd passed in; None if the daemon makes its own.
+        guard: receives the signals, and kills the process if it does not end in time.
+        stopping: set when the daemon is to stop.
+        started_s: the start, by `time.monotonic`.
     """
 
     live: LiveSettings

@@ -1,8 +1,8 @@
-"""One boundary around every long-lived task: an error in it is told, and the task begins anew.
+"""Runs long-lived tasks: an error in one is logged and counted, and the task is started again.
 
-The daemon and the gateway have one `Supervision` each, made where their parts meet. What must run
-for as long as they do is started with `keep`; what is done once in each round goes through
-`attempt`. Health and the metrics read `tasks`.
+The daemon and the gateway have one `Supervision` each. Tasks that run until the end are started
+with `keep`; work that is done once in each round goes through `attempt`. Health and the metrics
+read `tasks`.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ within: ContextVar[str | None] = ContextVar("supervised_task", default=None)
 
 
 class Supervised:
-    """What became of one task so far. Read it; only `Supervision` writes it."""
+    """The state of one task, and its failures so far. Only `Supervision` writes it."""
 
     __slots__ = (
         "company",
@@ -96,13 +96,15 @@ class Supervision:
         company: str | None = None,
         fatal: tuple[type[Exception], ...] = (),
     ) -> None:
-        """Run `task` until it returns or is cancelled; after an error begin it anew.
+        """Run `task` until it returns or is cancelled; after an error start it again.
 
-        The error is logged with its traceback, counted, and shown by `tasks`. A pause follows,
-        which grows with each failure and begins anew after a stable time. Times are monotonic.
+        The error is logged with its traceback, counted, and shown by `tasks`. Before the next start
+        there is a pause, which grows with each failure until the task has run for a stable time.
+        Times are monotonic.
 
         Args:
-            fatal: errors that make it pointless to go on; they are raised.
+            company: whose task it is; None if it serves all companies.
+            fatal: errors after which the task cannot go on; they are raised instead.
         """
         found = self._task(name, company)
         token = within.set(str(found))
@@ -138,9 +140,10 @@ class Supervision:
     async def attempt(
         self, name: str, task: Callable[[], Awaitable[object]], *, company: str | None = None
     ) -> bool:
-        """Run `task` once; whether it ended without an error. An error is told as by `keep`.
+        """Run `task` once. Returns whether it ended without an error.
 
-        For work of which whoever calls has more to do, or will call again.
+        An error is logged and counted as by `keep`, and not raised: the caller goes on with its
+        other work.
         """
         found = self._task(name, company)
         failed: Exception | None = None
@@ -196,7 +199,7 @@ class Supervision:
 
 
 def summary(tasks: Sequence[Supervised]) -> tuple[bool, str, str | None]:
-    """Whether they are well, how they are, and what to do if they are not."""
+    """Whether the tasks are well, how they are in words, and what to do if they are not."""
     ill = [task for task in tasks if not task.is_well]
     if ill:
         words = [

@@ -1,7 +1,7 @@
-"""Whose account a session's workers are linked with: only the company's own may be used.
+"""Checks that a session's worker is linked with the company's own account, and no other.
 
-`session` asks before a worker is started and once it is connected, and does what comes of it; the
-rule is `rules.account_binding`. Workers are told apart by their generation.
+The session asks before it starts a worker, and again when the worker is connected. The rule is in
+`rules.account_binding`. Each worker is identified by its generation.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from whatsappd.store.port import AccountClaim, Companies
 
 
 class Admission(NamedTuple):
-    """Whether a worker may go on, and what is to happen if not."""
+    """Whether a connected worker may go on, and what happens if it may not."""
 
     may_go_on: bool
     account: str | None = None  # the JID that was found to be the company's, if it was asked for
@@ -29,7 +29,7 @@ class Admission(NamedTuple):
 
 
 class AccountGuard:
-    """One session's."""
+    """The check of one session's workers."""
 
     def __init__(self, company: str, companies: Companies) -> None:
         #: The worker is there only to unlink the device.
@@ -46,10 +46,10 @@ class AccountGuard:
         return generation == self._foreign
 
     async def look(self, identity: SessionIdentity, generation: int) -> Incident | None:
-        """Why a worker may not be started with the account that is linked; None: it may.
+        """Why a worker may not be started with the linked account; None if it may.
 
         Raises:
-            StoreFailed: nobody knows.
+            StoreFailed: the store does not say whose account it is.
         """
         if self.is_unlinking:
             self._foreign = generation
@@ -71,7 +71,7 @@ class AccountGuard:
         """Whether a worker that is connected may go on, with the account that it has.
 
         Raises:
-            Malformed: what it told of itself cannot be.
+            Malformed: the worker gave an identity that is not valid.
         """
         if generation == self._admitted:
             return Admission(may_go_on=True)

@@ -1,7 +1,6 @@
-"""Health check-ups of a session: its worker is asked, its files are looked at, and what came of it
-is kept; `rules.session_health` judges.
+"""Health checks of one session: asks its worker, looks at its files, and keeps the last result.
 
-Called by `session` in every round of health checks.
+The session calls it in every round of health checks; `rules.session_health` judges the result.
 """
 
 from __future__ import annotations
@@ -45,9 +44,10 @@ class Checkup(NamedTuple):
 
 
 async def ask(worker: EngineWorker, patience_s: float) -> HealthAnswer:
-    """How the worker and its connection are, after at most `patience_s` of its own time.
+    """Ask a worker about itself and its connection, and wait at most `patience_s` for the answer.
 
-    Only while our store holds up what the worker brings, it is `HELD_UP` and not to blame.
+    A worker that is silent because the daemon's store does not take its events is `HELD_UP`, which
+    is not the worker's fault; another silent one is `SILENT`.
     """
     began = trio.current_time()
     try:
@@ -63,7 +63,7 @@ async def ask(worker: EngineWorker, patience_s: float) -> HealthAnswer:
 
 
 class Checkups:
-    """One session's. `last` is the last one, of whichever worker."""
+    """The health checks of one session. `last` is the last one, of whichever worker."""
 
     def __init__(self, company: str, settings: SessionSettings, counters: SessionCounters) -> None:
         self.last: Checkup | None = None
@@ -103,8 +103,10 @@ class Checkups:
 
 
 class OpenedFiles:
-    """The files that a session's worker opened: they must stay where they are. Both methods ask the
-    disk: call them in a thread."""
+    """The files that a session's worker opened, which must stay where they are.
+
+    Both methods ask the disk: call them in a thread.
+    """
 
     def __init__(self, paths: tuple[Path, ...]) -> None:
         self.trouble: str | None = None  # what is wrong with them, in words

@@ -1,4 +1,4 @@
-"""One company in the daemon: its session, its limits, and the two tasks that keep them going."""
+"""One company in the daemon: its session, its limits, and the two tasks that run them."""
 
 from __future__ import annotations
 
@@ -17,6 +17,8 @@ from whatsappd.supervision import Supervision
 
 
 class CompanyTasks:
+    """A company's `session` and `dispatcher` tasks."""
+
     def __init__(
         self,
         session: CompanySession,
@@ -33,7 +35,7 @@ class CompanyTasks:
         self._ended.set()
 
     def begin(self, nursery: trio.Nursery) -> None:
-        """Start the tasks; they begin anew after an error of theirs."""
+        """Start the tasks. Each is started again after an error."""
         self._scope, self._ended = trio.CancelScope(), trio.Event()
         nursery.start_soon(self._run, self._scope, self._ended)
 

@@ -25,6 +25,8 @@ _RESTARTS = frozenset(
 
 
 class SessionCounters:
+    """The counters of one session. Whoever counts adds to the attributes."""
+
     __slots__ = (
         "_crashes",
         "connections",
@@ -42,7 +44,7 @@ class SessionCounters:
 
     def __init__(self) -> None:
         self.connections = 0  # logins that succeeded, those after a lost connection included
-        self.reconnections = 0  # those: whatsmeow's own, with the same worker
+        self.reconnections = 0  # of them, whatsmeow's own, with the same worker
         self.restarts: Counter[SessionCause] = Counter()  # workers ended to be started again
         self.errors = 0
         self.refused_calls: Counter[str] = Counter()  # system calls, by name

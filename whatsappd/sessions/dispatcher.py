@@ -1,8 +1,10 @@
 """One company's messages on their way from the outbox to its worker, in order.
 
-A row is `sending`, durably, before the worker gets it; what became of it is recorded before the
-next one is handed over, and mostly in the transaction that begins the next one, which saves each
-message a turn of the disk. While a hand-over runs it is shielded: cancelling it would only lose the
+A row is stored as `sending` before the worker gets it. Its outcome is recorded before the next row
+is handed over, mostly in the transaction that begins the next one, which saves one write per
+message. If the disk is full or fails then, the dispatcher tries to record the outcome until it
+succeeds, and sends nothing meanwhile; a daemon that ends before that asks the account's database
+at its next start (`handover`). A hand-over is shielded from cancellation, which would only lose its
 answer.
 """
 
@@ -208,11 +210,11 @@ class Dispatcher:
             await self._send(row, batch)
 
     async def _wait_for_turn(self, seen: _Seen | None) -> None:
-        """Wait until something may be sent that could not before.
+        """Wait until a row may be sent that could not be sent before.
 
         Args:
-            seen: as things were when the queue was looked at; None: nothing in it matters, because
-                the company as a whole has to wait.
+            seen: the state in which the queue was looked at; None if changes of the queue do not
+                matter, because the whole company has to wait.
         """
         waiting = bool(self._holds)
         began = trio.current_time()
@@ -241,10 +243,11 @@ class Dispatcher:
             self._session.counters.limiter_wait_s += trio.current_time() - began
 
     async def look_up(self, row: Row) -> LookUp:
-        """Whether a stranger's address is on WhatsApp, and which account it means there.
+        """Ask WhatsApp whether a stranger's address exists, and which account it belongs to.
 
-        If nobody has it, its row has failed: writing to numbers that do not exist is what gets
-        accounts banned first. If it means another account, the rows that go there are one chat.
+        If it does not exist, the row fails without being sent, because accounts that write to
+        numbers that do not exist are banned. If it belongs to an account with another address, the
+        rows of both addresses become one chat.
         """
         now = trio.current_time()
         if now - self._looked_up.get(row.chat, -LOOKED_UP_S) < LOOKED_UP_S:
@@ -403,12 +406,15 @@ class Dispatcher:
     async def _record(
         self, settle: Settle, following: Row | None, shield: trio.CancelScope
     ) -> tuple[Row | None, Handover | None]:
-        """Record an outcome, however long the disk refuses it; the row as it is then, if anything
-        is known about it, and the attempt that was begun for `following`.
+        """Record an outcome, and begin the attempt of `following` in the same transaction.
 
-        If the daemon ends before the disk takes it, the next one finds it out (see
-        `handover`); so the first attempt is shielded, and the others need not hold up the end. They
-        begin nothing either: it would be left without a hand-over.
+        If the disk refuses the write, this tries again until it succeeds. Only the first try is
+        shielded, so the others do not delay the daemon's end: the next daemon finds the outcome out
+        (see `handover`). The later tries do not begin `following` either.
+
+        Returns:
+            The row as it is then, or None if nothing is known about it; and the attempt that was
+            begun, if any.
         """
         complained = False
         while True:

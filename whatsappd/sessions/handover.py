@@ -1,6 +1,7 @@
-"""What became of a hand-over, told to the outbox: the one place where a row's fate is decided.
+"""Records in the outbox what became of attempts that were refused, or that had no answer.
 
-Called by the dispatcher after each attempt, and by the session when a worker opens the account.
+The dispatcher calls it after a refusal, and records acknowledgements itself (`Dispatcher._record`).
+The session calls it when a new worker opens the account, for attempts that the last one left.
 """
 
 from __future__ import annotations
@@ -35,7 +36,7 @@ async def settle_refusal(
     message_id: str | None,
     chance: float,
 ) -> Row:
-    """Record what an attempt that was refused came to.
+    """Record a refused attempt: the row fails, is tried again later, or becomes `uncertain`.
 
     Args:
         message_id: of an attempt of unknown fate, if the account's database has it: receipts then
@@ -76,7 +77,8 @@ async def settle_cut_off(
 ) -> None:
     """Settle attempts that an earlier worker left without an answer.
 
-    While the disk takes nothing it tries again for ever: the chats of these messages wait for it.
+    If the disk is full or fails, this tries again until it succeeds; the chats of these messages
+    wait meanwhile.
 
     Args:
         find: asks the account's database about them, by their secrets; see
@@ -115,10 +117,10 @@ async def _settle(attempt: Handover, evidence: AttemptEvidence, handovers: Outbo
 async def _settle_by(
     evidence: AttemptEvidence, handovers: OutboxHandovers, attempt: Handover
 ) -> Row | None:
-    """An attempt whose absence is proved is queued again.
+    """Record what the account's database says about one attempt.
 
-    Unless the host went down since, which may have taken the database's last writes along. None:
-    the row stays as it is.
+    If the message was certainly not sent, it is queued again; but not if the host went down since,
+    because the last writes of that database may be lost. Returns None if the row stays as it is.
     """
     row = attempt.row
     message_id = evidence.message_ids.get(attempt.secret)

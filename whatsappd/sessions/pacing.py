@@ -1,7 +1,8 @@
-"""When one company's next message may be sent: rate limits, and the outreach guard.
+"""Decides whether a message may be sent now or has to wait: rate limits and the outreach guard.
 
-The dispatcher asks before each hand-over and waits as told; `message.send` with `no_queue` asks
-before it accepts. The windows are the limiter's, which may be shared with other daemons.
+A first message to a stranger has limits of its own, and waits while first messages are paused
+(`rules.outreach_pause`). The dispatcher asks before each message and waits as told; `message.send`
+with `no_queue` asks before it accepts. The limiter counts, and may be shared with other daemons.
 """
 
 from __future__ import annotations
@@ -38,7 +39,13 @@ _PAUSE = "outreach_pause"
 
 
 class PacingVerdict(NamedTuple):
-    """Wait `wait_ms` (0: go) because of `reason`, which concerns everybody in `scope`."""
+    """Whether a message may be sent.
+
+    Attributes:
+        wait_ms: how long to wait before asking again; 0 if it may be sent now.
+        reason: why it has to wait, for people.
+        scope: what else has to wait for the same reason.
+    """
 
     wait_ms: int
     reason: str = ""
@@ -49,7 +56,7 @@ GO = PacingVerdict(0)
 
 
 class PacingParts(NamedTuple):
-    """What all companies' pacing works with."""
+    """The parts that all companies' `Pacing` objects share."""
 
     limiter: Limiter
     store: DaemonStore
@@ -57,7 +64,7 @@ class PacingParts(NamedTuple):
 
 
 class Pacing:
-    """One company's. `load` must have run."""
+    """The limits of one company. Call `load` before anything else."""
 
     def __init__(self, company: str, shared: PacingParts) -> None:
         self.company = company
@@ -90,10 +97,10 @@ class Pacing:
             await self._changed.wait()
 
     async def shift(self, by_ms: int) -> None:
-        """The clock was set by so much: a pause lasts as long as it would have.
+        """Move the end of a pause by as much as the clock was set, so that it lasts as long.
 
         Raises:
-            StoreFailed: after a restart of the daemon it may not.
+            StoreFailed: it was moved, but not stored: a restarted daemon has the old time.
         """
         if self._pause.until_ms:
             self._pause = self._pause._replace(until_ms=self._pause.until_ms + by_ms)
@@ -102,7 +109,7 @@ class Pacing:
             )
 
     def touch(self) -> None:
-        """Have whoever waits in `wait_changed` ask again."""
+        """Wake those who wait in `wait_changed`, so that they ask again."""
         self._version += 1
         self._changed.set()
         self._changed = trio.Event()
@@ -152,9 +159,9 @@ class Pacing:
         return self._prepaid.keys()
 
     async def prepay(self, chat: str) -> PacingVerdict:
-        """Count a message before it is accepted: its row is not counted again when it is sent.
+        """Count a message before it is accepted; its row is not counted again when it is sent.
 
-        Say then which row it became (`accepted`), or that it became none (`refund`).
+        Afterwards call `accepted` with its row, or `refund` if it was not accepted.
         """
         verdict = await self._count(chat, is_cold=bool(await self.strangers({chat})))
         if verdict.wait_ms == 0:
@@ -176,10 +183,12 @@ class Pacing:
             self._keep_passages(chat, passages)
 
     async def forget_ended(self) -> None:
-        """Forget prepaid rows that will not be sent any more: others would be sent in their place.
+        """Forget prepaid rows that will not be sent any more.
+
+        Otherwise later rows of the same chat would be sent uncounted in their place.
 
         Raises:
-            StoreFailed: they are as before.
+            StoreFailed: none was forgotten.
         """
         rows = {row for passages in self._prepaid.values() for row in passages if row is not None}
         if not rows:
@@ -239,7 +248,7 @@ class Pacing:
             self._prepaid.pop(chat, None)
 
     async def met(self, chats: Collection[str]) -> None:
-        """A message was exchanged with these: they are strangers no longer."""
+        """Record that a message was exchanged with `chats`: they are no strangers any more."""
         try:
             await self._shared.store.acquaintances.add(self.company, chats)
         except StoreFailed as error:
@@ -247,7 +256,10 @@ class Pacing:
             log.warning("contacts_not_stored", company=self.company, reason=error.message)
 
     async def struck(self) -> None:
-        """WhatsApp answered 463: pause first messages, and say so."""
+        """Pause first messages after WhatsApp answered 463, and log an event about it.
+
+        If the store fails, the pause lasts only until the daemon restarts; the log says so.
+        """
         self._pause = self._pause.struck(settled_ms())
         log.warning("outreach_paused", company=self.company, until_ms=self._pause.until_ms)
         data = {

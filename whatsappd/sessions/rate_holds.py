@@ -19,7 +19,7 @@ class HoldScope(Enum):
 
 
 class RateHolds:
-    """Times are seconds of trio's clock."""
+    """One company's rate-limited chats. Times are seconds of trio's clock."""
 
     def __init__(self) -> None:
         self._company = 0.0

@@ -1,8 +1,8 @@
-"""One company's session: what people ask of it, and what its workers bring.
+"""One company's session, as the daemon's other parts use it: start, stop, status, health.
 
-Incidents (from people, time, the worker) go through `SessionMachine`, which decides; here they are
-recorded, and `WorkerLife` lets the right thing happen to the worker. Decisions are taken under a
-lock, in the task that brought the incident.
+Incidents come from people, from timers and from the worker. `SessionMachine` decides what follows,
+`WorkerLife` does it to the worker, and this records it. Decisions are taken under a lock, in the
+task that brought the incident.
 """
 
 from __future__ import annotations
@@ -212,9 +212,9 @@ class CompanySession:
     # --- what people ask for -----------------------------------------------------------------
 
     async def start(self, *, take_over: bool = False) -> None:
-        """Bring the session up; no change if it is. Returns once the attempt has begun.
+        """Start the session, unless it runs. Returns once the attempt has begun.
 
-        It is wanted from now on; whoever calls has stored that.
+        The session is wanted from now on; the caller has stored that.
 
         Raises:
             WrongState: the account was taken over by another process, and `take_over` is False.
@@ -228,9 +228,9 @@ class CompanySession:
         await self._happened(plain(SessionCause.TAKE_OVER if take_over else SessionCause.START))
 
     async def stop(self, *, words: str | None = None) -> None:
-        """Bring the session down; returns when its process is gone.
+        """Stop the session; returns when its worker process is gone.
 
-        A message that is being handed to WhatsApp is waited for, for a while.
+        A message that is being sent has a few seconds to end (`hand_over_grace_s`).
         """
         await self.begin_stop(words=words)
         await self.settled()
@@ -241,19 +241,31 @@ class CompanySession:
         await self._happened(incident if words is None else incident._replace(words=words))
 
     async def settled(self) -> None:
-        """Wait until what was begun is done, or the session's task is at its end."""
+        """Wait until the worker is started or ended as decided, or the session's task has ended."""
         await self._life.settled()
 
     async def unwant(self) -> None:
-        """It is not to be brought back, also after a reboot. Raises StoreFailed: it still is."""
+        """Store that the session is not to be started again by itself, also after a reboot.
+
+        Raises:
+            StoreFailed: it is still wanted.
+        """
         await self._record.unwant()
 
     async def leave_account(self) -> None:
-        """End the company's tie to its account. Raises StoreFailed: it is still bound to it."""
+        """Unbind the company from its account.
+
+        Raises:
+            StoreFailed: the company is still bound to it.
+        """
         await self._record.leave_account()
 
     async def give_account_up(self) -> None:
-        """Let other companies have its account. Raises StoreFailed: it is still its own."""
+        """Let other companies use the account.
+
+        Raises:
+            StoreFailed: the account still belongs to this company.
+        """
         await self._record.give_account_up()
 
     async def begin_logout(self) -> None:
@@ -306,34 +318,34 @@ class CompanySession:
     # --- what the daemon does with its worker ------------------------------------------------
 
     def kill_worker(self) -> bool:
-        """Kill the worker, for the daemon's end; whether there was one."""
+        """Kill the worker at the daemon's end. Returns whether there was one."""
         worker = self._life.worker
         if worker is not None:
             worker.kill()
         return worker is not None
 
     async def replace_hung_worker(self) -> None:
-        """Kill a worker that answers nothing; a new one follows after the usual pause."""
+        """Kill a worker that does not answer; a new one is started after the usual pause."""
         await self._happened(plain(SessionCause.HUNG))
 
     async def replace_worker(self) -> None:
-        """Replace the worker after a defect of ours that left unknown what it is at.
+        """Replace the worker after an error in the daemon, which lost track of a message.
 
-        The next one finds out what became of messages that were being handed over.
+        The next worker finds out what became of messages that were being handed over.
         """
         await self._happened(plain(SessionCause.DEFECT))
 
     async def replace_stuck_worker(self) -> None:
-        """Let a new worker take over from one that waits in vain for WhatsApp's acknowledgement.
+        """Replace a worker whose library waits for an acknowledgement that does not come.
 
-        Call it between two messages. The message itself has arrived.
+        Call it between two messages. The message itself has arrived at WhatsApp.
         """
         await self._happened(recycled("WhatsApp acknowledged a message no more"))
 
     async def recycle(self, why: str) -> bool:
-        """Let a new worker take over, between two messages; whether it does.
+        """Replace the worker between two messages. Returns whether it is being replaced.
 
-        It does not while a message is on its way for long, or without a connection.
+        It is not if the message that is being sent takes long, or the session is not connected.
         """
         generation, settings = self._machine.generation, self._settings
         with trio.move_on_after(settings.hand_over_grace_s) as patience:
@@ -348,7 +360,7 @@ class CompanySession:
         return generation != self._machine.generation
 
     async def trace(self, secret: bytes) -> str | None:
-        """WhatsApp's id of an attempt that had no proper answer; None if it cannot be known."""
+        """WhatsApp's id of an attempt without an answer; None if it cannot be found out."""
         engine, jid = self._parts.engine, self._record.identity.jid
         try:
             evidence = await engine.find_attempts(self.directory, [secret], jid=jid)
@@ -360,9 +372,9 @@ class CompanySession:
     # --- decisions ---------------------------------------------------------------------------
 
     async def run(self) -> None:
-        """Carry out what is decided until cancelled; then end the worker and leave nothing behind.
+        """Carry out decisions until cancelled; then end the worker.
 
-        After an error it ends in the same way, and may be run again: it goes on from there.
+        An error ends the worker too; `run` may be called again then, and continues from there.
         """
         await self._life.run()
 

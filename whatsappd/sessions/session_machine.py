@@ -1,8 +1,8 @@
-"""One session's state, and what follows from each incident. Pure: it knows no worker and no task.
+"""One session's state machine: an incident goes in; the new state and what to do come out.
 
-`session` brings incidents in; the step that comes out says what to record, and what is to happen to
-the worker. `rules.lifecycle` is the table; here is what it does not say: when the next try is due,
-when crashes are too many, and since when the session is down.
+It knows no worker and no task. `session` gives it incidents, records the resulting step, and does
+to the worker what the step says. `rules.lifecycle` is the table of transitions; this adds when the
+next try is due, when there were too many crashes, and since when the session is down.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from whatsappd.sessions.counters import SessionCounters
 from whatsappd.sessions.restart_policy import RestartPolicy
 from whatsappd.sessions.settings import SessionSettings
 
-#: Causes that begin anew: what was before does not count as time down.
+#: Causes with which a person starts a session: time before that does not count as time down.
 _STARTS = frozenset({SessionCause.START, SessionCause.TAKE_OVER})
 #: Causes that are no trouble.
 _NO_ERRORS = frozenset(
@@ -47,6 +47,8 @@ class SessionStep(NamedTuple):
 
 
 class SessionMachine:
+    """The state of one session. Only `take`, `note_error` and `forgive` change it."""
+
     def __init__(self, settings: SessionSettings, now: Moment) -> None:
         self.state = SessionState.STOPPED
         self.cause = "not started"  # why it is in this state, for people
@@ -77,10 +79,11 @@ class SessionMachine:
     def take(
         self, incident: Incident, now: Moment, *, generation: int | None = None
     ) -> SessionStep | None:
-        """Take the transition for `incident`; None: it changes nothing.
+        """Take the transition for `incident`. Returns None if it changes nothing.
 
         Args:
-            generation: of the worker that it is about; None: whichever there is.
+            generation: of the worker that the incident is about: one about an earlier worker
+                changes nothing. None: it is about the present one, whichever that is.
         """
         if generation is not None and generation != self.generation:
             return None
@@ -113,7 +116,7 @@ class SessionMachine:
         return SessionStep(before, self.state, cause, words, action)
 
     def _at_worst(self, incident: Incident, now: Moment) -> Incident:
-        """`incident`, or what it comes to where it is one too many."""
+        """`incident`, or a worse one in its place if it happened too often."""
         cause = incident.cause
         if cause is SessionCause.BROKEN_OFF and self._policy.broke_off_too_often(now.steady_ms):
             return incidents.ended(incident.words)

@@ -1,6 +1,6 @@
-"""What the store knows of one session: whether it is wanted, who it is, and whose account it has.
+"""The stored facts of one session: whether it is wanted, its identity, and its account.
 
-Each change is stored and then counts, so that it is the same after a restart of the daemon.
+A change is stored first and holds then, so that it survives a restart of the daemon.
 """
 
 from __future__ import annotations
@@ -15,6 +15,8 @@ log = structlog.get_logger()
 
 
 class SessionRecord:
+    """The stored facts of one session, kept in memory too."""
+
     def __init__(
         self, known: StoredCompany, companies: Companies, last_inbound_ms: int | None = None
     ) -> None:
@@ -46,38 +48,45 @@ class SessionRecord:
         return self._account
 
     def note_wanted(self) -> None:
-        """It is wanted, which whoever started it has stored."""
+        """Note that the session is wanted; the caller has stored that."""
         self._wanted = True
 
     async def unwant(self) -> None:
-        """It is not to be brought back any more. Raises StoreFailed: it still is."""
+        """Store that the session is not to be started again by itself.
+
+        Raises:
+            StoreFailed: it is still wanted.
+        """
         await self._companies.put_unwanted(self.company)
         self._wanted = False
 
     def note_account(self, account: str) -> None:
-        """`account` is the company's own, as the store has found and recorded."""
+        """Note that `account` is the company's own; the store has recorded that."""
         self._account = account
 
     async def leave_account(self) -> None:
-        """End the company's tie to its account, so that it may be linked with another one.
+        """Unbind the company from its account, so that it may be linked with another one.
 
         Raises:
-            StoreFailed: it is still bound to it.
+            StoreFailed: the company is still bound to it.
         """
         await self._companies.leave_account(self.company)
         self._account = None
 
     async def give_account_up(self) -> None:
-        """Let other companies have its account.
+        """Let other companies use the account.
 
         Raises:
-            StoreFailed: it is still its own.
+            StoreFailed: the account still belongs to this company.
         """
         await self._companies.give_account_up(self.company)
         self._account = None
 
     async def identify(self, identity: SessionIdentity) -> None:
-        """Take up who it is, also if the disk does not take it: the worker tells it again."""
+        """Take a new identity. If the store fails, it holds until the daemon restarts.
+
+        The next worker tells it again then.
+        """
         self._identity = identity
         try:
             await self._companies.put_identity(self.company, **identity._asdict())

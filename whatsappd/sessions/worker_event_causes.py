@@ -1,7 +1,7 @@
-"""What a worker's news mean for its session: an incident, in the words of `rules.incidents`.
+"""Translates a worker's events about the session itself into incidents of `rules.incidents`.
 
-Called by `session` for each event that is not from WhatsApp. It decides nothing and changes
-nothing.
+`worker_event_intake` calls it for each event that is about the session and not from WhatsApp. It
+has no state.
 """
 
 from __future__ import annotations
@@ -35,13 +35,18 @@ from whatsappd.rules.lifecycle import SessionCause
 
 
 class Meaning(NamedTuple):
-    """`incident`, if the news is one; `error`: what went wrong, if that is all."""
+    """What an event means for the session.
+
+    Attributes:
+        incident: for the state machine; None if the event changes no state.
+        error: what went wrong, in words, if that is all that the event tells.
+    """
 
     incident: Incident | None = None
     error: str | None = None
 
 
-#: News that tell no more than that it happened.
+#: Events that tell nothing but that they happened.
 _PLAIN: dict[type[ClientEvent], SessionCause] = {
     QrShown: SessionCause.QR,
     DevicePaired: SessionCause.PAIRED,
@@ -85,7 +90,7 @@ def meaning_of(event: ClientEvent, *, codes_ran_out: bool) -> Meaning:
 
 
 def _end_of_pairing(end: PairingEnd, detail: str, codes_ran_out: bool) -> Meaning:
-    """The QR codes came to their end, and no event ever follows: there is no account."""
+    """What the end of the QR codes means. No event follows it, as there is no account yet."""
     match end:
         case PairingEnd.NO_MULTIDEVICE:
             return Meaning(error="the phone has no linked devices enabled: update WhatsApp on it")

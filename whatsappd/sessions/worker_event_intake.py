@@ -1,7 +1,6 @@
-"""What a company's workers bring: events from WhatsApp for the log, and news about the session.
+"""Takes what a company's workers report: logs WhatsApp's events, acts on those about the session.
 
-The worker's life (`worker_life`) calls this; what the news mean for the session goes to it as
-incidents.
+`worker_life` calls it. Events about the session become incidents, which go to the session.
 """
 
 from __future__ import annotations
@@ -38,13 +37,16 @@ log = structlog.get_logger()
 
 
 class IncidentHandler(Protocol):
-    """Takes an incident, of the worker of this generation; None: of whichever there is."""
+    """Takes an incident to the session (see `CompanySession`).
+
+    `generation` is the worker's that the incident is about; None: the present one's.
+    """
 
     def __call__(self, incident: Incident, generation: int | None = None) -> Awaitable[None]: ...
 
 
 class WorkerEventIntake:
-    """One session's."""
+    """Takes the events of one session's workers, one worker after the other."""
 
     def __init__(
         self,
@@ -64,12 +66,14 @@ class WorkerEventIntake:
         self._unlink_now = trio.Event()
 
     async def prepare(self, generation: int) -> trio.Event | None:
-        """Get ready for a new worker. The event tells its task to unlink the device.
+        """Get ready for a new worker.
 
-        Returns None if there is to be no worker, which was told as an incident.
+        Returns:
+            An event that is set when the worker's task has to unlink the device. None if no worker
+            may be started; an incident has told why.
 
         Raises:
-            StoreFailed: nobody knows whether the account is the company's.
+            StoreFailed: the store does not say whether the account is the company's.
         """
         self.pairing.begin()
         self._unlink_now = trio.Event()
@@ -80,9 +84,9 @@ class WorkerEventIntake:
         return self._unlink_now
 
     async def take(self, events: list[WorkerEvent], generation: int) -> int | None:
-        """Log what arrived from WhatsApp, and act on what is about the session, in order.
+        """Log events from WhatsApp, and act on those about the session, in order.
 
-        Returns the number of the last event that is on disk now, if that is news.
+        Returns the number of the last event that is on disk now; None if no further one is.
         """
         inbound = self._inbound
         messages: list[WorkerEvent] = []
@@ -104,7 +108,7 @@ class WorkerEventIntake:
         return await inbound.take(self._company, messages) or taken
 
     def _note_unreadable(self, event: UnreadableEvent) -> None:
-        """A contact can send thousands: with each doubling of their number, one line says so."""
+        """Log it when their number has doubled: a contact can send thousands."""
         count = self._machine.counters.inbound[EventKind.UNREADABLE]
         if count & (count - 1) == 0:
             log.warning(

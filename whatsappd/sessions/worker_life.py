@@ -1,8 +1,8 @@
-"""The lives of one company's workers: each is started and ended here, one after another.
+"""Starts and ends the workers of one company, one after another.
 
-`SessionMachine` decides that a worker is to be started, ended or replaced; `do` hands that to the
-task which `run` is, so that a company never has two workers. What happens to a worker goes back to
-the session as incidents; what it brings is taken by `WorkerEventIntake`.
+`SessionMachine` decides that a worker is to be started, ended or replaced. `do` gives that to the
+one task that runs `run`, so a company never has two workers. The end or failure of a worker goes to
+the session as an incident; `WorkerEventIntake` takes its events.
 """
 
 from __future__ import annotations
@@ -30,6 +30,8 @@ from whatsappd.sessions.worker_event_intake import WorkerEventIntake
 
 
 class WorkerLife:
+    """The workers of one company. `run` must be running for anything to happen."""
+
     def __init__(
         self,
         record: SessionRecord,
@@ -61,7 +63,7 @@ class WorkerLife:
         self._timer = trio.CancelScope()
 
     def do(self, action: WorkerAction) -> None:
-        """Have the task do what the machine decided."""
+        """Have the task do what the machine decided; returns at once."""
         if action is WorkerAction.NONE:
             return
         self._action = action
@@ -70,13 +72,13 @@ class WorkerLife:
         self._wake.set()
 
     async def settled(self) -> None:
-        """Wait until what was begun is done, or the task is at its end."""
+        """Wait until everything given to `do` is done, or the task has ended."""
         await self._settled.wait()
 
     async def run(self) -> None:
-        """Do what is decided until cancelled; then end the worker and leave nothing behind.
+        """Carry out what is given to `do`, until cancelled; then end the worker.
 
-        After an error it ends in the same way, and may be run again: it goes on from there.
+        An error ends the worker too; `run` may be called again then, and continues from there.
         """
         async with trio.open_nursery() as nursery:
             try:
