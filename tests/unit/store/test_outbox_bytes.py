@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from pathlib import Path
 
-import pytest
-
 from whatsappd.errors import QueueFull
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
@@ -68,17 +66,3 @@ async def test_who_sends_and_cancels_in_turn_does_not_fill_the_disk(path: Path) 
         await outbox.maintenance.retain(-1)
         assert [each["held"] for each in outbox.view.report_bytes()] == [0, 0]
         assert (await fill(outbox, "key:one", "globex"))[0] > 5
-
-
-async def test_what_was_sent_counts_no_more(path: Path) -> None:
-    async with open_database(path) as database:
-        outbox = await opened(database)
-        for number in range(30):
-            row, _ = await outbox.submissions.accept(message("key:one"), 10_000)
-            await outbox.handovers.begin(row.id)
-            await outbox.handovers.acknowledge(row.id, f"M{number}", 1)
-        assert outbox.view.report_bytes()[0]["held"] == 0
-        for _ in range(9):
-            await outbox.submissions.accept(message("key:one"), 10_000)
-        with pytest.raises(QueueFull):
-            await outbox.submissions.accept(message("key:one"), 10_000)

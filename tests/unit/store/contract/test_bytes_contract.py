@@ -52,11 +52,15 @@ async def test_a_company_is_bounded_whoever_sends(outbox: Outbox) -> None:
 
 
 async def test_what_was_sent_counts_no_more(outbox: Outbox) -> None:
-    for number in range(12):
+    for number in range(30):
         row = await accept(outbox, "key:one")
         await outbox.handovers.begin(row.id)
         await outbox.handovers.acknowledge(row.id, f"M{number}", 1)
     assert [each["held"] for each in outbox.view.report_bytes()] == [0, 0]
+    for _ in range(5):
+        await accept(outbox, "key:one")
+    with pytest.raises(QueueFull):
+        await accept(outbox, "key:one")
 
 
 async def test_what_was_refused_is_not_there(outbox: Outbox) -> None:
