@@ -93,8 +93,12 @@ def _completed(one: Any, other: Callable[[str], str | None]) -> Any:
     """A person, or a chat, as a map."""
     if not isinstance(one, dict) or (one.get("lid") is None) == (one.get("phone") is None):
         return one  # both are known, or it is no person
-    found = other(one["jid"])
-    known = None if found is None else person_of(parse_jid(one["jid"]), parse_jid(found))
+    if (jid := one.get("jid")) is None or (found := other(jid)) is None:
+        return one
+    try:
+        known = person_of(parse_jid(jid), parse_jid(found))
+    except ValueError:  # no address, but the word of a worker
+        return one
     if known is None or known.identity is None:
         return one
     return {**one, "jid": known.jid, "lid": known.lid, "phone": known.phone}

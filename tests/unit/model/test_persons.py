@@ -75,3 +75,17 @@ def test_what_is_known_elsewhere_of_a_person_is_added_wherever_one_stands() -> N
 def test_who_is_no_person_stays_so(value: Any) -> None:
     data = {"chat": value, "of": "message"}
     assert with_both_identities(data, lambda jid: "1@lid") == data
+
+
+def test_of_a_person_whose_address_is_none_nothing_is_looked_up() -> None:
+    """Of addresses there is only the worker's word, and it may be a lie."""
+    nobody = {"jid": None, "lid": "7@lid", "phone": None, "name": None}
+    nonsense = {**nobody, "jid": "x:y@lid"}
+    told: dict[str, Any] = {
+        "chat": nobody,
+        "sender": nonsense,
+        "mentions": [nobody, nonsense],
+        "reply_to": {"message_id": "M", "sender": nobody, "content": None},
+    }
+    known = {"x:y@lid": "15550100@s.whatsapp.net"}
+    assert with_both_identities(told, known.__getitem__) == told
