@@ -13,6 +13,7 @@ from neonize_protos import e2e
 
 from whatsappd.engines.neonize.worker.spool import Spool
 from whatsappd.engines.protocol import EventKind, EventOnWire, parse_event
+from whatsappd.model.content import MAX_TEXT
 from whatsappd.wire.frames import MessagePackReader
 from whatsappd.wire.rpc import Notification, named_arguments, pack_notification, parse_message
 from whatsappd.wire.shortening import MAX_EVENT
@@ -126,6 +127,13 @@ def test_keys_that_an_older_version_left_are_not_brought(file: Path) -> None:
     spool = Spool(file, taken=0)
     assert waiting(spool) == [(2, "b")]
     assert b"k" * 32 not in file.read_bytes()
+
+
+def test_the_longest_text_that_an_older_version_left_is_brought_whole(file: Path) -> None:
+    text = "\U0001f600" * MAX_TEXT
+    old = EventOnWire("acme", EventKind.MESSAGE, {**OLDER_MESSAGE, "text": text}, 1)
+    file.write_bytes(pack_notification("event", old.as_arguments()))
+    assert waiting(Spool(file, taken=0)) == [(1, text)]
 
 
 def test_a_file_with_nothing_new_does_not_take_numbers_back(file: Path) -> None:

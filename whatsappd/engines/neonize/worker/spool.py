@@ -206,9 +206,14 @@ def _brought(arguments: dict[str, Any]) -> EventOnWire | None:
     """
     data = arguments.get("data")
     if isinstance(data, dict):
-        if arguments.get("kind") == EventKind.MESSAGE and (data := _without_plumbing(data)) is None:
+        is_message = arguments.get("kind") == EventKind.MESSAGE
+        if is_message and (data := _without_plumbing(data)) is None:
             return None
-        arguments = {**arguments, "data": in_todays_shape(data)}
+        told = in_todays_shape(data)
+        if is_message and told is not data:
+            # It stands in the content now. Twice, a long text would be too much for one event.
+            told = {name: value for name, value in told.items() if name != "text"}
+        arguments = {**arguments, "data": told}
     return parse_event(arguments)
 
 
