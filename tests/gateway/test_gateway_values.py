@@ -30,22 +30,28 @@ EVENT = {
 
 
 class Link(DaemonLink):
-    """To a daemon whose log has this one event."""
+    """To a daemon whose log has this one event. `more`: fields that this gateway does not know."""
 
-    def __init__(self) -> None:
+    def __init__(self, **more: Any) -> None:
         super().__init__(Path("/nowhere"))
+        self._more = more
 
     async def request(self, method: str, arguments: dict[str, Any], *, actor: str | None) -> Any:
         assert method == "events.read"
-        return {"events": [EVENT], "next": 7, "last_seq": 7, "gap": None}
+        events = [{**EVENT, **self._more}]
+        return {"events": events, "next": 7, "last_seq": 7, "gap": None, **self._more}
 
 
-async def test_an_event_reads_the_same_at_each_door() -> None:
-    app = Application(Link(), NoAuthentication())
+async def read_events(link: DaemonLink) -> httpx.Response:
+    app = Application(link, NoAuthentication())
     async with httpx.AsyncClient(
         transport=httpx.ASGITransport(app), base_url="http://localhost"
     ) as http:
-        page = await http.get("/v1/events")
+        return await http.get("/v1/events")
+
+
+async def test_an_event_reads_the_same_at_each_door() -> None:
+    page = await read_events(Link())
     assert page.status_code == 200
     sent: list[str] = []
 
@@ -80,3 +86,16 @@ def test_a_problem_can_hold_whatever_was_asked_for() -> None:
     told = problem(HttpError(422, "invalid_params", "to: \u2028\x9b", field=b"\xff")).body
     assert bytes(told).decode().isprintable()
     assert json.loads(told)["data"]["field"] == "/w=="
+
+
+async def test_fields_that_only_a_newer_daemon_has_are_left_out() -> None:
+    """As the guide says; whoever reads them has the gateway's own document of what there is."""
+    newer = await read_events(Link(invented_later=1))
+    assert newer.status_code == 200
+    assert newer.json() == (await read_events(Link())).json()
+
+
+async def test_an_answer_of_another_shape_says_that_the_versions_differ() -> None:
+    answer = await read_events(Link(seq="7"))
+    assert answer.status_code == 503
+    assert "restart the gateway" in answer.json()["detail"]
