@@ -1,1 +1,1 @@
-"""What runs WhatsApp accounts for the daemon: the protocol of workers, and their processes."""
+"""Runs WhatsApp accounts for the daemon: the protocol with workers, and their processes."""

@@ -1,4 +1,4 @@
-"""What child processes print, as log lines. An engine may know what some of the lines mean."""
+"""Logs the lines that child processes print. An engine may give some of them a meaning."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""How workers are to be confined, and what is in force. The daemon and its workers use it."""
+"""Values about the confinement of workers: what is wanted, and what is in force."""
 
 from __future__ import annotations
 

@@ -1,8 +1,7 @@
-"""The daemon's door for what workers say: maps become the classes of `engines.protocol`, or are
-refused.
+"""Decodes and checks what workers send: maps become the classes of `engines.protocol`.
 
-Of one event that cannot be, an `UnreadableEvent` is made, and reading goes on: the events beside it
-are innocent. What is no event at all means that the worker is broken, which is its own end.
+An event with wrong contents becomes an `UnreadableEvent`, and the events beside it are kept. Data
+that is no event at all means that the worker is broken; the worker is ended then.
 """
 
 from __future__ import annotations

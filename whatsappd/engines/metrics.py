@@ -1,4 +1,4 @@
-"""The figures of the processes that hold the accounts."""
+"""The metrics of the fork server."""
 
 from __future__ import annotations
 

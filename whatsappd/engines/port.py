@@ -1,7 +1,7 @@
-"""What the daemon knows of an engine: whatever connects companies to WhatsApp, in processes.
+"""The interface of an engine, which connects companies to WhatsApp in worker processes.
 
-`sessions`, `handlers` and `monitoring` see these contracts and the values of `engines.protocol`
-alone; `app` makes the engine (`engines.neonize.engine`).
+`sessions`, `handlers` and `monitoring` use only these contracts and the values of
+`engines.protocol`; `app` makes the engine (`engines.neonize.engine`).
 """
 
 from __future__ import annotations
@@ -78,12 +78,12 @@ class EngineWorker(Protocol):
 
     @property
     def is_gone(self) -> bool:
-        """Whether its channel has ended; `run` tells how the process did."""
+        """Whether its channel has closed. `run` returns how the process ended."""
         ...
 
     @property
     def is_held_up(self) -> bool:
-        """Whether what it brought is being taken just now: its answers wait behind that."""
+        """Whether the daemon is still taking its events, behind which its answers wait."""
         ...
 
     @property
@@ -93,14 +93,17 @@ class EngineWorker(Protocol):
 
     @property
     def broken(self) -> str | None:
-        """What it said that no worker says, if that is why it was ended."""
+        """What it sent that is not allowed, if that is why it was ended."""
         ...
 
     async def run(self, on_events: OnEvents) -> object:
-        """Give `on_events` what it brings until the process has ended; how it ended, as text.
+        """Give its events to `on_events` until the process has ended.
 
-        Cancelled, or after an error of `on_events`, it ends the process, which has a moment to save
-        what it brought and nobody took.
+        If this is cancelled, or `on_events` raises, the process is ended; it has a moment to save
+        the events that were not taken.
+
+        Returns:
+            How the process ended; `str` of it is for people.
         """
         ...
 
@@ -142,7 +145,7 @@ class EngineWorker(Protocol):
         ...
 
     async def confirm(self, number: int) -> None:
-        """Its events from WhatsApp up to `number` are on disk."""
+        """Tell it that its events from WhatsApp up to `number` are on disk."""
         ...
 
     async def shut_down(self, grace: float) -> None:
@@ -153,10 +156,12 @@ class EngineWorker(Protocol):
 
 
 class AttemptEvidence(NamedTuple):
-    """What an account's own database tells about some attempts to send.
+    """What an account's own database says about some attempts to send.
 
-    `message_ids` by secret. `proves_absence`: an attempt that is missing there never left; if it
-    does not prove that, `why_not` says why.
+    Attributes:
+        message_ids: WhatsApp's message ids, by the attempts' secrets.
+        proves_absence: whether an attempt without an id was certainly not sent.
+        why_not: why absence proves nothing, if so.
     """
 
     message_ids: dict[bytes, str]
@@ -165,7 +170,7 @@ class AttemptEvidence(NamedTuple):
 
 
 class EngineStatus(NamedTuple):
-    """How what makes the workers is. `problem`: why it works less well than it could."""
+    """The state of the engine. `problem` says why it is slower than it should be, if so."""
 
     pid: int | None = None
     is_ready: bool = False
@@ -181,7 +186,7 @@ class EngineStatus(NamedTuple):
 
 
 class Engine(Protocol):
-    """Starts workers, and knows what their files tell. `run` must be running."""
+    """Starts workers, and reads their files. `run` must be running."""
 
     @property
     def status(self) -> EngineStatus: ...
@@ -193,7 +198,7 @@ class Engine(Protocol):
     async def start_worker(
         self, company: str, directory: Path, on_refused_call: OnRefusedCall
     ) -> EngineWorker:
-        """A new process for `company`, whose `directory` exists. Whoever asks must `run` it.
+        """Start a process for `company`, whose `directory` exists. The caller must `run` it.
 
         Raises:
             WorkerFailed: no process could be made, or it could not be confined.
@@ -203,7 +208,7 @@ class Engine(Protocol):
     async def find_attempts(
         self, directory: Path, secrets: Collection[bytes], *, jid: str | None
     ) -> AttemptEvidence:
-        """What became of attempts to send, by the account's database.
+        """Ask the account's database what became of attempts to send.
 
         Args:
             jid: the linked device's, at the time of the attempts; None: there is none any more.
@@ -214,5 +219,5 @@ class Engine(Protocol):
         ...
 
     def give_up(self) -> None:
-        """End at once, for the daemon's end: whoever waits for a worker is told there is none."""
+        """End at once, at the daemon's end. Callers of `start_worker` get WorkerFailed."""
         ...

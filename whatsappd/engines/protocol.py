@@ -1,4 +1,4 @@
-"""What the daemon and its workers say to each other: a class for each request, answer and event.
+"""The protocol between the daemon and its workers: a class for each request, answer and event.
 
 MessagePack-RPC frames on a socketpair. The daemon sends requests, the worker answers them and sends
 `event` notifications. Every event names its company, so that one worker could hold several clients.

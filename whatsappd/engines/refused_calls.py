@@ -1,7 +1,7 @@
-"""The system calls that a confined worker is refused: the daemon answers them, and so can count.
+"""Counts the system calls that confined workers are refused, by answering them in the daemon.
 
-The worker's thread waits for the answer, so a worker that makes such calls all the time is slowed
-down, and not the daemon.
+The worker's thread waits for the answer, so a worker that makes many such calls slows down itself
+and not the daemon.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Who may call what: the access rules, applied to every call in one place.
 
-`rpc.exchange` asks `allow` before each handler runs. What a method concerns is declared beside its
-handler (`rpc.method.Concerns`); handlers that answer about several companies ask `readable`.
+`rpc.exchange` calls `allow` before each handler runs. Which companies a method is about is part of
+its declaration (`api.declaration.Concerns`); handlers that answer about several call `readable`.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from whatsappd.rules.bounds import Holder
 
 log = structlog.get_logger()
 
-#: What the name of an actor begins with that is an API key.
+#: The names of actors that are API keys begin with this.
 KEY = "key:"
-#: Distinct callers whose rights, and refusals whose telling, are remembered.
+#: How many callers' rights are remembered, and how many refusals count as logged.
 _REMEMBERED = 1000
 
 
 class AccessControl:
-    """The rules in force.
+    """Decides about each call by the access rules in force.
 
     Args:
         owner: the uid that the daemon runs as.
@@ -70,35 +70,37 @@ class AccessControl:
         return known
 
     def admit(self, peer: Peer) -> None:
-        """See `rpc.server.serve_rpc`: whether that peer may connect at all.
+        """Check that a peer may connect at all (see `rpc.server.serve_rpc`).
 
         Raises:
-            Denied: no rule names its user or one of their groups.
+            Denied: no rule names its user or one of the user's groups.
         """
         if self.rights(peer).is_nothing:
             raise self._denied(peer, None, "connect", None, write=False)
 
     def is_ours(self, peer: Peer) -> bool:
-        """Whether that is root, or the user that the daemon runs as."""
+        """Whether a peer is root or the user that the daemon runs as."""
         return peer.uid in (0, self._owner)
 
     def owner_of(self, call: Call) -> str | None:
-        """Whose that is what a call makes: `key:ID` or `uid:1000`; None: root's and our own."""
+        """The owner of what a call makes: `key:ID`, `uid:1000`; None: root or our own user."""
         if call.actor is not None and call.actor.startswith(KEY):
             return call.actor
         return None if self.is_ours(call.peer) else f"uid:{call.peer.uid}"
 
     def holder_of(self, call: Call) -> Holder:
-        """Whose places in `rules.bounds` a call takes. Whoever calls for many (the gateway), and
-        bounds each of them itself, has no share that is its own."""
+        """Whose places in `rules.bounds` a call takes.
+
+        The gateway calls for many and bounds each of them itself, so it has no share of its own.
+        """
         is_ours = self.is_ours(call.peer)
         is_capped = not is_ours and call.actor is None
         return Holder(f"uid:{call.peer.uid}", is_capped=is_capped, may_use_kept=is_ours)
 
     def may_link(self, call: Call, company: str) -> bool:
-        """Whether a caller may see the company's QR codes: who scans one owns its messages.
+        """Whether a caller may see the company's QR codes; whoever scans one gets its messages.
 
-        That takes the right to act for the company, and of an API key the scope admin.
+        The caller needs the right to act for the company; an API key also needs the scope admin.
         """
         linkable = self.linkable(call)
         return linkable is None or company in linkable
@@ -116,7 +118,7 @@ class AccessControl:
         return frozenset(key.companies) if writing is None else writing & set(key.companies)
 
     def _key_of(self, call: Call) -> ApiKey | None:
-        """The API key in whose name a call is made; None: it is made in no key's name."""
+        """The API key in whose name a call is made; None if it is not made in a key's name."""
         actor = call.actor
         if actor is None or not actor.startswith(KEY):
             return None
@@ -135,11 +137,12 @@ class AccessControl:
     def readable(
         self, call: Call, what: str, named: Iterable[str] | None = None
     ) -> frozenset[str] | None:
-        """The companies to answer about: those that were named, else all that a caller may read;
-        None: all there are.
+        """The companies to answer about: `named`, or else all that the caller may read.
+
+        Returns None if these are all companies.
 
         Raises:
-            Denied: one of `named` is none that the caller may read.
+            Denied: the caller may not read one of `named`.
         """
         if named is None:
             return self.rights(call.peer).reading
@@ -152,7 +155,7 @@ class AccessControl:
 
         Raises:
             Denied: the rules do not let this caller do it; the message says which rule would.
-            Revoked: the call is made in the name of an API key that there is not (any more).
+            Revoked: the call is made in the name of an API key that is unknown or was revoked.
         """
         actor = call.actor
         if actor is not None and actor.startswith(KEY) and self._key_of(call) is None:
@@ -177,7 +180,7 @@ class AccessControl:
                 )
 
     def require(self, call: Call, what: str, company: str, *, write: bool) -> None:
-        """For handlers that learn late which company a call concerns.
+        """Check a right, for handlers that learn late which company a call is about.
 
         Raises:
             Denied: the rules do not let this caller do `what` for `company`.

@@ -1,8 +1,8 @@
 """Recording who did what: wraps the handlers of methods that change something.
 
-The one place that knows which calls go into the audit trail: everything that `writes`, but moving
-a consumer's cursor (its owner's bookkeeping, thousands a minute) and the sandbox's own methods; and
-each answer that shows a QR code. Calls that the access rules deny, `handlers.access` records.
+This decides which calls go into the audit trail: every method that `writes`, and every answer that
+shows a QR code. Left out are acknowledgements of events, thousands a minute, and the sandbox's own
+methods. `handlers.access` records the calls that the access rules deny.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ QR = "qr"
 
 
 def audited(methods: Iterable[Method], trail: AuditTrail) -> list[Method]:
-    """The same methods; those that change something, or show codes, leave lines in `trail`."""
+    """The same methods, of which those that change something or show codes write to `trail`."""
     return [_audited(method, trail) if _matters(method) else method for method in methods]
 
 
@@ -55,7 +55,7 @@ def _matters(method: Method) -> bool:
 
 
 def note(call: Call, method: str, company: str | None = None) -> AuditNote:
-    """The line of `method`, for the transaction of its change: both are on disk or neither."""
+    """The audit line of `method`, to be written in the same transaction as its change."""
     return lambda subject: line_of(call.peer, call.actor, method, company, subject, "ok")
 
 
@@ -77,7 +77,7 @@ def line_of(
 
 
 def subject_of(params: Any) -> str | None:
-    """What a call is about, beside a company: somebody's id, or a file."""
+    """What a call is about beside a company: an id, or a file."""
     return _text(getattr(params, "id", None)) or _text(getattr(params, "path", None))
 
 

@@ -1,4 +1,4 @@
-"""`daemon.*`: who answers, and how it is."""
+"""`daemon.hello`, `daemon.configure`, `daemon.status`: version, log level, state of the daemon."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class DaemonApi:
         return api.DaemonSettings(log_level=self._facts.log_level(params.log_level))
 
     def _confinement(self) -> api.ConfinementInfo:
-        """What restricts workers: in full, or what is lacking. Unknown before the first."""
+        """What confines workers, and what is lacking; unknown until the first worker is started."""
         engine = self._engine.status
         confined = engine.confined
         return api.ConfinementInfo(
@@ -96,8 +96,11 @@ class DaemonApi:
         )
 
     def _status(self, call: Call, _params: NoParams) -> api.DaemonStatus:
-        """Where the daemon keeps things, and how its own parts are, is told to those only who may
-        look at all companies."""
+        """Answer `daemon.status`.
+
+        Directories and the state of the daemon's own parts are shown only to callers who may read
+        all companies.
+        """
         readable = self._access.readable(call, "daemon.status")
         sees_all = readable is None
         return api.DaemonStatus(

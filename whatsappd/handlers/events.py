@@ -30,7 +30,7 @@ from whatsappd.store.port import Consumers, EventLog
 from whatsappd.wire.frames import pack
 from whatsappd.wire.rpc import NOTIFICATION
 
-#: Batches kept for subscribers who follow alike and are about to need them; of 1 MiB at the most.
+#: Packed batches kept for subscribers with the same filter; each has 1 MiB at most.
 SHARED = 8
 #: Of one connection: each is a task that wakes with every event, and one that filters as no other
 #: does packs for itself. A client needs one, or one for each company that it looks at.
@@ -46,11 +46,13 @@ _Which = tuple[int, "Chosen", int, int, int]
 
 
 class Chosen(NamedTuple):
-    """Which events somebody gets. None: those of all companies, or all types.
+    """Which events a reader gets.
 
-    `codes`: the companies whose QR codes are among them (None: all). Whoever may only read a
-    company is not shown its codes, because who scans one owns its messages. The log leaves them
-    out: whoever reads must not have it look through thousands of them.
+    Attributes:
+        companies: those of these companies; None: of all.
+        types: those of these types; None: of all.
+        codes: QR codes of these companies only; None: of all. A caller who may only read a company
+            does not get its codes, because whoever scans one gets its messages.
     """
 
     companies: frozenset[str] | None
@@ -66,7 +68,10 @@ class EventsApi:
         access: AccessControl,
         looked: Callable[[AuditRecord], None] = lambda _line: None,
     ) -> None:
-        """`looked` takes the audit trail's line about whom a QR code was shown to."""
+        """
+        Args:
+            looked: takes the audit trail's line when a QR code is shown to somebody.
+        """
         self._log = log
         self._consumers = consumers
         self._access = access
@@ -102,7 +107,7 @@ class EventsApi:
         ]
 
     def watch(self, call: Call, company: str, *, after: int) -> int:
-        """Subscribe a caller to one company's events behind `after`; the subscription's id.
+        """Subscribe a caller to one company's events after `after`. Returns the subscription's id.
 
         Raises:
             TooManyRequests: see `check_room`.
@@ -111,12 +116,12 @@ class EventsApi:
         return self._begin(call, after, Chosen(frozenset({company}), None, codes))
 
     def _chosen(self, call: Call, what: str, params: api.Subscribe | api.ReadEvents) -> Chosen:
-        """What a caller asks for, and may have.
+        """The events that a caller asks for, without those that it may not see.
 
         Raises:
-            InvalidParams: there is no such company or type.
-            Denied: a company that was named is none that the caller may read; or QR codes were, and
-                there is no company whose codes they may see.
+            InvalidParams: a company or a type is not valid.
+            Denied: the caller may not read one of the companies; or it asks for QR codes, and may
+                see those of none of them.
         """
         _check_filter(params)
         companies = self._access.readable(call, what, params.companies)
@@ -203,7 +208,7 @@ class EventsApi:
         return name if owner is None else own_name(owner, name)
 
     def check_room(self, call: Call) -> None:
-        """To be asked before anything else is done for a subscription.
+        """Check that a caller may subscribe once more. Call it before doing anything else for that.
 
         Raises:
             TooManyRequests: the connection has MAX_SUBSCRIPTIONS already, or its user too many.
@@ -255,7 +260,11 @@ class EventsApi:
         chosen: Chosen,
         gap: int,
     ) -> None:
-        """`gap` is the one that was told already."""
+        """Send events from `cursor` on, until cancelled.
+
+        Args:
+            gap: the gap that the caller was told of already; 0 if none.
+        """
         connection = call.connection
         asked = chosen._asdict()
         while True:
@@ -286,8 +295,10 @@ class EventsApi:
             self._looked(line_of(call.peer, call.actor, method, company, QR, "ok"))
 
     def _packed(self, which: _Which, events: Sequence[StoredEvent]) -> tuple[bytes, frozenset[str]]:
-        """The notifications of `events`; the same bytes for everybody who follows alike. And the
-        companies whose QR codes are among them."""
+        """The packed notifications of `events`, and the companies whose QR codes are among them.
+
+        Subscribers with the same filter share the bytes.
+        """
         found = self._shared.get(which)
         if found is None:
             prefix = _prefix(which[0])

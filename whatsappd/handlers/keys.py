@@ -1,4 +1,4 @@
-"""`key.*` and `daemon.audit`: who may come in through the gateway, and who did what.
+"""`key.*` and `daemon.audit`: the gateway's API keys, and the audit trail.
 
 `whatsappctl keys` and the gateway call them. Whoever may call `key.create` can let in anybody, so
 access rules should leave `key.*` and `daemon.audit` to users that are bound to no company.

@@ -1,7 +1,7 @@
 """`daemon.limits`: the table of bounds (`rules.bounds`), and who holds how much of each.
 
-`whatsappctl limits` shows it. Callers who may not look at all companies are told the bounds, and
-what they hold themselves.
+`whatsappctl limits` shows it. Callers who may not read all companies see the bounds, and what they
+hold themselves.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""`message.*`: accept messages into the outbox, and look at what became of them."""
+"""`message.*`: accept messages into the outbox, and show, cancel and resolve them."""
 
 from __future__ import annotations
 
@@ -85,12 +85,12 @@ class MessagesApi:
         return row
 
     async def _accept_paid(self, new: NewMessage) -> Row:
-        """Take the message's place in the rate limit first, for `no_queue`.
+        """Accept a message that was sent with `no_queue`, counting it in the rate limit first.
 
         Raises:
-            NotConnected: it would wait for a connection.
-            RateLimited: there is none; `data.retry_after_ms` says when there will be.
-            UnknownCompany: it was removed meanwhile.
+            NotConnected: the session is not connected, so the message would wait.
+            RateLimited: the limit is reached; `data.retry_after_ms` says when to try again.
+            UnknownCompany: the company was removed meanwhile.
         """
         known = await self._outbox.submissions.find(new)
         if known is not None:
@@ -148,7 +148,7 @@ class MessagesApi:
         )
 
     def _one_readable(self, call: Call, company: str | None) -> str | None:
-        """The company whose messages to list; None: those of all."""
+        """The company whose messages to list; None if those of all companies."""
         named = None if company is None else [validate_company(company)]
         readable = self._access.readable(call, "message.list", named)
         if readable is None:
@@ -175,8 +175,8 @@ class MessagesApi:
         """The message that a caller names.
 
         Raises:
-            UnknownMessage: there is none, or it is none that the caller may see: the answer is the
-                same, so that nobody learns what others have.
+            UnknownMessage: it does not exist, or the caller may not see it. The answer is the same
+                in both cases, so that nobody learns of others' messages.
         """
         row = await self._outbox.view.get(params.id)
         is_its = params.company is None or params.company == row.company
@@ -185,14 +185,19 @@ class MessagesApi:
         raise unknown_message(params.id).concerning(row.company)
 
     async def _own(self, call: Call, what: str, params: _NamesMessage) -> Row:
-        """As `_readable`; Denied if the caller may look at it, and no more."""
+        """The message that a caller names and may change.
+
+        Raises:
+            UnknownMessage: see `_readable`.
+            Denied: the caller may read it, but not change it.
+        """
         row = await self._readable(call, params)
         self._access.require(call, what, row.company, write=True)
         return row
 
 
 def shown_message(row: Row) -> OutboxMessage:
-    """A row as callers see it: not whose it is."""
+    """A row as callers see it, without its owner."""
     values = row._asdict()
     del values["owner"]
     values["text"] = row.text
@@ -219,7 +224,7 @@ def _content_of(params: api.SendMessage) -> Sendable:
 
 @contextmanager
 def _concerning(company: str) -> Iterator[None]:
-    """Lets the audit trail know which company a call was about that failed."""
+    """Note the company in an error that passes, for the audit trail."""
     try:
         yield
     except WhatsappdError as error:

@@ -1,6 +1,6 @@
-"""`daemon.health` and `daemon.metrics`: whether all is well, and the figures.
+"""`daemon.health` and `daemon.metrics`: the health report and the metrics.
 
-Callers bound to some companies are told about those only, and about the daemon itself.
+Callers that may read some companies only get those companies, and the daemon itself.
 """
 
 from __future__ import annotations

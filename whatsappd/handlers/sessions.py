@@ -121,8 +121,12 @@ class SessionsApi:
 
 
 def shown_session(status: SessionStatus, *, codes: bool) -> SessionInfo:
-    """A session as callers see it. The QR code itself is only there with `codes`: whoever scans it
-    owns the account's messages, so it is for those who may link."""
+    """A session as callers see it.
+
+    Args:
+        codes: whether to show the QR code. Whoever scans it gets the account's messages, so only
+            callers who may link the company see it.
+    """
     values = status._asdict()
     values["state"] = SessionState(status.state)
     if not codes:

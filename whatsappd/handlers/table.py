@@ -1,4 +1,4 @@
-"""All methods of the daemon, in one table."""
+"""Makes the table of all methods of the daemon, with the handlers behind them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ if TYPE_CHECKING:
 
 
 class ApiParts(NamedTuple):
-    """What the methods work on; `app` fills it in."""
+    """The parts of the daemon that handlers use; `app` fills it in."""
 
     access: AccessControl
     mode: str

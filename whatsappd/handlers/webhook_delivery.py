@@ -1,4 +1,4 @@
-"""`webhook.*`, for the process that delivers: what there is to do, and how far it is.
+"""`webhook.*` for the process that delivers webhooks: gives it work, and takes its progress.
 
 `gateway.webhooks.deliverer` calls these. There is one deliverer at a time: two would deliver events
 twice and out of order.
@@ -40,7 +40,7 @@ class _Test:
 
 
 class WebhookDelivery:
-    """Made by `app`, as the daemon's health asks `away_ms` too."""
+    """The methods of the deliverer. Made by `app`, because health also asks `away_ms`."""
 
     def __init__(self, webhooks: WebhookStore, events: EventLog) -> None:
         self._webhooks = webhooks
@@ -58,7 +58,7 @@ class WebhookDelivery:
         return self._deliverer is not None
 
     def away_ms(self) -> int | None:
-        """For how long nobody has delivered; None: somebody does."""
+        """For how many milliseconds no process has delivered; None while one does."""
         if self._deliverer is not None:
             return None
         return round((trio.current_time() - self._away_since) * 1000)
@@ -97,7 +97,7 @@ class WebhookDelivery:
         raise TimedOut(f"the gateway did not tell the result within {TEST_WITHIN:.0f} s")
 
     def _deliver(self, call: Call, _params: NoParams) -> api.DeliveryTurn:
-        """Become the deliverer, until the connection ends; or confirm that one still is it.
+        """Become the deliverer until the connection ends, or confirm that the caller still is.
 
         It is notified: `webhook.changed` when there is other work, `webhook.due` when the log has
         grown. It confirms its turn within `TURN_S` seconds, or the next who asks gets it.

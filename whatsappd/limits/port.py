@@ -1,4 +1,4 @@
-"""The contract of a rate limiter: what `sessions.pacing` asks, whatever keeps the windows."""
+"""The interface of a rate limiter, which `sessions.pacing` uses; in memory or in Redis."""
 
 from __future__ import annotations
 
@@ -37,15 +37,15 @@ class Limiter(Protocol):
         ...
 
     def check(self, keys: Sequence[LimitKey], now_ms: int) -> int:
-        """What `acquire` would return, by what this process itself has counted; counts nothing."""
+        """What `acquire` would return by this process's own counts. Counts nothing."""
         ...
 
     def restore(self, key: LimitKey, times_ms: Iterable[int]) -> None:
-        """Counts what was sent before this process began, as the outbox tells."""
+        """Counts messages that were sent before this process started (from the outbox)."""
         ...
 
     def shift(self, by_ms: int) -> None:
-        """The clock that `now_ms` is of was set by so much: nothing else changes."""
+        """Moves all windows by as much as the clock behind `now_ms` was set."""
         ...
 
     def forget(self, company: str) -> None:

@@ -1,4 +1,4 @@
-"""Why Redis cannot be used for limits just now, in words that say what to do about it."""
+"""Turns Redis errors into sentences that say why Redis cannot be used and what to do."""
 
 from __future__ import annotations
 

@@ -1,1 +1,1 @@
-"""What things are: company ids, JIDs, messages, events, session status. Pure values only."""
+"""The values that all parts use: company ids, JIDs, messages, events, session status."""

@@ -30,7 +30,11 @@ class Consumer(NamedTuple):
 
 
 def validate_consumer(name: str) -> str:
-    """`name` if it can name a consumer, else InvalidParams."""
+    """Return `name` if a consumer may have it.
+
+    Raises:
+        InvalidParams: it may not.
+    """
     if _NAME.match(name):
         return name
     raise InvalidParams(
@@ -41,18 +45,20 @@ def validate_consumer(name: str) -> str:
 
 
 def is_webhook(name: str) -> bool:
-    """Whether that is the name of a webhook's cursor."""
+    """Whether `name` is the name of a webhook's cursor."""
     return name.startswith(WEBHOOK)
 
 
 def own_name(owner: str, name: str) -> str:
-    """What `owner`, such as `uid:1000` or `key:ID`, has under `name`."""
+    """The full name of the consumer that `owner` (`uid:1000`, `key:ID`) calls `name`."""
     return f"{owner}:{name}"
 
 
 def owner_of(name: str) -> str | None:
-    """Whose that is, such as `uid:1000` or `key:ID`; None: root's and the daemon's own user's, or a
-    webhook's."""
+    """The owner of a consumer, such as `uid:1000` or `key:ID`.
+
+    None: it belongs to root, to the daemon's own user, or to a webhook.
+    """
     kind, _, rest = name.partition(":")
     identity, colon, _ = rest.partition(":")
     return f"{kind}:{identity}" if colon and kind in _OWNERS else None

@@ -1,4 +1,4 @@
-"""Events: everything that happened, in the order of one log.
+"""Events of the event log: their types, and an event before it is logged.
 
 `type` is `noun.verb`; `data` holds plain values only (what MessagePack carries). Times are integer
 milliseconds since the epoch.

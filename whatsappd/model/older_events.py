@@ -1,4 +1,4 @@
-"""What WhatsApp sent, as versions before 2026-12 wrote it, in the shape of today.
+"""Converts events that versions before 2026-12 logged into the present form.
 
 Such events lie in logs and in spools. They named chats and people by one JID each, with the other
 one beside it (`sender_alt`, `recipient_alt`), and a content by its protobuf field alone.

@@ -1,4 +1,4 @@
-"""Where the daemon's socket and state are, unless somebody says otherwise.
+"""The default paths of the daemon's socket, state directory and configuration.
 
 The daemon, the gateway and `whatsappctl` must agree without talking to each other, so the rules
 live here. Little is imported: `whatsappctl` loads this on every call.

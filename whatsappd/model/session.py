@@ -1,4 +1,4 @@
-"""What a session can be, and what is known about one."""
+"""The states of a session, and a snapshot of one."""
 
 from __future__ import annotations
 

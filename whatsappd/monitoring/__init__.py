@@ -1,5 +1,4 @@
-"""Watching the daemon: what is measured, whether all is well, and when somebody must be told.
+"""Health checks, alerts and metrics of the daemon.
 
-Reads the live objects of the other rooms, and is read by `handlers.monitoring` and the composition
-root.
+It reads the objects of the daemon's other parts. `handlers.monitoring` and `app` use it.
 """

@@ -62,6 +62,8 @@ class _Waiting(NamedTuple):
 
 
 class AlertWatch:
+    """Raises and clears the daemon's alerts. Open ones survive a restart of the daemon."""
+
     def __init__(self, watched: Watched) -> None:
         self._store = watched.store
         self._sessions = watched.sessions
@@ -78,10 +80,12 @@ class AlertWatch:
         return {rule: counts[rule] for rule in AlertRule}
 
     async def look(self, loop_delays_ms: Sequence[int]) -> None:
-        """Raise and clear what has to be.
+        """Raise and clear alerts by the present facts.
+
+        Changes that the store does not take now are kept and recorded later, in order.
 
         Args:
-            loop_delays_ms: how long the event loop kept everything waiting, in the last rounds.
+            loop_delays_ms: the event loop's longest delay in each of the last rounds.
 
         Raises:
             StoreFailed: the alerts that an earlier daemon raised cannot be read.

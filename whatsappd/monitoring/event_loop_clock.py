@@ -1,4 +1,4 @@
-"""How long the event loop keeps everything waiting, measured without ever waking it up.
+"""Measures how long the event loop keeps everything waiting, without waking it up.
 
 A trio instrument sees each pass of the loop begin and end. While a pass lasts, nothing else gets
 its turn: the longest pass is the delay that the unluckiest request had.

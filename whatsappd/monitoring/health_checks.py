@@ -1,7 +1,6 @@
-"""The daemon's own health: checks of what all sessions rely on.
+"""The health checks of what all sessions rely on: store, fork server, disk, log and so on.
 
-What a session's state means is judged in `rules.session_health`; here is the rest. `health_report`
-makes a report of them.
+`rules.session_health` judges the sessions themselves. `health_report` makes a report of both.
 """
 
 from __future__ import annotations
@@ -29,7 +28,7 @@ _DELIVERER_AWAY = 180_000
 
 
 class Check(NamedTuple):
-    """`detail` says how it is; `remedy` what to do, if it is not well."""
+    """One check's result. `detail` says how it is, `remedy` what to do if it is not `ok`."""
 
     name: str
     ok: bool

@@ -1,6 +1,6 @@
-"""How everything is, at one moment: all checks, and each session's health.
+"""Makes the health report: all checks, and each session's health, at one moment.
 
-Made for `daemon.health` and for the metrics, whenever somebody asks.
+`daemon.health` and the metrics ask for it.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ async def report_health(
     loop_longest_ms: int,
     companies: frozenset[str] | None = None,
 ) -> HealthReport:
-    """How everything is now.
+    """Make the health report.
 
     Args:
         rounds_are_alive, loop_longest_ms: see `health_rounds.HealthRounds`.
-        companies: the sessions to tell about; None: all. With some, nothing names another, nor
-            tells where things are kept.
+        companies: report these companies only, without other companies' names and without paths;
+            None: report everything.
     """
     store, host = watched.store, watched.host
     thresholds = watched.settings.alerts()
@@ -73,7 +73,7 @@ def _ask_kernel(
 async def _webhooks(
     store: WatchedStore, companies: frozenset[str] | None
 ) -> list[StoredWebhook] | None:
-    """Those that are about none but these companies; None: the store does not tell."""
+    """The webhooks of these companies alone; None if the store fails."""
     try:
         found = await store.webhooks.all()
     except StoreFailed as error:

@@ -1,6 +1,6 @@
-"""The one task that watches: every 30 s a round of health checks, and what follows from it.
+"""Runs a round of health checks every 30 s: sessions, workers' memory, the store, alerts.
 
-Started by `app`. Whoever wants to know how the daemon is asks here, between the rounds too.
+Started by `app`. `report` answers how the daemon is at any time.
 """
 
 from __future__ import annotations
@@ -40,9 +40,9 @@ class HealthRounds:
         self._round_at = trio.current_time()
 
     async def run(self) -> None:
-        """Look at everything once in an interval, until cancelled.
+        """Run one round per interval, until cancelled.
 
-        An error in one part of a round costs that part, and the next round tries it again.
+        An error in one part of a round ends that part only; the next round tries it again.
         """
         watched, attempt = self._watched, self._watched.supervision.attempt
         while True:
@@ -58,10 +58,10 @@ class HealthRounds:
 
     @property
     def is_alive(self) -> bool:
-        """Whether rounds end when they should: what systemd's watchdog is to be told.
+        """Whether the rounds end in time, which systemd's watchdog is told.
 
-        False only when a restart may help. A disk that is full, or a session that is down, is told
-        by the report and by alerts instead.
+        False only if a restart may help. A full disk or a session that is down is in the report and
+        in alerts instead.
         """
         patience_s = _MISSED_ROUNDS * self._watched.settings.interval_s + 30
         return trio.current_time() - self._round_at < patience_s
@@ -90,7 +90,7 @@ class HealthRounds:
         )
 
     async def _prove_store(self) -> None:
-        """After a refused write nobody may come to write again: find out whether it is over."""
+        """After a refused write, find out whether the store takes writes again."""
         store = self._watched.store.health
         if store.trouble is not None:
             try:

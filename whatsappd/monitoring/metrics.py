@@ -1,4 +1,4 @@
-"""The figures of the daemon as a whole, and of its host; and the list of all that there are."""
+"""The metrics of the daemon as a whole and of its host, and the list of all metrics."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What is watched: the parts of the daemon that health, alerts and metrics look at."""
+"""The parts of the daemon that health checks, alerts and metrics look at."""
 
 from __future__ import annotations
 

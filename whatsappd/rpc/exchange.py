@@ -70,7 +70,7 @@ MaySpeak = Callable[[Peer], bool]
 
 
 class ExchangeRules(NamedTuple):
-    """What holds for every connection of one server."""
+    """What all connections of one server share."""
 
     table: MethodTable
     allow: Allow
@@ -79,7 +79,7 @@ class ExchangeRules(NamedTuple):
 
 
 class Allowance(Protocol):
-    """What the caller's user may have, on all its connections together (`user_shares.Share`)."""
+    """What the caller's user may hold on all its connections together (`user_shares.Share`)."""
 
     def take_unfinished(self, size: int) -> None:
         """Hold bytes of a message that is not whole yet. Raises TooManyRequests."""
@@ -101,7 +101,7 @@ class Allowance(Protocol):
 
 
 class WaitingCall(NamedTuple):
-    """A call whose handler takes its time. Run it, tell what came of it, then call `finished`.
+    """A call with an async handler. Run it, pass on its result or error, then call `finished`.
 
     `msgid` is None for a notification, which has no answer.
     """
@@ -113,7 +113,7 @@ class WaitingCall(NamedTuple):
 
 
 class ServerExchange:
-    """One connected peer, as far as bytes and time tell of it.
+    """The protocol of one connection: takes the peer's bytes, gives calls and answers.
 
     Args:
         call: who calls, and the connection that handlers are given.

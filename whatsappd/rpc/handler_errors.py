@@ -1,7 +1,4 @@
-"""What a caller is told about an exception, and what stays in the log.
-
-The server turns everything that a handler raises into an answer with it.
-"""
+"""Turns an exception of a handler into an answer for the caller; details go to the log only."""
 
 from __future__ import annotations
 

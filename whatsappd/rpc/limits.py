@@ -1,6 +1,6 @@
-"""The limits of one connection: everything that could otherwise grow, or wait, without end.
+"""The limits of one connection: on everything that could grow or wait without end.
 
-What one user may have on all of its connections together stands in `rules.bounds`.
+The limits of one user, on all connections together, are in `rules.bounds`.
 """
 
 from __future__ import annotations

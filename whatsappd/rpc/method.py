@@ -1,4 +1,4 @@
-"""What can be called: declared methods, what answers them, and what a handler is given.
+"""Methods: a declaration with its handler, the table of them, and what a handler gets.
 
 `handlers.table` builds one `MethodTable`; `exchange` looks methods up in it. A handler is a plain
 function when it answers at once, and then costs no task; it is an async function when it really

@@ -1,4 +1,4 @@
-"""The figures of the socket: its connections, its methods and their errors."""
+"""The metrics of the socket: its connections, its methods and their errors."""
 
 from __future__ import annotations
 

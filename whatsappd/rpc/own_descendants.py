@@ -1,4 +1,4 @@
-"""Whether a caller is one of the daemon's own descendants, which have no business at its socket.
+"""Refuses callers that are the daemon's own descendants, such as a worker that was taken over.
 
 Workers are of the daemon's user, so the socket's permissions let them in. What keeps them out first
 is their seccomp filter, which takes Unix sockets from them (`engines.neonize.worker.confine`). This

@@ -1,4 +1,4 @@
-"""Who is at the other end of a Unix socket, on the kernel's word.
+"""The process, user and groups at the other end of a Unix socket, as the kernel reports them.
 
 The server asks once per connection; `listener` asks who answers on a socket that is taken.
 """

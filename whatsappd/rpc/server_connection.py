@@ -1,4 +1,4 @@
-"""The trio life of one connection of the server: moves the exchange's bytes, and runs its calls.
+"""One connection of the server, on trio: moves the exchange's bytes, and runs its calls.
 
 What the bytes mean, and when it is over, `exchange` decides. `server` starts a connection, and
 nobody else touches it:

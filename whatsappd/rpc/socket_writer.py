@@ -3,7 +3,7 @@
 A write goes straight into the kernel's buffer, without a task and without a checkpoint. Only what
 does not fit is kept, and a task of the owner's nursery sends it when the socket allows. Whole
 messages are handed over in one synchronous step, so that cancelling a writer can never leave half
-a message on the stream. Both ends use it: `connection` and `client`.
+a message on the stream. Both ends use it: `server_connection` and `client`.
 """
 
 from __future__ import annotations

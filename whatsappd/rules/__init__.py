@@ -1,1 +1,1 @@
-"""Decisions, pure: time and chance are arguments, nothing here waits or touches the world."""
+"""Decisions as pure functions and values: time and chance are arguments, nothing does I/O."""

@@ -1,7 +1,7 @@
 """What a user of the host may do, by the access rules in the settings.
 
-Rules only grant, and add up. Without any rule everybody may do everything whom the socket's
-permissions let in; with rules, root and the daemon's own user still may. Called by
+Rules only grant rights, and the rights of several rules add up. Without any rule, everybody who can
+open the socket may do everything. Root and the daemon's own user always may. Called by
 `handlers.access`.
 """
 

@@ -1,9 +1,9 @@
 """When to raise an alert, and when to clear it.
 
-`monitoring.monitor` brings the facts after each round of health checks and logs the changes. An
-alert is raised once and cleared once: every rule lets go later than it takes hold, so that
-something that hovers about a threshold does not ring all day, and a restart of the daemon, which
-forgets most facts, does not clear what nobody mended.
+`monitoring.alert_watch` gives it the facts after each round of health checks and logs the changes.
+An alert is raised once and cleared once. Each rule clears later than it raises, so that a value
+close to its threshold does not raise alerts all day. A restart of the daemon, which forgets most
+facts, clears no alert whose condition still holds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class AlertRule(StrEnum):
 
 
 class AlertThresholds(Protocol):
-    """Of all companies. Times in milliseconds; 0 switches a rule off. `monitoring.settings`."""
+    """The thresholds for all companies (`monitoring.settings`), in milliseconds; 0: rule off."""
 
     @property
     def session_down_ms(self) -> int: ...
@@ -54,7 +54,7 @@ class AlertKey(NamedTuple):
 
 
 class AlertFinding(NamedTuple):
-    """A condition that holds. `since_ms`: epoch milliseconds."""
+    """A condition that holds now, since `since_ms` (epoch milliseconds)."""
 
     since_ms: int
     detail: str
@@ -108,7 +108,7 @@ def findings(
     thresholds: AlertThresholds,
     is_open: Collection[AlertKey],
 ) -> dict[AlertKey, AlertFinding]:
-    """Every condition that holds, given which alerts are open: those let go later."""
+    """Every condition that holds. Open alerts are passed in because they are cleared later."""
     found: dict[AlertKey, AlertFinding] = {}
     for facts in sessions:
         for rule, check in _SESSION_RULES.items():
@@ -126,7 +126,7 @@ def findings(
 def changes(
     was_open: Mapping[AlertKey, int], found: Mapping[AlertKey, AlertFinding]
 ) -> Iterator[AlertChange]:
-    """What to raise and what to clear. `was_open`: each open alert with its `since_ms`."""
+    """The alerts to raise and to clear. `was_open` has each open alert with its `since_ms`."""
     for key, finding in found.items():
         if key not in was_open:
             yield AlertChange(key, True, *finding)

@@ -1,4 +1,4 @@
-"""What can become of an accepted message: one literal table.
+"""The states of an accepted message: a literal table of what each cause does in each state.
 
 The outbox asks it before each change of a row. Rules:
 

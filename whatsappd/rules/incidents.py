@@ -1,7 +1,7 @@
 """What happens to a session: the cause for `rules.lifecycle`, and a sentence for people.
 
-The sentence is what `status` shows as `cause`. A function for each cause that tells more than that
-it happened; `plain` for the others.
+`session.status` shows the sentence as `cause`. Causes with details have a function each; `plain`
+makes the others.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A session's life: the literal table of what each cause does in each state.
+"""The states of a session: a literal table of what each cause does in each state.
 
     stopped -> starting -> pairing -> connecting -> connected
 

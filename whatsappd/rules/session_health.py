@@ -1,8 +1,8 @@
-"""Whether a session is well, what a person can do if not, and whether its worker must go.
+"""Judges one health check: is the session well, what can a person do, must the worker be replaced.
 
-`sessions.session` asks the worker every 30 s and brings the answer here. whatsmeow
-reconnects its own socket and forces that after three minutes of unanswered pings, so the watchdog
-for silence comes well after it.
+`sessions.session` asks the worker every 30 s and has the answer judged here. whatsmeow reconnects
+its socket by itself after three minutes of unanswered pings, so a silent worker is replaced only
+well after that.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What may keep a message from being accepted: a key that was used, a queue that is full."""
+"""Reasons to refuse a message: its key was used for another message, or the queue is full."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def check_repetition(known: Row, new: NewMessage) -> None:
 
 
 def queue_full(company: str, waiting: int, limit: int) -> QueueFull:
-    """The refusal of one more message of a company of which `waiting` wait to be sent."""
+    """The error for one more message of a company that has `waiting` queued messages."""
     return QueueFull(
         f"{waiting} messages of {company} wait to be sent, and the limit is "
         f"{limit}: wait until some were sent, or cancel some",

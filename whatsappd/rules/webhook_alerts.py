@@ -1,4 +1,4 @@
-"""When a webhook rings, and what the alert says.
+"""When an alert about a webhook is raised or cleared, and what it says.
 
 The store logs these events in the transaction that changes the webhook.
 """
@@ -13,7 +13,7 @@ from whatsappd.rules.webhook_policy import host_of
 
 
 class WebhookAlert(StrEnum):
-    """The rules by which webhooks ring; beside those of `rules.alerts`, in the same events."""
+    """The alert rules for webhooks; their events are those of `rules.alerts`."""
 
     FAILING = "webhook_failing"  # paused; cleared when it goes on
     EVENTS_GONE = "webhook_events_gone"  # retention was faster; told once, as nothing mends it
@@ -35,7 +35,7 @@ def pause_alert(
 
 
 def gone_detail(after: int, first: int) -> str:
-    """What is told of events between these two, which were deleted before they were delivered."""
+    """The alert's text about events between these two, deleted before they were delivered."""
     return f"events between {after} and {first} were deleted by the log's retention"
 
 

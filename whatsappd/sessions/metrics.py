@@ -1,4 +1,4 @@
-"""The figures of sessions: how they are, and what happened in them since the daemon started."""
+"""The metrics of sessions: their states, and counters since the daemon started."""
 
 from __future__ import annotations
 

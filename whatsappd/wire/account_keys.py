@@ -1,4 +1,4 @@
-"""What the devices of one account tell each other, and keys that ride on messages: neither is kept.
+"""Recognises keys and other messages between an account's own devices, which are never stored.
 
 A phone shares keys with its linked devices by messages, in the protocol's own form: the keys of the
 app state, where the history lies and with which key. Whoever has them reads the account's chats.

@@ -1,4 +1,4 @@
-"""Protocol Buffers on the wire, without schemas: the fields of a message as they stand.
+"""Reads the fields of Protocol Buffers messages without their schemas.
 
 For what must be looked at without neonize: which keys a logged message holds (`wire.account_keys`),
 and what can be saved of an event that protobuf itself refuses (`engines.neonize.worker.client`).

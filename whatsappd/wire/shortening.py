@@ -1,4 +1,4 @@
-"""How large an event may be: what is beyond goes, and the event says so.
+"""Bounds the size of events: fields that are too large are cut, and the event names them.
 
 A contact can write megabytes into a name, and ten thousand ids into a receipt. The worker applies
 this to each event before it hands it on (`engines.neonize.worker.spool`), and the daemon to what it

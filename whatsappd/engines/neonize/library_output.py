@@ -1,4 +1,4 @@
-"""What neonize and Go print that has a meaning: noise, and how Go says that it ends the process."""
+"""Finds the lines of neonize and Go that matter: Go's reason for a crash, and noise to drop."""
 
 from __future__ import annotations
 

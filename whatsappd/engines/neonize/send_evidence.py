@@ -1,4 +1,4 @@
-"""What became of a hand-over that had no answer: the account's own database is asked.
+"""Finds out from the account's own database whether a message without an answer was sent.
 
 Every attempt carries a secret of the daemon's choosing (`messageContextInfo.messageSecret`), which
 whatsmeow stores with the message's id before the frame leaves (`send.go`, PutMessageSecret). So a

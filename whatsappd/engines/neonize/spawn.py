@@ -1,4 +1,4 @@
-"""The daemon's side of the fork server: keep one running, and ask it for workers.
+"""The daemon's side of the fork server: keeps one running, and asks it for workers.
 
 The daemon itself imports neither neonize nor anything of `worker`: it starts `python -m
 whatsappd.engines.neonize.fork.server` and speaks to it over a socket.

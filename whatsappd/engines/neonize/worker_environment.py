@@ -1,7 +1,7 @@
-"""What workers get of the daemon's environment, and which ports it makes them use.
+"""Which environment variables workers get, and which ports they need because of a proxy.
 
-The daemon's own may hold passwords (of Redis, of systemd's credentials): a worker gets what its
-libraries read, and nothing else.
+The daemon's environment may hold passwords (of Redis, or systemd credentials), so a worker gets
+only the variables that its libraries read.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Open alerts, kept together with the events that raised them.
 
-`monitoring.monitor` decides and records here; after a restart it begins with what is open.
+`monitoring.alert_watch` decides and records here; after a restart it begins with the open ones.
 """
 
 from __future__ import annotations

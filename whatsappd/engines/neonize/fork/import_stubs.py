@@ -1,9 +1,8 @@
-"""Import neonize without the packages that it needs for what workers never do.
+"""Stands in for packages of neonize's that workers never use, so that importing it is cheaper.
 
-Fetching media, previews of links, stickers, and QR codes on a terminal: they are half of what
-importing neonize costs in time, and a good part of it in memory. Called by
-`engines.neonize.fork.preload`; if neonize comes to need one of them to be imported at all, it
-fails, and workers import it plainly.
+They are for fetching media, link previews, stickers and QR codes on a terminal, and take half of
+the time of the import and much of its memory. Called by `engines.neonize.fork.preload`. If a later
+neonize needs one of them, the import fails, and workers import neonize with all its packages.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What the daemon and its fork server say to each other.
+"""The protocol between the daemon and its fork server.
 
 One MessagePack map per packet on a SOCK_SEQPACKET pair, file descriptors beside it (SCM_RIGHTS).
 The server says hello once, {problem, confined}: why it could not preload, or nil, and what

@@ -5,8 +5,8 @@ and the resolver's files to read, and TCP and UDP outwards. It cannot start or s
 process, look into one, listen, speak on Unix sockets, or read the daemon's files. The fork server
 keeps more, because it makes workers, and handles nothing of a stranger's.
 
-`forkserver` calls this after the fork, before anything of a stranger's arrives, and while there is
-one thread: Landlock restricts the calling thread, and what it starts.
+The fork server calls this after the fork, before anything of a stranger's arrives, and while there
+is one thread: Landlock restricts the calling thread, and what it starts.
 """
 
 from __future__ import annotations

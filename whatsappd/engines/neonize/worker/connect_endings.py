@@ -1,7 +1,7 @@
-"""What it means that neonize's `connect`, or its QR channel, came to an end.
+"""Interprets the end of neonize's `connect` and of its QR channel.
 
-Both end with texts alone, of Go's, whatsmeow's or neonize's making: they are read here, and nowhere
-else. Called by `client`.
+Both end with nothing but a text from Go, whatsmeow or neonize; only this module reads these texts.
+Called by `client`.
 """
 
 from __future__ import annotations

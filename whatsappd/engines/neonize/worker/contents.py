@@ -1,4 +1,4 @@
-"""What messages say, as WhatsApp's protobuf and back: an encoder and a decoder for each kind.
+"""Converts contents to WhatsApp's protobuf and back: an encoder and a decoder for each kind.
 
 `model.content` has the kinds. A decoder is found by the name of the field of `Message` that holds
 it. What has no decoder is told as `Unsupported`, with the protocol's own name for it.

@@ -1,8 +1,8 @@
 """neonize's protobuf events as plain maps: no protobuf object leaves the worker.
 
-This is the one door where protobuf ends. What comes through it was written by strangers: texts may
-be no UTF-8, times may lie before Christ, messages may be nested without end. Each function's result
-is the `data` of the `engines.protocol.Kind` it serves; times are integer milliseconds since the
+Nothing else in the worker reads protobuf events. Strangers wrote them: texts may not be UTF-8,
+times may be impossible, messages may be nested without end. Each function's result
+is the `data` of one `engines.protocol.EventKind`; times are integer milliseconds since the
 epoch, JIDs strings. What is merely too large is the business of `wire.shortening`.
 """
 

@@ -1,4 +1,4 @@
-"""What a worker prints and logs: lines in the pipe that the daemon reads, as long as it does.
+"""Writes a worker's log lines into the pipe that the daemon reads, without ever blocking.
 
 A daemon that stands still reads nothing, and a full pipe would stop whoever prints next. So lines
 that do not fit are dropped, and the next one that fits says how many. Half of the pipe is left to

@@ -1,5 +1,6 @@
-"""What whatsmeow's send errors mean for a message: never (permanent), later (passing), or nobody
-knows (unknown fate). Called by the worker with the text that neonize raised.
+"""Classifies whatsmeow's send errors: permanent, passing, or of unknown fate.
+
+The worker calls it with the text of the error that neonize raised.
 
 neonize passes only Go's error text, so texts are matched: whatsmeow `send.go`, `errors.go`,
 `request.go` and `socket/`. The one question that decides is whether the message's frame can have

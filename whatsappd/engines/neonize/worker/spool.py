@@ -1,4 +1,4 @@
-"""What came from WhatsApp and is not confirmed by the daemon yet: its death must not lose it.
+"""Keeps events from WhatsApp until the daemon confirms them, so that a crash loses none.
 
 whatsmeow acknowledges a message to WhatsApp beside handing it on, so the worker holds the only copy
 until the daemon has it on disk. Each event has a number, one above the one before it, across all
