@@ -14,7 +14,7 @@ from whatsappd.handlers.auditing import note
 from whatsappd.handlers.events import EventsApi
 from whatsappd.limits.settings import LIMIT_NAMES, check_limit
 from whatsappd.model.company import validate_company
-from whatsappd.model.session import SessionState, SessionStatus
+from whatsappd.model.session import SessionStatus
 from whatsappd.rpc.method import Call, Method
 from whatsappd.sessions.pool import Pool
 
@@ -128,7 +128,6 @@ def shown_session(status: SessionStatus, *, codes: bool) -> SessionInfo:
             callers who may link the company see it.
     """
     values = status._asdict()
-    values["state"] = SessionState(status.state)
     if not codes:
         values["qr"] = None
     return SessionInfo(**values, qr_shown=status.qr is not None)

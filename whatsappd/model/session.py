@@ -33,7 +33,7 @@ class SessionStatus(NamedTuple):
 
     company: str
     wanted: bool  # whether it should be running: survives restarts
-    state: str
+    state: SessionState
     since_ms: int
     cause: str  # why it is in this state, in words
     next_try_ms: int | None

@@ -169,7 +169,7 @@ class CompanySession:
         return SessionStatus(
             company=self.company,
             wanted=self.wanted,
-            state=str(machine.state),
+            state=machine.state,
             since_ms=machine.since.wall_ms,
             cause=machine.cause,
             next_try_ms=machine.next_try.wall_ms if machine.next_try else None,
