@@ -1,4 +1,6 @@
-"""REST, WebSocket and server-sent events: a process of its own, and a client of the Unix socket.
+"""The gateway: REST, WebSocket, server-sent events, webhooks and a web page, over HTTP.
+
+It is a process of its own, and a client of the daemon's Unix socket.
 
 It can be restarted, sandboxed and killed without touching a session, keeps no state, and imports
 nothing of the daemon but what can be asked of it (`api`) and the client's end of the socket. `run`

@@ -1,4 +1,4 @@
-"""What every request passes before a route runs: who asks, is there room, is it of a sane size.
+"""Lets a request in or refuses it, before a route runs: who asks, is there room, is it too large.
 
 In this order: is it from this host's own pages (without authentication only), who is it, is there
 room for it, is the body of a sane size and kind. The answer to any "no" is a problem, and a line in

@@ -1,4 +1,4 @@
-"""Who is it, and what may they do: API keys, and the hook for other schemes.
+"""Tells who sends a request and what they may do: by API keys, or by a class of the user's own.
 
 `admission` asks an `Authenticator` before anything else of a request is looked at. To add a scheme
 (mTLS, OIDC, a signed header of your proxy), write another class with `identify`, and give it to

@@ -1,4 +1,4 @@
-"""Headers that every answer of the gateway has, wherever it comes from: the one place for them.
+"""The HTTP headers that every answer of the gateway has, whichever part of it answers.
 
 `connection` adds them to what it sends: documents, problems, streams, and the answers to what is no
 request at all. A route that needs another value sets it itself (the page its policy, for one).

@@ -1,4 +1,4 @@
-"""Log lines that strangers can cause, so many a second at the most.
+"""A log for lines that strangers can cause: it writes so many a second at the most.
 
 Whoever may connect may cause a line for each attempt. So each kind of line has a budget, for each
 address and for all of them; what goes beyond it is counted, and the next line of that kind and

@@ -1,4 +1,4 @@
-"""`/v1/health`, `/v1/metrics`, `/livez` and `/readyz`: how all of it is."""
+"""The routes for health and metrics: `/v1/health`, `/v1/metrics`, `/livez` and `/readyz`."""
 
 from __future__ import annotations
 
