@@ -12,6 +12,7 @@ import pytest
 import trio
 import trio.testing
 
+from tests.support.fake_connection import FakeConnection
 from whatsappd.api.declaration import plain
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownConsumer
@@ -33,19 +34,12 @@ OWNER = Peer(1, os.geteuid(), os.getegid())
 GUEST = Peer(2, os.geteuid() + 1, os.getegid())
 
 
-class Connection:
+class Connection(FakeConnection):
     """A caller's connection, with nobody who reads from it."""
 
     def __init__(self, peer: Peer, nursery: trio.Nursery) -> None:
-        self.peer = peer
-        self.closed = False
-        self.start_soon: Callable[..., Any] = nursery.start_soon
-        self.call = Call(peer, self)  # type: ignore[arg-type]
-        self.sent = b""
-
-    def offer_packed(self, packed: bytes) -> bool:
-        self.sent += packed
-        return True
+        super().__init__(peer, nursery)
+        self.call = Call(peer, self)
 
     def bind_to(self, actor: str) -> None:
         assert actor == self.call.actor

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -31,6 +31,10 @@ class Receiver:
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM | socket.SOCK_NONBLOCK)
         self._socket.bind(str(path))
 
+    async def wait(self) -> None:
+        """Wait until something has arrived."""
+        await trio.lowlevel.wait_readable(self._socket)
+
     def take(self) -> list[str]:
         """All assignments since the last call."""
         found: list[str] = []
@@ -51,9 +55,11 @@ def receiver(tmp_path: Path) -> Iterator[Receiver]:
     receiver.close()
 
 
-async def feed(receiver: Receiver, ask: object, seconds: float) -> list[str]:
+async def feed(
+    receiver: Receiver, ask: Callable[[], Awaitable[str | None]], seconds: float
+) -> list[str]:
     with trio.move_on_after(seconds):
-        await keep_alive(receiver.notify, 10, ask)  # type: ignore[arg-type]
+        await keep_alive(receiver.notify, 10, ask)
     return receiver.take()
 
 
@@ -106,7 +112,7 @@ async def test_a_loop_that_hangs_feeds_nothing(receiver: Receiver) -> None:
 
     async with trio.open_nursery() as nursery:
         nursery.start_soon(keep_alive, receiver.notify, 0.02, ask)
-        await trio.sleep(0.1)
+        await receiver.wait()
         assert "WATCHDOG=1" in receiver.take()
         ends = trio.current_time() + 0.2
         while trio.current_time() < ends:

@@ -2,36 +2,28 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
-
 import pytest
 import trio
 from trio.testing import MockClock, wait_all_tasks_blocked
 
+from tests.support.fake_connection import FakeConnection
 from whatsappd.api.declaration import NoParams
 from whatsappd.errors import Denied, WrongState
 from whatsappd.gateway.webhooks.turn import CONFIRM_EVERY, ConfirmedTurn
 from whatsappd.handlers.webhook_delivery import WebhookDelivery
 from whatsappd.rpc.method import Call
+from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.webhook_policy import TURN_S
 
 
-class Gateway:
-    """A gateway's connection to the daemon, as far as a handler sees it."""
-
-    class Peer(NamedTuple):
-        pid: int
+class Gateway(FakeConnection):
+    """A gateway's connection to the daemon."""
 
     def __init__(self, pid: int, nursery: trio.Nursery) -> None:
-        self.peer = self.Peer(pid)
-        self.start_soon = nursery.start_soon
-        self.notified: list[str] = []
-
-    async def notify(self, method: str, _arguments: dict[str, Any]) -> None:
-        self.notified.append(method)
+        super().__init__(Peer(pid, 0, 0), nursery)
 
     def asks(self, delivery: WebhookDelivery) -> None:
-        delivery._deliver(Call(self.peer, self), NoParams())  # type: ignore[arg-type]
+        delivery._deliver(Call(self.peer, self), NoParams())
 
 
 class Quiet:
@@ -67,7 +59,7 @@ async def test_who_confirms_keeps_the_turn_and_who_does_not_loses_it(
     with pytest.raises(WrongState, match="process 2"):
         first.asks(delivery)
     with pytest.raises(Denied):
-        delivery._only_deliverer(Call(first.peer, first))  # type: ignore[arg-type]
+        delivery._only_deliverer(Call(first.peer, first))
     await wait_all_tasks_blocked()
     assert delivery.is_up
     assert delivery.away_ms() is None
