@@ -1,1 +1,1 @@
-"""What answers the API's calls in the daemon: one file per noun, and who may call what."""
+"""The handlers of the API's methods in the daemon: one file per noun, and the access control."""

@@ -1,4 +1,4 @@
-"""Who may call what: the access rules, applied to every call in one place.
+"""Access control: applies the access rules to every call, in one place.
 
 `rpc.exchange` calls `allow` before each handler runs. Which companies a method is about is part of
 its declaration (`api.declaration.Concerns`); handlers that answer about several call `readable`.

@@ -1,4 +1,4 @@
-"""What the kernel tells about processes and disks. All of it blocks a little: call it in a thread.
+"""Asks the kernel about processes' memory and about disks. It blocks a little: call it in a thread.
 
 Linux only, as the daemon is (proc(5)).
 """

@@ -1,4 +1,4 @@
-"""What happened in one session since the daemon started, counted where it happens.
+"""Counters of one session since the daemon started, increased where things happen.
 
 `monitoring` reads it when somebody asks for metrics; nothing here costs more than an addition.
 """

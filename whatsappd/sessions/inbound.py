@@ -1,4 +1,4 @@
-"""What arrives from WhatsApp, on its way into the durable log.
+"""Stores events from WhatsApp in the event log, and tells which ones to confirm to the worker.
 
 whatsmeow acknowledges a message to WhatsApp beside handing it on, so the worker has the only copy
 until the log has committed it. It keeps each event until its number is confirmed
@@ -75,7 +75,7 @@ class InboundLog:
         self._retry_s = retry_s
 
     async def note(self, draft: Draft) -> None:
-        """Log an event of our own making; a disk that refuses it must not stop supervision."""
+        """Log an event of the daemon's own. If the store fails, only the log says so."""
         try:
             await self._events.append(draft)
         except StoreFailed as error:
@@ -94,9 +94,9 @@ class InboundLog:
         return await self._inbound.last_ms(company)
 
     async def take(self, company: str, events: list[WorkerEvent]) -> int | None:
-        """Store what WhatsApp sent. Returns the last number when all of it is durable.
+        """Store events from WhatsApp. Returns the last one's number when all of them are on disk.
 
-        While the disk takes nothing it tries again for ever: there is no other copy.
+        If the disk is full or fails, this tries again until it succeeds: there is no other copy.
         """
         if not events:
             return None
@@ -165,7 +165,7 @@ def _is_note_to_self(source: Source) -> bool:
 
 
 def _people(message: Message) -> frozenset[str]:
-    """Who wrote to the company, or was written to from its phone, is no stranger to it."""
+    """The people who wrote to the company or were written to from its phone: no strangers now."""
     one = _other(message)
     return frozenset() if one is None or _is_of_many(message) else one.addresses
 

@@ -1,4 +1,4 @@
-"""All sessions of the host: one per company, made on demand, brought back at boot."""
+"""All sessions of this host: makes one per company, starts the wanted ones again at boot."""
 
 from __future__ import annotations
 
@@ -61,10 +61,10 @@ class Pool:
         self._is_stopping = False
 
     async def load(self) -> None:
-        """Take up the companies that the database has.
+        """Make a session for each company in the store.
 
         Raises:
-            StoreFailed: it cannot be read.
+            StoreFailed: the store cannot be read.
         """
         remembered = await self._companies.all()
         for company in remembered:
@@ -73,10 +73,10 @@ class Pool:
         await give_up_orphans(self._outbox.handovers, wanted)
 
     async def run(self) -> None:
-        """Supervise the sessions until cancelled, and bring back those that are wanted.
+        """Supervise the sessions until cancelled, and start those that are wanted.
 
-        Bringing them back is done a bounded number at a time, and none waits for another to
-        connect. After an error it may be run again: the sessions begin anew where they were.
+        A bounded number is started at a time, and none waits for another to connect. After an
+        error `run` may be called again, and the sessions continue where they were.
         """
         async with trio.open_nursery() as nursery:
             self._nursery = nursery
@@ -276,7 +276,7 @@ class Pool:
         return session
 
     async def restart(self, company: str) -> CompanySession:
-        """Stop and start.
+        """Stop a session and start it again.
 
         Raises:
             WrongState: the account was taken over by another process; see `CompanySession.start`.
@@ -377,7 +377,7 @@ class Pool:
         self._shared_pacing.limiter.forget(company)
 
     async def _abandon_messages(self, company: str, reason: str) -> None:
-        """What is queued must not go out from another account that gets the same name one day."""
+        """Cancel the queue of a removed company: a later company of that name must not send it."""
         await self._outbox.maintenance.cancel_queued(company, reason)
         for row, *_ in await self._outbox.handovers.interrupted(company):
             await self._outbox.handovers.mark_untraceable(row.id, reason)

@@ -1,4 +1,4 @@
-"""What is left of companies that were removed: deleted, whatever cut their removal off."""
+"""Finishes the removal of companies that was interrupted, by deleting what is left of them."""
 
 from __future__ import annotations
 
@@ -19,7 +19,11 @@ RETRY_REMOVAL_S = 60.0
 
 
 class RemovedCompanies:
-    """`exists` tells whether there is a company of a name: it was made anew then."""
+    """Deletes the remains of removed companies.
+
+    Args:
+        exists: whether a company of that name exists again: then nothing of it is deleted.
+    """
 
     def __init__(
         self, removals: Removals, locks: CompanyLocks, exists: Callable[[str], bool]

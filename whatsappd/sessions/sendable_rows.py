@@ -1,7 +1,7 @@
-"""One look through a company's queue: its rows, and which of them may be sent next.
+"""Picks the rows that may be sent next, from the rows of one look at a company's queue.
 
-The dispatcher takes one after the other. Order is kept per chat: a row that may not go yet holds
-back the later ones of its chat, and no others.
+The dispatcher takes one after the other. The order within a chat is kept: a row that may not be
+sent yet holds back the later rows of its chat, and no others.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from whatsappd.sessions.rate_holds import HoldScope, RateHolds
 
 
 class LookUp(Enum):
-    """What a look-up of a stranger's address came to."""
+    """The result of looking up a stranger's address."""
 
     EXISTS = auto()
     ENDED = auto()  # nobody has the address, or it cannot be told now: the row does not go

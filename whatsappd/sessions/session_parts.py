@@ -1,4 +1,4 @@
-"""What all sessions work with; made by `app`."""
+"""The parts that all sessions share; made by `app`."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a worker may do: it runs native code on what strangers send, so it counts as lost already.
+"""Confines a worker, which runs native code on what strangers send, by Landlock and seccomp.
 
 A worker keeps its own company's directory (files in it, nothing else), the libraries, certificates
 and the resolver's files to read, and TCP and UDP outwards. It cannot start or signal another
