@@ -50,3 +50,9 @@ async def test_schemathesis_finds_nothing_that_is_not_documented(
     found = await tried(stack, tmp_path, "--generation-deterministic", *arguments)
     assert found.findings == []
     assert found.cases > 500
+
+
+async def test_a_line_feed_is_no_part_of_a_cursor(stack: Stack) -> None:
+    async with stack.http(await stack.key()) as http:
+        answer = await http.get("/v1/sessions/acme/messages?cursor=019ab0c4%0A")
+    assert (answer.status_code, answer.json()["errors"][0]["field"]) == (422, "cursor")

@@ -16,7 +16,8 @@ MAX_KEY = 200
 MAX_LIST = 200
 #: Ten years: longer is a slip of the finger.
 MAX_TTL_MS = 10 * 366 * 24 * 3600 * 1000
-MESSAGE_ID_PATTERN = r"^[A-Za-z0-9]{1,64}$"
+# In JSON Schema `$` is the end; in Python it also stands before a last line feed.
+MESSAGE_ID_PATTERN = r"^[A-Za-z0-9]{1,64}$(?!\n)"
 
 MessageId = Annotated[
     str,

@@ -21,7 +21,7 @@ from whatsappd.rules.webhook_policy import MAX_DESCRIPTION, MAX_URL
 MAX_COMPANIES = 100
 MAX_TYPES = 100
 MAX_LETTERS = 1000
-WEBHOOK_ID_PATTERN = r"^[a-z0-9]{8}$"
+WEBHOOK_ID_PATTERN = r"^[a-z0-9]{8}$(?!\n)"
 
 WebhookId = Annotated[
     str,

@@ -50,7 +50,8 @@ class Waiting(Params):
 
 class IdempotencyKey(Params, rename={"key": "idempotency-key"}):
     key: Annotated[
-        Annotated[str, Meta(min_length=1, max_length=MAX_KEY, pattern=r"^[\x21-\x7e]+\Z")] | None,
+        Annotated[str, Meta(min_length=1, max_length=MAX_KEY, pattern=r"^[\x21-\x7e]+$(?!\n)")]
+        | None,
         Meta(
             description="Yours: the same key with the same content gives the same message, however "
             "often you ask; with other content it is 409. So retry on any error, with the key.",

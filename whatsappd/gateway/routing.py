@@ -40,8 +40,8 @@ PATH_TYPES: dict[str, Any] = {
     "webhook_id": WebhookId,
 }
 _PATTERNS = {
-    "message_id": re.compile(MESSAGE_ID_PATTERN.replace("$", r"\Z")),
-    "webhook_id": re.compile(WEBHOOK_ID_PATTERN.replace("$", r"\Z")),
+    "message_id": re.compile(MESSAGE_ID_PATTERN),
+    "webhook_id": re.compile(WEBHOOK_ID_PATTERN),
 }
 
 #: What answers: the result itself (JSON, with the route's status), or an answer in full.
