@@ -14,6 +14,7 @@ import trio
 import trio.testing
 from gateways import Stack
 
+from whatsappd.api.declaration import Declaration
 from whatsappd.api.keys import CHECK, CheckKey, KeyInfo
 from whatsappd.errors import Denied, Unreachable
 from whatsappd.gateway.auth import BELIEVED_FOR, MAX_ASKING, MAX_FAILURES, ApiKeys
@@ -32,10 +33,10 @@ class Link:
         self.asked = 0
         self.error: Exception | None = None
 
-    def on_revoked(self, forget: Callable[[str], None]) -> None:
+    def on_revoked(self, forget: Callable[[str], None], /) -> None:
         self.revoke = forget
 
-    async def ask(self, method: object, _params: CheckKey) -> KeyInfo:
+    async def ask(self, method: Declaration[CheckKey, KeyInfo], _params: CheckKey, /) -> KeyInfo:
         assert method is CHECK
         self.asked += 1
         await trio.sleep(0.1)
@@ -49,7 +50,7 @@ HEADERS = {"authorization": "Bearer wak_abcdefgh_" + "s" * 43}
 
 async def test_a_thousand_that_ask_at_once_cost_one_question(autojump_clock) -> None:
     link = Link()
-    keys = ApiKeys(link)  # type: ignore[arg-type]
+    keys = ApiKeys(link)
     for round_ in (1, 2):
         async with trio.open_nursery() as nursery:
             for _ in range(1000):
@@ -60,7 +61,7 @@ async def test_a_thousand_that_ask_at_once_cost_one_question(autojump_clock) -> 
 
 async def test_a_refusal_is_not_remembered_and_trouble_is_no_refusal(autojump_clock) -> None:
     link = Link()
-    keys = ApiKeys(link)  # type: ignore[arg-type]
+    keys = ApiKeys(link)
     link.error = Denied("unknown")
     with pytest.raises(HttpError) as refused:
         await keys.identify(HEADERS, "192.0.2.1")
@@ -75,7 +76,7 @@ async def test_a_refusal_is_not_remembered_and_trouble_is_no_refusal(autojump_cl
 
 async def test_while_nobody_can_tell_a_thousand_learn_it_at_once(autojump_clock) -> None:
     link = Link()
-    keys = ApiKeys(link)  # type: ignore[arg-type]
+    keys = ApiKeys(link)
     link.error = Unreachable("away", path="/d.sock")
     told: list[Unreachable] = []
 
@@ -97,7 +98,7 @@ async def test_while_nobody_can_tell_a_thousand_learn_it_at_once(autojump_clock)
 
 async def test_one_who_was_cancelled_leaves_nobody_waiting(autojump_clock) -> None:
     link = Link()
-    keys = ApiKeys(link)  # type: ignore[arg-type]
+    keys = ApiKeys(link)
     async with trio.open_nursery() as nursery:
         with trio.move_on_after(0.05):
             nursery.start_soon(keys.identify, HEADERS, "192.0.2.2")
@@ -122,7 +123,7 @@ async def test_a_good_key_comes_in_through_any_flood_of_wrong_ones(autojump_cloc
             return msgspec.structs.replace(READER, id="good")
 
     link = Busy()
-    keys = ApiKeys(link)  # type: ignore[arg-type]
+    keys = ApiKeys(link)
     statuses: list[int] = []
 
     async def wrong(number: int) -> None:
@@ -154,7 +155,7 @@ def _bearer(key: str) -> dict[str, str]:
 
 async def test_a_revoked_key_is_not_believed_any_more(autojump_clock) -> None:
     link = Link()
-    keys = ApiKeys(link)  # type: ignore[arg-type]
+    keys = ApiKeys(link)
     await keys.identify(HEADERS, "192.0.2.1")
     link.revoke("key:other")
     await keys.identify(HEADERS, "192.0.2.1")

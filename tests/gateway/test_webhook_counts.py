@@ -36,7 +36,7 @@ class ScriptedDaemon:
         self.was_told = trio.Event()
 
     async def request(
-        self, method: str, arguments: dict[str, Any], *, actor: str | None = None
+        self, method: str, arguments: dict[str, Any], /, *, actor: str | None = None
     ) -> dict[str, Any]:
         assert actor is None  # in its own name
         if method == "events.read":
@@ -69,10 +69,10 @@ def a_webhook(url: str) -> WebhookWork:
 
 def a_process(daemon: ScriptedDaemon, policy: Policy = DEFAULT_POLICY) -> Delivering:
     """What a process that delivers has, and that it has the turn."""
-    turn = ConfirmedTurn(daemon)  # type: ignore[arg-type]
+    turn = ConfirmedTurn(daemon)
     turn.confirm(trio.current_time())
     return Delivering(
-        daemon,  # type: ignore[arg-type]
+        daemon,
         LogFeed(),
         turn,
         Receivers(policy, ssl.create_default_context(), allow_private=False),

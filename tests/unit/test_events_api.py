@@ -11,8 +11,8 @@ from typing import Any
 import pytest
 import trio
 import trio.testing
+from fake_connection import FakeConnection
 
-from tests.support.fake_connection import FakeConnection
 from whatsappd.api.declaration import plain
 from whatsappd.clock import now_ms
 from whatsappd.errors import Denied, InvalidParams, TooManyRequests, UnknownConsumer

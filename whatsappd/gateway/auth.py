@@ -11,16 +11,16 @@ import hashlib
 import math
 import re
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Mapping
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 from typing import NamedTuple, Protocol
 
 import structlog
 import trio
 
-from whatsappd.api.keys import CHECK, CheckKey
+from whatsappd.api.declaration import Declaration
+from whatsappd.api.keys import CHECK, CheckKey, KeyInfo
 from whatsappd.errors import Denied, InvalidParams, WhatsappdError
-from whatsappd.gateway.daemon_link import DaemonLink
 from whatsappd.gateway.problem_details import HttpError, unauthenticated
 from whatsappd.model.consumer import RESERVED, own_name
 from whatsappd.model.event import EVENT_TYPES, SESSION_QR
@@ -148,6 +148,18 @@ class _Check:
         self.trouble: WhatsappdError | None = None
 
 
+class KeyLink(Protocol):
+    """The way to the daemon, as far as keys go; `DaemonLink` is one."""
+
+    def on_revoked(self, forget: Callable[[str], None], /) -> None:
+        """Call `forget` with the actor, `key:ID`, when a key is revoked."""
+        ...
+
+    async def ask(self, method: Declaration[CheckKey, KeyInfo], params: CheckKey, /) -> KeyInfo:
+        """Call the daemon; see `DaemonLink.ask`."""
+        ...
+
+
 class ApiKeys:
     """`Authorization: Bearer wak_…`, checked by the daemon.
 
@@ -157,7 +169,7 @@ class ApiKeys:
     the daemon a hash. What has to be bounded is the work, and that is: see MAX_ASKING.
     """
 
-    def __init__(self, link: DaemonLink) -> None:
+    def __init__(self, link: KeyLink) -> None:
         self._link = link
         # By digest, so that no dump of this process's memory from here holds keys.
         self._believed: OrderedDict[bytes, tuple[Identity, float]] = OrderedDict()

@@ -15,7 +15,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import msgspec
 import structlog
@@ -241,8 +241,18 @@ class DaemonLink:
                 self._own.discard(client)
 
 
+class DaemonCalls(Protocol):
+    """A connection to the daemon, for whoever only calls it."""
+
+    async def request(
+        self, method: str, arguments: dict[str, Any], /, *, actor: str | None = None
+    ) -> Any:
+        """See `rpc.client.RpcClient.request`."""
+        ...
+
+
 async def ask(
-    client: RpcClient, method: Declaration[P, R], params: P, *, actor: str | None = None
+    client: DaemonCalls, method: Declaration[P, R], params: P, *, actor: str | None = None
 ) -> R:
     """As `DaemonLink.ask`, over a connection of the caller's own, and without a deadline.
 

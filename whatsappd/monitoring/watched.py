@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from whatsappd.engines.port import Engine
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.logs.writer import LogWriter
 from whatsappd.monitoring import kernel
 from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
-from whatsappd.sessions.pool import Pool
+from whatsappd.sessions.pacing import Pacing
 from whatsappd.sessions.session import CompanySession
 from whatsappd.state_directory import Place
 from whatsappd.store.port import (
@@ -37,10 +37,26 @@ class WatchedStore(NamedTuple):
     deliverer_away_ms: Callable[[], int | None]
 
 
+class WatchedPool(Protocol):
+    """What is watched of `sessions.pool.Pool`."""
+
+    def sessions(self) -> list[CompanySession]:
+        """All sessions, by company."""
+        ...
+
+    def pacing(self, company: str, /) -> Pacing:
+        """A company's limits. Raises UnknownCompany."""
+        ...
+
+    async def check_health(self) -> None:
+        """One round: ask every session's worker how it is."""
+        ...
+
+
 class WatchedSessions(NamedTuple):
     """The companies' sessions, and what they all rely on."""
 
-    pool: Pool
+    pool: WatchedPool
     engine: Engine
     limiter: Callable[[], LimiterHealth]
 

@@ -65,7 +65,7 @@ async def test_resending_that_fails_begins_anew_after_a_pause(
     receivers = Receivers(DEFAULT_POLICY, ssl.create_default_context(), allow_private=False)
     shared = Delivering(daemon, LogFeed(), ConfirmedTurn(daemon), receivers)
     async with trio.open_nursery() as nursery:
-        nursery.start_soon(Deliverer(shared).run)
+        nursery.start_soon(Deliverer(daemon, shared).run)
         await trio.sleep(2.5 * DEFECT_PAUSE)
         nursery.cancel_scope.cancel()
     assert daemon.asked_at == pytest.approx([0, DEFECT_PAUSE, 2 * DEFECT_PAUSE])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
+from fake_connection import FakeConnection
 from trio.testing import MockClock, wait_all_tasks_blocked
 
-from tests.support.fake_connection import FakeConnection
 from whatsappd.api.declaration import NoParams
 from whatsappd.errors import Denied, WrongState
 from whatsappd.gateway.webhooks.turn import CONFIRM_EVERY, ConfirmedTurn
@@ -14,6 +16,8 @@ from whatsappd.handlers.webhook_delivery import WebhookDelivery
 from whatsappd.rpc.method import Call
 from whatsappd.rpc.peer_credentials import Peer
 from whatsappd.rules.webhook_policy import TURN_S
+from whatsappd.store.memory.store import store_in_memory
+from whatsappd.store.memory.tables import MemoryTables
 
 
 class Gateway(FakeConnection):
@@ -26,23 +30,20 @@ class Gateway(FakeConnection):
         delivery._deliver(Call(self.peer, self), NoParams())
 
 
-class Quiet:
-    """An event log and webhooks to which nothing happens."""
+class Silent:
+    """A connection to a daemon that does not answer."""
 
-    last_seq = 0
-
-    async def wait_beyond(self, _seq: int) -> int:
+    async def request(
+        self, _method: str, _arguments: dict[str, Any], /, *, actor: str | None = None
+    ) -> Any:
         await trio.sleep_forever()
-        return 0
-
-    def changed(self) -> trio.Event:
-        return trio.Event()
 
 
 async def test_who_confirms_keeps_the_turn_and_who_does_not_loses_it(
     mock_clock: MockClock, nursery: trio.Nursery
 ) -> None:
-    delivery = WebhookDelivery(Quiet(), Quiet())  # type: ignore[arg-type]
+    store = store_in_memory(MemoryTables())
+    delivery = WebhookDelivery(store.webhooks, store.events)
     first, second = Gateway(1, nursery), Gateway(2, nursery)
     first.asks(delivery)
     for _ in range(5):
@@ -67,7 +68,7 @@ async def test_who_confirms_keeps_the_turn_and_who_does_not_loses_it(
 
 
 async def test_what_was_frozen_waits_for_a_new_confirmation(mock_clock: MockClock) -> None:
-    turn = ConfirmedTurn(Quiet())  # type: ignore[arg-type]
+    turn = ConfirmedTurn(Silent())
     turn.confirm(trio.current_time())
     await turn.held()
     mock_clock.jump(TURN_S + 1)  # as after a SIGSTOP

@@ -2,23 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from pathlib import Path
 from types import SimpleNamespace
 
+import msgpack
 import pytest
 import trio
 import trio.testing
 from fake_engine import FakeEngine
 
 from whatsappd.engines.port import EngineStatus
-from whatsappd.errors import StoreFailed
 from whatsappd.handlers.monitoring import shown_health
 from whatsappd.limits.port import LimiterHealth
 from whatsappd.logs.writer import LogWriter
-from whatsappd.model.message import OutboxState
 from whatsappd.model.session import SessionState
-from whatsappd.model.webhook import StoredWebhook
 from whatsappd.monitoring.event_loop_clock import LoopClock
 from whatsappd.monitoring.health_rounds import HealthRounds
 from whatsappd.monitoring.settings import AlertSettings, RecycleSettings
@@ -29,7 +26,9 @@ from whatsappd.monitoring.watched import (
     WatchedStore,
     WatchSettings,
 )
-from whatsappd.rules.alerts import AlertChange, AlertFinding, AlertKey, AlertRule
+from whatsappd.rules.alerts import AlertFinding, AlertKey, AlertRule
+from whatsappd.store.memory.store import store_in_memory
+from whatsappd.store.memory.tables import MemoryTables
 from whatsappd.supervision import Supervision
 
 STORE = AlertKey(AlertRule.STORE_FAILING)
@@ -38,33 +37,30 @@ OLD = AlertKey(AlertRule.QUEUE_OLD, "acme")
 
 
 class World:
-    """What is watched, as simple as it gets; `Watched` knows no difference."""
+    """Sessions of which nothing is known but their names, above a store in memory."""
 
     def __init__(self) -> None:
-        self.trouble: str | None = None
-        self.log_takes = True
-        self.store_answers = True
+        self.tables = MemoryTables()
+        self.store = store_in_memory(self.tables)
         self.companies: list[str] = []
         self.hangs = False
-        self.opened: dict[AlertKey, AlertFinding] = {}
-        self.recorded: list[AlertChange] = []
         self.rounds = 0
         self.again = trio.Event()
 
     def watched(self, interval_s: float) -> Watched:
-        store = WatchedStore(
-            health=self,  # type: ignore[arg-type]
-            events=SimpleNamespace(),  # type: ignore[arg-type]
-            consumers=SimpleNamespace(),  # type: ignore[arg-type]
-            outbox=self,  # type: ignore[arg-type]
-            alerts=self,  # type: ignore[arg-type]
-            webhooks=SimpleNamespace(all=self.no_webhooks),  # type: ignore[arg-type]
-            deliverer_away_ms=lambda: None,
-        )
+        store = self.store
         return Watched(
-            store=store,
+            store=WatchedStore(
+                health=store.health,
+                events=store.events,
+                consumers=store.consumers,
+                outbox=store.outbox.view,
+                alerts=store.alerts,
+                webhooks=store.webhooks,
+                deliverer_away_ms=lambda: None,
+            ),
             sessions=WatchedSessions(
-                pool=self,  # type: ignore[arg-type]
+                pool=self,
                 engine=FakeEngine(status=EngineStatus(pid=1, is_ready=True)),
                 limiter=lambda: LimiterHealth("memory"),
             ),
@@ -77,7 +73,14 @@ class World:
             supervision=Supervision(),
         )
 
-    # the pool
+    def fill_disk(self) -> None:
+        """The store takes no writes, and has found that out."""
+        self.tables.refuse("probe")
+        self.tables.refuse("record")
+        self.tables.trouble = "the disk is full"
+
+    # --- the pool
+
     def sessions(self) -> list[object]:
         return [
             SimpleNamespace(
@@ -94,38 +97,12 @@ class World:
             for company in self.companies
         ]
 
-    def counts(self, _company: str) -> dict[OutboxState, int]:
-        return {}
-
     async def check_health(self) -> None:
         self.rounds += 1
         self.again.set()
         self.again = trio.Event()
         if self.hangs:
             await trio.sleep_forever()
-
-    # the database and the outbox
-    async def probe(self) -> None:
-        raise StoreFailed("still full")
-
-    async def oldest_queued(self) -> dict[str, int]:
-        if not self.store_answers:
-            raise StoreFailed("the disk cannot be read")
-        return {}
-
-    async def no_webhooks(self) -> list[StoredWebhook]:
-        if not self.store_answers:
-            raise StoreFailed("the disk cannot be read")
-        return []
-
-    # the alerts
-    async def all(self) -> dict[AlertKey, AlertFinding]:
-        return self.opened
-
-    async def record(self, changes: Sequence[AlertChange]) -> None:
-        if not self.log_takes:
-            raise StoreFailed("full")
-        self.recorded += changes
 
     async def some_rounds(self) -> None:
         """Wait until at least one whole round has passed."""
@@ -134,8 +111,17 @@ class World:
             while self.rounds < until:
                 await self.again.wait()
 
-    def told(self) -> list[tuple[AlertKey, bool]]:
-        return [(change.key, change.is_raised) for change in self.recorded]
+    def told(self) -> list[tuple[AlertKey, bool, int]]:
+        """The alerts in the log: which, whether raised, and since when."""
+        found = []
+        for stored in self.tables.events.values():
+            data = msgpack.unpackb(stored.packed)["data"]
+            key = AlertKey(AlertRule(data["rule"]), data["company"])
+            found.append((key, data["state"] == "raised", data["since_ms"]))
+        return found
+
+    def changes(self) -> list[tuple[AlertKey, bool]]:
+        return [(key, is_raised) for key, is_raised, _ in self.told()]
 
 
 @pytest.fixture
@@ -148,22 +134,22 @@ async def test_an_alert_about_the_store_is_logged_when_the_store_takes_it(
 ) -> None:
     health = HealthRounds(world.watched(0.005), LoopClock())
     nursery.start_soon(health.run)
-    world.trouble, world.log_takes = "the disk is full", False
+    world.fill_disk()
     await world.some_rounds()
-    assert world.recorded == []
+    assert world.told() == []
     assert health.open_alerts()[AlertRule.STORE_FAILING] == 1  # but health and metrics tell it
     report = await health.report()
     assert not report.healthy
-    world.trouble = None
+    world.tables.take("probe")
     await world.some_rounds()
-    world.log_takes = True
+    world.tables.take("record")
     await world.some_rounds()
-    assert world.told() == [(STORE, True), (STORE, False)]
+    assert world.changes() == [(STORE, True), (STORE, False)]
     assert (await health.report()).healthy
 
 
 async def test_a_store_that_does_not_answer_is_a_finding_and_no_error(world: World) -> None:
-    world.store_answers = False
+    world.tables.refuse("all")
     report = await HealthRounds(world.watched(30), LoopClock()).report()
     [webhooks] = [check for check in report.checks if check.name == "webhooks"]
     assert not webhooks.ok
@@ -186,31 +172,32 @@ async def test_who_is_bound_to_some_companies_is_told_no_other_one_and_no_path(
 async def test_what_was_open_before_the_start_is_not_raised_again(
     world: World, nursery: trio.Nursery
 ) -> None:
-    world.opened = {STORE: AlertFinding(5, "full"), REMOVED: AlertFinding(6, "down")}
-    world.trouble = "the disk is full"
+    world.tables.alerts = {STORE: AlertFinding(5, "full"), REMOVED: AlertFinding(6, "down")}
+    world.tables.refuse("probe")
+    world.tables.trouble = "the disk is full"
     nursery.start_soon(HealthRounds(world.watched(0.005), LoopClock()).run)
     await world.some_rounds()
-    assert world.told() == [(REMOVED, False)]
-    world.trouble = None
+    assert world.changes() == [(REMOVED, False)]
+    world.tables.take("probe")
     await world.some_rounds()
-    assert world.told() == [(REMOVED, False), (STORE, False)]
-    assert world.recorded[1].since_ms == 5
+    assert world.changes() == [(REMOVED, False), (STORE, False)]
+    assert world.told()[1][2] == 5
 
 
 async def test_an_alert_about_a_queue_that_cannot_be_read_is_not_over(
     world: World, nursery: trio.Nursery
 ) -> None:
-    world.opened = {OLD: AlertFinding(5, "2 messages wait")}
+    world.tables.alerts = {OLD: AlertFinding(5, "2 messages wait")}
     world.companies = ["acme"]
-    world.store_answers = False
+    world.tables.refuse("oldest_queued")
     health = HealthRounds(world.watched(0.005), LoopClock())
     nursery.start_soon(health.run)
     await world.some_rounds()
     assert world.told() == []
     assert health.open_alerts()[AlertRule.QUEUE_OLD] == 1
-    world.store_answers = True
+    world.tables.take("oldest_queued")
     await world.some_rounds()
-    assert world.told() == [(OLD, False)]
+    assert world.changes() == [(OLD, False)]
 
 
 async def test_rounds_that_do_not_end_are_what_the_watchdog_is_for(world: World) -> None:

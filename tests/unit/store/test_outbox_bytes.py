@@ -8,7 +8,7 @@ from whatsappd.errors import QueueFull
 from whatsappd.model.content import Text
 from whatsappd.model.message import NewMessage
 from whatsappd.store.outbox_bytes import OVERHEAD
-from whatsappd.store.sqlite.database import open_database
+from whatsappd.store.sqlite.database import Database, open_database
 from whatsappd.store.sqlite.event_log import open_event_log
 from whatsappd.store.sqlite.outbox import SqliteOutbox, open_outbox
 
@@ -16,8 +16,8 @@ LIMIT = 100_000
 TEXT = "x" * 9000
 
 
-async def opened(database: object) -> SqliteOutbox:
-    outbox = await open_outbox(database, await open_event_log(database))  # type: ignore[arg-type]
+async def opened(database: Database) -> SqliteOutbox:
+    outbox = await open_outbox(database, await open_event_log(database))
     bounds = outbox.bytes
     bounds.company_bound = bounds.company_bound._replace(each=2 * LIMIT)
     bounds.caller_bound = bounds.caller_bound._replace(each=LIMIT)

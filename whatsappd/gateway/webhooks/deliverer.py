@@ -121,7 +121,7 @@ async def _connected(socket: Path, receivers: Receivers, stopping: _Stopping) ->
                 turn = ConfirmedTurn(client)
                 await turn.take()
                 log.info("webhooks_delivering")
-                deliverer = Deliverer(Delivering(client, LogFeed(), turn, receivers))
+                deliverer = Deliverer(client, Delivering(client, LogFeed(), turn, receivers))
                 async with trio.open_nursery() as nursery:
                     nursery.start_soon(turn.keep)
                     await deliverer.run()
@@ -137,9 +137,9 @@ async def _connected(socket: Path, receivers: Receivers, stopping: _Stopping) ->
 class Deliverer:
     """All deliveries, resends and tests over one connection to the daemon."""
 
-    def __init__(self, shared: Delivering) -> None:
+    def __init__(self, client: RpcClient, shared: Delivering) -> None:
         self._shared = shared
-        self._client: RpcClient = shared.client
+        self._client = client  # that of `shared`; its notifications are read here
         self._running: dict[str, _Running] = {}
         self._resending: dict[str, _Running] = {}
         self._testing: set[str] = set()

@@ -26,7 +26,7 @@ from whatsappd.api import webhooks as api
 from whatsappd.api.events import LoggedEvent
 from whatsappd.api.webhooks import WebhookWork
 from whatsappd.errors import QueueFull, StoreFailed
-from whatsappd.gateway.daemon_link import ask
+from whatsappd.gateway.daemon_link import DaemonCalls, ask
 from whatsappd.gateway.webhooks.log_feed import LogFeed
 from whatsappd.gateway.webhooks.post import CONNECTIONS, Outcome, Receiver
 from whatsappd.gateway.webhooks.progress import ProgressReports
@@ -34,7 +34,6 @@ from whatsappd.gateway.webhooks.receivers import Receivers
 from whatsappd.gateway.webhooks.signing import body_of, id_of
 from whatsappd.gateway.webhooks.turn import ConfirmedTurn
 from whatsappd.gateway.webhooks.window import Window
-from whatsappd.rpc.client import RpcClient
 from whatsappd.rules.webhook_policy import OVERLOADED
 
 log = structlog.get_logger()
@@ -53,7 +52,7 @@ GATHER = 0.01
 class Delivering(NamedTuple):
     """What all deliveries over one connection to the daemon share."""
 
-    client: RpcClient
+    client: DaemonCalls
     feed: LogFeed
     turn: ConfirmedTurn
     receivers: Receivers
@@ -295,7 +294,7 @@ class Delivery:
         await trio.sleep_forever()
 
 
-async def disable(client: RpcClient, webhook: WebhookWork, outcome: Outcome) -> None:
+async def disable(client: DaemonCalls, webhook: WebhookWork, outcome: Outcome) -> None:
     """Have the daemon disable the webhook, because its receiver wants no more events."""
     assert outcome.error is not None
     refused = api.RefuseForGood(id=webhook.id, revision=webhook.revision, reason=outcome.error)

@@ -13,9 +13,8 @@ import trio
 from whatsappd.api import webhooks as api
 from whatsappd.api.webhooks import WebhookWork
 from whatsappd.errors import Unreachable, WhatsappdError
-from whatsappd.gateway.daemon_link import ask
+from whatsappd.gateway.daemon_link import DaemonCalls, ask
 from whatsappd.gateway.webhooks.window import Window
-from whatsappd.rpc.client import RpcClient
 
 log = structlog.get_logger()
 
@@ -31,7 +30,7 @@ class ProgressReports:
         window: has the cursor that is reported.
     """
 
-    def __init__(self, client: RpcClient, webhook: WebhookWork, window: Window) -> None:
+    def __init__(self, client: DaemonCalls, webhook: WebhookWork, window: Window) -> None:
         self._client = client
         self._webhook = webhook
         self._window = window

@@ -14,8 +14,7 @@ import trio
 from whatsappd.api import webhooks as api
 from whatsappd.api.declaration import NoParams
 from whatsappd.errors import Unreachable
-from whatsappd.gateway.daemon_link import ask
-from whatsappd.rpc.client import RpcClient
+from whatsappd.gateway.daemon_link import DaemonCalls, ask
 from whatsappd.rules.webhook_policy import TURN_S
 
 #: Seconds between confirmations of the turn.
@@ -29,7 +28,7 @@ class ConfirmedTurn:
     waits for a new one before it delivers anything, as another gateway may deliver by now.
     """
 
-    def __init__(self, client: RpcClient) -> None:
+    def __init__(self, client: DaemonCalls) -> None:
         self._client = client
         self._until = -inf
         self._confirmed = trio.Event()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 import trio
 
@@ -16,10 +18,8 @@ async def fill(store: DaemonStore, count: int, company: str = "acme", size: int 
         await store.events.append(Draft(company, ALERT, {"number": number, "text": "x" * size}))
 
 
-async def seqs(
-    store: DaemonStore, after: int = 0, limit: int = 1000, **chosen: object
-) -> list[int]:
-    batch = await store.events.read(after, limit, **chosen)  # type: ignore[arg-type]
+async def seqs(store: DaemonStore, after: int = 0, limit: int = 1000, **chosen: Any) -> list[int]:
+    batch = await store.events.read(after, limit, **chosen)
     return [stored.seq for stored in batch.events]
 
 
