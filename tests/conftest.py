@@ -16,11 +16,17 @@ from typing import Any
 
 import pytest
 from figures import Measured, machine, table
+from hypothesis import settings
 
 #: Tests at a time for each core: most wait for processes and sockets more than they compute.
 WORKERS_PER_CORE = 2
 #: More than this many would wait for each other's disk and memory.
 MOST_WORKERS = 8
+
+# How long an example takes says how busy the machine is: timings belong to the benchmarks, and many
+# examples to the campaigns of `tests/fuzz`.
+settings.register_profile("default run", deadline=None, max_examples=50)
+settings.load_profile("default run")
 
 _FIGURE = "figure"
 _MEASURED = "measured"

@@ -161,6 +161,7 @@ async def restart_session(daemon: Daemon) -> None:
             await trio.sleep(0.02)
 
 
+@pytest.mark.endurance
 async def test_what_a_killed_worker_loses(figure: Figure) -> None:
     await measure(figure, "the receiving worker was killed", kill_worker, 5)
 
@@ -170,10 +171,12 @@ async def test_what_a_worker_loses_that_is_killed_often(figure: Figure) -> None:
     await measure(figure, "the receiving worker was killed", kill_worker, 60)
 
 
+@pytest.mark.endurance
 async def test_a_killed_daemon_loses_nothing(figure: Figure) -> None:
     assert await measure(figure, "the daemon was killed", kill_daemon, 3) == set()
 
 
+@pytest.mark.endurance
 async def test_a_session_that_is_restarted_loses_nothing(figure: Figure) -> None:
     assert await measure(figure, "the session was restarted", restart_session, 3) == set()
 
@@ -195,6 +198,7 @@ async def stop_with_a_locked_store(daemon: Daemon) -> None:
             await trio.sleep(0.02)
 
 
+@pytest.mark.endurance
 async def test_a_daemon_that_is_stopped_while_its_store_is_locked_loses_nothing(
     figure: Figure,
 ) -> None:

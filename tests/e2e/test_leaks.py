@@ -7,7 +7,7 @@ from daemons import in_sandbox, link
 from held import grew, held_by, private_kb, settled
 
 ROUNDS = 200
-FEWER_ROUNDS = 30
+FEWER_ROUNDS = 10
 #: Growth of the daemon's private memory that is no leak: caches that fill once, fragmentation.
 SLACK_KB = 2_048
 
@@ -32,7 +32,7 @@ async def leaves_nothing_behind(of_rounds: int) -> None:
                 await client.call("session.start", company="acme")
                 await events.state("acme", "connected", start=start)
 
-        await rounds(20)  # fills what fills once
+        await rounds(10)  # fills what fills once
         fork_server = (await client.call("daemon.status"))["fork_server"]["pid"]
         before = held_by(daemon.pid)
         before_it = held_by(fork_server)

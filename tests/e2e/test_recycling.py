@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Any
 
+import pytest
 import trio
 from chaos import NO_LIMITS
 from daemons import Daemon, Events, in_sandbox, link
@@ -65,6 +66,7 @@ def arrived(events: Events) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.endurance
 async def test_recycling_loses_doubles_and_moves_nothing() -> None:
     async with in_sandbox(prepare=recycle_often) as (_, client, events):
         for company, phone in PHONES.items():

@@ -352,6 +352,7 @@ async def test_an_anonymous_holder_is_reported_too(tmp_path: Path) -> None:
         holder.communicate()
 
 
+@pytest.mark.endurance
 async def test_a_random_process_is_killed_again_and_again_and_all_come_back() -> None:
     chance = random.Random(7)
     async with running_daemon("--sandbox") as daemon:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from contract import tried
 from gateways import Stack
 
@@ -43,6 +44,7 @@ async def test_every_operation_is_described_with_examples_and_problems(stack: St
                 assert document["components"]["schemas"][name]["examples"]
 
 
+@pytest.mark.endurance
 async def test_schemathesis_finds_nothing_that_is_not_documented(
     stack: Stack, tmp_path: Path
 ) -> None:

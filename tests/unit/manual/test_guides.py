@@ -6,6 +6,7 @@ import re
 import shlex
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack
+from functools import cache
 from pathlib import Path
 
 import click
@@ -31,6 +32,7 @@ PROGRAMS: dict[str, click.Command] = {"whatsappctl": whatsappctl, "whatsappd": w
 WIDEST_CODE = 72
 
 
+@cache
 def anchors(text: str) -> set[str]:
     return {slug(plain(node)) for node in parse(text).walk() if node.type == "heading"}
 

@@ -7,14 +7,9 @@ from pathlib import Path
 
 import pytest
 import trio
-from hypothesis import settings
 from wire_client import LinkClient, NewClient, WireClient
 
 from whatsappd.sandbox.server.sandbox import Sandbox
-
-# How long an example takes says how busy the machine is; timings belong to the benchmarks.
-settings.register_profile("without deadlines", deadline=None)
-settings.load_profile("without deadlines")
 
 
 @pytest.fixture

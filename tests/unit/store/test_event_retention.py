@@ -191,7 +191,7 @@ FEW = ("acme", "globex", "initech")
     st.sampled_from((1, 5, 10_000)),
     st.sampled_from((None, 3000, 8000)),
 )
-@settings(deadline=None, max_examples=60)
+@settings(deadline=None, max_examples=25)
 def test_whoever_pages_gets_all_that_was_asked_for_and_always_moves(
     tmp_path_factory: pytest.TempPathFactory,
     logged: list[tuple[str, str, int]],
