@@ -9,6 +9,7 @@ import tempfile
 from functools import cache
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import click
 import hostile
@@ -31,12 +32,14 @@ from whatsappd.engines.neonize.worker.spool import Spool
 from whatsappd.engines.protocol import EventKind, EventOnWire, parse_event
 from whatsappd.errors import (
     EXIT_OK,
+    EXIT_TIMED_OUT,
     EXIT_UNREACHABLE,
     EXIT_USAGE,
     BadConfiguration,
     BadStateDirectory,
     InvalidParams,
     SandboxFailed,
+    TimedOut,
 )
 from whatsappd.model.company import validate_company
 from whatsappd.model.event import MAX_EVENT_BYTES
@@ -362,13 +365,20 @@ command_lines = st.tuples(st.sampled_from(VERBS), st.lists(words, max_size=6)).m
 )
 
 
+def _lose_patience(_seconds: float) -> None:
+    """`wait` without a company waits for a daemon, for ever by default; here none will come."""
+    raise TimedOut("no daemon came")
+
+
 def check_command_line(arguments: list[str]) -> None:
     """Whatever is typed, the command ends with one of its exit codes and a reason, no traceback."""
     nowhere = str(Path(scratch().name) / "nobody.sock")
-    result = CliRunner(env={"WHATSAPPD_SOCKET": nowhere}).invoke(
-        cli, ["--socket", nowhere, *arguments], input="a text\n", catch_exceptions=False
-    )
-    assert result.exit_code in (EXIT_OK, 1, EXIT_USAGE, EXIT_UNREACHABLE), result.output
+    with patch("whatsappctl.commands.wait.sleep", _lose_patience):
+        result = CliRunner(env={"WHATSAPPD_SOCKET": nowhere}).invoke(
+            cli, ["--socket", nowhere, *arguments], input="a text\n", catch_exceptions=False
+        )
+    ends = (EXIT_OK, 1, EXIT_USAGE, EXIT_UNREACHABLE, EXIT_TIMED_OUT)
+    assert result.exit_code in ends, result.output
     assert result.exit_code == EXIT_OK or result.output.strip()
     assert isinstance(result.exception, SystemExit | click.ClickException | None)
 
