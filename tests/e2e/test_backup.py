@@ -67,6 +67,7 @@ async def send(client: Any, text: str, **more: Any) -> dict[str, Any]:
     return answer
 
 
+@pytest.mark.endurance
 @pytest.mark.parametrize("accounts", [False, True], ids=["database", "with accounts"])
 async def test_a_daemon_goes_on_from_a_backup_made_under_load(
     tmp_path: Path, accounts: bool

@@ -15,6 +15,7 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
 import trio
 from daemons import PATIENCE, Daemon, Events, following, in_sandbox, link
 
@@ -103,6 +104,7 @@ class Follower:
                 await self._more.wait()
 
 
+@pytest.mark.endurance
 async def test_followers_resume_over_kills_without_loss_or_duplicate() -> None:
     async with two_companies() as (daemon, _client, _events):
         remembers = Follower(daemon, None)

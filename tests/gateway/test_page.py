@@ -336,6 +336,7 @@ async def test_the_pages_files_are_few_and_tightly_bound(stack: Stack) -> None:
             assert (await http.get(f"/page/{name}")).status_code in (400, 404)
 
 
+@pytest.mark.endurance
 async def test_every_guide_can_be_read_on_a_phone_and_leads_to_others(stack: Stack) -> None:
     def script(browsing: Browsing) -> None:
         page = browsing.page
