@@ -18,9 +18,10 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping
 from enum import StrEnum
+from typing import Any
 
-from whatsappd.errors import WrongState
-from whatsappd.model.message import OutboxState
+from whatsappd.errors import InvalidParams, WrongState
+from whatsappd.model.message import OutboxState, Row
 
 
 class Cause(StrEnum):
@@ -120,6 +121,10 @@ TOO_LATE = "its time to live passed before it could be sent"
 KNOWLEDGE = frozenset({C.ACKNOWLEDGED, C.NEVER_SENT, *RECEIPTS})
 
 
+#: Where a row is while no attempt runs: knowledge that comes then is about a lost one.
+_BETWEEN = frozenset({S.QUEUED, S.UNCERTAIN})
+
+
 def next_state(state: OutboxState, cause: Cause) -> OutboxState:
     """What `cause` makes of a row in `state`.
 
@@ -135,6 +140,32 @@ def next_state(state: OutboxState, cause: Cause) -> OutboxState:
             state=str(state),
         )
     return found
+
+
+def moved(row: Row, cause: Cause, now_ms: int) -> dict[str, Any]:
+    """What `cause` changes of `row`: its new state, and the fields that belong to a state.
+
+    The reason and the time before which it must wait are the old state's, so they go.
+
+    Raises:
+        WrongState: it changes nothing; the message says what the state allows.
+    """
+    changes: dict[str, Any] = {
+        "state": next_state(row.state, cause),
+        "reason": None,
+        "not_before_ms": 0,
+        "updated_ms": now_ms,
+    }
+    if row.lost_attempts and row.state in _BETWEEN and cause in KNOWLEDGE:
+        changes["lost_attempts"] = row.lost_attempts - 1  # one fate less that nobody knows
+    return changes
+
+
+def receipt_cause(kind: str) -> Cause:
+    """The cause that a receipt of that kind is. Raises InvalidParams if it is none."""
+    if kind not in RECEIPTS:
+        raise InvalidParams(f"kind: {kind!r:.40} is none of {', '.join(RECEIPTS)}", field="kind")
+    return Cause(kind)
 
 
 def advances(state: OutboxState, cause: Cause) -> bool:

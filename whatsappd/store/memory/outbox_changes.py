@@ -9,21 +9,21 @@ import random
 from collections.abc import Collection
 from typing import Any
 
-from whatsappd.errors import InvalidParams, unknown_message
+from whatsappd.errors import unknown_message
 from whatsappd.model.jid import LID_SERVER
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.rules.delivery import (
-    KNOWLEDGE,
     OPEN,
     RECEIPTS,
     SENT_OR_BEYOND,
     Cause,
     advances,
-    next_state,
+    moved,
+    receipt_cause,
 )
 from whatsappd.rules.reply_priority import is_reply_to
 from whatsappd.rules.retry_receipts import answer_retry_receipt
-from whatsappd.rules.submission import check_repetition, queue_full
+from whatsappd.rules.submission import accepted_row, check_repetition, queue_full
 from whatsappd.store import outbox_ids
 from whatsappd.store.memory.tables import Attempt, EarlyReceipt, MemoryTables
 from whatsappd.store.outbox_bytes import OutboxBytes
@@ -31,7 +31,6 @@ from whatsappd.store.outbox_counts import OutboxChange
 from whatsappd.store.outbox_events import outbox_event
 
 _WAITING = (OutboxState.QUEUED, OutboxState.SENDING)
-_BETWEEN = (OutboxState.QUEUED, OutboxState.UNCERTAIN)
 #: How long a look-up's answer is believed, in milliseconds. A LID keeps its person.
 _FRESH_MS = 30 * 24 * 3600 * 1000
 
@@ -66,25 +65,12 @@ class MemoryOutboxChanges:
         now = self._tables.clock()
         self._tables.last_id = outbox_ids.new_id(self._tables.last_id, now, random.random())
         chat = self.account_of(new.company, new.chat)
-        row = Row(
-            id=outbox_ids.id_as_text(self._tables.last_id),
-            company=new.company,
-            chat=chat,
-            content=new.content,
-            key=new.key,
-            state=OutboxState.QUEUED,
-            reason=None,
-            attempts=0,
-            not_before_ms=0,
-            expires_ms=new.expires_ms,
-            on_uncertain=new.on_uncertain,
-            message_id=None,
-            created_ms=now,
-            updated_ms=now,
-            sent_ms=None,
-            owner=new.owner,
-            asked=None if chat == new.chat else new.chat,
-            is_reply=is_reply_to(self._wrote_ms(new.company, chat), now),
+        row = accepted_row(
+            new,
+            outbox_ids.id_as_text(self._tables.last_id),
+            chat,
+            now,
+            wrote_ms=self._wrote_ms(new.company, chat),
         )
         self._held.check(row)
         self._put(row, None, "accepted")
@@ -92,15 +78,7 @@ class MemoryOutboxChanges:
 
     def move(self, row: Row, cause: Cause, **changes: Any) -> Row:
         """Changes the row's state as the table says. Raises WrongState if it says nothing."""
-        if row.lost_attempts and row.state in _BETWEEN and cause in KNOWLEDGE:
-            changes["lost_attempts"] = row.lost_attempts - 1
-        settled = {
-            "reason": None,
-            "not_before_ms": 0,
-            "updated_ms": self._tables.clock(),
-            **changes,
-        }
-        changed = row._replace(state=next_state(row.state, cause), **settled)
+        changed = row._replace(**{**moved(row, cause, self._tables.clock()), **changes})
         return self._put(changed, row.state, str(cause))
 
     def acknowledge(self, row: Row, message_id: str, sent_ms: int) -> Row:
@@ -134,16 +112,13 @@ class MemoryOutboxChanges:
         self._tables.attempts[row.id] = Attempt(None, of_this_boot=True)
 
     def receipt(self, company: str, message_ids: Collection[str], kind: str) -> None:
-        if kind not in RECEIPTS:
-            raise InvalidParams(
-                f"kind: {kind!r:.40} is none of {', '.join(RECEIPTS)}", field="kind"
-            )
+        cause = receipt_cause(kind)
         for message_id in message_ids:
             row = self.find_sent(company, message_id)
             known = self._tables.receipts.get((company, message_id))
             if row is not None:
-                self._apply(row, Cause(kind))
-            elif known is None or RECEIPTS.index(Cause(kind)) > RECEIPTS.index(Cause(known.kind)):
+                self._apply(row, cause)
+            elif known is None or RECEIPTS.index(cause) > RECEIPTS.index(Cause(known.kind)):
                 now = self._tables.clock()
                 self._tables.receipts[company, message_id] = EarlyReceipt(kind, now)
 

@@ -12,17 +12,17 @@ from typing import Any, NamedTuple
 import trio
 
 from whatsappd.clock import now_ms
-from whatsappd.errors import StoreFailed, TooLarge, WhatsappdError
+from whatsappd.errors import StoreFailed, WhatsappdError
 from whatsappd.model.audit import AuditNote, AuditRecord
 from whatsappd.model.consumer import Consumer
-from whatsappd.model.event import MAX_EVENT_BYTES, Draft, Event
+from whatsappd.model.event import Draft, Event
 from whatsappd.model.message import Row
 from whatsappd.model.stored_event import StoredEvent
 from whatsappd.model.webhook import StoredDeadLetter, StoredWebhook
 from whatsappd.rules.alerts import AlertFinding, AlertKey
 from whatsappd.store.outbox_counts import OutboxChange
+from whatsappd.store.packed_event import packed_event
 from whatsappd.store.port import StoredCompany
-from whatsappd.wire.frames import pack
 
 
 class Attempt(NamedTuple):
@@ -190,14 +190,7 @@ class MemoryTables:
         made = []
         for draft in drafts:
             event = Event(self.last_seq + 1, self.clock(), *draft)
-            packed = pack(event.as_wire())
-            if len(packed) > MAX_EVENT_BYTES:
-                raise TooLarge(
-                    f"an event of type {event.type} has {len(packed)} bytes; "
-                    f"the limit is {MAX_EVENT_BYTES}",
-                    limit=MAX_EVENT_BYTES,
-                )
-            stored = StoredEvent(event.seq, event.company, event.type, self.end, packed)
+            stored = packed_event(event, self.end)
             self.events[stored.seq] = stored
             self.event_times[stored.seq] = event.time_ms
             self.last_seq, self.end = stored.seq, stored.end

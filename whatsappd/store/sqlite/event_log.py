@@ -16,14 +16,15 @@ from typing import NamedTuple
 import trio
 
 from whatsappd.clock import now_ms, settled_ms
-from whatsappd.errors import InvalidParams, TooLarge
-from whatsappd.model.event import MAX_EVENT_BYTES, Draft, Event
+from whatsappd.errors import InvalidParams
+from whatsappd.model.event import Draft, Event
 from whatsappd.model.stored_event import (
     EventBatch,
     EventBounds,
     LogFilter,
     StoredEvent,
 )
+from whatsappd.store.packed_event import packed_event
 from whatsappd.store.recent_events import RecentEvents
 from whatsappd.store.sqlite.database import Database
 from whatsappd.store.sqlite.event_reads import read_disk
@@ -43,7 +44,6 @@ from whatsappd.store.sqlite.event_totals import (
     load_totals,
 )
 from whatsappd.store.sqlite.slices import Slice, in_slices, overwrite_deleted
-from whatsappd.wire.frames import pack
 
 #: Events that a transaction which logs some may delete beside twice as many as it logs.
 TRIM_FEWEST = 20
@@ -122,16 +122,9 @@ class SqliteEventLog:
         events = []
         for draft in drafts:
             event = Event(self._last_staged + 1, time_ms, *draft)
-            packed = pack(event.as_wire())
-            if len(packed) > MAX_EVENT_BYTES:
-                raise TooLarge(
-                    f"an event of type {event.type} has {len(packed)} bytes; "
-                    f"the limit is {MAX_EVENT_BYTES}",
-                    limit=MAX_EVENT_BYTES,
-                )
-            stored = StoredEvent(event.seq, event.company, event.type, self._end, packed)
+            stored = packed_event(event, self._end)
             self._pending.append((time_ms, stored))
-            self._totals.add(CompanyAndType(stored.company, stored.type), len(packed))
+            self._totals.add(CompanyAndType(stored.company, stored.type), len(stored.packed))
             self._last_staged = stored.seq
             self._end = stored.end
             events.append(event)

@@ -12,20 +12,19 @@ from collections import Counter
 from collections.abc import Callable, Collection, Sequence
 from typing import Any
 
-from whatsappd.errors import InvalidParams
 from whatsappd.model.message import NewMessage, OnUncertain, OutboxState, Row
 from whatsappd.rules.delivery import (
-    KNOWLEDGE,
     OPEN,
     RECEIPTS,
     SENT_OR_BEYOND,
     Cause,
     advances,
-    next_state,
+    moved,
+    receipt_cause,
 )
 from whatsappd.rules.reply_priority import is_reply_to
 from whatsappd.rules.retry_receipts import answer_retry_receipt
-from whatsappd.rules.submission import check_repetition, queue_full
+from whatsappd.rules.submission import accepted_row, check_repetition, queue_full
 from whatsappd.store import outbox_ids
 from whatsappd.store.outbox_bytes import OutboxBytes
 from whatsappd.store.outbox_counts import OutboxChange
@@ -107,25 +106,12 @@ class OutboxWrites:
         now = self._clock()
         self._last_id = outbox_ids.new_id(self._last_id, now, random.random())
         chat = aliases.account_of(conn, new.company, new.chat, now)
-        row = Row(
-            id=outbox_ids.id_as_text(self._last_id),
-            company=new.company,
-            chat=chat,
-            content=new.content,
-            key=new.key,
-            state=OutboxState.QUEUED,
-            reason=None,
-            attempts=0,
-            not_before_ms=0,
-            expires_ms=new.expires_ms,
-            on_uncertain=new.on_uncertain,
-            message_id=None,
-            created_ms=now,
-            updated_ms=now,
-            sent_ms=None,
-            owner=new.owner,
-            asked=None if chat == new.chat else new.chat,
-            is_reply=is_reply_to(_wrote_ms(conn, new.company, chat), now),
+        row = accepted_row(
+            new,
+            outbox_ids.id_as_text(self._last_id),
+            chat,
+            now,
+            wrote_ms=_wrote_ms(conn, new.company, chat),
         )
         if not outbox_rows.insert(conn, row):
             known = self.find(conn, new)
@@ -150,28 +136,13 @@ class OutboxWrites:
         conn: sqlite3.Connection,
         row: Row,
         cause: Cause,
-        *,
-        reason: str | None = None,
-        not_before_ms: int = 0,
         **changes: Any,
     ) -> Row:
         """Changes the row's state as the table says. Raises WrongState if it says nothing.
 
-        `reason` and `not_before_ms` belong to the new state, and replace the old ones.
+        Among `changes`, `reason` and `not_before_ms` belong to the new state (see `moved`).
         """
-        if row.lost_attempts and row.state in _BETWEEN and cause in KNOWLEDGE:
-            changes["lost_attempts"] = row.lost_attempts - 1  # one fate less that nobody knows
-        changed = outbox_rows.update(
-            conn,
-            row,
-            {
-                "state": next_state(row.state, cause),
-                "reason": reason,
-                "not_before_ms": not_before_ms,
-                "updated_ms": self._clock(),
-                **changes,
-            },
-        )
+        changed = outbox_rows.update(conn, row, {**moved(row, cause, self._clock()), **changes})
         self._log.stage([outbox_event(row.state, str(cause), changed)])
         self._note(OutboxChange(row.state, changed))
         return changed
@@ -239,7 +210,7 @@ class OutboxWrites:
 
     def identify(self, conn: sqlite3.Connection, row: Row, message_id: str) -> Row:
         """An attempt's message id became known without an ack: receipts can find the row now."""
-        if row.state not in _UNSETTLED:
+        if row.state not in OPEN:
             return row  # the question was settled meanwhile
         row = outbox_rows.update(conn, row, {"message_id": message_id})
         return self._early_receipt(conn, row)
@@ -260,11 +231,7 @@ class OutboxWrites:
         Raises:
             InvalidParams: another kind.
         """
-        if kind not in RECEIPTS:
-            raise InvalidParams(
-                f"kind: {kind!r:.40} is none of {', '.join(RECEIPTS)}", field="kind"
-            )
-        cause = Cause(kind)
+        cause = receipt_cause(kind)
         for message_id in message_ids:
             row = self.find_sent(conn, company, message_id)
             if row is None:
@@ -382,10 +349,6 @@ def _count_receipts(conn: sqlite3.Connection, company: str) -> int:
 
 
 _WAITING = frozenset({OutboxState.QUEUED, OutboxState.SENDING})
-
-# Where a row is while no attempt runs: knowledge that comes then is about a lost one.
-_BETWEEN = frozenset({OutboxState.QUEUED, OutboxState.UNCERTAIN})
-_UNSETTLED = _BETWEEN | {OutboxState.SENDING}
 
 
 def _wrote_ms(conn: sqlite3.Connection, company: str, chat: str) -> int:
